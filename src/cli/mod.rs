@@ -1,0 +1,78 @@
+//! The command line: one file a command.
+
+pub mod exit;
+
+mod check;
+mod generate;
+mod init;
+mod run;
+mod setup;
+mod status;
+mod stub;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::cli::exit::Exit;
+
+/// A retry-topic ladder for Apache Kafka.
+///
+/// Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 drift, 4 hazard.
+#[derive(Debug, Parser)]
+#[command(name = "kladder", version, max_term_width = 120)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Init(init::InitArgs),
+    Check(check::CheckArgs),
+    Setup(setup::SetupArgs),
+    Run(run::RunArgs),
+    Status(status::StatusArgs),
+    Generate(generate::GenerateArgs),
+    Stub(stub::StubArgs),
+}
+
+/// Where the configuration is found.
+#[derive(Debug, Clone, Args)]
+pub struct ConfigArg {
+    /// Configuration file [default: ./kladder.toml, then $`XDG_CONFIG_HOME/kladder/kladder.toml`, then /etc/kladder/kladder.toml]
+    #[arg(short = 'c', long = "config", value_name = "FILE", env = "KLADDER_CONFIG")]
+    pub config: Option<PathBuf>,
+}
+
+/// How data is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    Text,
+    /// For machines.
+    Json,
+}
+
+/// Parses the command line, runs the command and maps its exit code.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        Command::Init(args) => init::run(args),
+        Command::Check(args) => check::run(args),
+        Command::Setup(args) => setup::run(args),
+        Command::Run(args) => run::run(args),
+        Command::Status(args) => status::run(args),
+        Command::Generate(args) => generate::run(args),
+        Command::Stub(args) => stub::run(args),
+    };
+    match result {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            Exit::Failed.into()
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Reads a configuration file and tells all mistakes at once.

@@ -1,0 +1,163 @@
+//! The domain types of the configuration.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::core::ladder::Ladder;
+
+/// The whole configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// How to reach Kafka.
+    pub kafka: KafkaConfig,
+    /// Where probes and metrics are served.
+    pub health: HealthConfig,
+    /// Where everything is served that can act or show payloads.
+    pub admin: AdminConfig,
+    /// How this process works.
+    pub worker: WorkerConfig,
+    /// The ladders, by name.
+    pub ladders: Vec<LadderConfig>,
+}
+
+/// librdkafka properties, by their dotted names.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct KafkaConfig {
+    /// For every client.
+    pub common: BTreeMap<String, String>,
+    /// For producers only.
+    pub producer: BTreeMap<String, String>,
+    /// For consumers only.
+    pub consumer: BTreeMap<String, String>,
+}
+
+/// The probes and `/metrics`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HealthConfig {
+    /// The address; default `0.0.0.0:9646`.
+    pub listen: SocketAddr,
+}
+
+/// The admin interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdminConfig {
+    /// The address; default `127.0.0.1:9647`.
+    pub listen: SocketAddr,
+}
+
+/// How this process works.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerConfig {
+    /// The name of this worker, stable over restarts; the host name unless configured.
+    pub instance: String,
+    /// What this process does.
+    pub roles: Vec<Role>,
+    /// Where state is kept.
+    pub state_dir: Option<PathBuf>,
+    /// How long a shutdown or a revoked partition waits for deliveries in flight; default 25 s.
+    pub drain: Duration,
+}
+
+/// One of the things that a process can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Role {
+    /// Moves due records from the tiers to redeliver.
+    Mover,
+    /// Consumes source and redeliver and calls the handler (push).
+    Deliverer,
+    /// Consumes the inbox (relay).
+    Router,
+    /// Feeds the index of dead letters.
+    Index,
+}
+
+/// One ladder with all that surrounds it.
+#[derive(Debug, Clone)]
+pub struct LadderConfig {
+    /// The ladder itself.
+    pub ladder: Ladder,
+    /// Where the group starts on the sources while it has no offsets.
+    pub start: Option<Start>,
+    /// The handler (push).
+    pub handler: Option<HandlerConfig>,
+    /// How the ladder's topics are made.
+    pub topics: TopicsConfig,
+}
+
+/// Where a group without offsets starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// With the oldest record that there is.
+    Earliest,
+    /// With what is produced from now on.
+    Latest,
+}
+
+/// The handler of a ladder.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HandlerConfig {
+    /// Where deliveries are posted: `http` or `https`.
+    pub url: String,
+    /// How long an answer may take; default 10 s.
+    pub timeout: Duration,
+    /// How many deliveries are open at most (1 to 10,000); default 64.
+    pub max_in_flight: usize,
+    /// The share of them that redeliveries may take (above 0, at most 1); default 0.5.
+    pub redeliver_share: f64,
+}
+
+/// How the topics of a ladder are made. What is `None` follows the sources.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicsConfig {
+    /// Partitions of every topic but state; min(largest source, 12) unless said.
+    pub partitions: Option<i32>,
+    /// Replication factor; that of the source unless said.
+    pub replication_factor: Option<i32>,
+    /// How long records must survive an outage of everything, beyond their delay; default 7 d.
+    pub outage_budget: Duration,
+    /// How long dead letters are kept; default 30 d.
+    pub dlq_retention: Duration,
+}
+
+impl Default for TopicsConfig {
+    fn default() -> Self {
+        const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+        Self { partitions: None, replication_factor: None, outage_budget: 7 * DAY, dlq_retention: 30 * DAY }
+    }
+}
+
+impl KafkaConfig {
+    /// What a consumer is made with, before kladder's own settings.
+    #[must_use]
+    pub fn for_consumer(&self) -> BTreeMap<String, String> {
+        merged(&self.common, &self.consumer)
+    }
+
+    /// What a producer is made with, before kladder's own settings.
+    #[must_use]
+    pub fn for_producer(&self) -> BTreeMap<String, String> {
+        merged(&self.common, &self.producer)
+    }
+
+    /// The brokers to start from, for messages.
+    #[must_use]
+    pub fn brokers(&self) -> &str {
+        self.common.get("bootstrap.servers").map_or("", String::as_str)
+    }
+}
+
+/// Values stay out of logs: any of them may be a secret.
+impl std::fmt::Debug for KafkaConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names: Vec<&String> = self.common.keys().chain(self.producer.keys()).chain(self.consumer.keys()).collect();
+        f.debug_struct("KafkaConfig").field("brokers", &self.brokers()).field("properties", &names).finish()
+    }
+}
+
+fn merged(common: &BTreeMap<String, String>, own: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let mut all = common.clone();
+    all.extend(own.iter().map(|(k, v)| (k.clone(), v.clone())));
+    all
+}

@@ -1,0 +1,134 @@
+//! The tracker against a plain model: it never passes an unfinished offset and never forgets a finished one.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn finished_of(point: &CommitPoint) -> impl Fn(i64) -> bool {
+    let runs = decode(point.offset, &point.metadata).expect("own metadata reads back");
+    let prefix = point.offset;
+    move |offset| offset < prefix || runs.iter().any(|(start, end)| (*start..*end).contains(&offset))
+}
+
+#[test]
+fn the_prefix_stays_below_what_is_unfinished() {
+    let (mut tracker, _) = AckTracker::resume(10, "");
+    for offset in 10..15 {
+        assert_eq!(tracker.arrive(offset), Arrival::New);
+    }
+    tracker.finish(11);
+    tracker.finish(13);
+    assert_eq!(tracker.commit_point(), CommitPoint { offset: 10, metadata: "v1;1+1,1+1".into() });
+    tracker.finish(10);
+    assert_eq!(tracker.commit_point(), CommitPoint { offset: 12, metadata: "v1;1+1".into() });
+    assert_eq!(tracker.commit_point_with(&[14]), CommitPoint { offset: 12, metadata: "v1;1+2".into() });
+    assert_eq!(tracker.commit_point_with(&[12, 14]), CommitPoint { offset: 15, metadata: String::new() });
+}
+
+#[test]
+fn the_next_owner_skips_what_was_finished() {
+    let (mut tracker, readable) = AckTracker::resume(12, "v1;1+2");
+    assert!(readable);
+    assert_eq!(tracker.commit_point(), CommitPoint { offset: 12, metadata: "v1;1+2".into() });
+    assert_eq!(tracker.arrive(12), Arrival::New);
+    assert_eq!(tracker.arrive(13), Arrival::AlreadyFinished);
+    assert_eq!(tracker.commit_point(), CommitPoint { offset: 12, metadata: "v1;1+2".into() });
+    assert_eq!(tracker.arrive(14), Arrival::AlreadyFinished);
+    assert_eq!(tracker.arrive(14), Arrival::Repeated);
+    tracker.finish(12);
+    assert_eq!(tracker.commit_point(), CommitPoint { offset: 15, metadata: String::new() });
+}
+
+#[test]
+fn the_end_of_a_partition_counts_its_markers() {
+    let (mut tracker, _) = AckTracker::resume(0, "");
+    tracker.arrive(0);
+    tracker.reach_end(2);
+    assert_eq!(tracker.commit_point().offset, 0);
+    tracker.finish(0);
+    assert_eq!(tracker.commit_point().offset, 2);
+}
+
+#[test]
+fn foreign_metadata_is_told_and_ignored() {
+    for foreign in ["hello", "v2;1+1", "v1;x", "v1;1+0", "v1;-1+1", "v1;99999999999+1"] {
+        let (tracker, readable) = AckTracker::resume(5, foreign);
+        assert!(!readable, "{foreign}");
+        assert_eq!(tracker.commit_point().offset, 5);
+    }
+    assert!(AckTracker::resume(5, "v1;1+1;starts=2").1, "later versions may add fields");
+}
+
+proptest! {
+    /// Records arrive with gaps and finish in any order, partitions change hands at any moment: every commit names exactly what
+    /// is finished, it fits the broker's limit, and no record is lost or worked on twice after it was committed as finished.
+    #[test]
+    fn every_commit_tells_the_truth(
+        gaps in proptest::collection::vec(1..4_i64, 1..200),
+        steps in proptest::collection::vec((any::<prop::sample::Index>(), 0..10_u8), 1..600),
+    ) {
+        let mut offset = 1_000;
+        let log: Vec<i64> = gaps.iter().map(|gap| { offset += gap; offset }).collect();
+        let mut committed = AckTracker::resume(1_000, "").0.commit_point();
+        let (mut tracker, _) = AckTracker::resume(committed.offset, &committed.metadata);
+        let mut position = 0;
+        let mut in_flight: Vec<i64> = Vec::new();
+        let mut done: BTreeSet<i64> = BTreeSet::new();
+        let mut worked: Vec<i64> = Vec::new();
+        for (pick, action) in steps {
+            match action {
+                0..=4 => if position < log.len() && tracker.has_room() {
+                    let offset = log[position];
+                    position += 1;
+                    if tracker.arrive(offset) == Arrival::New { in_flight.push(offset); worked.push(offset); }
+                },
+                5..=8 => if !in_flight.is_empty() {
+                    let offset = in_flight.swap_remove(pick.index(in_flight.len()));
+                    let with = tracker.commit_point_with(&[offset]);
+                    tracker.finish(offset);
+                    done.insert(offset);
+                    prop_assert_eq!(&with, &tracker.commit_point());
+                    committed = with;
+                },
+                _ => {
+                    // Another owner: what was in flight is forgotten, what was committed is not.
+                    (tracker, _) = AckTracker::resume(committed.offset, &committed.metadata);
+                    position = log.partition_point(|o| *o < committed.offset);
+                    in_flight.clear();
+                    let finished = finished_of(&committed);
+                    done.retain(|o| finished(*o));
+                    worked.retain(|o| finished(*o));
+                }
+            }
+            let point = tracker.commit_point();
+            prop_assert!(point.metadata.len() <= METADATA_LIMIT);
+            prop_assert!(point.offset >= committed.offset || tracker.in_flight() == 0);
+            let finished = finished_of(&point);
+            for offset in &log {
+                prop_assert_eq!(finished(*offset), done.contains(offset), "offset {} at {:?}", offset, &point);
+            }
+        }
+        worked.sort_unstable();
+        worked.dedup();
+        prop_assert!(worked.iter().all(|o| done.contains(o) || in_flight.contains(o)));
+    }
+
+    /// However many are in flight and whatever finishes first, the metadata fits.
+    #[test]
+    fn the_set_always_fits(order in proptest::collection::vec(any::<bool>(), 100..4_000), stride in 1..1_000_i64) {
+        let (mut tracker, _) = AckTracker::resume(0, "");
+        let mut taken = Vec::new();
+        for (i, finish) in order.into_iter().enumerate() {
+            if !tracker.has_room() { break; }
+            let offset = i64::try_from(i).unwrap() * stride;
+            tracker.arrive(offset);
+            if finish { taken.push(offset); }
+        }
+        for offset in taken {
+            tracker.finish(offset);
+            prop_assert!(tracker.commit_point().metadata.len() <= METADATA_LIMIT);
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! What a handler says of a delivery.
+
+use std::error::Error;
+use std::time::Duration;
+
+/// The verdict of one delivery.
+pub type Verdict = Result<(), Failure>;
+
+/// What the ladder shall do with a failed delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disposition {
+    /// Try again later, at the earliest after the given time where there is one.
+    Retry {
+        /// What the handler asked for (`Retry-After`); capped by the ladder's `max_not_before`.
+        after: Option<Duration>,
+    },
+    /// Dead-letter at once, reason `rejected`.
+    Reject,
+}
+
+/// A failed delivery: what shall follow, and why it failed.
+///
+/// Any error becomes a retry by `?`. It therefore does not implement [`Error`] itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    disposition: Disposition,
+    error: ErrorInfo,
+    unsent: bool,
+}
+
+/// Why a delivery failed, as the headers tell it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ErrorInfo {
+    /// What kind of error, for grouping: a type name, an exception class, `HTTP 503`.
+    pub class: String,
+    /// The message, cut at 1 KiB in the headers.
+    pub message: Option<String>,
+    /// The HTTP status, where there was one.
+    pub status: Option<u16>,
+    /// A stack trace, cut at 8 KiB in the headers.
+    pub stack: Option<String>,
+}
+
+impl Failure {
+    /// A failure that is tried again.
+    #[must_use]
+    pub fn retry(class: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            disposition: Disposition::Retry { after: None },
+            error: ErrorInfo { class: class.into(), message: Some(message.into()), ..ErrorInfo::default() },
+            unsent: false,
+        }
+    }
+
+    /// A failure with all that is known of it.
+    #[must_use]
+    pub fn new(disposition: Disposition, error: ErrorInfo) -> Self {
+        Self { disposition, error, unsent: false }
+    }
+
+    /// The handler was never reached (refused, DNS, TLS): tried again in place, and no attempt is burned.
+    #[must_use]
+    pub fn unsent(class: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { unsent: true, ..Self::retry(class, message) }
+    }
+
+    /// The same failure, but dead-lettered at once.
+    #[must_use]
+    pub fn reject(mut self) -> Self {
+        self.disposition = Disposition::Reject;
+        self
+    }
+
+    /// The same failure, tried again at the earliest after `delay`.
+    #[must_use]
+    pub fn after(mut self, delay: Duration) -> Self {
+        self.disposition = Disposition::Retry { after: Some(delay) };
+        self
+    }
+
+    /// The same failure under another class.
+    #[must_use]
+    pub fn class(mut self, class: impl Into<String>) -> Self {
+        self.error.class = class.into();
+        self
+    }
+
+    /// What shall follow.
+    #[must_use]
+    pub fn disposition(&self) -> Disposition {
+        self.disposition
+    }
+
+    /// Why it failed.
+    #[must_use]
+    pub fn error(&self) -> &ErrorInfo {
+        &self.error
+    }
+
+    /// Whether the handler was never reached.
+    #[must_use]
+    pub fn is_unsent(&self) -> bool {
+        self.unsent
+    }
+}
+
+impl<E: Error> From<E> for Failure {
+    fn from(error: E) -> Self {
+        let path = std::any::type_name::<E>();
+        // `my::api::Timeout<T>` groups as `Timeout`; what stands in angle brackets is not part of the name.
+        let base = path.split('<').next().unwrap_or(path);
+        let class = base.rsplit("::").next().unwrap_or(base);
+        let mut message = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            message = format!("{message}: {cause}");
+            source = cause.source();
+        }
+        Self::retry(class, message)
+    }
+}
+
+/// Turns an error into a rejection where `?` would make it a retry.
+pub trait OrReject<T> {
+    /// Dead-letters at once instead of trying again.
+    ///
+    /// # Errors
+    /// The same error as a rejecting [`Failure`].
+    fn or_reject(self) -> Result<T, Failure>;
+}
+
+impl<T, E: Into<Failure>> OrReject<T> for Result<T, E> {
+    fn or_reject(self) -> Result<T, Failure> {
+        self.map_err(|error| error.into().reject())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<u32, Failure> {
+        Ok(text.parse::<u32>()?)
+    }
+
+    #[test]
+    fn any_error_becomes_a_retry_that_names_its_type() {
+        let failure = parse("x").unwrap_err();
+        assert_eq!(failure.disposition(), Disposition::Retry { after: None });
+        assert_eq!(failure.error().class, "ParseIntError");
+        assert_eq!("x".parse::<u32>().or_reject().unwrap_err().disposition(), Disposition::Reject);
+    }
+}

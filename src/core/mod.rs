@@ -1,0 +1,17 @@
+//! The pure core: no clock, no randomness, no I/O.
+//!
+//! Everything that decides what happens to a record lives here and takes what it needs (`now`, the ladder, the headers) as
+//! arguments, so that the same code runs under the workers, under the tests and in virtual time.
+
+pub mod ack_tracker;
+pub mod classify;
+pub mod decide;
+pub mod delay;
+pub mod due;
+pub mod envelope;
+pub mod failure;
+pub mod headers;
+pub mod ladder;
+pub mod leader_clock;
+pub mod time;
+pub mod topics;

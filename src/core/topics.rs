@@ -1,0 +1,97 @@
+//! Topic, group and transactional names, all derived from the ladder's name.
+
+use crate::core::delay::Delay;
+
+/// What a topic of a ladder is for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TopicRole {
+    /// A topic that the group consumes for its business; never touched by kladder.
+    Source,
+    /// Where records of one delay wait.
+    Tier(Delay),
+    /// Where due records come back.
+    Redeliver,
+    /// Where applications put failed records (relay).
+    Inbox,
+    /// Where records end that are not tried again.
+    Dlq,
+    /// Compacted: what became of each dead letter, and what every worker must obey.
+    State,
+}
+
+/// `{ladder}.retry-{delay}`
+#[must_use]
+pub fn tier_topic(ladder: &str, delay: Delay) -> String {
+    format!("{ladder}.retry-{delay}")
+}
+
+/// `{ladder}.redeliver`
+#[must_use]
+pub fn redeliver_topic(ladder: &str) -> String {
+    format!("{ladder}.redeliver")
+}
+
+/// `{ladder}.inbox`
+#[must_use]
+pub fn inbox_topic(ladder: &str) -> String {
+    format!("{ladder}.inbox")
+}
+
+/// `{ladder}.dlq`
+#[must_use]
+pub fn dlq_topic(ladder: &str) -> String {
+    format!("{ladder}.dlq")
+}
+
+/// `{ladder}.state`
+#[must_use]
+pub fn state_topic(ladder: &str) -> String {
+    format!("{ladder}.state")
+}
+
+/// The delay of a tier topic of this ladder, or `None` where the topic is no tier of it.
+#[must_use]
+pub fn delay_of_tier_topic(ladder: &str, topic: &str) -> Option<Delay> {
+    let delay: Delay = topic.strip_prefix(ladder)?.strip_prefix(".retry-")?.parse().ok()?;
+    // Only the canonical form: `retry-60s` is not a topic that this ladder ever made.
+    (tier_topic(ladder, delay) == topic).then_some(delay)
+}
+
+/// The consumer group of the movers: `{ladder}.mover`
+#[must_use]
+pub fn mover_group(ladder: &str) -> String {
+    format!("{ladder}.mover")
+}
+
+/// The consumer group of the routers: `{ladder}.router`
+#[must_use]
+pub fn router_group(ladder: &str) -> String {
+    format!("{ladder}.router")
+}
+
+/// The transactional.id of a worker: `{ladder}.{role}.{instance}`
+#[must_use]
+pub fn transactional_id(ladder: &str, role: &str, instance: &str) -> String {
+    format!("{ladder}.{role}.{instance}")
+}
+
+/// The partition of a ladder topic for a record of this source partition: the same one, modulo the topic's count.
+#[must_use]
+pub fn target_partition(source_partition: i32, partitions: i32) -> i32 {
+    source_partition.rem_euclid(partitions.max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_derive_from_the_ladder() {
+        assert_eq!(tier_topic("billing", "90s".parse().unwrap()), "billing.retry-1m30s");
+        assert_eq!(delay_of_tier_topic("billing", "billing.retry-1m30s"), Some("90s".parse().unwrap()));
+        assert_eq!(delay_of_tier_topic("billing", "billing.retry-90s"), None);
+        assert_eq!(delay_of_tier_topic("billing", "billing2.retry-1m"), None);
+        assert_eq!(transactional_id("billing", "mover", "pod-0"), "billing.mover.pod-0");
+        assert_eq!(target_partition(14, 12), 2);
+    }
+}

@@ -1,0 +1,1 @@
+//! Every metric, the events that move them, and their export.

@@ -1,0 +1,1 @@
+//! The workers: mover, deliverer, handlers, and what keeps them running.
