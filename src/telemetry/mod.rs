@@ -1,1 +1,6 @@
-//! Every metric, the events that move them, and their export.
+//! Metrics and logs: every metric name in one file, and the events by which code feeds them.
+
+pub mod events;
+pub mod exporter;
+pub mod logging;
+pub mod names;

@@ -1,0 +1,343 @@
+//! What happens, as functions to call: the only way by which code feeds metrics.
+//!
+//! All handles are made once, when a worker starts, and calling them neither allocates nor formats. A handle that is made before
+//! [`crate::telemetry::exporter::install`] feeds nothing: the exporter comes first. Series exist from the start with the value 0,
+//! so that the first event of a kind shows as a rise.
+//!
+//! Counters of hops and dead letters are raised when the hop is committed, never when it is sent: an aborted transaction has moved
+//! nothing.
+
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+
+use crate::config::types::Role;
+use crate::core::delay::Delay;
+use crate::core::envelope::Reason;
+use crate::core::failure::{Disposition, Verdict};
+use crate::core::ladder::Ladder;
+use crate::telemetry::names;
+
+/// What the handler said, as metrics tell it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VerdictKind {
+    /// The record is done with.
+    Done,
+    /// Try again later.
+    Retry,
+    /// Try again, at the earliest after a time that the handler named.
+    RetryAfter,
+    /// Dead-letter at once.
+    Reject,
+    /// The handler was never reached.
+    Unsent,
+}
+
+impl VerdictKind {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 5] = [Self::Done, Self::Retry, Self::RetryAfter, Self::Reject, Self::Unsent];
+
+    /// The kind of a verdict.
+    #[must_use]
+    pub fn of(verdict: &Verdict) -> Self {
+        let Err(failure) = verdict else { return Self::Done };
+        match failure.disposition() {
+            _ if failure.is_unsent() => Self::Unsent,
+            Disposition::Retry { after: None } => Self::Retry,
+            Disposition::Retry { after: Some(_) } => Self::RetryAfter,
+            Disposition::Reject => Self::Reject,
+        }
+    }
+
+    /// As the label has it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Retry => "retry",
+            Self::RetryAfter => "retry_after",
+            Self::Reject => "reject",
+            Self::Unsent => "unsent",
+        }
+    }
+}
+
+/// What every worker has.
+#[derive(Clone)]
+pub struct WorkerMetrics {
+    transaction: Histogram,
+    aborted: Counter,
+    rebalances: Counter,
+    malformed: Counter,
+    stopped: Gauge,
+    restarts: Counter,
+}
+
+impl WorkerMetrics {
+    /// Makes the handles of one worker.
+    #[must_use]
+    pub fn new(ladder: &Ladder, role: Role) -> Self {
+        let (name, role) = (ladder.name(), names::role(role));
+        let count = |metric: names::Metric| counter!(metric.name, names::LADDER => name.to_owned(), names::ROLE => role);
+        Self {
+            transaction: histogram!(names::TRANSACTION.name, names::LADDER => name.to_owned(), names::ROLE => role),
+            aborted: count(names::TRANSACTIONS_ABORTED),
+            rebalances: count(names::REBALANCES),
+            malformed: count(names::MALFORMED_HEADERS),
+            stopped: gauge!(names::PARTITIONS_STOPPED.name, names::LADDER => name.to_owned(), names::ROLE => role),
+            restarts: count(names::WORKER_RESTARTS),
+        }
+    }
+
+    /// A transaction was committed that long after it began.
+    pub fn transaction_committed(&self, took: Duration) {
+        self.transaction.record(took);
+    }
+
+    /// A transaction was aborted.
+    pub fn transaction_aborted(&self) {
+        self.aborted.increment(1);
+    }
+
+    /// Partitions were given or lost.
+    pub fn rebalanced(&self) {
+        self.rebalances.increment(1);
+    }
+
+    /// A record had kladder headers that cannot be trusted.
+    pub fn malformed_headers(&self) {
+        self.malformed.increment(1);
+    }
+
+    /// So many partitions stand still now.
+    pub fn partitions_stopped(&self, count: usize) {
+        self.stopped.set(lossy(count));
+    }
+
+    /// The worker failed and was started again.
+    pub fn restarted(&self) {
+        self.restarts.increment(1);
+    }
+}
+
+/// Hops and dead letters, of whichever worker.
+#[derive(Clone)]
+pub struct HopMetrics {
+    tiers: Vec<Counter>,
+    redeliver: Counter,
+    dlq: Counter,
+    dead_letters: [Counter; Reason::ALL.len()],
+}
+
+impl HopMetrics {
+    /// Makes the handles of one ladder.
+    #[must_use]
+    pub fn new(ladder: &Ladder) -> Self {
+        let name = ladder.name();
+        let to = |target: String| counter!(names::HOPS.name, names::LADDER => name.to_owned(), names::TIER => target);
+        let dead = |reason: Reason| counter!(names::DEAD_LETTERS.name, names::LADDER => name.to_owned(), names::REASON => reason.as_str());
+        Self {
+            tiers: ladder.tiers().iter().map(|t| to(t.delay().to_string())).collect(),
+            redeliver: to(names::TO_REDELIVER.to_owned()),
+            dlq: to(names::TO_DLQ.to_owned()),
+            dead_letters: Reason::ALL.map(dead),
+        }
+    }
+
+    /// Records hopped into the tier of this number.
+    pub fn to_tier(&self, number: u32, records: u64) {
+        let counter = number.checked_sub(1).and_then(|n| self.tiers.get(usize::try_from(n).ok()?));
+        if let Some(counter) = counter {
+            counter.increment(records);
+        }
+    }
+
+    /// Records hopped back.
+    pub fn to_redeliver(&self, records: u64) {
+        self.redeliver.increment(records);
+    }
+
+    /// A record became a dead letter.
+    pub fn dead_lettered(&self, reason: Reason) {
+        self.dlq.increment(1);
+        if let Some(at) = Reason::ALL.iter().position(|r| *r == reason) {
+            self.dead_letters[at].increment(1);
+        }
+    }
+}
+
+/// One tier as the mover sees it.
+#[derive(Clone)]
+pub struct TierMetrics {
+    lateness: Histogram,
+    waiting: Gauge,
+    due: Gauge,
+    oldest_overdue: Gauge,
+}
+
+impl TierMetrics {
+    fn new(ladder: &str, delay: Delay) -> Self {
+        let delay = delay.to_string();
+        let gauge = |metric: names::Metric| gauge!(metric.name, names::LADDER => ladder.to_owned(), names::TIER => delay.clone());
+        Self {
+            lateness: histogram!(names::LATENESS.name, names::LADDER => ladder.to_owned(), names::TIER => delay.clone()),
+            waiting: gauge(names::TIER_WAITING),
+            due: gauge(names::TIER_DUE),
+            oldest_overdue: gauge(names::TIER_OLDEST_OVERDUE),
+        }
+    }
+
+    /// A record was redelivered that long after its due time.
+    pub fn redelivered(&self, lateness: Duration) {
+        self.lateness.record(lateness);
+    }
+
+    /// How the tier stands now, over the partitions that this process moves.
+    pub fn standing(&self, waiting: u64, due: u64, oldest_overdue: Duration) {
+        self.waiting.set(lossy(waiting));
+        self.due.set(lossy(due));
+        self.oldest_overdue.set(oldest_overdue);
+    }
+}
+
+/// What the mover tells.
+#[derive(Clone)]
+pub struct MoverMetrics {
+    /// What every worker tells.
+    pub worker: WorkerMetrics,
+    /// Hops back, and on to another tier.
+    pub hops: HopMetrics,
+    ladder: String,
+    tiers: Vec<(Delay, TierMetrics)>,
+    early: Counter,
+    clock_offset: Gauge,
+}
+
+impl MoverMetrics {
+    /// Makes the handles of the mover of one ladder.
+    #[must_use]
+    pub fn new(ladder: &Ladder) -> Self {
+        let name = ladder.name();
+        Self {
+            worker: WorkerMetrics::new(ladder, Role::Mover),
+            hops: HopMetrics::new(ladder),
+            ladder: name.to_owned(),
+            tiers: ladder.tiers().iter().map(|t| (t.delay(), TierMetrics::new(name, t.delay()))).collect(),
+            early: counter!(names::EARLY.name, names::LADDER => name.to_owned()),
+            clock_offset: gauge!(names::CLOCK_OFFSET.name, names::LADDER => name.to_owned()),
+        }
+    }
+
+    /// The handles of one tier, to be kept by whoever moves it. A tier that the ladder no longer has gets its own: it is emptied
+    /// like the others.
+    #[must_use]
+    pub fn tier(&self, delay: Delay) -> TierMetrics {
+        let known = self.tiers.iter().find(|(d, _)| *d == delay);
+        known.map_or_else(|| TierMetrics::new(&self.ladder, delay), |(_, metrics)| metrics.clone())
+    }
+
+    /// A record was redelivered before its due time.
+    pub fn early(&self) {
+        self.early.increment(1);
+    }
+
+    /// The clock of the leader that is furthest off, minus ours, in microseconds.
+    pub fn clock_offset(&self, micros: i64) {
+        #[expect(clippy::cast_precision_loss, reason = "exact for any offset below 285 years")]
+        self.clock_offset.set(micros as f64 / 1e6);
+    }
+}
+
+/// What the deliverer tells.
+#[derive(Clone)]
+pub struct DelivererMetrics {
+    /// What every worker tells.
+    pub worker: WorkerMetrics,
+    /// Hops into the tiers, and dead letters.
+    pub hops: HopMetrics,
+    deliveries: [Counter; VerdictKind::ALL.len()],
+    handler: Histogram,
+    delays: Vec<Histogram>,
+    delay_other: Histogram,
+}
+
+impl DelivererMetrics {
+    /// Makes the handles of the deliverer of one ladder.
+    #[must_use]
+    pub fn new(ladder: &Ladder) -> Self {
+        let name = ladder.name();
+        let delay =
+            |tier: String| histogram!(names::REDELIVERY_DELAY.name, names::LADDER => name.to_owned(), names::TIER => tier);
+        Self {
+            worker: WorkerMetrics::new(ladder, Role::Deliverer),
+            hops: HopMetrics::new(ladder),
+            deliveries: VerdictKind::ALL
+                .map(|kind| counter!(names::DELIVERIES.name, names::LADDER => name.to_owned(), names::VERDICT => kind.as_str())),
+            handler: histogram!(names::HANDLER.name, names::LADDER => name.to_owned()),
+            delays: ladder.tiers().iter().map(|t| delay(t.delay().to_string())).collect(),
+            delay_other: delay(names::TIER_OTHER.to_owned()),
+        }
+    }
+
+    /// The handler is called, that long after the due time of a record that waited in the tier of this number.
+    pub fn redelivered(&self, tier: u32, delay: Duration) {
+        let known = tier.checked_sub(1).and_then(|n| self.delays.get(usize::try_from(n).ok()?));
+        known.unwrap_or(&self.delay_other).record(delay);
+    }
+
+    /// The handler has answered after that time.
+    pub fn delivered(&self, kind: VerdictKind, took: Duration) {
+        self.deliveries[kind as usize].increment(1);
+        if kind != VerdictKind::Unsent {
+            self.handler.record(took);
+        }
+    }
+}
+
+/// What the HTTP handler tells.
+#[derive(Clone)]
+pub struct HttpMetrics {
+    odd: Counter,
+}
+
+impl HttpMetrics {
+    /// Makes the handles of the HTTP handler of one ladder.
+    #[must_use]
+    pub fn new(ladder: &Ladder) -> Self {
+        Self { odd: counter!(names::ODD_ANSWERS.name, names::LADDER => ladder.name().to_owned()) }
+    }
+
+    /// The handler gave an answer that it should not give.
+    pub fn odd_answer(&self) {
+        self.odd.increment(1);
+    }
+}
+
+/// Gauges are floats: exact up to 2^53, and near enough beyond.
+#[expect(clippy::cast_precision_loss, reason = "a count of records, for people to read")]
+fn lossy(count: impl TryInto<u64>) -> f64 {
+    count.try_into().unwrap_or(u64::MAX) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::failure::Failure;
+
+    #[test]
+    fn verdicts_are_told_apart() {
+        let kind = |verdict: Verdict| VerdictKind::of(&verdict).as_str();
+        assert_eq!(kind(Ok(())), "done");
+        assert_eq!(kind(Err(Failure::retry("c", "m"))), "retry");
+        assert_eq!(kind(Err(Failure::retry("c", "m").after(Duration::from_secs(1)))), "retry_after");
+        assert_eq!(kind(Err(Failure::retry("c", "m").reject())), "reject");
+        assert_eq!(kind(Err(Failure::unsent("c", "m"))), "unsent");
+    }
+
+    #[test]
+    fn the_index_of_a_verdict_is_its_number() {
+        for (i, kind) in VerdictKind::ALL.into_iter().enumerate() {
+            assert_eq!(kind as usize, i);
+        }
+    }
+}
