@@ -1,1 +1,3 @@
 //! HTTP: probes and metrics.
+
+pub mod health;
