@@ -1,1 +1,71 @@
-//! Reads a configuration file and tells all mistakes at once.
+//! Reads a configuration and tells all mistakes at once.
+//!
+//! In order: TOML, then the substitution of `${…}` in every string, then keys and types (see `strict`), then what the values mean.
+//! A mistake in one step does not hide those of the next; only broken TOML ends it, since the rest would be guesswork.
+
+use std::io;
+use std::path::Path as FilePath;
+
+use crate::config::across;
+use crate::config::document::Document;
+use crate::config::kafka_section::{self, PropertyCheck};
+use crate::config::ladder_section::{self, Scope};
+use crate::config::mistake::{ConfigErrors, Mistakes};
+use crate::config::path::Path;
+use crate::config::raw::RawLadder;
+use crate::config::service_sections;
+use crate::config::strict;
+use crate::config::substitute::{self, Sources};
+use crate::config::types::Config;
+
+/// What a configuration takes from outside its own text.
+#[derive(Clone, Copy)]
+pub struct Surroundings<'a> {
+    /// An environment variable, for `${VAR}`.
+    pub env: &'a dyn Fn(&str) -> Option<String>,
+    /// The text of a file, for `${file:PATH}`.
+    pub read_file: &'a dyn Fn(&FilePath) -> io::Result<String>,
+    /// The name of this host, which is the worker's unless it is configured.
+    pub host_name: &'a str,
+    /// Asks the Kafka client whether it takes this property with this value.
+    pub check_property: PropertyCheck<'a>,
+}
+
+impl std::fmt::Debug for Surroundings<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Surroundings").field("host_name", &self.host_name).finish_non_exhaustive()
+    }
+}
+
+/// Reads the text of a configuration file.
+///
+/// # Errors
+/// All mistakes at once, each with its place, what is wrong and what to do; secrets are not shown.
+pub fn load(text: &str, surroundings: &Surroundings<'_>) -> Result<Config, ConfigErrors> {
+    let document = Document::parse(text)?;
+    let mut mistakes = Mistakes::default();
+    let mut table = document.table().clone();
+    let sources = Sources { env: surroundings.env, read_file: surroundings.read_file };
+    substitute::fill_in(&mut table, &Path::default(), sources, &mut mistakes);
+    let raw = strict::read(table, &mut mistakes);
+
+    let kafka = kafka_section::read(raw.kafka.as_ref(), &document, surroundings.check_property, &mut mistakes);
+    let (health, admin) = service_sections::listeners(raw.health, raw.admin, &mut mistakes);
+    let worker = service_sections::worker(raw.worker, surroundings.host_name, &mut mistakes);
+    let defaults = raw.defaults.map(RawLadder::from).unwrap_or_default();
+    let raw_ladders = raw.ladder.unwrap_or_default();
+    if raw_ladders.is_empty() {
+        mistakes
+            .note_missing(&Path::of("ladder"), "name at least one: [ladder.billing-orders]; `kladder init` prints a whole file");
+    }
+    let mut ladders = Vec::new();
+    for (name, own) in &raw_ladders {
+        ladders.extend(ladder_section::read(name, &Scope::new(name, own, &defaults), &mut mistakes));
+    }
+    across::check(&raw_ladders, &ladders, &mut mistakes);
+
+    match (health, admin) {
+        (Some(health), Some(admin)) if mistakes.is_empty() => Ok(Config { kafka, health, admin, worker, ladders }),
+        _ => Err(mistakes.finish(&document)),
+    }
+}

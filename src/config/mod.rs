@@ -1,6 +1,29 @@
-//! The configuration: a TOML file as domain types. What exists here is valid; see [`load`] for how mistakes are told.
+//! The configuration: a TOML file as domain types. What exists here is valid; see [`load()`] for how mistakes are told.
 
 pub mod load;
+pub mod mistake;
+pub mod properties;
 pub mod types;
 
+mod across;
+mod document;
+mod kafka_section;
+mod keys;
+mod ladder_section;
+mod nearest;
+mod owned;
+mod path;
+mod raw;
+mod redact;
+mod service_sections;
+mod strict;
+mod substitute;
+mod tiers;
+
+#[cfg(test)]
+mod load_tests;
+
+pub use kafka_section::PropertyCheck;
+pub use load::{Surroundings, load};
+pub use mistake::{ConfigErrors, Mistake};
 pub use types::*;

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::config::redact;
 use crate::core::ladder::Ladder;
 
 /// The whole configuration.
@@ -96,7 +97,7 @@ pub enum Start {
 }
 
 /// The handler of a ladder.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct HandlerConfig {
     /// Where deliveries are posted: `http` or `https`.
     pub url: String,
@@ -119,6 +120,25 @@ pub struct TopicsConfig {
     pub outage_budget: Duration,
     /// How long dead letters are kept; default 30 d.
     pub dlq_retention: Duration,
+}
+
+impl HandlerConfig {
+    /// The URL without user and password, for people and logs.
+    #[must_use]
+    pub fn shown_url(&self) -> String {
+        redact::hide_userinfo(&self.url)
+    }
+}
+
+impl std::fmt::Debug for HandlerConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HandlerConfig")
+            .field("url", &self.shown_url())
+            .field("timeout", &self.timeout)
+            .field("max_in_flight", &self.max_in_flight)
+            .field("redeliver_share", &self.redeliver_share)
+            .finish()
+    }
 }
 
 impl Default for TopicsConfig {

@@ -1,0 +1,145 @@
+//! `[kafka]`: librdkafka's properties, dotted, quoted or nested.
+
+use std::collections::BTreeMap;
+
+use toml::{Table, Value};
+
+use crate::config::document::Document;
+use crate::config::keys;
+use crate::config::mistake::Mistakes;
+use crate::config::nearest::nearest;
+use crate::config::path::Path;
+use crate::config::properties::{self, Client};
+use crate::config::types::KafkaConfig;
+use crate::config::{owned, redact};
+
+/// Asks the client library whether it takes a value: `Err` with its own words.
+pub type PropertyCheck<'a> = &'a dyn Fn(&str, &str) -> Result<(), String>;
+
+/// Reads the section. What is only for producers or only for consumers is given to those alone.
+pub fn read(table: Option<&Table>, document: &Document<'_>, check: PropertyCheck<'_>, mistakes: &mut Mistakes) -> KafkaConfig {
+    let root = Path::of("kafka");
+    let mut found = Vec::new();
+    if let Some(table) = table {
+        flatten(table, &root, "", &mut found, mistakes);
+    }
+    let mut kafka = KafkaConfig::default();
+    let mut seen: BTreeMap<String, String> = BTreeMap::new();
+    for property in found {
+        if let Some((name, value)) = property.judge(document, check, &mut seen, mistakes) {
+            match property.section {
+                // Its own section's value wins over the common one, whichever comes first.
+                Client::Producer => drop(kafka.producer.insert(name, value)),
+                Client::Consumer => drop(kafka.consumer.insert(name, value)),
+                Client::Any => match properties::find(&name) {
+                    Some(Client::Producer) => drop(kafka.producer.entry(name).or_insert(value)),
+                    Some(Client::Consumer) => drop(kafka.consumer.entry(name).or_insert(value)),
+                    _ => drop(kafka.common.insert(name, value)),
+                },
+            }
+        }
+    }
+    let servers = root.keys(&["bootstrap", "servers"]);
+    match kafka.common.get("bootstrap.servers") {
+        Some(brokers) if brokers.trim().is_empty() => {
+            mistakes.note(&servers, "names no broker", keys::hint(&servers).map(str::to_owned));
+        }
+        Some(_) => {}
+        None if mistakes.touches(&root.key("metadata.broker.list")) => {}
+        None => mistakes.note_missing(&servers, keys::hint(&servers).unwrap_or_default()),
+    }
+    kafka
+}
+
+struct Property {
+    path: Path,
+    section: Client,
+    /// As written, dotted.
+    name: String,
+    value: String,
+}
+
+fn flatten(table: &Table, at: &Path, prefix: &str, found: &mut Vec<Property>, mistakes: &mut Mistakes) {
+    for (key, value) in table {
+        let path = at.key(key);
+        let dotted = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+        let text = match value {
+            Value::Table(inner) => {
+                flatten(inner, &path, &dotted, found, mistakes);
+                continue;
+            }
+            Value::String(text) => text.clone(),
+            Value::Integer(number) => number.to_string(),
+            Value::Float(number) => number.to_string(),
+            Value::Boolean(truth) => truth.to_string(),
+            Value::Array(_) | Value::Datetime(_) => {
+                let hint = "write it as one string, the parts of a list with commas between them";
+                mistakes.note(&path, "is not a string, a number, true or false", Some(hint.to_owned()));
+                continue;
+            }
+        };
+        // No property of librdkafka's begins with these words, so they are ours to mean the client.
+        let (section, name) = match dotted.split_once('.') {
+            Some(("producer", name)) => (Client::Producer, name.to_owned()),
+            Some(("consumer", name)) => (Client::Consumer, name.to_owned()),
+            _ => (Client::Any, dotted),
+        };
+        found.push(Property { path, section, name, value: text });
+    }
+}
+
+impl Property {
+    /// The canonical name and the value, when kladder takes them.
+    fn judge(
+        &self,
+        document: &Document<'_>,
+        check: PropertyCheck<'_>,
+        seen: &mut BTreeMap<String, String>,
+        mistakes: &mut Mistakes,
+    ) -> Option<(String, String)> {
+        let mut refuse = |what: String, hint: Option<String>| {
+            mistakes.note(&self.path, what, hint);
+            None
+        };
+        let name = properties::canonical(&self.name);
+        if let Some(reason) = owned::reason(name) {
+            if owned::is_what_kladder_sets(name, &self.value) {
+                return None;
+            }
+            return refuse("is set by kladder itself".to_owned(), Some(reason.to_owned()));
+        }
+        if let Some(hint) = owned::java_hint(name) {
+            return refuse("is a property of Java clients".to_owned(), Some(hint.to_owned()));
+        }
+        let Some(client) = properties::find(name) else {
+            let hint = nearest(&self.name, properties::names()).map_or_else(
+                || "kladder takes the properties of librdkafka: see its CONFIGURATION.md".to_owned(),
+                |meant| format!("did you mean `{meant}`?"),
+            );
+            return refuse("is no property that librdkafka knows".to_owned(), Some(hint));
+        };
+        if self.section != Client::Any && name == "bootstrap.servers" {
+            let hint = "write it below [kafka]: producer and consumer talk to one cluster, or a hop could be no transaction";
+            return refuse("does not belong here".to_owned(), Some(hint.to_owned()));
+        }
+        match (self.section, client) {
+            (Client::Producer, Client::Consumer) => {
+                return refuse("is a property of consumers".to_owned(), Some("write it below [kafka.consumer]".to_owned()));
+            }
+            (Client::Consumer, Client::Producer) => {
+                return refuse("is a property of producers".to_owned(), Some("write it below [kafka.producer]".to_owned()));
+            }
+            _ => {}
+        }
+        let slot = format!("{:?}.{name}", self.section);
+        if let Some(first) = seen.insert(slot, self.path.to_string()) {
+            return refuse("is given twice".to_owned(), Some(format!("it also stands as `{first}`; keep one of them")));
+        }
+        if let Err(words) = check(name, &self.value) {
+            // The library quotes the value in its answer.
+            let hidden = redact::is_secret(&self.path.dotted()) || document.is_substituted(&self.path);
+            return refuse(if hidden { "is refused by librdkafka".to_owned() } else { words }, None);
+        }
+        Some((name.to_owned(), self.value.clone()))
+    }
+}

@@ -1,0 +1,270 @@
+//! `[ladder.NAME]` over `[defaults]`: a ladder's own value wins, key by key.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use crate::config::keys;
+use crate::config::mistake::Mistakes;
+use crate::config::nearest::nearest;
+use crate::config::path::Path;
+use crate::config::raw::{RawLadder, Span, Whole};
+use crate::config::tiers;
+use crate::config::types::{HandlerConfig, LadderConfig, Start, TopicsConfig};
+use crate::core::ladder::{Hops, Ladder, LadderError, LadderErrors, Mode};
+
+const MINUTE: Duration = Duration::from_secs(60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A ladder's own keys, and the defaults below them.
+pub struct Scope<'a> {
+    own: (&'a RawLadder, Path),
+    defaults: (&'a RawLadder, Path),
+}
+
+impl<'a> Scope<'a> {
+    /// The scope of the ladder of this name.
+    pub fn new(name: &str, own: &'a RawLadder, defaults: &'a RawLadder) -> Self {
+        Self { own: (own, Path::of("ladder").key(name)), defaults: (defaults, Path::of("defaults")) }
+    }
+
+    /// The value that counts, and where it stands.
+    fn pick<T>(&self, keys: &[&str], get: impl Fn(&'a RawLadder) -> Option<T>) -> Option<(T, Path)> {
+        [&self.own, &self.defaults].into_iter().find_map(|(raw, path)| Some((get(raw)?, path.keys(keys))))
+    }
+
+    /// Where a value stands or would stand.
+    fn path(&self, keys: &[&str], get: impl Fn(&'a RawLadder) -> bool) -> Path {
+        let inherited = !get(self.own.0) && get(self.defaults.0);
+        if inherited { self.defaults.1.keys(keys) } else { self.own.1.keys(keys) }
+    }
+}
+
+/// Reads a ladder; `None` where it has mistakes.
+pub fn read(name: &str, scope: &Scope<'_>, mistakes: &mut Mistakes) -> Option<LadderConfig> {
+    let own = &scope.own.1;
+    let sources: Vec<(usize, String)> = match &scope.own.0.sources {
+        Some(items) => tiers::texts(items, &own.key("sources"), mistakes),
+        None => Vec::new(),
+    };
+    if scope.own.0.sources.is_none() {
+        note_missing(&own.key("sources"), mistakes);
+    }
+    if scope.own.0.group.is_none() {
+        note_missing(&own.key("group"), mistakes);
+    }
+    let mode = mode(scope, mistakes);
+    let hops = [("exactly-once", Hops::ExactlyOnce), ("at-least-once", Hops::AtLeastOnce)];
+    let hops = scope.pick(&["hops"], |l| l.hops.as_deref()).and_then(|(text, path)| one_of(text, &hops, &path, mistakes));
+
+    let tiers_path = scope.path(&["tiers"], |l| l.tiers.is_some());
+    let tiers = if let Some((raw, path)) = scope.pick(&["tiers"], |l| l.tiers.as_ref()) {
+        tiers::expand(raw, &path, mistakes)
+    } else {
+        note_missing(&tiers_path, mistakes);
+        tiers::Tiers::default()
+    };
+    let attempts = scope.pick(&["attempts"], |l| l.attempts).map(|(n, path)| whole_in(n, 1..=32_767, &path, mistakes));
+    let max_not_before = scope
+        .pick(&["max_not_before"], |l| l.max_not_before)
+        .and_then(|(span, path)| duration_in(span, Duration::from_secs(1)..=365 * DAY, &path, mistakes));
+
+    let mut builder = Ladder::builder(name, scope.own.0.group.as_deref().unwrap_or_default())
+        .mode(mode.unwrap_or(Mode::Push))
+        .hops(hops.unwrap_or(Hops::ExactlyOnce))
+        .max_not_before(max_not_before.unwrap_or(Ladder::DEFAULT_MAX_NOT_BEFORE))
+        .tiers(tiers.delays.iter().map(|(_, text)| text.as_str()));
+    for (_, source) in &sources {
+        builder = builder.source(source);
+    }
+    // An attempt count that was refused is not judged again; nor does it become the default.
+    if let Some(attempts) = attempts.map_or(tiers.attempts, |given| given.or(Some(1))) {
+        builder = builder.attempts(attempts);
+    }
+    let ladder =
+        builder.build().map_err(|errors| note_ladder_errors(errors, scope, &sources, &tiers, &tiers_path, mistakes)).ok();
+
+    let start = start(scope, mode, mistakes);
+    let handler = handler(scope, mode, mistakes);
+    let topics = topics(scope, mistakes);
+    if mistakes.touches(own) {
+        return None;
+    }
+    Some(LadderConfig { ladder: ladder?, start, handler, topics })
+}
+
+fn mode(scope: &Scope<'_>, mistakes: &mut Mistakes) -> Option<Mode> {
+    match scope.pick(&["mode"], |l| l.mode.as_deref()) {
+        None if mistakes.touches(&scope.own.1.key("mode")) => None,
+        None => Some(Mode::Push),
+        Some((text, path)) => one_of(text, &[("push", Mode::Push), ("relay", Mode::Relay)], &path, mistakes),
+    }
+}
+
+fn start(scope: &Scope<'_>, mode: Option<Mode>, mistakes: &mut Mistakes) -> Option<Start> {
+    let known = [("earliest", Start::Earliest), ("latest", Start::Latest)];
+    let start = scope.pick(&["start"], |l| l.start.as_deref()).and_then(|(text, path)| one_of(text, &known, &path, mistakes));
+    if mode == Some(Mode::Relay) {
+        if scope.own.0.start.is_some() {
+            let hint = "in relay mode the application consumes the sources and decides where it starts";
+            mistakes.note(&scope.own.1.key("start"), "has no meaning for a relay ladder", Some(hint.to_owned()));
+        }
+        return None;
+    }
+    start
+}
+
+fn handler(scope: &Scope<'_>, mode: Option<Mode>, mistakes: &mut Mistakes) -> Option<HandlerConfig> {
+    let own = scope.own.1.key("handler");
+    if mode == Some(Mode::Relay) {
+        if scope.own.0.handler.is_some() {
+            let hint = "in relay mode the application consumes; take the handler out, or set mode = \"push\"";
+            mistakes.note(&own, "has no meaning for a relay ladder", Some(hint.to_owned()));
+        }
+        return None;
+    }
+    let timeout = scope
+        .pick(&["handler", "timeout"], |l| l.handler.as_ref()?.timeout)
+        .and_then(|(span, path)| duration_in(span, Duration::from_millis(1)..=60 * MINUTE, &path, mistakes));
+    let max_in_flight = scope
+        .pick(&["handler", "max_in_flight"], |l| l.handler.as_ref()?.max_in_flight)
+        .and_then(|(n, path)| whole_in::<usize>(n, 1..=10_000, &path, mistakes));
+    let share = scope.pick(&["handler", "redeliver_share"], |l| l.handler.as_ref()?.redeliver_share).map(|(share, path)| {
+        if !(share.0 > 0.0 && share.0 <= 1.0) {
+            mistakes.note(&path, "is out of range", hint(&path));
+        }
+        share.0
+    });
+    let Some((url, path)) = scope.pick(&["handler", "url"], |l| l.handler.as_ref()?.url.as_deref()) else {
+        // Whether a handler is needed at all is open while the mode is.
+        if mode.is_some() {
+            note_missing(&own.key("url"), mistakes);
+        }
+        return None;
+    };
+    if let Err((what, remedy)) = check_url(url) {
+        mistakes.note(&path, what, remedy.map(str::to_owned).or_else(|| hint(&path)));
+    }
+    Some(HandlerConfig {
+        url: url.to_owned(),
+        timeout: timeout.unwrap_or(Duration::from_secs(10)),
+        max_in_flight: max_in_flight.unwrap_or(64),
+        redeliver_share: share.unwrap_or(0.5),
+    })
+}
+
+fn check_url(url: &str) -> Result<(), (&'static str, Option<&'static str>)> {
+    let uri: http::Uri = url.parse().map_err(|_| ("is no URL", None))?;
+    match uri.scheme_str() {
+        Some("http") => {}
+        Some("https") if cfg!(feature = "tls") => {}
+        Some("https") => {
+            return Err((
+                "needs TLS, which this kladder was built without",
+                Some("build it with the feature `tls`, or use http"),
+            ));
+        }
+        _ => return Err(("is no http or https URL", None)),
+    }
+    if uri.host().is_none_or(str::is_empty) { Err(("names no host", None)) } else { Ok(()) }
+}
+
+fn topics(scope: &Scope<'_>, mistakes: &mut Mistakes) -> TopicsConfig {
+    let years = MINUTE..=3650 * DAY;
+    let defaults = TopicsConfig::default();
+    let mut span = |key: &str, get: fn(&RawLadder) -> Option<Span>, default: Duration| {
+        let picked = scope.pick(&["topics", key], get);
+        picked.and_then(|(span, path)| duration_in(span, years.clone(), &path, mistakes)).unwrap_or(default)
+    };
+    let outage_budget = span("outage_budget", |l| l.topics.as_ref()?.outage_budget, defaults.outage_budget);
+    let dlq_retention = span("dlq_retention", |l| l.topics.as_ref()?.dlq_retention, defaults.dlq_retention);
+    let mut whole = |key: &str, get: fn(&RawLadder) -> Option<Whole>, most: i64| {
+        scope.pick(&["topics", key], get).and_then(|(n, path)| whole_in::<i32>(n, 1..=most, &path, mistakes))
+    };
+    TopicsConfig {
+        partitions: whole("partitions", |l| l.topics.as_ref()?.partitions, 10_000),
+        replication_factor: whole("replication_factor", |l| l.topics.as_ref()?.replication_factor, 100),
+        outage_budget,
+        dlq_retention,
+    }
+}
+
+/// Gives each of the ladder's own complaints its place in the file.
+fn note_ladder_errors(
+    errors: LadderErrors,
+    scope: &Scope<'_>,
+    sources: &[(usize, String)],
+    tiers: &tiers::Tiers,
+    tiers_path: &Path,
+    mistakes: &mut Mistakes,
+) {
+    let own = &scope.own.1;
+    let source_path = |topic: &str, which: usize| {
+        let at = sources.iter().filter(|(_, s)| s == topic).nth(which).map(|(i, _)| *i);
+        at.map_or_else(|| own.key("sources"), |i| own.key("sources").index(i))
+    };
+    let tier_path = |index: Option<usize>| index.map_or_else(|| tiers_path.clone(), |i| tiers_path.index(i));
+    for error in errors.0 {
+        let path = match &error {
+            LadderError::Name(_) => own.clone(),
+            LadderError::Group => own.key("group"),
+            LadderError::NoSource => own.key("sources"),
+            LadderError::SourceTwice(topic) => source_path(topic, 1),
+            LadderError::TopicName(topic) | LadderError::SourceIsOwn(topic) => source_path(topic, 0),
+            LadderError::NoTier | LadderError::TooManyTiers(_) => tiers_path.clone(),
+            LadderError::DelayTwice(delay) => tier_path(tiers.position(*delay, 1)),
+            LadderError::NotRising(_, delay) => tier_path(tiers.position(*delay, 0)),
+            LadderError::Delay(text, _) => tier_path(tiers.delays.iter().find(|(_, t)| t == text).and_then(|(i, _)| *i)),
+            LadderError::Attempts(_) => scope.path(&["attempts"], |l| l.attempts.is_some()),
+        };
+        // `sources = []` is its own mistake; a list whose only element was refused is not empty.
+        let follows =
+            matches!(error, LadderError::NoSource | LadderError::NoTier | LadderError::Attempts(_)) && mistakes.touches(&path);
+        if !follows {
+            let what = match &error {
+                LadderError::Delay(_, reason) => reason.to_string(),
+                other => other.to_string(),
+            };
+            // The message of these says all that there is to say.
+            let is_plain = matches!(error, LadderError::SourceTwice(_) | LadderError::SourceIsOwn(_) | LadderError::TopicName(_));
+            mistakes.note(&path, what, if is_plain { None } else { hint(&path) });
+        }
+    }
+}
+
+fn hint(path: &Path) -> Option<String> {
+    keys::hint(path).map(str::to_owned)
+}
+
+fn note_missing(path: &Path, mistakes: &mut Mistakes) {
+    mistakes.note_missing(path, keys::hint(path).unwrap_or_default());
+}
+
+/// The value of a word.
+pub fn one_of<T: Copy>(text: &str, known: &[(&str, T)], path: &Path, mistakes: &mut Mistakes) -> Option<T> {
+    if let Some((_, value)) = known.iter().find(|(word, _)| *word == text) {
+        return Some(*value);
+    }
+    let words = known.iter().map(|(word, _)| format!("\"{word}\"")).collect::<Vec<_>>().join(", ");
+    let remedy = nearest(text, known.iter().map(|(word, _)| *word))
+        .map_or_else(|| hint(path).unwrap_or_else(|| format!("one of {words}")), |meant| format!("did you mean \"{meant}\"?"));
+    mistakes.note(path, format!("is none of {words}"), Some(remedy));
+    None
+}
+
+/// A number in a range.
+pub fn whole_in<T: TryFrom<i64>>(number: Whole, range: RangeInclusive<i64>, path: &Path, mistakes: &mut Mistakes) -> Option<T> {
+    if !range.contains(&number.0) {
+        mistakes.note(path, "is out of range", hint(path));
+        return None;
+    }
+    T::try_from(number.0).ok()
+}
+
+/// A duration in a range.
+pub fn duration_in(span: Span, range: RangeInclusive<Duration>, path: &Path, mistakes: &mut Mistakes) -> Option<Duration> {
+    if !range.contains(&span.0) {
+        mistakes.note(path, "is out of range", hint(path));
+        return None;
+    }
+    Some(span.0)
+}

@@ -1,0 +1,417 @@
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::core::ladder::{Hops, Mode};
+
+fn load_with(text: &str, env: &BTreeMap<&str, &str>) -> Result<Config, ConfigErrors> {
+    let env = |name: &str| env.get(name).map(|value| (*value).to_owned());
+    let read_file = |path: &Path| match path.to_str() {
+        Some("/run/secrets/pw") => Ok("hunter2\n".to_owned()),
+        _ => Err(io::Error::from(io::ErrorKind::NotFound)),
+    };
+    let check_property = |name: &str, value: &str| match (name, value) {
+        ("security.protocol", "tls") => Err(format!("invalid value \"{value}\" for `{name}`")),
+        ("sasl.password", "refused") => Err(format!("`{value}` is too weak")),
+        ("socket.timeout.ms", "hunter2") => Err(format!("invalid value \"{value}\"")),
+        _ => Ok(()),
+    };
+    load(text, &Surroundings { env: &env, read_file: &read_file, host_name: "host-1", check_property: &check_property })
+}
+
+fn load_text(text: &str) -> Result<Config, ConfigErrors> {
+    load_with(text, &BTreeMap::new())
+}
+
+/// A valid file with `more` below it.
+fn with(more: &str) -> String {
+    format!(
+        "[kafka]\nbootstrap.servers = \"b:9092\"\n[ladder.a]\nsources = [\"s\"]\ngroup = \"g\"\ntiers = [\"5s\", \"1m\"]\nhandler.url = \"http://h/\"\n{more}"
+    )
+}
+
+/// The paths of all mistakes, and what is wrong there.
+fn mistakes(text: &str) -> Vec<(String, String)> {
+    match load_text(text) {
+        Ok(_) => Vec::new(),
+        Err(errors) => errors.0.into_iter().map(|m| (m.path, m.what)).collect(),
+    }
+}
+
+/// The one mistake of a file, as it is shown.
+fn only(text: &str) -> String {
+    let errors = load_text(text).expect_err("a mistake");
+    assert_eq!(errors.0.len(), 1, "{errors}");
+    errors.0[0].to_string()
+}
+
+#[test]
+fn what_is_not_said_has_its_default() {
+    let config = load_text(&with("")).unwrap();
+    assert_eq!(config.worker.instance, "host-1");
+    assert_eq!(config.worker.drain, Duration::from_secs(25));
+    assert_eq!(config.worker.roles, [Role::Mover, Role::Deliverer, Role::Router, Role::Index]);
+    assert_eq!(config.health.listen.to_string(), "0.0.0.0:9646");
+    assert_eq!(config.admin.listen.to_string(), "127.0.0.1:9647");
+    let ladder = &config.ladders[0];
+    assert_eq!((ladder.ladder.mode(), ladder.ladder.hops(), ladder.ladder.attempts()), (Mode::Push, Hops::ExactlyOnce, 3));
+    assert_eq!((ladder.start, ladder.topics.clone()), (None, TopicsConfig::default()));
+    let handler = ladder.handler.as_ref().unwrap();
+    assert_eq!((handler.timeout, handler.max_in_flight), (Duration::from_secs(10), 64));
+}
+
+#[test]
+fn every_key_is_read() {
+    let config = load_text(
+        r#"
+        [kafka]
+        bootstrap.servers = "b:9092"
+        [health]
+        listen = "127.0.0.1:1"
+        [admin]
+        listen = "[::1]:2"
+        [worker]
+        instance = "pod-0"
+        roles = ["mover", "index"]
+        state_dir = "/var/lib/kladder"
+        drain = "5s"
+        [ladder.a]
+        sources = ["s", "t"]
+        group = "g"
+        start = "latest"
+        mode = "push"
+        hops = "at-least-once"
+        tiers = { first = "5s", factor = 2.5, count = 3, max = "20s" }
+        attempts = 9
+        max_not_before = "2h"
+        [ladder.a.handler]
+        url = "http://me:pw@h:1/x?y=z"
+        timeout = "3s"
+        max_in_flight = 7
+        redeliver_share = 1
+        [ladder.a.topics]
+        partitions = 3
+        replication_factor = 2
+        outage_budget = "1d"
+        dlq_retention = "90d"
+        "#,
+    )
+    .unwrap();
+    insta::assert_debug_snapshot!(config);
+}
+
+#[test]
+fn ten_mistakes_are_told_at_once() {
+    let errors = load_text(
+        r#"# everything wrong
+[kafka]
+bootstrap.server = "b:9092"
+group.id = "mine"
+sasl.pasword = "hunter2"
+sasl.jaas.config = "hunter2"
+
+[helth]
+listen = "0.0.0.0:1"
+
+[ladder.billing]
+sources = ["orders", 7, "billing.dlq"]
+group = 5
+start = "earlyest"
+tiers = ["5s", "soon", "1s", "5000ms"]
+attempts = 0
+teirs = ["1m"]
+
+[ladder.billing.handler]
+url = "ftp://host"
+timeout = "2 fortnights"
+max_in_flight = 100000
+
+[[ladder.billing.classify]]
+when = { status = 404 }
+"#,
+    )
+    .unwrap_err();
+    assert!(errors.0.len() >= 10);
+    let shown = errors.to_string();
+    assert!(!shown.contains("hunter2"), "{shown}");
+    insta::assert_snapshot!(shown);
+}
+
+#[test]
+fn broken_toml_is_shown_with_line_and_column() {
+    insta::assert_snapshot!(load_text("[kafka]\nbootstrap.servers = \"b:9092\"\n\n[ladder.a\nsources = []\n").unwrap_err());
+    insta::assert_snapshot!(load_text(&with("[ladder.a]\ngroup = \"h\"\n")).unwrap_err());
+}
+
+#[test]
+fn an_empty_file_lacks_brokers_and_ladders() {
+    assert_eq!(
+        mistakes(""),
+        [("kafka.bootstrap.servers".to_owned(), "is missing".to_owned()), ("ladder".to_owned(), "is missing".to_owned())]
+    );
+}
+
+#[test]
+fn a_ladder_without_anything_lacks_four_things() {
+    let found = mistakes("[kafka]\nbootstrap.servers = \"b\"\n[ladder.a]\n");
+    let paths: Vec<&str> = found.iter().map(|(path, _)| path.as_str()).collect();
+    assert_eq!(paths, ["ladder.a.sources", "ladder.a.group", "ladder.a.tiers", "ladder.a.handler.url"]);
+    assert!(found.iter().all(|(_, what)| what == "is missing"), "{found:?}");
+}
+
+#[test]
+fn each_mistake_has_its_place_and_says_what_is_wrong() {
+    for (more, path, what) in [
+        ("attempts = 40000", "ladder.a.attempts", "out of range"),
+        ("attempts = 1.5", "ladder.a.attempts", "is a number, not a whole number"),
+        ("attempts = \"x\"", "ladder.a.attempts", "is not a whole number"),
+        ("mode = \"pull\"", "ladder.a.mode", "is none of \"push\", \"relay\""),
+        ("hops = \"exactly_once\"", "ladder.a.hops", "did you mean \"exactly-once\"?"),
+        ("max_not_before = \"1ms\"", "ladder.a.max_not_before", "out of range"),
+        ("max_not_before = 5", "ladder.a.max_not_before", "is a whole number, not a duration"),
+        ("name = \"b\"", "ladder.a.name", "its header"),
+        ("timeout = \"5s\"", "ladder.a.timeout", "[ladder.NAME.handler]"),
+        ("breaker = {}", "ladder.a.breaker", "not built into this version yet"),
+        ("inbox = { topic = \"x\" }", "ladder.a.inbox", "not built into this version yet"),
+        ("immediate = { attempts = 2 }", "ladder.a.immediate", "not built into this version yet"),
+        ("handler.redeliver_share = 0", "ladder.a.handler.redeliver_share", "out of range"),
+        ("handler.max_in_flight = 0", "ladder.a.handler.max_in_flight", "out of range"),
+        ("handler.timeout = \"0s\"", "ladder.a.handler.timeout", "out of range"),
+        ("topics.partitions = -1", "ladder.a.topics.partitions", "out of range"),
+        ("topics.dlq_retention = \"1s\"", "ladder.a.topics.dlq_retention", "out of range"),
+        ("topics.retention = \"1d\"", "ladder.a.topics.retention", "did you mean `dlq_retention`?"),
+        ("topics.compaction = \"1d\"", "ladder.a.topics.compaction", "known here: partitions"),
+        ("[worker]\ninstance = \"a b\"", "worker.instance", "no name for a worker"),
+        ("[worker]\nroles = []", "worker.roles", "nothing to do"),
+        ("[worker]\nroles = [\"mover\", \"movr\"]", "worker.roles[1]", "did you mean \"mover\"?"),
+        ("[worker]\nroles = [\"mover\", \"mover\"]", "worker.roles[1]", "named twice"),
+        ("[worker]\ndrain = \"2h\"", "worker.drain", "out of range"),
+        ("[health]\nlisten = \":9646\"", "health.listen", "no IP address"),
+        ("[admin]\nlisten = \"0.0.0.0:9647\"", "admin.listen", "no authentication"),
+        ("[admin]\nlisten = \"127.0.0.1:9646\"", "admin.listen", "same port"),
+        ("[ladder.B]\nsources = [\"x\"]\ngroup = \"h\"\ntiers = [\"1s\"]\nhandler.url = \"http://h\"", "ladder.B", "[a-z0-9-]+"),
+        ("[defaults]\ngroup = \"g\"", "defaults.group", "each ladder names its own"),
+        ("[ladders.b]", "ladders", "[ladder.NAME]"),
+    ] {
+        let shown = only(&with(&format!("{more}\n")));
+        assert!(shown.contains(path) && shown.contains(what), "{more}\n{shown}");
+    }
+}
+
+#[test]
+fn each_tier_is_judged() {
+    let file = |tiers: &str| with("").replace("[\"5s\", \"1m\"]", tiers);
+    for (tiers, path, what) in [
+        ("[]", "ladder.a.tiers", "at least one tier"),
+        ("\"5s\"", "ladder.a.tiers", "is not a list of delays or a table of steps"),
+        ("[\"5s\", 60]", "ladder.a.tiers[1]", "is a whole number, not a string"),
+        ("[\"5s\", \"0s\"]", "ladder.a.tiers[1]", "at least 1ms"),
+        ("[\"60s\", \"1m\"]", "ladder.a.tiers[1]", "appears twice"),
+        ("[\"5m\", \"1m\"]", "ladder.a.tiers[1]", "must rise"),
+        ("{ first = \"5s\", factor = 1, count = 3 }", "ladder.a.tiers.factor", "out of range"),
+        ("{ first = \"5s\", factor = 2, count = 33 }", "ladder.a.tiers.count", "out of range"),
+        ("{ first = \"5s\", factor = 2 }", "ladder.a.tiers.count", "is missing"),
+        ("{ first = \"5s\", factor = 2, count = 2, max = \"1s\" }", "ladder.a.tiers.max", "out of range"),
+        ("{ first = \"5s\", factor = 2, count = 2, last = \"1s\" }", "ladder.a.tiers.last", "known here"),
+    ] {
+        let shown = only(&file(tiers));
+        assert!(shown.contains(path) && shown.contains(what), "{tiers}\n{shown}");
+    }
+}
+
+#[test]
+fn a_refused_element_does_not_shift_the_others() {
+    let found = mistakes(&with("").replace("[\"5s\", \"1m\"]", "[1, 2, \"soon\", \"${NONE}\"]"));
+    let paths: Vec<&str> = found.iter().map(|(path, _)| path.as_str()).collect();
+    assert_eq!(paths, ["ladder.a.tiers[0]", "ladder.a.tiers[1]", "ladder.a.tiers[2]", "ladder.a.tiers[3]"]);
+}
+
+#[test]
+fn a_handler_needs_a_url_that_it_can_call() {
+    for url in ["", "host", "/x", "http://", "ftp://h/", "http://h h/"] {
+        let shown = only(&with("").replace("http://h/", url));
+        assert!(shown.contains("ladder.a.handler.url"), "{url}: {shown}");
+    }
+    let tls = load_text(&with("").replace("http://h/", "https://h/"));
+    assert_eq!(tls.is_ok(), cfg!(feature = "tls"));
+}
+
+#[test]
+fn a_relay_ladder_has_no_handler() {
+    let relay = with("mode = \"relay\"\n");
+    assert!(only(&relay).contains("has no meaning for a relay ladder"));
+    let config = load_text(&relay.replace("handler.url = \"http://h/\"\n", "")).unwrap();
+    assert_eq!(config.ladders[0].ladder.mode(), Mode::Relay);
+    let inherited =
+        relay.replace("handler.url = \"http://h/\"\n", "") + "[defaults]\nstart = \"latest\"\nhandler.timeout = \"1s\"\n";
+    assert_eq!(load_text(&inherited).unwrap().ladders[0].handler, None);
+}
+
+#[test]
+fn the_ladder_s_own_value_wins_over_the_default_key_by_key() {
+    let config = load_text(&with(
+        "handler.timeout = \"2s\"\n[defaults]\nattempts = 9\ntiers = [\"9s\"]\nhandler = { timeout = \"1s\", max_in_flight = 3 }\n",
+    ))
+    .unwrap();
+    let ladder = &config.ladders[0];
+    let handler = ladder.handler.as_ref().unwrap();
+    assert_eq!((ladder.ladder.attempts(), ladder.ladder.tiers().len()), (9, 2));
+    assert_eq!((handler.timeout, handler.max_in_flight), (Duration::from_secs(2), 3));
+}
+
+#[test]
+fn a_mistake_in_the_defaults_is_told_once() {
+    let shown = only(&with(
+        "[ladder.b]\nsources = [\"x\"]\ngroup = \"h\"\ntiers = [\"1s\"]\nhandler.url = \"http://h\"\n[defaults]\nattempts = 0\n",
+    ));
+    assert!(shown.contains("defaults.attempts = 0"), "{shown}");
+}
+
+#[test]
+fn ladders_do_not_share_groups_or_feed_on_each_other() {
+    let other = |group: &str, source: &str| {
+        with(&format!(
+            "[ladder.b]\nsources = [\"{source}\"]\ngroup = \"{group}\"\ntiers = [\"1s\"]\nhandler.url = \"http://h\"\n"
+        ))
+    };
+    assert!(load_text(&other("h", "s")).is_ok(), "two groups may consume one topic");
+    for (text, path, what) in [
+        (other("g", "t"), "ladder.b.group", "already the group of ladder `a`"),
+        (other("a.mover", "t"), "ladder.b.group", "kladder itself uses for ladder `a`"),
+        (other("h", "a.dlq"), "ladder.b.sources[0]", "is a topic of ladder `a`"),
+        (other("h", "a.retry-9h"), "ladder.b.sources[0]", "is a topic of ladder `a`"),
+        (other("h", "b.dlq"), "ladder.b.sources[0]", "a topic of the ladder itself"),
+        (other("h", "a b"), "ladder.b.sources[0]", "no topic name"),
+    ] {
+        let shown = only(&text);
+        assert!(shown.contains(path) && shown.contains(what), "{shown}");
+    }
+}
+
+fn kafka(properties: &str) -> String {
+    format!("{}\n[kafka]\n{properties}\n", with("").replace("[kafka]\nbootstrap.servers = \"b:9092\"\n", ""))
+}
+
+#[test]
+fn properties_are_dotted_quoted_or_nested_and_sorted_by_client() {
+    let config = load_text(&kafka(
+        r#"
+        "bootstrap.servers" = "b:9092"
+        client.id = "me"
+        socket = { timeout.ms = 1000, keepalive.enable = true }
+        queue.buffering.max.ms = 5
+        queued.min.messages = 10
+        [kafka.sasl]
+        password = "${file:/run/secrets/pw}"
+        mechanism = "PLAIN"
+        [kafka.producer]
+        batch.size = 1000
+        [kafka.consumer]
+        "queued.min.messages" = 20
+        "#,
+    ))
+    .unwrap()
+    .kafka;
+    let pairs = |map: &BTreeMap<String, String>| map.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(" ");
+    assert_eq!(
+        pairs(&config.common),
+        "bootstrap.servers=b:9092 client.id=me sasl.mechanisms=PLAIN sasl.password=hunter2 socket.keepalive.enable=true socket.timeout.ms=1000"
+    );
+    assert_eq!(pairs(&config.producer), "batch.size=1000 linger.ms=5");
+    assert_eq!(pairs(&config.consumer), "queued.min.messages=20");
+}
+
+#[test]
+fn a_property_is_refused_with_the_reason() {
+    for (properties, path, what) in [
+        ("acks = 1", "kafka.acks = 1", "always `all`"),
+        ("request.required.acks = 0", "kafka.request.required.acks = 0", "always `all`"),
+        ("consumer.group.id = \"x\"", "kafka.consumer.group.id", "set by kladder itself"),
+        ("isolation.level = \"read_uncommitted\"", "kafka.isolation.level", "read_committed"),
+        ("value.serializer = \"x\"", "kafka.value.serializer", "byte for byte"),
+        ("max.poll.records = 1", "kafka.max.poll.records", "Java"),
+        ("ssl.truststore.location = \"x\"", "kafka.ssl.truststore.location", "ssl.ca.location"),
+        ("sasl.mecanism = \"PLAIN\"", "kafka.sasl.mecanism", "did you mean `sasl.mechanism`?"),
+        ("bananas = 1", "kafka.bananas", "CONFIGURATION.md"),
+        ("producer.queued.min.messages = 1", "kafka.producer.queued.min.messages", "[kafka.consumer]"),
+        ("consumer.linger.ms = 1", "kafka.consumer.linger.ms", "[kafka.producer]"),
+        ("producer.bootstrap.servers = \"x\"", "kafka.producer.bootstrap.servers", "one cluster"),
+        ("client.id = [\"x\"]", "kafka.client.id", "one string"),
+        ("security.protocol = \"tls\"", "kafka.security.protocol = \"tls\"", "invalid value"),
+        ("\"sasl.username\" = \"a\"\nsasl.username = \"b\"", "sasl.username", "is given twice"),
+        ("retries = 3\nmessage.send.max.retries = 4", "retries", "is given twice"),
+    ] {
+        let shown = only(&kafka(&format!("bootstrap.servers = \"b\"\n{properties}")));
+        assert!(shown.contains(path) && shown.contains(what), "{properties}\n{shown}");
+    }
+}
+
+#[test]
+fn what_kladder_sets_anyway_is_no_mistake() {
+    let config = load_text(&kafka("bootstrap.servers = \"b\"\nacks = \"all\"\nenable.idempotence = true\n")).unwrap();
+    assert!(config.kafka.producer.is_empty(), "{:?}", config.kafka);
+}
+
+#[test]
+fn no_secret_is_shown() {
+    for properties in [
+        "sasl.password = \"refused\"",
+        "sasl.pwassword = \"hunter2\"",
+        "sasl.password = [\"hunter2\"]",
+        "ssl.truststore.password = \"hunter2\"",
+        "socket.timeout.ms = \"${file:/run/secrets/pw}\"",
+        "sasl.jaas.config = \"hunter2\"",
+    ] {
+        let shown = only(&kafka(&format!("bootstrap.servers = \"b\"\n{properties}")));
+        assert!(!shown.contains("hunter2") && !shown.contains("= \"refused\"") && !shown.contains("weak"), "{shown}");
+    }
+    let shown = only(&with("").replace("http://h/", "ftp://me:hunter2@h/"));
+    assert!(!shown.contains("hunter2"), "{shown}");
+    let config = load_text(&kafka("bootstrap.servers = \"b\"\nsasl.password = \"hunter2\"")).unwrap();
+    assert!(!format!("{config:?}").contains("hunter2"));
+    let config = load_text(&with("").replace("http://h/", "http://me:hunter2@h/")).unwrap();
+    assert!(!format!("{config:?}").contains("hunter2"));
+}
+
+#[test]
+fn numbers_may_come_from_the_environment() {
+    let text = with("attempts = \"${ATTEMPTS:-7}\"\nhandler.redeliver_share = \"${SHARE}\"\n");
+    let config = load_with(&text, &BTreeMap::from([("SHARE", "0.25")])).unwrap();
+    assert_eq!(config.ladders[0].ladder.attempts(), 7);
+    let share = config.ladders[0].handler.as_ref().unwrap().redeliver_share;
+    assert!((share - 0.25).abs() < f64::EPSILON);
+}
+
+#[test]
+fn a_missing_variable_is_told_at_its_place_and_only_there() {
+    let shown = only(&kafka("bootstrap.servers = \"${BROKERS}\""));
+    assert!(shown.contains("kafka.bootstrap.servers = \"${BROKERS}\"") && shown.contains("`BROKERS` is not set"), "{shown}");
+    let shown = only(&with("").replace("\"g\"", "\"${file:/none}\""));
+    assert!(shown.contains("ladder.a.group") && shown.contains("cannot be read"), "{shown}");
+}
+
+proptest! {
+    #[test]
+    fn no_text_panics_and_no_refusal_is_empty(lines in proptest::collection::vec(
+        prop_oneof![
+            Just("[kafka]".to_owned()), Just("[ladder.a]".to_owned()), Just("[ladder.a.handler]".to_owned()), Just("[defaults]".to_owned()),
+            "(tiers|sources|group|attempts|mode|hops|start|url|topics|handler) = (1|-1|1\\.5|true|\"\"|\"5s\"|\\[\\]|\\[1, \"5s\"\\]|\\{\\}|\"\\$\\{X\\}\")",
+            ".{0,20}",
+        ], 0..12)) {
+        if let Err(errors) = load_text(&lines.join("\n")) {
+            prop_assert!(!errors.0.is_empty());
+        }
+    }
+
+    #[test]
+    fn any_tier_list_loads_or_is_refused_within_itself(tiers in proptest::collection::vec("[0-9]{1,3}(ms|s|m|h|d|x)?", 0..6)) {
+        let text = with("").replace("[\"5s\", \"1m\"]", &format!("{tiers:?}"));
+        if let Err(errors) = load_text(&text) {
+            prop_assert!(errors.0.iter().all(|m| m.path.starts_with("ladder.a.tiers")), "{}", errors);
+        }
+    }
+}

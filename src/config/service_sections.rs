@@ -1,0 +1,96 @@
+//! `[health]`, `[admin]`, `[worker]`: how this process works and where it listens.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::config::keys;
+use crate::config::ladder_section::{duration_in, one_of};
+use crate::config::mistake::Mistakes;
+use crate::config::path::Path;
+use crate::config::raw::{RawListener, RawWorker};
+use crate::config::types::{AdminConfig, HealthConfig, Role, WorkerConfig};
+
+/// Where both listeners stand. `None` where they do not.
+pub fn listeners(
+    health: Option<RawListener>,
+    admin: Option<RawListener>,
+    mistakes: &mut Mistakes,
+) -> (Option<HealthConfig>, Option<AdminConfig>) {
+    let health_path = Path::of("health").key("listen");
+    let admin_path = Path::of("admin").key("listen");
+    let health = address(health, "0.0.0.0:9646", &health_path, mistakes);
+    let admin = address(admin, "127.0.0.1:9647", &admin_path, mistakes);
+    if let Some(admin) = admin.filter(|a| !a.ip().is_loopback()) {
+        let hint = format!("there is no authentication for it yet; use 127.0.0.1:{}", admin.port());
+        mistakes.note(&admin_path, "would let anybody on the network act and see payloads", Some(hint));
+    }
+    if let (Some(health), Some(admin)) = (health, admin) {
+        let same_host = health.ip() == admin.ip() || health.ip().is_unspecified() || admin.ip().is_unspecified();
+        // Port 0 asks the system for a free one.
+        if same_host && health.port() == admin.port() && admin.port() != 0 {
+            let at = if mistakes.touches(&admin_path) { &health_path } else { &admin_path };
+            mistakes.note(at, "health and admin listen on the same port", Some("give them two ports".to_owned()));
+        }
+    }
+    (health.map(|listen| HealthConfig { listen }), admin.map(|listen| AdminConfig { listen }))
+}
+
+fn address(raw: Option<RawListener>, default: &str, path: &Path, mistakes: &mut Mistakes) -> Option<SocketAddr> {
+    let text = raw.and_then(|raw| raw.listen).unwrap_or_else(|| default.to_owned());
+    let address = text.trim().parse().ok();
+    if address.is_none() {
+        mistakes.note(path, "is no IP address with a port", keys::hint(path).map(str::to_owned));
+    }
+    address
+}
+
+/// How this process works.
+pub fn worker(raw: Option<RawWorker>, host_name: &str, mistakes: &mut Mistakes) -> WorkerConfig {
+    let raw = raw.unwrap_or_default();
+    let at = Path::of("worker");
+    let instance = raw.instance.unwrap_or_else(|| host_name.to_owned());
+    let path = at.key("instance");
+    // It becomes group.instance.id, which the broker checks like a topic name, and the end of transactional ids.
+    let fits = (1..=120).contains(&instance.len())
+        && instance.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+        && !matches!(instance.as_str(), "." | "..");
+    if !fits {
+        mistakes.note(
+            &path,
+            "is no name for a worker: 1 to 120 letters, digits, `.`, `_` or `-`",
+            keys::hint(&path).map(str::to_owned),
+        );
+    }
+
+    let path = at.key("roles");
+    let mut roles = Vec::new();
+    match raw.roles {
+        None => roles = vec![Role::Mover, Role::Deliverer, Role::Router, Role::Index],
+        Some(items) => {
+            if items.0.is_empty() {
+                mistakes.note(&path, "leaves the worker nothing to do", keys::hint(&path).map(str::to_owned));
+            }
+            for (i, item) in items.0.iter().enumerate() {
+                let known =
+                    [("mover", Role::Mover), ("deliverer", Role::Deliverer), ("router", Role::Router), ("index", Role::Index)];
+                let path = path.index(i);
+                match &item.0 {
+                    Err(kind) => mistakes.note(&path, format!("is {kind}, not a string"), keys::hint(&path).map(str::to_owned)),
+                    Ok(text) => match one_of(text, &known, &path, mistakes) {
+                        Some(role) if roles.contains(&role) => mistakes.note(&path, "is named twice", None),
+                        role => roles.extend(role),
+                    },
+                }
+            }
+        }
+    }
+
+    let path = at.key("state_dir");
+    if raw.state_dir.as_deref().is_some_and(|dir| dir.trim().is_empty()) {
+        mistakes.note(&path, "is empty", keys::hint(&path).map(str::to_owned));
+    }
+    let hour = Duration::from_secs(60 * 60);
+    let drain = raw.drain.and_then(|span| duration_in(span, Duration::ZERO..=hour, &at.key("drain"), mistakes));
+    WorkerConfig { instance, roles, state_dir: raw.state_dir.map(PathBuf::from), drain: drain.unwrap_or(Duration::from_secs(25)) }
+}

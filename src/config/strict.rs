@@ -1,0 +1,77 @@
+//! Reads the raw structs and finds every unknown key and wrong type, not only the first.
+//!
+//! serde stops at the first mistake. So the mistake is noted, the node taken out of the table, and the rest is read again until it
+//! reads: a loop over a small table, and every check stays where serde makes it. (`serde_ignored` would find unknown keys only.)
+
+use toml::{Table, Value};
+
+use crate::config::document::kind;
+use crate::config::keys;
+use crate::config::mistake::Mistakes;
+use crate::config::nearest::nearest;
+use crate::config::path::{Path, Segment};
+use crate::config::raw::RawConfig;
+
+/// Reads what can be read; the rest is noted.
+pub fn read(mut table: Table, mistakes: &mut Mistakes) -> RawConfig {
+    loop {
+        let error = match serde_path_to_error::deserialize::<_, RawConfig>(Value::Table(table.clone())) {
+            Ok(raw) => return raw,
+            Err(error) => error,
+        };
+        let path = Path::from(error.path());
+        let Some(removed) = remove(&mut table, path.segments()) else {
+            // Not reached while serde names nodes that exist; an endless loop would be the worse way to find out.
+            mistakes.note(&path, error.inner().message().to_owned(), None);
+            return RawConfig::default();
+        };
+        let (what, hint) = explain(&path, error.inner().message(), &removed);
+        mistakes.note(&path, what, hint);
+    }
+}
+
+fn explain(path: &Path, message: &str, removed: &Value) -> (String, Option<String>) {
+    if message.starts_with("unknown field") {
+        return unknown_key(path, message);
+    }
+    let hint = keys::hint(path).map(str::to_owned);
+    match message.split_once("expected ") {
+        // serde quotes the value, which may be a secret; the collector shows it where it is none.
+        Some((_, expected)) => {
+            let expected = if expected.trim() == "a map" { "a table" } else { expected.trim() };
+            let found = kind(removed);
+            let what = if found == "a string" { format!("is not {expected}") } else { format!("is {found}, not {expected}") };
+            (what, hint)
+        }
+        None => (message.trim().to_owned(), hint),
+    }
+}
+
+fn unknown_key(path: &Path, message: &str) -> (String, Option<String>) {
+    let key = path.last_key();
+    if keys::is_later(path) {
+        return ("is not built into this version yet".to_owned(), Some("take it out; kladder would not act on it".to_owned()));
+    }
+    if let Some(hint) = keys::misplaced(path) {
+        return ("does not belong here".to_owned(), Some(hint.to_owned()));
+    }
+    // "unknown field `x`, expected one of `a`, `b`": every other piece between backticks is a name.
+    let known: Vec<&str> = message.split('`').skip(1).step_by(2).skip(1).collect();
+    let hint = match nearest(key, known.iter().copied()) {
+        Some(meant) => format!("did you mean `{meant}`?"),
+        None => format!("known here: {}", known.join(", ")),
+    };
+    ("is not a key that kladder knows".to_owned(), Some(hint))
+}
+
+fn remove(table: &mut Table, path: &[Segment]) -> Option<Value> {
+    // Lists are read element by element later, so serde's mistakes end at keys.
+    let (last, way) = path.split_last()?;
+    let Segment::Key(last) = last else { return None };
+    let mut table = table;
+    for segment in way {
+        let Segment::Key(key) = segment else { return None };
+        table = table.get_mut(key)?.as_table_mut()?;
+    }
+    table.remove(last)
+}
