@@ -1,1 +1,3 @@
 //! The only place that knows rdkafka.
+
+pub mod properties;
