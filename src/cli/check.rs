@@ -1,13 +1,195 @@
 //! `kladder check`
 
+use std::fmt::Write as _;
+use std::time::Duration;
+
 use clap::Args;
+use comfy_table::{Table, presets};
+use serde_json::{Value, json};
 
 use crate::cli::exit::Exit;
+use crate::cli::{ConfigArg, Output, config_file, stdout};
+use crate::config::{Config, LadderConfig, Start};
+use crate::core::delay::format_duration;
+use crate::core::ladder::{Hops, Ladder, Mode};
+use crate::core::topics;
 
 /// Check a configuration file, without a broker
+///
+/// Prints what the file means: ladders, topics, tiers, groups. All mistakes are told at once, with exit code 2.
 #[derive(Debug, Args)]
-pub struct CheckArgs {}
+pub struct CheckArgs {
+    #[command(flatten)]
+    config: ConfigArg,
+    /// For people or for machines
+    #[arg(short, long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+}
 
-pub fn run(_args: CheckArgs) -> anyhow::Result<Exit> {
-    anyhow::bail!("not built yet")
+pub fn run(args: CheckArgs) -> anyhow::Result<Exit> {
+    let file = config_file::load(&args.config)?;
+    let state_dir = file.state_dir().display().to_string();
+    let text = match args.output {
+        Output::Text => as_text(&file.config, &file.shown_path(), &state_dir),
+        Output::Json => format!("{:#}\n", as_json(&file.config, &state_dir)),
+    };
+    stdout::print(&text)?;
+    Ok(Exit::Done)
+}
+
+/// What a topic of a ladder is for, and its name.
+fn topics_of(config: &LadderConfig) -> Vec<(String, String, String)> {
+    let ladder = &config.ladder;
+    let row = |role: &str, topic: &str, note: String| (role.to_owned(), topic.to_owned(), note);
+    let kept = |prefix: &str, time: Duration| format!("{prefix}{}", format_duration(time));
+    let mut rows: Vec<_> = ladder.sources().iter().map(|topic| row("source", topic, "never touched".to_owned())).collect();
+    if ladder.mode() == Mode::Relay {
+        rows.push(row("inbox", &ladder.inbox_topic(), "the application puts failed records here".to_owned()));
+    }
+    for tier in ladder.tiers() {
+        rows.push(row(&format!("tier {}", tier.number()), tier.topic(), format!("waits {}", tier.delay())));
+    }
+    rows.push(row("redeliver", &ladder.redeliver_topic(), "due records come back here".to_owned()));
+    rows.push(row("dlq", &ladder.dlq_topic(), kept("kept ", config.topics.dlq_retention)));
+    rows.push(row("state", &ladder.state_topic(), "compacted, 1 partition".to_owned()));
+    rows
+}
+
+/// Who consumes, in which group, under which transactional.id (none where hops are at-least-once).
+fn workers_of(ladder: &Ladder, instance: &str) -> Vec<(&'static str, String, Option<String>)> {
+    let transactional =
+        |role: &str| (ladder.hops() == Hops::ExactlyOnce).then(|| topics::transactional_id(ladder.name(), role, instance));
+    let name = ladder.name();
+    let mut workers = match ladder.mode() {
+        Mode::Push => vec![("deliverer", ladder.group().to_owned(), transactional("deliverer"))],
+        Mode::Relay => vec![("router", topics::router_group(name), transactional("router"))],
+    };
+    workers.push(("mover", topics::mover_group(name), transactional("mover")));
+    workers
+}
+
+/// The tiers that a record passes that always fails.
+fn climb(ladder: &Ladder) -> impl Iterator<Item = Duration> {
+    (1..ladder.attempts()).map(|attempt| ladder.tier_after(attempt).delay().duration())
+}
+
+fn as_text(config: &Config, path: &str, state_dir: &str) -> String {
+    let mut text = String::new();
+    let _ = writeln!(
+        text,
+        "{path}: {} ladder{}, no mistakes",
+        config.ladders.len(),
+        if config.ladders.len() == 1 { "" } else { "s" }
+    );
+    let _ = writeln!(text, "brokers {}, instance {}, state in {state_dir}", config.kafka.brokers(), config.worker.instance);
+    for config_of in &config.ladders {
+        let ladder = &config_of.ladder;
+        let total: Duration = climb(ladder).sum();
+        let _ = writeln!(
+            text,
+            "\nladder {}: {}, {}, group {}\n{} attempts over {}, then the dead-letter topic",
+            ladder.name(),
+            mode(ladder.mode()),
+            hops(ladder.hops()),
+            ladder.group(),
+            ladder.attempts(),
+            format_duration(total),
+        );
+        if let Some(handler) = &config_of.handler {
+            let _ = writeln!(
+                text,
+                "handler {}, timeout {}, {} in flight",
+                handler.shown_url(),
+                format_duration(handler.timeout),
+                handler.max_in_flight
+            );
+        }
+        if ladder.mode() == Mode::Push {
+            let start = config_of.start.map_or("must be said (`start`) while the group has no offsets", start);
+            let _ = writeln!(text, "start {start}");
+        }
+        let mut table = table(&["", "topic", ""]);
+        for (role, topic, note) in topics_of(config_of) {
+            table.add_row([role, topic, note]);
+        }
+        let _ = writeln!(text, "\n{}", trimmed(&table));
+        let mut table = self::table(&["worker", "group.id", "transactional.id"]);
+        for (role, group, transactional) in workers_of(ladder, &config.worker.instance) {
+            table.add_row([role.to_owned(), group, transactional.unwrap_or_else(|| "-".to_owned())]);
+        }
+        let _ = writeln!(text, "\n{}", trimmed(&table));
+    }
+    text
+}
+
+fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_header(header.to_vec());
+    table
+}
+
+/// Without the spaces that fill the last column.
+fn trimmed(table: &Table) -> String {
+    table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
+}
+
+fn as_json(config: &Config, state_dir: &str) -> Value {
+    let ladders: Vec<Value> = config.ladders.iter().map(|ladder| ladder_json(ladder, &config.worker.instance)).collect();
+    json!({
+        "brokers": config.kafka.brokers(),
+        "instance": config.worker.instance,
+        "state_dir": state_dir,
+        "health": config.health.listen,
+        "admin": config.admin.listen,
+        "ladders": ladders,
+    })
+}
+
+fn ladder_json(config: &LadderConfig, instance: &str) -> Value {
+    let ladder = &config.ladder;
+    let tier =
+        |t: &crate::core::ladder::Tier| json!({ "tier": t.number(), "delay_ms": t.delay().as_millis(), "topic": t.topic() });
+    let worker = |(role, group, transactional): (&str, String, Option<String>)| json!({ "role": role, "group": group, "transactional_id": transactional });
+    json!({
+        "name": ladder.name(),
+        "group": ladder.group(),
+        "mode": mode(ladder.mode()),
+        "hops": hops(ladder.hops()),
+        "start": config.start.map(start),
+        "attempts": ladder.attempts(),
+        "climb_ms": u64::try_from(climb(ladder).sum::<Duration>().as_millis()).unwrap_or(u64::MAX),
+        "sources": ladder.sources(),
+        "inbox": (ladder.mode() == Mode::Relay).then(|| ladder.inbox_topic()),
+        "tiers": ladder.tiers().iter().map(tier).collect::<Vec<_>>(),
+        "redeliver": ladder.redeliver_topic(),
+        "dlq": ladder.dlq_topic(),
+        "state": ladder.state_topic(),
+        "handler": config.handler.as_ref().map(|handler| json!({
+            "url": handler.shown_url(),
+            "timeout_ms": u64::try_from(handler.timeout.as_millis()).unwrap_or(u64::MAX),
+            "max_in_flight": handler.max_in_flight,
+        })),
+        "workers": workers_of(ladder, instance).into_iter().map(worker).collect::<Vec<_>>(),
+    })
+}
+
+fn mode(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Push => "push",
+        Mode::Relay => "relay",
+    }
+}
+
+fn hops(hops: Hops) -> &'static str {
+    match hops {
+        Hops::ExactlyOnce => "exactly-once",
+        Hops::AtLeastOnce => "at-least-once",
+    }
+}
+
+fn start(start: Start) -> &'static str {
+    match start {
+        Start::Earliest => "earliest",
+        Start::Latest => "latest",
+    }
 }

@@ -1,13 +1,139 @@
 //! `kladder init`
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use crate::cli::exit::Exit;
+use crate::cli::{config_file, stdout};
+use crate::core::ladder::is_ladder_name;
 
 /// Print a starting configuration
+///
+/// For a first try as it is: `kladder init > kladder.toml`, then `kladder check`, `kladder setup` and `kladder run`.
 #[derive(Debug, Args)]
-pub struct InitArgs {}
+pub struct InitArgs {
+    /// Topic that the group consumes; more than one with commas
+    #[arg(long, value_name = "TOPIC", default_value = "orders", value_delimiter = ',')]
+    source: Vec<String>,
+    /// Consumer group that the ladder belongs to
+    #[arg(long, default_value = "billing")]
+    group: String,
+    /// Name of the ladder, from which its topics are named [default: GROUP-SOURCE]
+    #[arg(long, value_name = "NAME")]
+    ladder: Option<String>,
+    /// Where records are posted (push)
+    #[arg(long, default_value = "http://127.0.0.1:3000/")]
+    url: String,
+    /// Kafka brokers to start from
+    #[arg(long, value_name = "HOST:PORT,…", default_value = "localhost:9092")]
+    brokers: String,
+    /// Delays of the tiers
+    #[arg(long, value_name = "DELAY,…", default_value = "5s,1m,10m", value_delimiter = ',')]
+    tiers: Vec<String>,
+    /// How records reach the ladder
+    #[arg(long, value_enum, default_value_t = InitMode::Push)]
+    mode: InitMode,
+}
 
-pub fn run(_args: InitArgs) -> anyhow::Result<Exit> {
-    anyhow::bail!("not built yet")
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum InitMode {
+    /// kladder consumes the source and calls a handler over HTTP
+    Push,
+    /// The application consumes the source and puts failed records into the inbox
+    Relay,
+}
+
+pub fn run(args: InitArgs) -> anyhow::Result<Exit> {
+    let text = render(&args);
+    // What is printed passes `check`: a mistake in an option is told now, not after the file is written.
+    if let Err(mut errors) = config_file::parse(&text, None) {
+        // Lines of a file that is not there would only mislead.
+        errors.0.iter_mut().for_each(|mistake| mistake.line = None);
+        eprintln!("error: these options make a configuration with mistakes\n{errors}");
+        return Ok(Exit::Usage);
+    }
+    stdout::print(&text)?;
+    Ok(Exit::Done)
+}
+
+fn render(args: &InitArgs) -> String {
+    let name = args.ladder.clone().unwrap_or_else(|| ladder_name(&args.group, args.source.first().map_or("", String::as_str)));
+    // A name that is none is quoted, so that it is refused for what it is and not as broken TOML.
+    let header = if is_ladder_name(&name) { name.clone() } else { quoted(&name) };
+    let kafka = format!(
+        r#"# kladder: a retry-topic ladder for Apache Kafka.
+# In any string: ${{VAR}}, ${{VAR:-default}} and ${{file:PATH}}; $$ is a dollar.
+
+[kafka]
+# Any librdkafka property may stand here, as security.protocol or sasl.password.
+bootstrap.servers = {brokers}
+
+[health]
+# /livez, /readyz and /metrics.
+listen = "0.0.0.0:9646"
+
+[ladder.{header}]
+# The topics that the group consumes.
+sources = {sources}
+group = {group}
+"#,
+        brokers = quoted(&args.brokers),
+        sources = list(&args.source),
+        group = quoted(&args.group),
+    );
+    let tiers = format!(
+        r#"
+# A record that fails waits in one tier after the other, then goes to {name}.dlq.
+tiers = {tiers}
+# How often a record is delivered at most, the first delivery included; more than tiers + 1 repeat the last tier.
+attempts = {attempts}
+# A hop and the offset that it consumes are one transaction. "at-least-once" is cheaper and may double a hop.
+hops = "exactly-once"
+"#,
+        tiers = list(&args.tiers),
+        attempts = args.tiers.len() + 1,
+    );
+    let mode = match args.mode {
+        InitMode::Push => format!(
+            r#"
+# kladder consumes the sources and posts each record to the handler.
+mode = "push"
+# Where the group starts while it has no offsets: "earliest" or "latest".
+start = "earliest"
+
+[ladder.{header}.handler]
+# 2xx is done; 5xx, 429 and a timeout are tried again; other 4xx go to the dead-letter topic. To try it: kladder stub
+url = {url}
+timeout = "10s"
+max_in_flight = 64
+"#,
+            url = quoted(&args.url),
+        ),
+        InitMode::Relay => format!(
+            r#"
+# The application consumes the sources, and copies a record that fails to {name}.inbox, headers and all.
+# It also consumes {name}.redeliver, read committed.
+mode = "relay"
+"#
+        ),
+    };
+    kafka + &tiers + &mode
+}
+
+/// `{group}-{source}` in the letters that a ladder's name may have.
+fn ladder_name(group: &str, source: &str) -> String {
+    let name: String = format!("{group}-{source}")
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' })
+        .take(100)
+        .collect();
+    name.trim_matches('-').to_owned()
+}
+
+/// A TOML string; JSON's escapes are among TOML's.
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+fn list(texts: &[String]) -> String {
+    format!("[{}]", texts.iter().map(|text| quoted(text.trim())).collect::<Vec<_>>().join(", "))
 }

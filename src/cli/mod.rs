@@ -1,6 +1,8 @@
 //! The command line: one file a command.
 
+pub mod config_file;
 pub mod exit;
+pub mod stdout;
 
 mod check;
 mod generate;
@@ -41,8 +43,14 @@ enum Command {
 /// Where the configuration is found.
 #[derive(Debug, Clone, Args)]
 pub struct ConfigArg {
-    /// Configuration file [default: ./kladder.toml, then $`XDG_CONFIG_HOME/kladder/kladder.toml`, then /etc/kladder/kladder.toml]
-    #[arg(short = 'c', long = "config", value_name = "FILE", env = "KLADDER_CONFIG")]
+    /// The file that was named, if any; `-` is stdin.
+    #[arg(
+        short = 'c',
+        long = "config",
+        value_name = "FILE",
+        env = "KLADDER_CONFIG",
+        help = "Configuration file, `-` for stdin [default: kladder.toml in ., $XDG_CONFIG_HOME/kladder or /etc/kladder]"
+    )]
     pub config: Option<PathBuf>,
 }
 
@@ -72,7 +80,8 @@ pub fn main() -> ExitCode {
         Ok(exit) => exit.into(),
         Err(error) => {
             eprintln!("error: {error:#}");
-            Exit::Failed.into()
+            let is_config = error.is::<config_file::ConfigFileError>();
+            if is_config { Exit::Usage } else { Exit::Failed }.into()
         }
     }
 }
