@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::marker::PhantomData;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -14,10 +15,15 @@ use crate::config::document::kind;
 #[serde(deny_unknown_fields, expecting = "a table")]
 pub struct RawConfig {
     pub kafka: Option<toml::Table>,
+    #[serde(default, deserialize_with = "table")]
     pub health: Option<RawListener>,
+    #[serde(default, deserialize_with = "table")]
     pub admin: Option<RawListener>,
+    #[serde(default, deserialize_with = "table")]
     pub worker: Option<RawWorker>,
+    #[serde(default, deserialize_with = "table")]
     pub defaults: Option<RawDefaults>,
+    #[serde(default, deserialize_with = "tables")]
     pub ladder: Option<BTreeMap<String, RawLadder>>,
 }
 
@@ -46,7 +52,9 @@ pub struct RawDefaults {
     tiers: Option<RawTiers>,
     attempts: Option<Whole>,
     max_not_before: Option<Span>,
+    #[serde(default, deserialize_with = "table")]
     handler: Option<RawHandler>,
+    #[serde(default, deserialize_with = "table")]
     topics: Option<RawTopics>,
 }
 
@@ -61,7 +69,9 @@ pub struct RawLadder {
     pub tiers: Option<RawTiers>,
     pub attempts: Option<Whole>,
     pub max_not_before: Option<Span>,
+    #[serde(default, deserialize_with = "table")]
     pub handler: Option<RawHandler>,
+    #[serde(default, deserialize_with = "table")]
     pub topics: Option<RawTopics>,
 }
 
@@ -126,6 +136,38 @@ pub struct Decimal(pub f64);
 /// A duration, as `10s`.
 #[derive(Debug, Clone, Copy)]
 pub struct Span(pub Duration);
+
+/// A table and nothing else: serde's own structs are also read from lists, field by field.
+struct Section<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Section<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Entries<T> {
+            type Value = Section<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a table")
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, entries: A) -> Result<Section<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(entries)).map(Section)
+            }
+        }
+
+        deserializer.deserialize_any(Entries(PhantomData))
+    }
+}
+
+fn table<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    Section::deserialize(deserializer).map(|section| Some(section.0))
+}
+
+fn tables<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<BTreeMap<String, T>>, D::Error> {
+    let sections: BTreeMap<String, Section<T>> = BTreeMap::deserialize(deserializer)?;
+    Ok(Some(sections.into_iter().map(|(name, section)| (name, section.0)).collect()))
+}
 
 impl<'de> Deserialize<'de> for Item {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
