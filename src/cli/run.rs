@@ -1,13 +1,182 @@
-//! `kladder run`
+//! `kladder run`: the workers.
 
-use clap::Args;
+use std::sync::Arc;
 
+use anyhow::{Context, bail};
+use clap::{Args, ValueEnum};
+use tokio::runtime::Handle;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::admin::health::{HealthServer, HealthState};
+use crate::cli::ConfigArg;
+use crate::cli::config_file;
 use crate::cli::exit::Exit;
+use crate::config::types::{Config, HandlerConfig, LadderConfig, Role};
+use crate::core::ladder::Mode;
+use crate::telemetry::events::{DelivererMetrics, HttpMetrics, MoverMetrics};
+use crate::telemetry::exporter;
+use crate::telemetry::logging::{self, LogFormat};
+use crate::worker::deliverer::{Deliverer, DelivererSettings};
+use crate::worker::http_handler::HttpHandler;
+use crate::worker::mover::{Mover, MoverSettings};
+use crate::worker::stop::Stop;
+use crate::worker::supervisor::Supervisor;
 
-/// Run the workers
+/// Run the workers: movers bring due records back, deliverers call the handlers
+///
+/// A first SIGTERM or SIGINT drains: what is in flight is waited for up to [worker] drain, then committed. A second one ends at
+/// once; what was in flight is delivered again.
 #[derive(Debug, Args)]
-pub struct RunArgs {}
+pub struct RunArgs {
+    #[command(flatten)]
+    config: ConfigArg,
+    /// What this process does, comma-separated [default: roles of [worker], or all]
+    #[arg(long, value_name = "ROLE", value_delimiter = ',')]
+    role: Vec<RoleArg>,
+    /// Only this ladder; may be given several times
+    #[arg(long, value_name = "NAME")]
+    ladder: Vec<String>,
+    /// How log lines are written, on stderr
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    log: LogArg,
+}
 
-pub fn run(_args: RunArgs) -> anyhow::Result<Exit> {
-    anyhow::bail!("not built yet")
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum RoleArg {
+    /// Moves due records from the tiers to redeliver
+    Mover,
+    /// Consumes source and redeliver and calls the handler
+    Deliverer,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LogArg {
+    /// For people
+    Text,
+    /// For machines: a JSON object a line
+    Json,
+}
+
+pub fn run(args: RunArgs) -> anyhow::Result<Exit> {
+    let file = config_file::load(&args.config)?;
+    logging::init(match args.log {
+        LogArg::Text => LogFormat::Text,
+        LogArg::Json => LogFormat::Json,
+    })?;
+    let config = file.config;
+    let ladders = chosen(&config, &args.ladder)?;
+    let roles = roles(&config, &args.role);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
+    runtime.block_on(work(&config, &ladders, &roles))
+}
+
+fn chosen<'a>(config: &'a Config, names: &[String]) -> anyhow::Result<Vec<&'a LadderConfig>> {
+    let known = |name: &str| config.ladders.iter().any(|l| l.ladder.name() == name);
+    if let Some(unknown) = names.iter().find(|name| !known(name)) {
+        let all: Vec<&str> = config.ladders.iter().map(|l| l.ladder.name()).collect();
+        bail!("the configuration has no ladder `{unknown}`: it has {}", all.join(", "));
+    }
+    let ladders: Vec<&LadderConfig> =
+        config.ladders.iter().filter(|l| names.is_empty() || names.iter().any(|name| name == l.ladder.name())).collect();
+    if let Some(relay) = ladders.iter().find(|l| l.ladder.mode() == Mode::Relay) {
+        bail!(
+            "ladder `{}` is a relay, whose router is not built into this version: run push ladders with --ladder NAME",
+            relay.ladder.name()
+        );
+    }
+    Ok(ladders)
+}
+
+fn roles(config: &Config, given: &[RoleArg]) -> Vec<Role> {
+    if given.is_empty() {
+        return config.worker.roles.clone();
+    }
+    let role = |arg: &RoleArg| match arg {
+        RoleArg::Mover => Role::Mover,
+        RoleArg::Deliverer => Role::Deliverer,
+    };
+    given.iter().map(role).collect()
+}
+
+async fn work(config: &Config, ladders: &[&LadderConfig], roles: &[Role]) -> anyhow::Result<Exit> {
+    let exporter = exporter::install();
+    let health = HealthState::new();
+    let server = HealthServer::bind(config.health.listen, health.clone(), exporter).await?;
+    let address = server.address();
+    let (end_server, ended) = tokio::sync::oneshot::channel::<()>();
+    let server = tokio::spawn(server.serve(async move { ended.await.unwrap_or(()) }));
+
+    let stop = Stop::new();
+    let mut supervisor = Supervisor::new(stop.clone());
+    for ladder in ladders {
+        if roles.contains(&Role::Mover) {
+            start_mover(&mut supervisor, config, ladder, &health)?;
+        }
+        if roles.contains(&Role::Deliverer) {
+            let handler = ladder.handler.as_ref().context("a push ladder has a handler")?;
+            start_deliverer(&mut supervisor, config, ladder, handler, &health)?;
+        }
+    }
+    health.started();
+    tracing::info!(instance = config.worker.instance, health = %address, ladders = ladders.len(), "kladder runs");
+
+    let on_signal = stop.clone();
+    let signals = tokio::spawn(async move {
+        let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let mut next = async || tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} };
+        next().await;
+        tracing::info!("draining; a second signal ends at once");
+        health.draining();
+        on_signal.set();
+        next().await;
+        tracing::warn!("ended without draining: what was in flight is delivered again");
+        std::process::exit(1);
+        #[expect(unreachable_code, reason = "gives the block its type")]
+        std::io::Result::Ok(())
+    });
+    let ended_well = tokio::task::spawn_blocking(move || supervisor.wait()).await.context("waiting for the workers")?;
+    signals.abort();
+    let _ = end_server.send(());
+    server.await.context("serving the probes")??;
+    tracing::info!("kladder has ended");
+    Ok(if ended_well { Exit::Done } else { Exit::Failed })
+}
+
+fn start_mover(supervisor: &mut Supervisor, config: &Config, ladder: &LadderConfig, health: &HealthState) -> anyhow::Result<()> {
+    let settings = MoverSettings {
+        ladder: Arc::new(ladder.ladder.clone()),
+        kafka: config.kafka.clone(),
+        instance: config.worker.instance.clone(),
+    };
+    let metrics = MoverMetrics::new(&settings.ladder).worker;
+    let joined = health.expect(settings.ladder.name(), Role::Mover);
+    let name = format!("mover of {}", settings.ladder.name());
+    let work = move |presence: &_| Mover::start(&settings)?.run(presence);
+    supervisor.spawn(name, metrics, move || joined.set(), work).context("cannot start a thread")
+}
+
+fn start_deliverer(
+    supervisor: &mut Supervisor,
+    config: &Config,
+    ladder: &LadderConfig,
+    handler: &HandlerConfig,
+    health: &HealthState,
+) -> anyhow::Result<()> {
+    let settings = DelivererSettings {
+        ladder: Arc::new(ladder.ladder.clone()),
+        kafka: config.kafka.clone(),
+        instance: config.worker.instance.clone(),
+        max_in_flight: handler.max_in_flight,
+        redeliver_share: handler.redeliver_share,
+        drain: config.worker.drain,
+    };
+    let http = HttpHandler::new(handler, HttpMetrics::new(&settings.ladder))
+        .with_context(|| format!("ladder `{}`", settings.ladder.name()))?;
+    let http = Arc::new(http);
+    let metrics = DelivererMetrics::new(&settings.ladder).worker;
+    let joined = health.expect(settings.ladder.name(), Role::Deliverer);
+    let name = format!("deliverer of {}", settings.ladder.name());
+    let runtime = Handle::current();
+    let work = move |presence: &_| Deliverer::start(&settings, http.clone(), runtime.clone())?.run(presence);
+    supervisor.spawn(name, metrics, move || joined.set(), work).context("cannot start a thread")
 }

@@ -24,7 +24,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
 use crate::cli::exit::Exit;
-use crate::worker::clock::Clock;
+use crate::kafka::clock::Clock;
 
 /// How long deliveries in flight are waited for at the end.
 const DRAIN: Duration = Duration::from_secs(5);

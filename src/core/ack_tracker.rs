@@ -27,6 +27,15 @@ pub struct CommitPoint {
     pub metadata: String,
 }
 
+impl CommitPoint {
+    /// Whether this commit says that the record of this offset is finished.
+    #[must_use]
+    pub fn finishes(&self, offset: i64) -> bool {
+        let beyond = || decode(self.offset, &self.metadata).unwrap_or_default();
+        offset < self.offset || beyond().range(..=offset).next_back().is_some_and(|(_, end)| offset < *end)
+    }
+}
+
 /// What became of a record that arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arrival {

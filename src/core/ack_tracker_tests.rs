@@ -7,9 +7,9 @@ use proptest::prelude::*;
 use super::*;
 
 fn finished_of(point: &CommitPoint) -> impl Fn(i64) -> bool {
-    let runs = decode(point.offset, &point.metadata).expect("own metadata reads back");
-    let prefix = point.offset;
-    move |offset| offset < prefix || runs.iter().any(|(start, end)| (*start..*end).contains(&offset))
+    assert!(decode(point.offset, &point.metadata).is_some(), "own metadata reads back");
+    let point = point.clone();
+    move |offset| point.finishes(offset)
 }
 
 #[test]

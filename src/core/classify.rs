@@ -20,7 +20,6 @@ pub struct Answer {
 }
 
 /// The verdict that follows from an answer, and whether it was an odd one (1xx, 3xx, an unknown `Kladder-Verdict`).
-#[must_use]
 pub fn classify_answer(answer: &Answer) -> (Verdict, Oddity) {
     let retry = Disposition::Retry { after: answer.retry_after };
     let told = answer.verdict.as_deref().map(|v| v.trim().to_ascii_lowercase());

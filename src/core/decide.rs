@@ -26,6 +26,18 @@ pub enum Decision {
     },
 }
 
+impl Decision {
+    /// Its kind, for logs.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::Hop { .. } => "hop",
+            Self::DeadLetter { .. } => "dead-letter",
+        }
+    }
+}
+
 impl Ladder {
     /// What follows from a verdict; see [`decide`].
     #[must_use]

@@ -334,6 +334,29 @@ impl Envelope {
     }
 }
 
+/// What a record needs when it is due, found without reading its whole envelope.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Glance {
+    /// It carries this ladder's envelope and nothing that keeps it waiting: it moves on as it is.
+    Plain,
+    /// The envelope has to be read, or made.
+    Read,
+}
+
+/// Looks at the headers of a waiting record. Most need nothing but to be moved on, and their envelopes are judged where they are
+/// used.
+pub fn glance<'a>(ladder: &Ladder, headers: impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)>) -> Glance {
+    let mut own = false;
+    for (name, value) in headers {
+        if name == LADDER.as_bytes() {
+            own = value == Some(ladder.name().as_bytes());
+        } else if name == NOT_BEFORE.as_bytes() {
+            return Glance::Read;
+        }
+    }
+    if own { Glance::Plain } else { Glance::Read }
+}
+
 /// Whether a header name is one of kladder's, of this version or another.
 #[must_use]
 pub fn is_own(name: &[u8]) -> bool {

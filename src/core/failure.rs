@@ -25,7 +25,15 @@ pub enum Disposition {
 pub struct Failure {
     disposition: Disposition,
     error: ErrorInfo,
-    unsent: bool,
+    reach: Reach,
+}
+
+/// How far a delivery got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    Answered,
+    Unsent,
+    Lost,
 }
 
 /// Why a delivery failed, as the headers tell it.
@@ -48,20 +56,27 @@ impl Failure {
         Self {
             disposition: Disposition::Retry { after: None },
             error: ErrorInfo { class: class.into(), message: Some(message.into()), ..ErrorInfo::default() },
-            unsent: false,
+            reach: Reach::Answered,
         }
     }
 
     /// A failure with all that is known of it.
     #[must_use]
     pub fn new(disposition: Disposition, error: ErrorInfo) -> Self {
-        Self { disposition, error, unsent: false }
+        Self { disposition, error, reach: Reach::Answered }
     }
 
     /// The handler was never reached (refused, DNS, TLS): tried again in place, and no attempt is burned.
     #[must_use]
     pub fn unsent(class: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { unsent: true, ..Self::retry(class, message) }
+        Self { reach: Reach::Unsent, ..Self::retry(class, message) }
+    }
+
+    /// The connection was lost after the delivery was sent: it may have been handled or not. An attempt is burned, except while
+    /// the worker is draining.
+    #[must_use]
+    pub fn connection_lost(message: impl Into<String>) -> Self {
+        Self { reach: Reach::Lost, ..Self::retry("connection lost", message) }
     }
 
     /// The same failure, but dead-lettered at once.
@@ -100,7 +115,13 @@ impl Failure {
     /// Whether the handler was never reached.
     #[must_use]
     pub fn is_unsent(&self) -> bool {
-        self.unsent
+        self.reach == Reach::Unsent
+    }
+
+    /// Whether the connection was lost after the delivery was sent.
+    #[must_use]
+    pub fn is_connection_lost(&self) -> bool {
+        self.reach == Reach::Lost
     }
 }
 

@@ -22,8 +22,8 @@ use crate::config::types::HandlerConfig;
 use crate::core::classify::{Answer, Oddity, classify_answer};
 use crate::core::delay::format_duration;
 use crate::core::failure::{Failure, Verdict};
+use crate::kafka::clock::Clock;
 use crate::telemetry::events::HttpMetrics;
-use crate::worker::clock::Clock;
 use crate::worker::delivery::Delivery;
 use crate::worker::handler::Handler;
 use crate::worker::http_connect::{Connector, any, chain, not_connected};
@@ -130,7 +130,7 @@ impl HttpHandler {
         }
         match std::error::Error::source(error).and_then(|e| e.downcast_ref::<hyper::Error>()) {
             Some(error) => self.unreadable(error),
-            None => Failure::retry("connection lost", chain(error)),
+            None => Failure::connection_lost(chain(error)),
         }
     }
 
@@ -139,7 +139,7 @@ impl HttpHandler {
             self.metrics.odd_answer();
             return Failure::retry("unreadable answer", chain(error));
         }
-        Failure::retry("connection lost", chain(error))
+        Failure::connection_lost(chain(error))
     }
 }
 

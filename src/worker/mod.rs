@@ -1,8 +1,14 @@
 //! The workers: mover, deliverer, handlers, and what keeps them running.
 
-pub mod clock;
+pub mod deliverer;
 pub mod delivery;
+pub mod error;
 pub mod handler;
 mod http_connect;
 pub mod http_handler;
 mod http_request;
+pub mod leaders;
+pub mod mover;
+pub mod positions;
+pub mod stop;
+pub mod supervisor;

@@ -1,0 +1,40 @@
+//! What every client is made with: the user's properties and kladder's defaults.
+
+use std::collections::BTreeMap;
+
+use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
+
+use crate::config::KafkaConfig;
+
+/// For consumers, before what [`crate::kafka::consumer`] owns.
+pub(crate) fn consumer_config(kafka: &KafkaConfig) -> ClientConfig {
+    client_config(&kafka.for_consumer())
+}
+
+/// For producers, before what [`crate::kafka::producer`] owns.
+pub(crate) fn producer_config(kafka: &KafkaConfig) -> ClientConfig {
+    client_config(&kafka.for_producer())
+}
+
+fn client_config(properties: &BTreeMap<String, String>) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("client.id", "kladder");
+    for (key, value) in properties {
+        config.set(key, value);
+    }
+    config
+}
+
+/// Passes a line of librdkafka's log on. Most of what it calls an error heals by itself.
+pub(crate) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    match level {
+        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+            tracing::warn!(target: "librdkafka", facility, "{message}");
+        }
+        RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning | RDKafkaLogLevel::Notice => {
+            tracing::info!(target: "librdkafka", facility, "{message}");
+        }
+        RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => tracing::debug!(target: "librdkafka", facility, "{message}"),
+    }
+}

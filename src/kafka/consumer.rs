@@ -1,0 +1,466 @@
+//! A group consumer with one queue a partition.
+//!
+//! rust-rdkafka answers a rebalance inside the callback. Here the callback only notes it: the loop that owns the consumer is told
+//! by [`GroupConsumer::serve`], drains and commits, and answers itself with [`GroupConsumer::start`] or
+//! [`GroupConsumer::release`]. Until it does, the group waits for it. So all that touches a partition — building a batch, taking
+//! the group metadata, sending offsets, committing, giving the partition away — happens on one thread, one after the other, and
+//! no lock can be forgotten.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, ConsumerGroupMetadata};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::types::RDKafkaRespErr;
+
+use crate::config::KafkaConfig;
+use crate::core::ack_tracker::CommitPoint;
+use crate::core::envelope::Coordinates;
+use crate::core::time::Timestamp;
+use crate::kafka::client_config;
+use crate::kafka::error::ClientError;
+use crate::kafka::ffi::{self, HeaderIter, NativeHeaders, Polled, RawMessage, RawPartitionQueue};
+
+/// A partition of a topic.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TopicPartition {
+    /// The topic.
+    pub topic: Arc<str>,
+    /// The partition.
+    pub partition: i32,
+}
+
+impl std::fmt::Display for TopicPartition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}[{}]", self.topic, self.partition)
+    }
+}
+
+/// A change of what this member owns, to be answered by [`GroupConsumer::start`] or [`GroupConsumer::release`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rebalance {
+    /// These are new.
+    Assigned(Vec<TopicPartition>),
+    /// These go.
+    Revoked {
+        /// Which.
+        partitions: Vec<TopicPartition>,
+        /// They are gone already: another member may own them, so nothing may be written for them any more.
+        lost: bool,
+    },
+}
+
+/// How a consumer joins its group.
+#[derive(Debug, Clone)]
+pub struct Membership {
+    /// The group.
+    pub group: String,
+    /// The static member's name (`group.instance.id`).
+    pub instance: String,
+    /// The topics.
+    pub topics: Vec<String>,
+    /// The most memory that fetched and not yet taken records may hold, in KiB, for all partitions together.
+    pub prefetch_kib: usize,
+    /// Over how many partitions it may have to be divided.
+    pub partitions: usize,
+}
+
+/// The committed position of a partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Committed {
+    /// The next offset.
+    pub offset: i64,
+    /// What the last commit said beyond it.
+    pub metadata: String,
+}
+
+/// A live membership, without which no offset may be sent.
+pub struct LiveGroup(pub(crate) ConsumerGroupMetadata);
+
+/// A member of a consumer group.
+pub struct GroupConsumer {
+    inner: Arc<BaseConsumer<Context>>,
+    group: String,
+    /// Told, and not answered yet: closing waits for an answer.
+    unanswered: Mutex<Option<Rebalance>>,
+}
+
+#[derive(Default)]
+struct Context {
+    pending: Mutex<VecDeque<Rebalance>>,
+    closing: AtomicBool,
+}
+
+/// How long a call may take that asks the broker and waits.
+const CALL_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The least that a partition may prefetch; below it, one fetch would not carry a usual record.
+const MIN_PREFETCH_KIB: usize = 16;
+
+impl GroupConsumer {
+    /// Makes a consumer and subscribes it. It has joined once [`GroupConsumer::serve`] gives an assignment.
+    ///
+    /// # Errors
+    /// When a property is refused or the client cannot be made.
+    pub fn join(kafka: &KafkaConfig, membership: &Membership) -> Result<Self, ClientError> {
+        let mut config = client_config::consumer_config(kafka);
+        // With split queues the limit counts for each partition (measured: 1 GiB over 600 of them with the default).
+        let each = (membership.prefetch_kib / membership.partitions.max(1)).max(MIN_PREFETCH_KIB);
+        let defaults = [
+            ("queued.max.messages.kbytes", each.to_string()),
+            ("fetch.message.max.bytes", (each * 1024).to_string()),
+            // The default of 1000 makes a queue that was just drained wait for a second.
+            ("fetch.queue.backoff.ms", "10".to_owned()),
+            ("session.timeout.ms", "10000".to_owned()),
+            ("heartbeat.interval.ms", "2000".to_owned()),
+            ("socket.nagle.disable", "true".to_owned()),
+        ];
+        for (key, value) in defaults {
+            if config.get(key).is_none() {
+                config.set(key, value);
+            }
+        }
+        config
+            .set("group.id", &membership.group)
+            .set("group.instance.id", &membership.instance)
+            .set("partition.assignment.strategy", "cooperative-sticky")
+            .set("isolation.level", "read_committed")
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("enable.partition.eof", "true")
+            .set("auto.offset.reset", "error")
+            .set("allow.auto.create.topics", "false")
+            .set_log_level(RDKafkaLogLevel::Warning);
+        let doing = || format!("joining group {}", membership.group);
+        let inner =
+            BaseConsumer::from_config_and_context(&config, Context::default()).map_err(|e| ClientError::new(doing(), &e))?;
+        let topics: Vec<&str> = membership.topics.iter().map(String::as_str).collect();
+        inner.subscribe(&topics).map_err(|e| ClientError::new(doing(), &e))?;
+        Ok(Self { inner: Arc::new(inner), group: membership.group.clone(), unanswered: Mutex::default() })
+    }
+
+    /// Serves the group for at most this long (in whole milliseconds; it returns at once when something happened) and says what
+    /// changed, which is to be answered before the next call.
+    ///
+    /// # Errors
+    /// When the member is fenced or the client is beyond repair.
+    pub fn serve(&self, timeout: Duration) -> Result<Option<Rebalance>, ClientError> {
+        let mut timeout = timeout;
+        loop {
+            let polled = self.inner.poll(timeout);
+            timeout = Duration::ZERO;
+            let pending = lock(&self.inner.context().pending).pop_front();
+            if pending.is_some() {
+                lock(&self.unanswered).clone_from(&pending);
+                return Ok(pending);
+            }
+            match polled {
+                None => return Ok(None),
+                Some(Err(error)) => self.judge(&error)?,
+                // Split before the assignment took effect, a partition leaves nothing here. Should that ever fail, a record
+                // must not vanish: the member starts anew from the committed offsets.
+                Some(Ok(_)) => {
+                    let text = "a record arrived outside of its partition's queue";
+                    return Err(ClientError::text(format!("consuming as group {}", self.group), text));
+                }
+            }
+        }
+    }
+
+    fn judge(&self, error: &KafkaError) -> Result<(), ClientError> {
+        let error_of = || ClientError::new(format!("consuming as group {}", self.group), error);
+        match error {
+            KafkaError::PartitionEOF(_) => Ok(()),
+            KafkaError::MessageConsumptionFatal(_) => Err(error_of()),
+            other if other.rdkafka_error_code().is_some_and(ends_membership) => Err(error_of()),
+            // librdkafka goes on by itself: brokers that are away, topics that are being made.
+            _ => {
+                tracing::debug!(group = %self.group, %error, "consumer error that passes");
+                Ok(())
+            }
+        }
+    }
+
+    /// The committed offsets and their metadata, from the broker. Waits for transactions that are still open on them.
+    ///
+    /// # Errors
+    /// When the broker does not answer within 15 s or refuses.
+    pub fn committed(&self, partitions: &[TopicPartition]) -> Result<Vec<Option<Committed>>, ClientError> {
+        let doing = || format!("reading the committed offsets of group {}", self.group);
+        let answer =
+            self.inner.committed_offsets(list_of(partitions), CALL_TIMEOUT).map_err(|e| ClientError::new(doing(), &e))?;
+        partitions
+            .iter()
+            .map(|tp| {
+                let Some(element) = answer.find_partition(&tp.topic, tp.partition) else { return Ok(None) };
+                element.error().map_err(|e| ClientError::new(doing(), &e))?;
+                Ok(match element.offset() {
+                    Offset::Offset(offset) => Some(Committed { offset, metadata: element.metadata().to_owned() }),
+                    _ => None,
+                })
+            })
+            .collect()
+    }
+
+    /// The oldest offset of a partition and its end.
+    ///
+    /// # Errors
+    /// When the broker does not answer within 15 s or refuses.
+    pub fn bounds(&self, tp: &TopicPartition) -> Result<(i64, i64), ClientError> {
+        self.inner
+            .fetch_watermarks(&tp.topic, tp.partition, CALL_TIMEOUT)
+            .map_err(|e| ClientError::new(format!("reading the bounds of {tp}"), &e))
+    }
+
+    /// The end of a partition as the last fetch told it, without asking the broker.
+    #[must_use]
+    pub fn known_end(&self, tp: &TopicPartition) -> Option<i64> {
+        ffi::known_end(self.inner.client().native_ptr(), &tp.topic, tp.partition)
+    }
+
+    /// Takes over what was assigned, each partition at its offset. Returns their queues, in the same order. The wake function is
+    /// called, from a thread of the client, when a queue that was empty has something.
+    ///
+    /// # Errors
+    /// When the client refuses.
+    pub fn start(
+        &self,
+        assigned: &[(TopicPartition, i64)],
+        wake: Option<&(dyn Fn() -> Box<dyn Fn() + Send + Sync> + '_)>,
+    ) -> Result<Vec<PartitionQueue>, ClientError> {
+        let doing = || format!("taking over partitions for group {}", self.group);
+        let mut queues = Vec::with_capacity(assigned.len());
+        let mut list = TopicPartitionList::with_capacity(assigned.len());
+        for (tp, offset) in assigned {
+            let client = self.inner.clone();
+            let raw =
+                RawPartitionQueue::split(self.inner.client().native_ptr(), client, &tp.topic, tp.partition, wake.map(|w| w()));
+            let raw = raw.ok_or_else(|| ClientError::text(doing(), format!("no queue for {tp}")))?;
+            queues.push(PartitionQueue { raw, tp: tp.clone() });
+            list.add_partition_offset(&tp.topic, tp.partition, Offset::Offset(*offset))
+                .map_err(|e| ClientError::new(doing(), &e))?;
+        }
+        self.inner.incremental_assign(&list).map_err(|e| ClientError::new(doing(), &e))?;
+        lock(&self.unanswered).take();
+        Ok(queues)
+    }
+
+    /// Gives away what was revoked; to be called after everything of it is committed or aborted and its queues are dropped.
+    ///
+    /// # Errors
+    /// When the client refuses.
+    pub fn release(&self, partitions: &[TopicPartition]) -> Result<(), ClientError> {
+        self.inner
+            .incremental_unassign(&list_of(partitions))
+            .map_err(|e| ClientError::new(format!("giving partitions back to group {}", self.group), &e))?;
+        lock(&self.unanswered).take();
+        Ok(())
+    }
+
+    /// Commits and waits for the answer. Never to be called while a transaction is open that carries offsets of this group: mixed,
+    /// they move offsets back.
+    ///
+    /// # Errors
+    /// When the broker refuses or does not answer. [`ClientError::is_group_change`] says that the group has moved on.
+    pub fn commit(&self, points: &[(TopicPartition, CommitPoint)]) -> Result<(), ClientError> {
+        let doing = || format!("committing offsets of group {}", self.group);
+        let list = points_list(points).map_err(|e| ClientError::new(doing(), &e))?;
+        self.inner.commit(&list, CommitMode::Sync).map_err(|e| ClientError::new(doing(), &e))
+    }
+
+    /// The membership, if it is live: the broker does not fence offsets that are sent without a generation.
+    #[must_use]
+    pub fn live_group(&self) -> Option<LiveGroup> {
+        if self.inner.assignment_lost() || ffi::generation(self.inner.client().native_ptr()) < 0 {
+            return None;
+        }
+        self.inner.group_metadata().map(LiveGroup)
+    }
+
+    /// Whether partitions of this member were lost already, although it has not been told yet.
+    #[must_use]
+    pub fn assignment_lost(&self) -> bool {
+        self.inner.assignment_lost()
+    }
+
+    /// The group.
+    #[must_use]
+    pub fn group(&self) -> &str {
+        &self.group
+    }
+}
+
+impl Drop for GroupConsumer {
+    fn drop(&mut self) {
+        // From here on a rebalance is answered in the callback: nobody else is left to do it.
+        self.inner.context().closing.store(true, Ordering::Release);
+        let unanswered = lock(&self.unanswered).take();
+        let pending = std::mem::take(&mut *lock(&self.inner.context().pending));
+        for change in unanswered.into_iter().chain(pending) {
+            let _ = match change {
+                Rebalance::Assigned(partitions) => self.inner.incremental_assign(&list_of(&partitions)),
+                Rebalance::Revoked { partitions, .. } => self.inner.incremental_unassign(&list_of(&partitions)),
+            };
+        }
+    }
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        client_config::log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(%error, reason, "consumer");
+    }
+}
+
+impl ConsumerContext for Context {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, err: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        let assigned = err == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
+        if self.closing.load(Ordering::Acquire) {
+            let _ = if assigned { consumer.incremental_assign(list) } else { consumer.incremental_unassign(list) };
+            return;
+        }
+        let elements = list.elements();
+        let partitions = elements.iter().map(|e| TopicPartition { topic: e.topic().into(), partition: e.partition() }).collect();
+        lock(&self.pending).push_back(if assigned {
+            Rebalance::Assigned(partitions)
+        } else {
+            Rebalance::Revoked { partitions, lost: consumer.assignment_lost() }
+        });
+    }
+}
+
+/// The queue of one partition of this member.
+pub struct PartitionQueue {
+    raw: RawPartitionQueue,
+    tp: TopicPartition,
+}
+
+/// What a partition's queue holds.
+pub enum Next {
+    /// A record.
+    Record(Box<Record>),
+    /// The end was reached; below the offset nothing more will come.
+    End(i64),
+    /// The offset that was asked for is gone (retention, a topic made anew).
+    OffsetLost,
+    /// Something that passes; the partition goes on by itself.
+    Passing,
+}
+
+impl PartitionQueue {
+    /// The next, if there is something now.
+    #[must_use]
+    pub fn poll(&self) -> Option<Next> {
+        Some(match self.raw.poll()? {
+            Polled::Message(raw) => Next::Record(Box::new(Record { raw })),
+            Polled::End(offset) => Next::End(offset),
+            Polled::Error(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => Next::OffsetLost,
+            Polled::Error(code) => {
+                tracing::debug!(partition = %self.tp, %code, "partition error that passes");
+                Next::Passing
+            }
+        })
+    }
+
+    /// Which partition it is.
+    #[must_use]
+    pub fn partition(&self) -> &TopicPartition {
+        &self.tp
+    }
+}
+
+/// A fetched record, still in the memory that it was fetched into: to be held only for short, since it keeps the whole fetch.
+pub struct Record {
+    raw: RawMessage,
+}
+
+impl Record {
+    /// The offset.
+    #[must_use]
+    pub fn offset(&self) -> i64 {
+        self.raw.offset()
+    }
+
+    /// The timestamp: the append time where the topic has `LogAppendTime`.
+    #[must_use]
+    pub fn timestamp(&self) -> Timestamp {
+        Timestamp::from_millis(self.raw.timestamp())
+    }
+
+    /// The key; null and empty are different.
+    #[must_use]
+    pub fn key(&self) -> Option<&[u8]> {
+        self.raw.key()
+    }
+
+    /// The value; null and empty are different.
+    #[must_use]
+    pub fn value(&self) -> Option<&[u8]> {
+        self.raw.value()
+    }
+
+    /// The headers, names as bytes.
+    #[must_use]
+    pub fn headers(&self) -> HeaderIter<'_> {
+        self.raw.headers()
+    }
+
+    /// A copy of the headers, to be written on.
+    #[must_use]
+    pub fn copy_headers(&self) -> NativeHeaders {
+        self.raw.copy_headers()
+    }
+
+    /// The broker that it was fetched from.
+    #[must_use]
+    pub fn broker(&self) -> i32 {
+        self.raw.broker()
+    }
+
+    /// Where it stands.
+    #[must_use]
+    pub fn coordinates(&self, tp: &TopicPartition) -> Coordinates {
+        Coordinates { topic: tp.topic.to_string(), partition: tp.partition, offset: self.offset(), timestamp: self.timestamp() }
+    }
+}
+
+fn ends_membership(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::GroupAuthorizationFailed
+            | RDKafkaErrorCode::TopicAuthorizationFailed
+            | RDKafkaErrorCode::FencedInstanceId
+            | RDKafkaErrorCode::PollExceeded
+            | RDKafkaErrorCode::Fatal
+    )
+}
+
+pub(crate) fn points_list(points: &[(TopicPartition, CommitPoint)]) -> Result<TopicPartitionList, KafkaError> {
+    let mut list = TopicPartitionList::with_capacity(points.len());
+    for (tp, point) in points {
+        let mut element = list.add_partition(&tp.topic, tp.partition);
+        element.set_offset(Offset::Offset(point.offset))?;
+        element.set_metadata(&point.metadata);
+    }
+    Ok(list)
+}
+
+fn list_of(partitions: &[TopicPartition]) -> TopicPartitionList {
+    let mut list = TopicPartitionList::with_capacity(partitions.len());
+    for tp in partitions {
+        list.add_partition(&tp.topic, tp.partition);
+    }
+    list
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,140 @@
+//! What can go wrong with a Kafka client, sorted by what has to be done about it.
+
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use thiserror::Error;
+
+/// A Kafka client could not do something.
+#[derive(Debug, Clone, Error)]
+#[error("{doing}: {cause}")]
+pub struct ClientError {
+    doing: String,
+    cause: String,
+    code: Option<RDKafkaErrorCode>,
+    fatal: bool,
+}
+
+impl ClientError {
+    pub(crate) fn new(doing: impl Into<String>, error: &KafkaError) -> Self {
+        let fatal = match error {
+            KafkaError::Transaction(e) => e.is_fatal(),
+            KafkaError::MessageConsumptionFatal(_) => true,
+            other => other.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal),
+        };
+        let cause = match error {
+            KafkaError::Transaction(e) => e.string(),
+            other => other.to_string(),
+        };
+        Self { doing: doing.into(), cause, code: error.rdkafka_error_code(), fatal }
+    }
+
+    pub(crate) fn text(doing: impl Into<String>, cause: impl Into<String>) -> Self {
+        Self { doing: doing.into(), cause: cause.into(), code: None, fatal: false }
+    }
+
+    /// Whether the client itself is beyond repair and has to be made anew.
+    #[must_use]
+    pub fn is_fatal(&self) -> bool {
+        self.fatal
+    }
+
+    /// Whether this producer was fenced by another of the same transactional.id.
+    #[must_use]
+    pub fn is_fenced(&self) -> bool {
+        matches!(
+            self.code,
+            Some(
+                RDKafkaErrorCode::Fenced
+                    | RDKafkaErrorCode::ProducerFenced
+                    | RDKafkaErrorCode::InvalidProducerEpoch
+                    | RDKafkaErrorCode::FencedInstanceId
+            )
+        )
+    }
+
+    /// Whether the group has moved on: this member's assignment is, or will be, another one.
+    #[must_use]
+    pub fn is_group_change(&self) -> bool {
+        matches!(
+            self.code,
+            Some(
+                RDKafkaErrorCode::IllegalGeneration
+                    | RDKafkaErrorCode::UnknownMemberId
+                    | RDKafkaErrorCode::RebalanceInProgress
+                    | RDKafkaErrorCode::AssignmentLost
+                    | RDKafkaErrorCode::NoOffset
+                    | RDKafkaErrorCode::StaleMemberEpoch
+            )
+        )
+    }
+}
+
+/// How a transaction failed, by what has to follow.
+#[derive(Debug, Clone, Error)]
+pub enum TxnError {
+    /// Abort, keep the records, take the group metadata anew, try again if the partitions are still assigned.
+    #[error("transaction to be aborted: {0}")]
+    Abort(#[source] ClientError),
+    /// The producer is beyond repair: rebuild it. The transaction did not commit.
+    #[error("producer to be rebuilt: {0}")]
+    Rebuild(#[source] ClientError),
+    /// Nobody knows whether the transaction committed: rebuild the producer, then read the committed offsets.
+    #[error("transaction of unknown outcome: {0}")]
+    Unknown(#[source] ClientError),
+}
+
+impl TxnError {
+    /// Sorts an error of a transaction call other than commit. What librdkafka marks neither as retriable nor as abortable is
+    /// fatal.
+    pub(crate) fn of(doing: &str, error: &KafkaError) -> Self {
+        let cause = ClientError::new(doing, error);
+        match error {
+            KafkaError::Transaction(e) if e.txn_requires_abort() || e.is_retriable() => Self::Abort(cause),
+            _ if cause.is_group_change() => Self::Abort(cause),
+            _ => Self::Rebuild(cause),
+        }
+    }
+
+    /// What happened.
+    #[must_use]
+    pub fn cause(&self) -> &ClientError {
+        match self {
+            Self::Abort(cause) | Self::Rebuild(cause) | Self::Unknown(cause) => cause,
+        }
+    }
+}
+
+/// Why one record could not be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum WriteFault {
+    /// It is larger than the topic takes, alone or with the records that were sent along with it.
+    #[error("record is larger than the topic takes")]
+    TooLarge,
+    /// The broker refuses it, and will tomorrow: denied, unknown topic or partition, invalid.
+    #[error("broker refuses the record: {0}")]
+    Refused(&'static str),
+    /// Something that passes: no leader, a time-out.
+    #[error("record could not be delivered: {0}")]
+    Passing(&'static str),
+}
+
+impl WriteFault {
+    /// Sorts the error of a delivery report or of a local refusal.
+    pub(crate) fn of(code: RDKafkaErrorCode) -> Self {
+        use RDKafkaErrorCode as Code;
+        match code {
+            Code::MessageSizeTooLarge | Code::MessageBatchTooLarge => Self::TooLarge,
+            Code::TopicAuthorizationFailed => Self::Refused("not authorised to write to the topic"),
+            Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition => {
+                Self::Refused("topic or partition does not exist")
+            }
+            Code::InvalidTimestamp => Self::Refused("invalid timestamp"),
+            Code::InvalidMessage | Code::BadMessage | Code::InvalidMessageSize | Code::InvalidRecord => {
+                Self::Refused("invalid record")
+            }
+            Code::PolicyViolation => Self::Refused("against the broker's policy"),
+            Code::MessageTimedOut => Self::Passing("timed out"),
+            Code::NotEnoughReplicas | Code::NotEnoughReplicasAfterAppend => Self::Passing("not enough replicas in sync"),
+            _ => Self::Passing("broker not reachable or transaction aborted"),
+        }
+    }
+}

@@ -1,0 +1,475 @@
+//! The only unsafe code: what rust-rdkafka 0.39 does not give.
+//!
+//! - Header names as bytes: its reader panics on a name that is not UTF-8, so one such record would crash every worker again and
+//!   again; its writer takes UTF-8 names only.
+//! - The offset of a partition-end event, which carries the transaction markers that an end offset counts.
+//! - The generation of a group membership, without which offsets must never be sent.
+//! - Delivery reports without its `poll`, which blocks for the whole timeout even when reports are there, and spins in the last
+//!   millisecond of any timeout.
+//!
+//! Every pointer here has one owner that destroys it, and whatever comes from a client holds that client alive.
+
+#![expect(unsafe_code, reason = "the one reviewed file of calls to librdkafka that the safe crate lacks")]
+
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::marker::PhantomData;
+use std::ptr::{self, NonNull};
+use std::slice;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::bindings as sys;
+use rdkafka::types::{RDKafka, RDKafkaErrorCode};
+
+/// What keeps a native client alive for as long as something that came from it is in use.
+pub(crate) type KeepAlive = Arc<dyn Send + Sync>;
+
+/// Native headers: the exact bytes of a record's headers, names with zero bytes and all.
+pub struct NativeHeaders(NonNull<sys::rd_kafka_headers_t>);
+
+// SAFETY: the list is owned, and librdkafka ties it to no thread.
+unsafe impl Send for NativeHeaders {}
+
+impl NativeHeaders {
+    /// No headers.
+    #[must_use]
+    pub fn new() -> Self {
+        // SAFETY: allocates; librdkafka aborts rather than return null.
+        let list = unsafe { sys::rd_kafka_headers_new(8) };
+        Self(NonNull::new(list).expect("librdkafka allocates or aborts"))
+    }
+
+    /// Adds one at the end.
+    pub fn push(&mut self, name: &[u8], value: Option<&[u8]>) {
+        let (value, len) = bytes_or_null(value);
+        // SAFETY: copies both; the lengths are those of the slices.
+        unsafe {
+            sys::rd_kafka_header_add(self.0.as_ptr(), name.as_ptr().cast(), name.len().cast_signed(), value, len.cast_signed());
+        }
+    }
+
+    /// All of them, in order. A name that holds a zero byte is seen up to it (and yet copied whole).
+    pub fn iter(&self) -> HeaderIter<'_> {
+        HeaderIter { list: self.0.as_ptr(), index: 0, life: PhantomData }
+    }
+
+    /// Drops every header whose name fulfils the condition.
+    pub fn remove_if(&mut self, condition: impl Fn(&[u8]) -> bool) {
+        let mut names: Vec<CString> =
+            self.iter().filter(|(name, _)| condition(name)).filter_map(|(name, _)| CString::new(name).ok()).collect();
+        names.dedup();
+        for name in names {
+            // SAFETY: compares the name and frees what matches.
+            unsafe { sys::rd_kafka_header_remove(self.0.as_ptr(), name.as_ptr()) };
+        }
+    }
+}
+
+impl<'a> IntoIterator for &'a NativeHeaders {
+    type Item = (&'a [u8], Option<&'a [u8]>);
+    type IntoIter = HeaderIter<'a>;
+
+    fn into_iter(self) -> HeaderIter<'a> {
+        self.iter()
+    }
+}
+
+impl Default for NativeHeaders {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Clone for NativeHeaders {
+    fn clone(&self) -> Self {
+        // SAFETY: copies a live list.
+        let copy = unsafe { sys::rd_kafka_headers_copy(self.0.as_ptr()) };
+        Self(NonNull::new(copy).expect("librdkafka allocates or aborts"))
+    }
+}
+
+impl Drop for NativeHeaders {
+    fn drop(&mut self) {
+        // SAFETY: owned, and given away only by `into_raw`.
+        unsafe { sys::rd_kafka_headers_destroy(self.0.as_ptr()) };
+    }
+}
+
+/// Iterates over native headers.
+pub struct HeaderIter<'a> {
+    list: *const sys::rd_kafka_headers_t,
+    index: usize,
+    life: PhantomData<&'a ()>,
+}
+
+impl<'a> Iterator for HeaderIter<'a> {
+    type Item = (&'a [u8], Option<&'a [u8]>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.list.is_null() {
+            return None;
+        }
+        let (mut name, mut value, mut len) = (ptr::null(), ptr::null(), 0);
+        // SAFETY: the list lives for 'a; the call fills the three, or says that there is no such index.
+        let found = unsafe { sys::rd_kafka_header_get_all(self.list, self.index, &raw mut name, &raw mut value, &raw mut len) };
+        if found != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+            return None;
+        }
+        self.index += 1;
+        // SAFETY: librdkafka ends names by a zero byte and keeps both as long as the list.
+        unsafe { Some((CStr::from_ptr(name).to_bytes(), slice_or_none(value, len))) }
+    }
+}
+
+/// A consumed message, or a partition's end, or a partition's error.
+pub(crate) struct RawMessage {
+    message: NonNull<sys::rd_kafka_message_t>,
+    _client: KeepAlive,
+}
+
+// SAFETY: the message is owned; librdkafka lets any thread read and destroy it.
+unsafe impl Send for RawMessage {}
+
+/// What a partition's queue holds.
+pub(crate) enum Polled {
+    Message(RawMessage),
+    /// The end was reached; the offset is the next that will be fetched.
+    End(i64),
+    Error(RDKafkaErrorCode),
+}
+
+impl RawMessage {
+    fn native(&self) -> &sys::rd_kafka_message_t {
+        // SAFETY: owned and alive.
+        unsafe { self.message.as_ref() }
+    }
+
+    pub(crate) fn offset(&self) -> i64 {
+        self.native().offset
+    }
+
+    pub(crate) fn key(&self) -> Option<&[u8]> {
+        // SAFETY: null or valid for the length, as long as the message.
+        unsafe { slice_or_none(self.native().key, self.native().key_len) }
+    }
+
+    pub(crate) fn value(&self) -> Option<&[u8]> {
+        // SAFETY: null or valid for the length, as long as the message.
+        unsafe { slice_or_none(self.native().payload, self.native().len) }
+    }
+
+    /// Epoch milliseconds; −1 when there is none.
+    pub(crate) fn timestamp(&self) -> i64 {
+        let mut kind = sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
+        // SAFETY: reads a live message.
+        unsafe { sys::rd_kafka_message_timestamp(self.message.as_ptr(), &raw mut kind) }
+    }
+
+    /// The broker that it was fetched from.
+    pub(crate) fn broker(&self) -> i32 {
+        // SAFETY: reads a live message.
+        unsafe { sys::rd_kafka_message_broker_id(self.message.as_ptr()) }
+    }
+
+    pub(crate) fn headers(&self) -> HeaderIter<'_> {
+        HeaderIter { list: self.header_list(), index: 0, life: PhantomData }
+    }
+
+    pub(crate) fn copy_headers(&self) -> NativeHeaders {
+        let list = self.header_list();
+        if list.is_null() {
+            return NativeHeaders::new();
+        }
+        // SAFETY: copies a live list.
+        let copy = unsafe { sys::rd_kafka_headers_copy(list) };
+        NativeHeaders(NonNull::new(copy).expect("librdkafka allocates or aborts"))
+    }
+
+    fn header_list(&self) -> *mut sys::rd_kafka_headers_t {
+        let mut list = ptr::null_mut();
+        // SAFETY: the message keeps the list; on an error (none, or unreadable) it stays null.
+        unsafe { sys::rd_kafka_message_headers(self.message.as_ptr(), &raw mut list) };
+        list
+    }
+}
+
+impl Drop for RawMessage {
+    fn drop(&mut self) {
+        // SAFETY: owned; the client is still alive.
+        unsafe { sys::rd_kafka_message_destroy(self.message.as_ptr()) };
+    }
+}
+
+type WakeFn = Box<dyn Fn() + Send + Sync>;
+
+/// The queue of one partition, split from the consumer's.
+pub(crate) struct RawPartitionQueue {
+    queue: NonNull<sys::rd_kafka_queue_t>,
+    /// Boxed twice: a thin pointer to it is held by librdkafka until `Drop` takes it back.
+    wake: Option<Box<WakeFn>>,
+    client: KeepAlive,
+}
+
+// SAFETY: queues are made to be polled from any thread, one at a time.
+unsafe impl Send for RawPartitionQueue {}
+
+impl RawPartitionQueue {
+    /// Splits a partition's queue from the consumer's. To be done before the assignment takes effect: then nothing of the
+    /// partition arrives on the consumer's queue.
+    ///
+    /// `client` must be what owns `rk`.
+    pub(crate) fn split(rk: *mut RDKafka, client: KeepAlive, topic: &str, partition: i32, wake: Option<WakeFn>) -> Option<Self> {
+        let topic = CString::new(topic).ok()?;
+        // SAFETY: the client lives (the caller holds it); the call returns an owned queue or null.
+        let queue = NonNull::new(unsafe { sys::rd_kafka_queue_get_partition(rk, topic.as_ptr(), partition) })?;
+        // SAFETY: no destination means: stop forwarding.
+        unsafe { sys::rd_kafka_queue_forward(queue.as_ptr(), ptr::null_mut()) };
+        let wake = wake.map(Box::new);
+        if let Some(wake) = &wake {
+            // SAFETY: the pointer stays valid until `Drop` has disabled the callback.
+            unsafe {
+                sys::rd_kafka_queue_cb_event_enable(
+                    queue.as_ptr(),
+                    Some(wake_callback),
+                    ptr::from_ref::<WakeFn>(wake).cast_mut().cast(),
+                );
+            }
+        }
+        Some(Self { queue, wake, client })
+    }
+
+    /// The next of the partition, if there is one now.
+    pub(crate) fn poll(&self) -> Option<Polled> {
+        // SAFETY: returns an owned message or null.
+        let message = NonNull::new(unsafe { sys::rd_kafka_consume_queue(self.queue.as_ptr(), 0) })?;
+        let raw = RawMessage { message, _client: self.client.clone() };
+        let err = raw.native().err;
+        Some(match err {
+            sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => Polled::Message(raw),
+            sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__PARTITION_EOF => Polled::End(raw.offset()),
+            other => Polled::Error(other.into()),
+        })
+    }
+}
+
+impl Drop for RawPartitionQueue {
+    fn drop(&mut self) {
+        // SAFETY: disabled under the queue's lock before the closure is freed; the queue is owned.
+        unsafe {
+            if self.wake.is_some() {
+                sys::rd_kafka_queue_cb_event_enable(self.queue.as_ptr(), None, ptr::null_mut());
+            }
+            sys::rd_kafka_queue_destroy(self.queue.as_ptr());
+        }
+    }
+}
+
+unsafe extern "C" fn wake_callback(_: *mut RDKafka, opaque: *mut c_void) {
+    // SAFETY: set by `split` to a `WakeFn` that outlives the callback.
+    let wake = unsafe { &*opaque.cast::<WakeFn>() };
+    wake();
+}
+
+/// The generation of the consumer's membership; below 0 when it is no member now.
+///
+/// The broker does not fence an offset commit that carries a negative generation, so none must ever be sent with one.
+pub(crate) fn generation(rk: *mut RDKafka) -> i32 {
+    // SAFETY: the caller holds the client; the metadata is owned and destroyed here.
+    unsafe {
+        let metadata = sys::rd_kafka_consumer_group_metadata(rk);
+        if metadata.is_null() {
+            return -1;
+        }
+        let generation = sys::rd_kafka_consumer_group_metadata_generation_id(metadata);
+        sys::rd_kafka_consumer_group_metadata_destroy(metadata);
+        generation
+    }
+}
+
+/// The end of a partition as the last fetch told it, without asking the broker; `None` before the first fetch.
+pub(crate) fn known_end(rk: *mut RDKafka, topic: &str, partition: i32) -> Option<i64> {
+    let topic = CString::new(topic).ok()?;
+    let (mut low, mut high) = (0, 0);
+    // SAFETY: the caller holds the client; both are filled on success.
+    let err = unsafe { sys::rd_kafka_get_watermark_offsets(rk, topic.as_ptr(), partition, &raw mut low, &raw mut high) };
+    (err == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR && high >= 0).then_some(high)
+}
+
+/// A topic to produce to.
+pub(crate) struct RawTopic {
+    topic: NonNull<sys::rd_kafka_topic_t>,
+    _client: KeepAlive,
+}
+
+// SAFETY: topic handles are counted by librdkafka and usable from any thread.
+unsafe impl Send for RawTopic {}
+
+impl RawTopic {
+    /// `client` must be what owns `rk`.
+    pub(crate) fn new(rk: *mut RDKafka, client: KeepAlive, name: &str) -> Option<Self> {
+        let name = CString::new(name).ok()?;
+        // SAFETY: the client lives; null configuration means its defaults.
+        let topic = NonNull::new(unsafe { sys::rd_kafka_topic_new(rk, name.as_ptr(), ptr::null_mut()) })?;
+        Some(Self { topic, _client: client })
+    }
+}
+
+impl Drop for RawTopic {
+    fn drop(&mut self) {
+        // SAFETY: owned; the client is still alive.
+        unsafe { sys::rd_kafka_topic_destroy(self.topic.as_ptr()) };
+    }
+}
+
+/// Hands a record to the producer, which copies key and value and takes the headers. The delivery report bears `tag`.
+pub(crate) fn produce(
+    rk: *mut RDKafka,
+    topic: &RawTopic,
+    partition: i32,
+    key: Option<&[u8]>,
+    value: Option<&[u8]>,
+    headers: NativeHeaders,
+    tag: usize,
+) -> Result<(), (RDKafkaErrorCode, NativeHeaders)> {
+    let (key, key_len) = bytes_or_null(key);
+    let (value, value_len) = bytes_or_null(value);
+    // SAFETY: the arguments are pairs of a type tag and what it asks for, closed by END, as rdkafka.h says of
+    // rd_kafka_producev; key and value are copied before it returns, and it owns the headers if and only if it succeeds.
+    let err = unsafe {
+        sys::rd_kafka_producev(
+            rk,
+            sys::rd_kafka_vtype_t::RD_KAFKA_VTYPE_RKT,
+            topic.topic.as_ptr(),
+            sys::rd_kafka_vtype_t::RD_KAFKA_VTYPE_PARTITION,
+            partition,
+            sys::rd_kafka_vtype_t::RD_KAFKA_VTYPE_MSGFLAGS,
+            sys::RD_KAFKA_MSG_F_COPY as c_int,
+            sys::rd_kafka_vtype_t::RD_KAFKA_VTYPE_VALUE,
+            value.cast_mut(),
+            value_len,
+            sys::rd_kafka_vtype_t::RD_KAFKA_VTYPE_KEY,
+            key.cast_mut(),
+            key_len,
+            sys::rd_kafka_vtype_t::RD_KAFKA_VTYPE_OPAQUE,
+            ptr::without_provenance_mut::<c_void>(tag),
+            sys::rd_kafka_vtype_t::RD_KAFKA_VTYPE_HEADERS,
+            headers.0.as_ptr(),
+            sys::rd_kafka_vtype_t::RD_KAFKA_VTYPE_END,
+        )
+    };
+    if err == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+        std::mem::forget(headers);
+        Ok(())
+    } else {
+        Err((err.into(), headers))
+    }
+}
+
+/// What became of one produced record.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Report {
+    pub(crate) tag: usize,
+    pub(crate) error: Option<RDKafkaErrorCode>,
+    /// Epoch milliseconds; the append time where the topic has `LogAppendTime`.
+    pub(crate) timestamp: i64,
+    pub(crate) broker: i32,
+}
+
+/// The producer's queue of delivery reports and errors.
+pub(crate) struct RawEventQueue {
+    queue: NonNull<sys::rd_kafka_queue_t>,
+    _client: KeepAlive,
+}
+
+// SAFETY: queues are made to be polled from any thread.
+unsafe impl Send for RawEventQueue {}
+
+impl RawEventQueue {
+    /// `client` must be what owns `rk`.
+    pub(crate) fn main(rk: *mut RDKafka, client: KeepAlive) -> Self {
+        // SAFETY: returns an owned reference to the main queue.
+        let queue = unsafe { sys::rd_kafka_queue_get_main(rk) };
+        Self { queue: NonNull::new(queue).expect("every client has a main queue"), _client: client }
+    }
+
+    /// Waits for one event and serves it: reports to the first closure, errors (code, text, fatal) to the second. Returns as soon
+    /// as there is something; `false` when the time ran out.
+    pub(crate) fn serve(
+        &self,
+        timeout: Duration,
+        mut on_report: impl FnMut(Report),
+        mut on_error: impl FnMut(RDKafkaErrorCode, String, bool),
+    ) -> bool {
+        let millis = c_int::try_from(timeout.as_millis()).unwrap_or(c_int::MAX);
+        // SAFETY: the event is owned, its messages live until it is destroyed at the end.
+        unsafe {
+            let event = sys::rd_kafka_queue_poll(self.queue.as_ptr(), millis);
+            if event.is_null() {
+                return false;
+            }
+            match sys::rd_kafka_event_type(event) {
+                sys::RD_KAFKA_EVENT_DR => loop {
+                    let message = sys::rd_kafka_event_message_next(event);
+                    let Some(report) = message.as_ref() else { break };
+                    let mut kind = sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
+                    let failed = report.err != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
+                    on_report(Report {
+                        tag: report._private.addr(),
+                        error: failed.then(|| report.err.into()),
+                        timestamp: sys::rd_kafka_message_timestamp(message, &raw mut kind),
+                        broker: sys::rd_kafka_message_broker_id(message),
+                    });
+                },
+                sys::RD_KAFKA_EVENT_ERROR => {
+                    let code: RDKafkaErrorCode = sys::rd_kafka_event_error(event).into();
+                    let text = CStr::from_ptr(sys::rd_kafka_event_error_string(event)).to_string_lossy().into_owned();
+                    on_error(code, text, sys::rd_kafka_event_error_is_fatal(event) != 0);
+                }
+                _ => {}
+            }
+            sys::rd_kafka_event_destroy(event);
+        }
+        true
+    }
+}
+
+impl Drop for RawEventQueue {
+    fn drop(&mut self) {
+        // SAFETY: an owned reference.
+        unsafe { sys::rd_kafka_queue_destroy(self.queue.as_ptr()) };
+    }
+}
+
+fn bytes_or_null(bytes: Option<&[u8]>) -> (*const c_void, usize) {
+    // An empty slice has a pointer that is not null: that is how librdkafka tells empty from null.
+    bytes.map_or((ptr::null(), 0), |b| (b.as_ptr().cast(), b.len()))
+}
+
+/// # Safety
+/// `data` is null or valid for `len` bytes during 'a.
+unsafe fn slice_or_none<'a>(data: *const c_void, len: usize) -> Option<&'a [u8]> {
+    let data = data.cast::<u8>();
+    // SAFETY: as above.
+    (!data.is_null()).then(|| unsafe { slice::from_raw_parts(data, len) })
+}
+
+const _: () = assert!(size_of::<c_char>() == 1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_keep_bytes_order_duplicates_and_nulls() {
+        let mut headers = NativeHeaders::new();
+        let all: [(&[u8], Option<&[u8]>); 5] =
+            [(b"a", Some(b"1")), (b"\xff\xfe", Some(b"\0")), (b"a", None), (b"kladder-x", Some(b"y")), (b"a", Some(b""))];
+        for (name, value) in all {
+            headers.push(name, value);
+        }
+        assert_eq!(headers.clone().iter().collect::<Vec<_>>(), all);
+        headers.remove_if(|name| name.starts_with(b"kladder-"));
+        let left: Vec<_> = headers.iter().collect();
+        assert_eq!(left, [all[0], all[1], all[2], all[4]]);
+    }
+}

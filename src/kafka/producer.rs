@@ -1,0 +1,375 @@
+//! Writes hops: in transactions together with the offsets that they consume, or idempotently with every delivery confirmed.
+//!
+//! All calls block and belong on a worker's own thread. The order inside a transaction is fixed: write, wait for every delivery,
+//! send the offsets, commit. (Waiting for delivery inside `commit_transaction` costs 100 ms a time with rust-rdkafka 0.39, whose
+//! flush polls in slices of that length.)
+//!
+//! librdkafka does not speak transaction protocol v2 (KIP-890), under which a delayed `EndTxn` could end the *next* transaction.
+//! So after any lost connection or time-out inside a transaction the producer is made anew under the same transactional.id, which
+//! moves its epoch on.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::client::ClientContext;
+use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::DeliveryResult;
+use rdkafka::producer::{BaseProducer, Producer, ProducerContext};
+
+use crate::config::KafkaConfig;
+use crate::core::ack_tracker::CommitPoint;
+use crate::core::leader_clock::LocalTime;
+use crate::core::time::Timestamp;
+use crate::kafka::client_config;
+use crate::kafka::clock::Clock;
+use crate::kafka::consumer::{LiveGroup, TopicPartition, points_list};
+use crate::kafka::error::{ClientError, TxnError, WriteFault};
+use crate::kafka::ffi::{self, NativeHeaders, RawEventQueue, RawTopic};
+
+/// How long a transaction may stay open. It bounds how long a dead owner's holds up its successor.
+pub const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a delivery may take: below the transaction's own limit, so that the fault is told rather than the fence.
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// How long a commit is asked for again before its outcome counts as unknown.
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(12);
+
+/// How long the first contact with the transaction coordinator may take.
+const INIT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A topic to write to, by the number under which the producer knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TopicId(usize);
+
+/// A record to write, borrowed from wherever it is.
+#[derive(Debug, Clone, Copy)]
+pub struct Outgoing<'a> {
+    /// Null and empty are different.
+    pub key: Option<&'a [u8]>,
+    /// Null and empty are different.
+    pub value: Option<&'a [u8]>,
+}
+
+/// A reading of a broker's clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClockReading {
+    /// The broker.
+    pub broker: i32,
+    /// Before it was sent.
+    pub sent: LocalTime,
+    /// What the broker noted.
+    pub appended: Timestamp,
+    /// After it was confirmed.
+    pub confirmed: LocalTime,
+}
+
+/// What became of everything that was written since the last time.
+#[derive(Debug, Default)]
+pub struct Settled {
+    /// The tags of the records that were not written, and why.
+    pub faults: Vec<(usize, WriteFault)>,
+    /// A reading of the clock of the broker that confirmed last.
+    pub clock: Option<ClockReading>,
+}
+
+/// Writes hops.
+pub struct HopProducer {
+    config: ClientConfig,
+    transactional_id: Option<String>,
+    clock: Clock,
+    topic_names: Vec<String>,
+    live: Option<Live>,
+    in_transaction: bool,
+    first_sent: Option<LocalTime>,
+}
+
+/// What is made anew by a rebuild. Handles go before the client that they came from.
+struct Live {
+    topics: Vec<RawTopic>,
+    events: RawEventQueue,
+    client: Arc<BaseProducer<Context>>,
+    /// The connection was lost, or something timed out, inside a transaction.
+    suspect: bool,
+}
+
+struct Context;
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        client_config::log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(%error, reason, "producer");
+    }
+}
+
+impl ProducerContext for Context {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, _: &DeliveryResult<'_>, _: usize) {
+        // Reports are taken from the event queue; what comes here comes after a purge.
+    }
+}
+
+impl HopProducer {
+    /// A producer for transactions, or, without a transactional.id, an idempotent one. `largest_batch` (in bytes) must be at
+    /// most half the smallest `max.message.bytes` of the topics written to. It connects at the first use.
+    #[must_use]
+    pub fn new(kafka: &KafkaConfig, transactional_id: Option<String>, largest_batch: usize, clock: Clock) -> Self {
+        let mut config = client_config::producer_config(kafka);
+        let defaults = [
+            ("linger.ms", "0".to_owned()),
+            ("compression.type", "zstd".to_owned()),
+            ("batch.size", largest_batch.clamp(1_000, 1_000_000).to_string()),
+            // The broker decides what is too large: a record may have been compressed where it came from.
+            ("message.max.bytes", "1000000000".to_owned()),
+            ("queue.buffering.max.messages", "500000".to_owned()),
+            ("queue.buffering.max.kbytes", "131072".to_owned()),
+            ("socket.nagle.disable", "true".to_owned()),
+            // After a commit the coordinator answers CONCURRENT_TRANSACTIONS until its markers are written, and the client asks
+            // again after this: with the default of 100 ms a transaction of one record takes 101 ms instead of 9.
+            ("retry.backoff.ms", "5".to_owned()),
+            ("retry.backoff.max.ms", "50".to_owned()),
+        ];
+        // The configuration knows every property by one name, so an alias cannot slip past.
+        for (key, value) in defaults {
+            if config.get(key).is_none() {
+                config.set(key, value);
+            }
+        }
+        config.set("enable.idempotence", "true").set("acks", "all").set_log_level(RDKafkaLogLevel::Warning);
+        if let Some(id) = &transactional_id {
+            config
+                .set("transactional.id", id)
+                .set("transaction.timeout.ms", TRANSACTION_TIMEOUT.as_millis().to_string())
+                .set("message.timeout.ms", DELIVERY_TIMEOUT.as_millis().to_string());
+        }
+        Self { config, transactional_id, clock, topic_names: Vec::new(), live: None, in_transaction: false, first_sent: None }
+    }
+
+    /// Makes a topic known.
+    pub fn topic(&mut self, name: &str) -> TopicId {
+        let known = self.topic_names.iter().position(|n| n == name);
+        TopicId(known.unwrap_or_else(|| {
+            self.topic_names.push(name.to_owned());
+            self.topic_names.len() - 1
+        }))
+    }
+
+    /// Whether hops are transactions.
+    #[must_use]
+    pub fn is_transactional(&self) -> bool {
+        self.transactional_id.is_some()
+    }
+
+    /// Connects if it is not connected. With a transactional.id this ends what a predecessor of the same name left open.
+    ///
+    /// # Errors
+    /// When a property is refused, or the coordinator does not answer within 30 s.
+    pub fn connect(&mut self) -> Result<(), TxnError> {
+        if self.is_transactional() && self.live.as_ref().is_some_and(|live| live.suspect) {
+            tracing::info!(transactional_id = self.transactional_id, "connection trouble inside a transaction: rebuilding");
+            self.rebuild();
+        }
+        if self.live.is_none() {
+            let doing = || "making a producer".to_owned();
+            let client = BaseProducer::from_config_and_context(&self.config, Context)
+                .map_err(|e| TxnError::Rebuild(ClientError::new(doing(), &e)))?;
+            let client: Arc<BaseProducer<Context>> = Arc::new(client);
+            if let Some(id) = &self.transactional_id {
+                let doing = format!("initialising transactions of {id}");
+                client.init_transactions(INIT_TIMEOUT).map_err(|e| TxnError::Rebuild(ClientError::new(doing, &e)))?;
+            }
+            let events = RawEventQueue::main(client.client().native_ptr(), client.clone());
+            self.live = Some(Live { topics: Vec::new(), events, client, suspect: false });
+        }
+        let live = self.live.as_mut().expect("just made");
+        for name in &self.topic_names[live.topics.len()..] {
+            let topic = RawTopic::new(live.client.client().native_ptr(), live.client.clone(), name);
+            let refused = || TxnError::Rebuild(ClientError::text(format!("opening topic {name}"), "refused by the client"));
+            live.topics.push(topic.ok_or_else(refused)?);
+        }
+        Ok(())
+    }
+
+    /// Throws the client away; the next use makes a new one under the same transactional.id.
+    pub fn rebuild(&mut self) {
+        self.live = None;
+        self.in_transaction = false;
+    }
+
+    /// Opens a transaction (nothing for an idempotent producer).
+    ///
+    /// # Errors
+    /// See [`TxnError`].
+    pub fn begin(&mut self) -> Result<(), TxnError> {
+        self.connect()?;
+        self.first_sent = None;
+        if self.is_transactional() {
+            let client = &self.live.as_ref().expect("connected").client;
+            client.begin_transaction().map_err(|e| TxnError::of("beginning a transaction", &e))?;
+            self.in_transaction = true;
+        }
+        Ok(())
+    }
+
+    /// Hands a record over; what becomes of it is told by [`HopProducer::settle`] under this tag.
+    ///
+    /// # Errors
+    /// When this record cannot be written ([`WriteFault`]).
+    pub fn send(
+        &mut self,
+        topic: TopicId,
+        partition: i32,
+        record: Outgoing<'_>,
+        headers: NativeHeaders,
+        tag: usize,
+    ) -> Result<(), WriteFault> {
+        self.first_sent.get_or_insert_with(|| self.clock.now());
+        let live = self.live.as_mut().expect("a transaction was begun");
+        let rk = live.client.client().native_ptr();
+        let mut headers = headers;
+        loop {
+            match ffi::produce(rk, &live.topics[topic.0], partition, record.key, record.value, headers, tag) {
+                Ok(()) => return Ok(()),
+                // Never reached with bounded batches; a wait, not a loss, if it is.
+                Err((RDKafkaErrorCode::QueueFull, back)) => {
+                    std::thread::sleep(Duration::from_millis(1));
+                    headers = back;
+                }
+                Err((code, _)) => return Err(WriteFault::of(code)),
+            }
+        }
+    }
+
+    /// Waits until every record that was handed over is written or not.
+    ///
+    /// # Errors
+    /// When the producer is beyond repair.
+    pub fn settle(&mut self) -> Result<Settled, TxnError> {
+        let mut settled = Settled::default();
+        let mut fatal = None;
+        let Some(live) = self.live.as_mut() else { return Ok(settled) };
+        let started = self.clock.now();
+        let mut last = None;
+        while live.client.in_flight_count() > 0 {
+            let on_report = |report: ffi::Report| match report.error {
+                Some(code) => settled.faults.push((report.tag, WriteFault::of(code))),
+                None => last = Some((report.broker, report.timestamp)),
+            };
+            let suspect = &mut live.suspect;
+            let on_error = |code, text: String, is_fatal| {
+                tracing::debug!(%code, text, "producer error");
+                *suspect = true;
+                if is_fatal {
+                    fatal = Some(ClientError::text("writing", text));
+                }
+            };
+            live.events.serve(Duration::from_millis(100), on_report, on_error);
+            if self.clock.now().since(started) > DELIVERY_TIMEOUT * 4 {
+                fatal = Some(ClientError::text("writing", "deliveries were neither confirmed nor refused"));
+            }
+            if fatal.is_some() {
+                break;
+            }
+        }
+        if settled.faults.iter().any(|(_, fault)| matches!(fault, WriteFault::Passing(_))) {
+            live.suspect = true;
+        }
+        if let (Some((broker, timestamp)), Some(sent)) = (last, self.first_sent.take()) {
+            let appended = Timestamp::from_millis(timestamp);
+            settled.clock = Some(ClockReading { broker, sent, appended, confirmed: self.clock.now() });
+        }
+        fatal.map_or(Ok(settled), |cause| Err(TxnError::Rebuild(cause)))
+    }
+
+    /// Puts consumed offsets into the open transaction.
+    ///
+    /// # Errors
+    /// See [`TxnError`].
+    pub fn send_offsets(&mut self, group: &LiveGroup, points: &[(TopicPartition, CommitPoint)]) -> Result<(), TxnError> {
+        let doing = "sending offsets to the transaction";
+        let list = points_list(points).map_err(|e| TxnError::of(doing, &e))?;
+        let live = self.live.as_mut().expect("a transaction is open");
+        let outcome = live.client.send_offsets_to_transaction(&list, &group.0, TRANSACTION_TIMEOUT);
+        outcome.map_err(|e| {
+            live.suspect |= e.rdkafka_error_code() == Some(RDKafkaErrorCode::OperationTimedOut);
+            TxnError::of(doing, &e)
+        })
+    }
+
+    /// Commits the open transaction.
+    ///
+    /// # Errors
+    /// See [`TxnError`]; [`TxnError::Unknown`] when the coordinator's answer never came.
+    pub fn commit(&mut self) -> Result<(), TxnError> {
+        if !self.is_transactional() {
+            return Ok(());
+        }
+        let started = self.clock.now();
+        let live = self.live.as_mut().expect("a transaction is open");
+        loop {
+            let Err(error) = live.client.commit_transaction(TRANSACTION_TIMEOUT) else {
+                self.in_transaction = false;
+                return Ok(());
+            };
+            let cause = ClientError::new("committing a transaction", &error);
+            live.suspect = true;
+            let KafkaError::Transaction(native) = &error else { return Err(TxnError::Unknown(cause)) };
+            if native.is_retriable() && self.clock.now().since(started) < COMMIT_TIMEOUT {
+                continue;
+            }
+            return Err(if native.txn_requires_abort() { TxnError::Abort(cause) } else { TxnError::Unknown(cause) });
+        }
+    }
+
+    /// Aborts the open transaction; when that fails, the producer is rebuilt, which aborts it too.
+    pub fn abort(&mut self) {
+        let Some(live) = self.live.as_mut().filter(|_| self.in_transaction) else { return };
+        let outcome = live.client.abort_transaction(TRANSACTION_TIMEOUT);
+        self.in_transaction = false;
+        if let Err(error) = outcome {
+            tracing::info!(%error, "transaction could not be aborted, rebuilding the producer");
+            self.rebuild();
+        }
+    }
+
+    /// Serves the client's events between transactions, without waiting.
+    pub fn idle(&mut self) {
+        if let Some(live) = self.live.as_mut() {
+            while live.events.serve(Duration::ZERO, |_| {}, |code, text, _| tracing::debug!(%code, text, "producer error")) {}
+        }
+    }
+
+    /// How many partitions the topics have that were made known.
+    ///
+    /// # Errors
+    /// When one does not exist or the broker does not answer within 15 s.
+    pub fn partition_counts(&mut self) -> Result<HashMap<TopicId, i32>, ClientError> {
+        let names = self.topic_names.clone();
+        let counted = |(index, name): (usize, &String)| Ok((TopicId(index), self.partition_count(name)?));
+        names.iter().enumerate().map(counted).collect()
+    }
+
+    /// How many partitions a topic has.
+    ///
+    /// # Errors
+    /// When it does not exist or the broker does not answer within 15 s.
+    pub fn partition_count(&mut self, name: &str) -> Result<i32, ClientError> {
+        self.connect().map_err(|error| error.cause().clone())?;
+        let client = &self.live.as_ref().expect("connected").client;
+        let doing = || format!("looking up topic {name}");
+        let metadata =
+            client.client().fetch_metadata(Some(name), Duration::from_secs(15)).map_err(|e| ClientError::new(doing(), &e))?;
+        let found = metadata.topics().iter().find(|t| t.name() == name && t.error().is_none());
+        match found.map_or(0, |t| t.partitions().len()) {
+            0 => Err(ClientError::text(doing(), "it does not exist: run `kladder setup`, or create it if it is a source")),
+            count => Ok(i32::try_from(count).unwrap_or(i32::MAX)),
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! Calls the handler: many deliveries at a time, within the budgets, and tells the loop what became of each.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+
+use crate::core::failure::{Failure, Verdict};
+use crate::core::leader_clock::LocalTime;
+use crate::core::time::Timestamp;
+use crate::kafka::clock::Clock;
+use crate::telemetry::events::{DelivererMetrics, VerdictKind};
+use crate::worker::delivery::Delivery;
+use crate::worker::handler::Handler;
+
+/// How long a delivery that cannot be sent is tried again in place before it is a failed attempt.
+const IN_PLACE: Duration = Duration::from_secs(30);
+
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Where a record comes from, for the budgets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Source,
+    Redeliver,
+}
+
+/// The record that a delivery is of: the assignment of its partition, and its offset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct RecordId {
+    pub(super) token: u64,
+    pub(super) offset: i64,
+}
+
+/// What the loop waits for.
+pub(super) enum Event {
+    /// A delivery is over. `None`: it was not begun, since its partition goes.
+    Over(RecordId, Option<Verdict>),
+    /// A queue that was empty has something.
+    Arrived,
+}
+
+/// Deliveries in flight are bounded by these: hanging redeliveries cannot starve fresh records, nor the other way round.
+struct Budgets {
+    all: Arc<Semaphore>,
+    source: Arc<Semaphore>,
+    redeliver: Arc<Semaphore>,
+}
+
+/// Hands deliveries to the handler.
+pub(super) struct Dispatcher<H> {
+    runtime: Handle,
+    handler: Arc<H>,
+    budgets: Budgets,
+    limits: (usize, usize),
+    events: Sender<Event>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    ladder: String,
+    clock: Clock,
+    metrics: DelivererMetrics,
+    /// The handler could not be reached last time: told once, not once a record.
+    unreachable: AtomicBool,
+}
+
+/// One delivery to make.
+pub(super) struct Job {
+    pub(super) id: RecordId,
+    pub(super) kind: Kind,
+    pub(super) delivery: Delivery,
+    /// Whether its partition is still to be worked on.
+    pub(super) open: Arc<AtomicBool>,
+    /// The tier it comes from and when it was due there.
+    pub(super) due: Option<(u32, Timestamp)>,
+}
+
+impl<H: Handler> Dispatcher<H> {
+    /// `redeliver_share` of `max_in_flight` is the most that redeliveries take; a slot is always kept for them.
+    pub(super) fn new(
+        ladder: &str,
+        runtime: Handle,
+        handler: Arc<H>,
+        max_in_flight: usize,
+        redeliver_share: f64,
+        events: Sender<Event>,
+        metrics: DelivererMetrics,
+    ) -> Self {
+        let all = max_in_flight.max(1);
+        #[expect(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a share of at most 10,000"
+        )]
+        let redeliver = ((all as f64 * redeliver_share).round() as usize).clamp(1, all);
+        let source = (all - 1).max(1);
+        let shared = Shared { ladder: ladder.to_owned(), clock: Clock::system(), metrics, unreachable: AtomicBool::new(false) };
+        Self {
+            runtime,
+            handler,
+            budgets: Budgets {
+                all: Arc::new(Semaphore::new(all)),
+                source: Arc::new(Semaphore::new(source)),
+                redeliver: Arc::new(Semaphore::new(redeliver)),
+            },
+            limits: (source, redeliver),
+            events,
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// How many records of a kind are taken from Kafka at most: what is in flight, and as many again, so that no slot stands empty
+    /// while the loop commits.
+    pub(super) fn most_taken(&self, kind: Kind) -> usize {
+        2 * match kind {
+            Kind::Source => self.limits.0,
+            Kind::Redeliver => self.limits.1,
+        }
+    }
+
+    /// Starts a delivery. Exactly one [`Event::Over`] follows.
+    pub(super) fn dispatch(&self, job: Job) {
+        let own = match job.kind {
+            Kind::Source => self.budgets.source.clone(),
+            Kind::Redeliver => self.budgets.redeliver.clone(),
+        };
+        let (all, handler, shared) = (self.budgets.all.clone(), self.handler.clone(), self.shared.clone());
+        let mut over = Over { id: job.id, events: self.events.clone(), told: false };
+        self.runtime.spawn(async move {
+            let _own = own.acquire().await;
+            let _all = all.acquire().await;
+            let verdict = shared.deliver(handler.as_ref(), &job).await;
+            over.tell(verdict);
+        });
+    }
+}
+
+impl Shared {
+    async fn deliver<H: Handler>(&self, handler: &H, job: &Job) -> Option<Verdict> {
+        let first = self.clock.now();
+        let mut pause = FIRST_PAUSE;
+        loop {
+            if !job.open.load(Ordering::Acquire) {
+                return None;
+            }
+            let began = self.clock.now();
+            if let Some((tier, due)) = job.due.filter(|_| began == first || pause == FIRST_PAUSE) {
+                self.metrics.redelivered(tier, began.timestamp().since(due));
+            }
+            let verdict = handler.handle(job.delivery.clone()).await;
+            let now = self.clock.now();
+            self.metrics.delivered(VerdictKind::of(&verdict), now.since(began));
+            match verdict {
+                Err(failure) if failure.is_unsent() => {
+                    self.note_unreachable(&failure);
+                    if now.since(first) >= IN_PLACE {
+                        return Some(Err(failure));
+                    }
+                }
+                other => {
+                    self.note_reachable();
+                    return Some(other);
+                }
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    fn note_unreachable(&self, failure: &Failure) {
+        if !self.unreachable.swap(true, Ordering::AcqRel) {
+            let error = failure.error();
+            tracing::warn!(
+                ladder = self.ladder,
+                class = error.class,
+                message = error.message,
+                "handler cannot be reached: records wait and are tried again in place, no attempt is burned; start the handler or \
+                 correct its url"
+            );
+        }
+    }
+
+    fn note_reachable(&self) {
+        if self.unreachable.load(Ordering::Relaxed) && self.unreachable.swap(false, Ordering::AcqRel) {
+            tracing::info!(ladder = self.ladder, "handler is reachable again");
+        }
+    }
+}
+
+/// Tells the loop that a delivery is over, whatever happens: a handler that panics has failed an attempt.
+struct Over {
+    id: RecordId,
+    events: Sender<Event>,
+    told: bool,
+}
+
+impl Over {
+    fn tell(&mut self, verdict: Option<Verdict>) {
+        self.told = true;
+        // The loop is gone only when the worker has ended, and then nobody asks.
+        let _ = self.events.send(Event::Over(self.id, verdict));
+    }
+}
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        if !self.told {
+            let verdict = std::thread::panicking().then(|| Err(Failure::retry("panic", "the handler panicked")));
+            self.tell(verdict);
+        }
+    }
+}
+
+/// When a redelivered record was due: told by its envelope as near as it can (the failure was noted just before the broker's
+/// append).
+pub(super) fn due_of(
+    ladder: &crate::core::ladder::Ladder,
+    envelope: &crate::core::envelope::Envelope,
+) -> Option<(u32, Timestamp)> {
+    let tier = ladder.tier(envelope.tier?)?;
+    let due = envelope.not_before.or_else(|| Some(envelope.last_failed_at? + tier.delay().duration()))?;
+    Some((tier.number(), due))
+}
+
+/// A moment a while from now.
+pub(super) fn later(now: LocalTime, pause: Duration) -> LocalTime {
+    LocalTime::from_micros(now.as_micros().saturating_add(i64::try_from(pause.as_micros()).unwrap_or(i64::MAX)))
+}

@@ -1,0 +1,352 @@
+//! One transaction of the mover: what is due goes out, and the offsets that it consumes with it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::core::ack_tracker::CommitPoint;
+use crate::core::due::{Move, next_move};
+use crate::core::envelope::{self, Envelope, Glance, Trim};
+use crate::core::ladder::Ladder;
+use crate::core::leader_clock::LocalTime;
+use crate::core::time::Timestamp;
+use crate::core::topics;
+use crate::kafka::NativeHeaders;
+use crate::kafka::consumer::TopicPartition;
+use crate::kafka::error::{TxnError, WriteFault};
+use crate::kafka::producer::TopicId;
+use crate::worker::error::WorkError;
+use crate::worker::leaders::Leaders;
+use crate::worker::mover::lane::{Held, Lane, Standstill, Taken};
+use crate::worker::mover::{Mover, Targets};
+
+/// A transaction costs by the partitions that it writes to (measured: 2.5 ms with 1, 10 ms with 20, 83 ms with 200), so they take
+/// turns.
+const MOST_TARGETS: usize = 16;
+
+/// The most records of a transaction. Larger ones gain little and hold up those who read committed.
+const MOST_RECORDS: usize = 20_000;
+
+/// The most bytes of keys and values of a transaction.
+const MOST_BYTES: usize = 48 * 1024 * 1024;
+
+/// How many records of a partition go before it is another's turn.
+const TURN: usize = 500;
+
+/// How long a transaction is filled at most, so that a backlog delays the other tiers by no more.
+const FILL_TIME: Duration = Duration::from_millis(60);
+
+/// A record that was handed to the producer.
+struct Sent {
+    lane: usize,
+    held: Held,
+    target: Target,
+}
+
+/// By their tags, the records that could not be written.
+type Faults = Vec<(usize, WriteFault)>;
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Target {
+    Redeliver,
+    Tier(u32),
+}
+
+/// Whether the lane's head is due by its leader's clock.
+pub(super) fn is_due(lane: &Lane, leaders: &Leaders, now: LocalTime) -> bool {
+    lane.due().zip(lane.head()).is_some_and(|(due, head)| leaders.now(head.broker, now) >= due.as_millis() * 1_000)
+}
+
+impl Mover {
+    /// Moves what is due, if anything is.
+    pub(super) fn move_due(&mut self) -> Result<(), WorkError> {
+        let turn = self.whose_turn();
+        if turn.is_empty() {
+            return Ok(());
+        }
+        let Some(group) = self.consumer.live_group() else {
+            // No offset may be sent now; the group will say what comes next.
+            self.back_off();
+            return Ok(());
+        };
+        let began = self.clock.now();
+        if let Err(error) = self.producer.begin() {
+            self.survive(error);
+            return Ok(());
+        }
+        let (sent, refused) = self.fill(&turn, began)?;
+        let mut faults: Faults = refused;
+        let outcome = self.producer.settle().and_then(|settled| {
+            if let Some(reading) = settled.clock {
+                self.leaders.read(&reading);
+            }
+            faults.extend(settled.faults);
+            if !faults.is_empty() {
+                self.producer.abort();
+                return Ok(());
+            }
+            if !self.producer.is_transactional() {
+                return Ok(());
+            }
+            self.producer.send_offsets(&group, &points_of(&self.lanes, &sent))?;
+            self.producer.commit()
+        });
+        match outcome {
+            Ok(()) if faults.is_empty() => self.moved(sent, began)?,
+            Ok(()) => self.isolate(sent, &faults),
+            Err(error) => self.undo(sent, error)?,
+        }
+        Ok(())
+    }
+
+    /// The lanes whose heads are due, oldest due first, as many as share few enough target partitions.
+    fn whose_turn(&mut self) -> Vec<usize> {
+        let now = self.clock.now();
+        let mut due: Vec<(Timestamp, usize)> = Vec::new();
+        for (index, lane) in self.lanes.iter_mut().enumerate() {
+            if lane.stands_still(now) || !is_due(lane, &self.leaders, now) {
+                continue;
+            }
+            due.extend(lane.due().map(|moment| (moment, index)));
+        }
+        due.sort_unstable();
+        // A record that cannot be written is looked for alone: others would fail along with it.
+        if let Some((_, index)) = due.iter().find(|(_, index)| self.lanes[*index].limit.is_some()) {
+            return vec![*index];
+        }
+        let mut targets = BTreeSet::new();
+        due.into_iter()
+            .filter(|(_, index)| {
+                let partition = topics::target_partition(self.lanes[*index].tp().partition, self.targets.redeliver.1);
+                targets.contains(&partition) || (targets.len() < MOST_TARGETS && targets.insert(partition))
+            })
+            .map(|(_, index)| index)
+            .collect()
+    }
+
+    /// Hands over what is due of these lanes, in turns, straight from where it was fetched.
+    fn fill(&mut self, turn: &[usize], began: LocalTime) -> Result<(Vec<Sent>, Faults), WorkError> {
+        let mut sent: Vec<Sent> = Vec::new();
+        let mut refused = Vec::new();
+        let mut bytes = 0;
+        let mut open: Vec<usize> = turn.to_vec();
+        while !open.is_empty() && refused.is_empty() {
+            let mut still_open = Vec::with_capacity(open.len());
+            for index in open {
+                let lane = &mut self.lanes[index];
+                let limit = lane.limit.unwrap_or(TURN);
+                let now = self.clock.now();
+                let full = |sent: &Vec<Sent>, bytes: usize| {
+                    sent.len() >= MOST_RECORDS || bytes >= MOST_BYTES || now.since(began) >= FILL_TIME && !sent.is_empty()
+                };
+                let mut taken = 0;
+                let mut more = false;
+                while !full(&sent, bytes) {
+                    more = is_due(lane, &self.leaders, now);
+                    if taken == limit || !more {
+                        break;
+                    }
+                    let held = lane.pop().expect("a due head");
+                    taken += 1;
+                    bytes += held.size();
+                    let leader_now = Timestamp::from_millis(self.leaders.now(held.broker, now).div_euclid(1_000));
+                    let (target, headers, malformed) = route(&self.ladder, &held, lane, leader_now);
+                    if malformed {
+                        self.metrics.worker.malformed_headers();
+                    }
+                    let (topic, partition) = self.targets.resolve(target, lane.tp().partition);
+                    let tag = sent.len();
+                    if let Err(fault) = self.producer.send(topic, partition, held.outgoing(), headers, tag) {
+                        refused.push((tag, fault));
+                    }
+                    sent.push(Sent { lane: index, held, target });
+                    match lane.take(now) {
+                        Taken::Head => {
+                            let head = lane.head().expect("just taken");
+                            self.leaders.fetched(head.broker, head.appended, now);
+                            if !is_due(lane, &self.leaders, now) {
+                                lane.settle_to_wait();
+                            }
+                        }
+                        Taken::Nothing => {}
+                        Taken::OffsetLost => return Err(WorkError::offset_lost(lane.tp(), self.consumer.group())),
+                    }
+                }
+                if more && lane.limit.is_none() && !full(&sent, bytes) {
+                    still_open.push(index);
+                }
+            }
+            open = still_open;
+        }
+        Ok((sent, refused))
+    }
+
+    /// The transaction is committed (or, at least once, every delivery confirmed).
+    fn moved(&mut self, sent: Vec<Sent>, began: LocalTime) -> Result<(), WorkError> {
+        let now = self.clock.now();
+        let mut counts: BTreeMap<Target, u64> = BTreeMap::new();
+        let mut by_lane: BTreeMap<usize, (i64, u64)> = BTreeMap::new();
+        for record in &sent {
+            *counts.entry(record.target).or_default() += 1;
+            let lane = &self.lanes[record.lane];
+            let entry = by_lane.entry(record.lane).or_default();
+            *entry = (record.held.offset + 1, entry.1 + 1);
+            if record.target == Target::Redeliver {
+                let due = (record.held.appended + lane.delay.duration()).as_millis() * 1_000;
+                let late = self.leaders.now(record.held.broker, now) - due;
+                if late < 0 {
+                    self.metrics.early();
+                }
+                lane.metrics.redelivered(Duration::from_micros(u64::try_from(late).unwrap_or(0)));
+            }
+        }
+        if !self.producer.is_transactional() {
+            let group = self.consumer.live_group().is_some();
+            let points = points_of(&self.lanes, &sent);
+            match self.consumer.commit(&points) {
+                Ok(()) => {}
+                // The next owner moves them once more: at least once.
+                Err(error) if group && (error.is_fatal() || error.is_fenced()) => return Err(error.into()),
+                Err(error) => tracing::info!(ladder = self.ladder.name(), %error, "moved records may be moved again"),
+            }
+        }
+        for (index, (position, records)) in by_lane {
+            let lane = &mut self.lanes[index];
+            // As `points_of` has committed it.
+            lane.position = if lane.head().is_none() { lane.position.max(position) } else { position };
+            lane.moved_to(records);
+            lane.standstill = None;
+            lane.limit = lane.limit.map(|limit| limit * 2).filter(|limit| *limit < TURN);
+        }
+        for (target, records) in counts {
+            match target {
+                Target::Redeliver => self.metrics.hops.to_redeliver(records),
+                Target::Tier(number) => self.metrics.hops.to_tier(number, records),
+            }
+        }
+        self.metrics.worker.transaction_committed(now.since(began));
+        self.pause = Duration::ZERO;
+        Ok(())
+    }
+
+    /// Records could not be written: everything is put back, and where it is the record and not the broker, its partition is
+    /// halved until it stands alone. Then only that partition stops.
+    fn isolate(&mut self, sent: Vec<Sent>, faults: &[(usize, WriteFault)]) {
+        self.metrics.worker.transaction_aborted();
+        let mut lasting: BTreeMap<usize, WriteFault> = BTreeMap::new();
+        for (tag, fault) in faults.iter().filter(|(_, fault)| !matches!(fault, WriteFault::Passing(_))) {
+            if let Some(record) = sent.get(*tag) {
+                lasting.insert(record.lane, *fault);
+            }
+        }
+        let now = self.clock.now();
+        for (index, fault) in &lasting {
+            let taken = sent.iter().filter(|s| s.lane == *index).count();
+            let alone = taken == sent.len() && taken == 1;
+            let lane = &mut self.lanes[*index];
+            if !alone {
+                lane.limit = Some((taken / 2).max(1));
+                continue;
+            }
+            let pause = lane.standstill.as_ref().map_or(Duration::from_secs(1), |s| (s.pause * 2).min(Duration::from_secs(60)));
+            let until = LocalTime::from_micros(now.as_micros() + i64::try_from(pause.as_micros()).unwrap_or(0));
+            lane.standstill = Some(Standstill { until, pause });
+            let offset = sent.first().map_or(0, |s| s.held.offset);
+            tracing::error!(
+                partition = %lane.tp(), offset, %fault, retry_in = ?pause,
+                "record can be written nowhere, so its partition stands still; the others go on (raise max.message.bytes of the \
+                 ladder's topics with `kladder setup`, or grant the write)"
+            );
+        }
+        if lasting.is_empty() {
+            let fault = faults.first().map(|(_, fault)| fault.to_string()).unwrap_or_default();
+            self.back_off();
+            tracing::info!(ladder = self.ladder.name(), fault, retry_in = ?self.pause, "mover's writes failed");
+        }
+        self.put_back(sent);
+    }
+
+    /// The transaction failed. What it held is put back, unless it turns out to have been committed.
+    fn undo(&mut self, sent: Vec<Sent>, error: TxnError) -> Result<(), WorkError> {
+        let unknown = matches!(error, TxnError::Unknown(_));
+        let touched: BTreeSet<usize> = sent.iter().map(|s| s.lane).collect();
+        self.survive(error);
+        self.put_back(sent);
+        if unknown {
+            // Initialising under the same transactional.id ends what was open, one way or the other; what is committed then is
+            // the truth.
+            self.producer.connect()?;
+            let partitions: Vec<TopicPartition> = touched.iter().map(|i| self.lanes[*i].tp().clone()).collect();
+            let committed = self.consumer.committed(&partitions)?;
+            for (index, committed) in touched.into_iter().zip(committed) {
+                if let Some(committed) = committed {
+                    self.lanes[index].skip_to(committed.offset);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn put_back(&mut self, sent: Vec<Sent>) {
+        let mut by_lane: BTreeMap<usize, Vec<Held>> = BTreeMap::new();
+        for record in sent {
+            by_lane.entry(record.lane).or_default().push(record.held);
+        }
+        for (index, held) in by_lane {
+            let lane = &mut self.lanes[index];
+            // What was put back is not past the end, whatever the queue said meanwhile.
+            lane.position = lane.committed;
+            lane.put_back(held.into_iter());
+        }
+    }
+}
+
+impl Targets {
+    fn resolve(&self, target: Target, partition: i32) -> (TopicId, i32) {
+        let (topic, count) = match target {
+            Target::Redeliver => self.redeliver,
+            Target::Tier(number) => {
+                let index = usize::try_from(number).unwrap_or(1).saturating_sub(1);
+                self.tiers.get(index).copied().unwrap_or(self.redeliver)
+            }
+        };
+        (topic, topics::target_partition(partition, count))
+    }
+}
+
+/// Where a due record goes and what it carries. Whether its envelope could not be trusted is told too.
+fn route(ladder: &Ladder, held: &Held, lane: &Lane, now: Timestamp) -> (Target, NativeHeaders, bool) {
+    let mut headers = held.headers();
+    if envelope::glance(ladder, headers.iter()) == Glance::Plain {
+        return (Target::Redeliver, headers, false);
+    }
+    let reading = Envelope::read(ladder, &held.coordinates(lane.tp()), headers.iter());
+    let mut envelope = reading.envelope;
+    let target = match next_move(ladder, envelope.not_before, now) {
+        Move::Redeliver => Target::Redeliver,
+        Move::WaitOn(tier) => Target::Tier(tier.number()),
+    };
+    let here = ladder.tiers().iter().find(|t| t.delay() == lane.delay).map(crate::core::ladder::Tier::number);
+    envelope.tier = match target {
+        Target::Tier(number) => Some(number),
+        Target::Redeliver => envelope.tier.or(here),
+    };
+    headers.remove_if(envelope::is_own);
+    for (name, value) in envelope.headers(Trim::Nothing) {
+        headers.push(name.as_bytes(), Some(value.as_bytes()));
+    }
+    (target, headers, reading.malformed.is_some())
+}
+
+fn points_of(lanes: &[Lane], sent: &[Sent]) -> Vec<(TopicPartition, CommitPoint)> {
+    let mut last: BTreeMap<usize, i64> = BTreeMap::new();
+    for record in sent {
+        last.insert(record.lane, record.held.offset + 1);
+    }
+    let point = |index: usize, offset: i64| {
+        let lane = &lanes[index];
+        // At the end of a partition the markers behind the last record go along.
+        let offset = if lane.head().is_none() { offset.max(lane.position) } else { offset };
+        (lane.tp().clone(), CommitPoint { offset, metadata: String::new() })
+    };
+    last.into_iter().map(|(index, offset)| point(index, offset)).collect()
+}

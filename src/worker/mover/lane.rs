@@ -1,0 +1,229 @@
+//! One partition of a tier: its queue, and the records at its head that were taken from it.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::core::delay::Delay;
+use crate::core::due::due_time;
+use crate::core::envelope::Coordinates;
+use crate::core::leader_clock::LocalTime;
+use crate::core::time::Timestamp;
+use crate::kafka::NativeHeaders;
+use crate::kafka::consumer::{Next, PartitionQueue, Record, TopicPartition};
+use crate::kafka::producer::Outgoing;
+use crate::telemetry::events::TierMetrics;
+
+/// A record taken from its partition and not yet moved.
+pub(super) struct Held {
+    pub(super) offset: i64,
+    pub(super) appended: Timestamp,
+    pub(super) broker: i32,
+    content: Content,
+}
+
+enum Content {
+    /// Still in the memory that it was fetched into, which it keeps: for those that move at once.
+    Fetched(Box<Record>),
+    /// Copied out: for the one that waits, perhaps for hours.
+    Detached { key: Option<Vec<u8>>, value: Option<Vec<u8>>, headers: NativeHeaders },
+}
+
+impl Held {
+    fn new(record: Box<Record>) -> Self {
+        Self { offset: record.offset(), appended: record.timestamp(), broker: record.broker(), content: Content::Fetched(record) }
+    }
+
+    /// Copies the record out of its fetch, which may be a megabyte.
+    fn detach(&mut self) {
+        if let Content::Fetched(record) = &self.content {
+            self.content = Content::Detached {
+                key: record.key().map(<[u8]>::to_vec),
+                value: record.value().map(<[u8]>::to_vec),
+                headers: record.copy_headers(),
+            };
+        }
+    }
+
+    pub(super) fn outgoing(&self) -> Outgoing<'_> {
+        match &self.content {
+            Content::Fetched(record) => Outgoing { key: record.key(), value: record.value() },
+            Content::Detached { key, value, .. } => Outgoing { key: key.as_deref(), value: value.as_deref() },
+        }
+    }
+
+    pub(super) fn size(&self) -> usize {
+        let out = self.outgoing();
+        out.key.map_or(0, <[u8]>::len) + out.value.map_or(0, <[u8]>::len)
+    }
+
+    pub(super) fn headers(&self) -> NativeHeaders {
+        match &self.content {
+            Content::Fetched(record) => record.copy_headers(),
+            Content::Detached { headers, .. } => headers.clone(),
+        }
+    }
+
+    pub(super) fn coordinates(&self, tp: &TopicPartition) -> Coordinates {
+        Coordinates { topic: tp.topic.to_string(), partition: tp.partition, offset: self.offset, timestamp: self.appended }
+    }
+}
+
+/// Why a partition stands still, until when.
+pub(super) struct Standstill {
+    pub(super) until: LocalTime,
+    pub(super) pause: Duration,
+}
+
+/// A partition of a tier that this member owns.
+pub(super) struct Lane {
+    pub(super) queue: PartitionQueue,
+    pub(super) delay: Delay,
+    pub(super) metrics: TierMetrics,
+    /// Taken from the queue, in order.
+    held: VecDeque<Held>,
+    /// What may be committed: one past the last moved record, or the end of the partition when nothing is held.
+    pub(super) position: i64,
+    pub(super) committed: i64,
+    /// An empty queue is looked at again from then on.
+    poll_at: LocalTime,
+    /// At most so many are moved at once while a record that cannot be written is being isolated.
+    pub(super) limit: Option<usize>,
+    pub(super) standstill: Option<Standstill>,
+    /// The end of the partition as last seen, for the count of waiting records.
+    end: i64,
+    /// Records moved and the offsets that they took, transaction markers among them.
+    moved: (u64, u64),
+}
+
+/// What taking from a lane's queue gave.
+pub(super) enum Taken {
+    /// There is a head.
+    Head,
+    /// There is nothing now.
+    Nothing,
+    /// The broker has lost the offset.
+    OffsetLost,
+}
+
+impl Lane {
+    pub(super) fn new(queue: PartitionQueue, delay: Delay, metrics: TierMetrics, position: i64) -> Self {
+        Self {
+            queue,
+            delay,
+            metrics,
+            held: VecDeque::new(),
+            position,
+            committed: position,
+            poll_at: LocalTime::from_micros(0),
+            limit: None,
+            standstill: None,
+            end: position,
+            moved: (0, 0),
+        }
+    }
+
+    pub(super) fn tp(&self) -> &TopicPartition {
+        self.queue.partition()
+    }
+
+    pub(super) fn head(&self) -> Option<&Held> {
+        self.held.front()
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Held> {
+        self.held.pop_front()
+    }
+
+    /// Puts records back that were not moved after all, in their order.
+    pub(super) fn put_back(&mut self, records: impl DoubleEndedIterator<Item = Held>) {
+        for held in records.rev() {
+            self.held.push_front(held);
+        }
+    }
+
+    /// Drops what an earlier transaction of unknown outcome turns out to have moved.
+    pub(super) fn skip_to(&mut self, offset: i64) {
+        while self.held.front().is_some_and(|h| h.offset < offset) {
+            self.held.pop_front();
+        }
+        self.position = self.position.max(offset);
+        self.committed = offset;
+    }
+
+    /// The due time of the head.
+    pub(super) fn due(&self) -> Option<Timestamp> {
+        self.held.front().map(|h| due_time(h.appended, self.delay))
+    }
+
+    /// Sees to it that there is a head, if the queue has one.
+    pub(super) fn take(&mut self, now: LocalTime) -> Taken {
+        if !self.held.is_empty() {
+            return Taken::Head;
+        }
+        if self.poll_at > now {
+            return Taken::Nothing;
+        }
+        loop {
+            match self.queue.poll() {
+                Some(Next::Record(record)) => {
+                    if record.offset() < self.position {
+                        continue;
+                    }
+                    self.end = self.end.max(record.offset() + 1);
+                    self.held.push_back(Held::new(record));
+                    return Taken::Head;
+                }
+                Some(Next::End(offset)) => {
+                    // Nothing is held, so all below the end is moved; what lies between are transaction markers.
+                    self.position = self.position.max(offset);
+                    self.end = self.end.max(offset);
+                }
+                Some(Next::OffsetLost) => return Taken::OffsetLost,
+                Some(Next::Passing) => {}
+                None => {
+                    self.poll_at = LocalTime::from_micros(now.as_micros() + self.idle_micros());
+                    return Taken::Nothing;
+                }
+            }
+        }
+    }
+
+    /// Copies the head out of its fetch: it is going to wait.
+    pub(super) fn settle_to_wait(&mut self) {
+        if let Some(head) = self.held.front_mut() {
+            head.detach();
+        }
+    }
+
+    /// How long an empty queue is left alone: a record that comes meanwhile waits for its delay anyway.
+    pub(super) fn idle_micros(&self) -> i64 {
+        let quarter = i64::try_from(self.delay.duration().as_micros() / 8).unwrap_or(i64::MAX);
+        quarter.clamp(1_000, 25_000)
+    }
+
+    /// When the lane has to be looked at next for what may have arrived; `None` while it has a head.
+    pub(super) fn next_poll(&self) -> Option<LocalTime> {
+        self.held.is_empty().then_some(self.poll_at)
+    }
+
+    pub(super) fn stands_still(&self, now: LocalTime) -> bool {
+        self.standstill.as_ref().is_some_and(|s| s.until > now)
+    }
+
+    /// Notes that records up to the position were moved and committed.
+    pub(super) fn moved_to(&mut self, records: u64) {
+        self.moved.0 += records;
+        self.moved.1 += u64::try_from(self.position - self.committed).unwrap_or(0);
+        self.committed = self.position;
+    }
+
+    /// Records that wait here, as an estimate: offsets, of which some are transaction markers, times the records an offset that
+    /// were seen so far.
+    pub(super) fn waiting(&self, known_end: Option<i64>) -> u64 {
+        let end = known_end.map_or(self.end, |e| e.max(self.end));
+        let offsets = u64::try_from(end - self.position).unwrap_or(0);
+        let (records, taken) = self.moved;
+        let estimate = offsets.saturating_mul(records).checked_div(taken).unwrap_or(offsets);
+        estimate.max(self.held.len() as u64)
+    }
+}

@@ -1,0 +1,68 @@
+//! Where a partition is taken over: at the committed offset, or not at all.
+
+use thiserror::Error;
+
+use crate::kafka::consumer::{Committed, GroupConsumer, TopicPartition};
+use crate::kafka::error::ClientError;
+
+/// Why partitions could not be taken over.
+#[derive(Debug, Error)]
+pub enum PositionError {
+    /// The broker did not tell.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// There are no committed offsets where there were some, or `setup` has not been run.
+    #[error(
+        "group {group} has no committed offset for {partitions}: run `kladder setup`, which says where it would start; if the \
+         offsets were lost, decide from which offset to go on and set it with kafka-consumer-groups --reset-offsets"
+    )]
+    Missing {
+        /// The group.
+        group: String,
+        /// The first few of them.
+        partitions: String,
+    },
+}
+
+/// The committed positions of partitions, in their order.
+///
+/// A partition that was added to a topic whose other partitions have offsets starts at its beginning. Any other that has none is
+/// a loss.
+///
+/// # Errors
+/// See [`PositionError`].
+pub fn committed_positions(consumer: &GroupConsumer, assigned: &[TopicPartition]) -> Result<Vec<Committed>, PositionError> {
+    let found = consumer.committed(assigned)?;
+    let mut missing = Vec::new();
+    let mut positions = Vec::with_capacity(assigned.len());
+    for (tp, committed) in assigned.iter().zip(found) {
+        match committed {
+            Some(committed) => positions.push(committed),
+            None => match added_partition(consumer, tp)? {
+                Some(offset) => positions.push(Committed { offset, metadata: String::new() }),
+                None => missing.push(tp.to_string()),
+            },
+        }
+    }
+    if missing.is_empty() {
+        return Ok(positions);
+    }
+    let more = missing.len().saturating_sub(3);
+    missing.truncate(3);
+    let suffix = if more > 0 { format!(" and {more} more") } else { String::new() };
+    Err(PositionError::Missing { group: consumer.group().to_owned(), partitions: missing.join(", ") + &suffix })
+}
+
+/// The first offset of a partition that was added later: all below it have committed offsets, so the group knows the topic.
+fn added_partition(consumer: &GroupConsumer, tp: &TopicPartition) -> Result<Option<i64>, ClientError> {
+    if tp.partition == 0 {
+        return Ok(None);
+    }
+    let first = TopicPartition { topic: tp.topic.clone(), partition: 0 };
+    if consumer.committed(&[first])?.into_iter().flatten().next().is_none() {
+        return Ok(None);
+    }
+    let (low, _) = consumer.bounds(tp)?;
+    tracing::info!(partition = %tp, offset = low, "partition was added since setup, starting at its beginning");
+    Ok(Some(low))
+}

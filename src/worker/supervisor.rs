@@ -1,0 +1,145 @@
+//! Keeps workers running: one thread each, started again with backoff, given up loudly.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::kafka::clock::Clock;
+use crate::telemetry::events::WorkerMetrics;
+use crate::worker::error::WorkError;
+use crate::worker::stop::Stop;
+
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// A worker that ran this long was healthy: its next failure is the first again.
+const HEALTHY: Duration = Duration::from_secs(60);
+
+/// So many failures in a row, over some minutes, are not a passing trouble.
+const GIVE_UP_AFTER: u32 = 12;
+
+/// What a worker has of the process that it runs in.
+pub struct Presence {
+    /// Whether it is to end.
+    pub stop: Stop,
+    on_joined: Box<dyn Fn() + Send + Sync>,
+}
+
+impl Presence {
+    /// `on_joined` is called, perhaps more than once, when the worker is a member of its group.
+    #[must_use]
+    pub fn new(stop: Stop, on_joined: impl Fn() + Send + Sync + 'static) -> Self {
+        Self { stop, on_joined: Box::new(on_joined) }
+    }
+
+    /// Says that the worker is a member of its group.
+    pub fn joined(&self) {
+        (self.on_joined)();
+    }
+}
+
+/// The workers of a process.
+pub struct Supervisor {
+    stop: Stop,
+    failed: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Supervisor {
+    /// No workers yet.
+    #[must_use]
+    pub fn new(stop: Stop) -> Self {
+        Self { stop, failed: Arc::default(), threads: Vec::new() }
+    }
+
+    /// Starts a worker on a thread of its own. `work` makes it and runs it until it is told to stop; it is called again after a
+    /// failure.
+    ///
+    /// # Errors
+    /// When the thread cannot be made.
+    pub fn spawn(
+        &mut self,
+        name: String,
+        metrics: WorkerMetrics,
+        on_joined: impl Fn() + Send + Sync + 'static,
+        mut work: impl FnMut(&Presence) -> Result<(), WorkError> + Send + 'static,
+    ) -> std::io::Result<()> {
+        let presence = Presence::new(self.stop.clone(), on_joined);
+        let failed = self.failed.clone();
+        let thread = std::thread::Builder::new().name(name.clone());
+        self.threads.push(thread.spawn(move || {
+            let guard = EndsAll { stop: presence.stop.clone(), failed };
+            let ended_well = supervise(&name, &metrics, &presence, &mut work);
+            guard.disarm_if(ended_well);
+        })?);
+        Ok(())
+    }
+
+    /// Waits for all workers to end. `false` when one was given up.
+    #[must_use]
+    pub fn wait(self) -> bool {
+        for thread in self.threads {
+            // A panic has been told by then, and has stopped the others.
+            let _ = thread.join();
+        }
+        !self.failed.load(Ordering::Acquire)
+    }
+}
+
+/// A worker that is given up, or that panics, ends the process: half a ladder would look like a whole one.
+struct EndsAll {
+    stop: Stop,
+    failed: Arc<AtomicBool>,
+}
+
+impl EndsAll {
+    fn disarm_if(self, ended_well: bool) {
+        if ended_well {
+            std::mem::forget(self);
+        }
+    }
+}
+
+impl Drop for EndsAll {
+    fn drop(&mut self) {
+        self.failed.store(true, Ordering::Release);
+        self.stop.set();
+    }
+}
+
+fn supervise(
+    name: &str,
+    metrics: &WorkerMetrics,
+    presence: &Presence,
+    work: &mut impl FnMut(&Presence) -> Result<(), WorkError>,
+) -> bool {
+    let clock = Clock::system();
+    let (mut failures, mut pause) = (0, FIRST_PAUSE);
+    loop {
+        let began = clock.now();
+        let Err(error) = work(presence) else { return true };
+        if presence.stop.is_set() {
+            tracing::warn!(worker = name, %error, "worker failed while stopping");
+            return true;
+        }
+        if clock.now().since(began) > HEALTHY {
+            (failures, pause) = (0, FIRST_PAUSE);
+        }
+        failures += 1;
+        if error.needs_decision() || failures >= GIVE_UP_AFTER {
+            tracing::error!(worker = name, %error, failures, "worker is given up and the process ends");
+            return false;
+        }
+        metrics.restarted();
+        tracing::warn!(worker = name, %error, failures, restart_in = ?pause, "worker failed");
+        let until = clock.now().as_micros() + i64::try_from(pause.as_micros()).unwrap_or(0);
+        while clock.now().as_micros() < until {
+            if presence.stop.is_set() {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
