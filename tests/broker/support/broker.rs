@@ -1,0 +1,198 @@
+//! The broker that the tests run against, and what they ask it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::clock::{self, PATIENCE};
+use super::raw::{self, Record};
+
+const TIMEOUT: Duration = Duration::from_secs(20);
+
+/// The bootstrap servers: `KLADDER_TEST_BROKERS`, or those of `scripts/kafka up`.
+pub fn brokers() -> &'static str {
+    static BROKERS: OnceLock<Result<String, String>> = OnceLock::new();
+    // The failure is kept too: each test would else wait for it anew.
+    let found = BROKERS.get_or_init(|| {
+        let brokers = given_or_started("KLADDER_TEST_BROKERS", &["up"])?;
+        match plain_consumer(&brokers, "none").fetch_metadata(None, TIMEOUT) {
+            Ok(_) => Ok(brokers),
+            Err(error) => Err(format!(
+                "no Kafka broker answers at {brokers} ({error}): start one with scripts/kafka up, \
+                 or say where one is with KLADDER_TEST_BROKERS"
+            )),
+        }
+    });
+    found.as_ref().unwrap_or_else(|why| panic!("{why}"))
+}
+
+/// The same cluster's `SASL_PLAINTEXT` listener: `KLADDER_TEST_SASL_BROKERS`, or that of `scripts/kafka up --sasl`.
+pub fn sasl_brokers() -> &'static str {
+    static BROKERS: OnceLock<Result<String, String>> = OnceLock::new();
+    let found = BROKERS.get_or_init(|| given_or_started("KLADDER_TEST_SASL_BROKERS", &["up", "--sasl"]));
+    found.as_ref().unwrap_or_else(|why| panic!("{why}"))
+}
+
+fn given_or_started(variable: &str, arguments: &[&str]) -> Result<String, String> {
+    if let Some(given) = std::env::var(variable).ok().filter(|text| !text.is_empty()) {
+        return Ok(given);
+    }
+    let words = arguments.join(" ");
+    let output = Command::new(in_house("scripts/kafka")).args(arguments).stdin(Stdio::null()).output();
+    let output = output.map_err(|error| format!("scripts/kafka cannot be run ({error}); set {variable} instead"))?;
+    let printed = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    if output.status.success() && !printed.is_empty() {
+        return Ok(printed);
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(format!("scripts/kafka {words} failed: {said}; or say where a broker is with {variable}"))
+}
+
+/// A path inside the package.
+pub fn in_house(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// A name that no other test and no other run has.
+pub fn unique(theme: &str) -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let run = (clock::epoch_millis() / 100) % 100_000_000;
+    format!("{theme}-{run}-{}-{}", std::process::id() % 10_000, NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Creates a topic and waits until it can be written to.
+pub fn create_topic(name: &str, partitions: i32, settings: &[(&str, &str)]) {
+    let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(-1));
+    for (key, value) in settings {
+        topic = topic.set(key, value);
+    }
+    let results = block_on(admin().create_topics([&topic], &AdminOptions::new().operation_timeout(Some(TIMEOUT))));
+    for result in results.expect("the broker answers") {
+        result.unwrap_or_else(|(topic, error)| panic!("topic {topic} was not created: {error}"));
+    }
+    let consumer = plain_consumer(brokers(), "none");
+    clock::eventually(&format!("topic {name} has leaders"), PATIENCE, || {
+        let metadata = consumer.fetch_metadata(Some(name), TIMEOUT).expect("metadata");
+        let found = metadata.topics().first().map_or(0, |t| t.partitions().iter().filter(|p| p.leader() >= 0).count());
+        i32::try_from(found) == Ok(partitions)
+    });
+}
+
+/// Deletes every topic that begins so; what cannot be deleted stays.
+pub fn delete_topics(prefixes: &[&str]) {
+    let names: Vec<String> = topics().into_keys().filter(|t| prefixes.iter().any(|p| t.starts_with(p))).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let _ = block_on(admin().delete_topics(&names, &AdminOptions::new()));
+}
+
+/// All topics with their partition counts.
+pub fn topics() -> BTreeMap<String, usize> {
+    let consumer = plain_consumer(brokers(), "none");
+    let metadata = consumer.fetch_metadata(None, TIMEOUT).expect("metadata");
+    metadata.topics().iter().map(|t| (t.name().to_owned(), t.partitions().len())).collect()
+}
+
+/// The partition count of a topic that must exist.
+pub fn partitions_of(consumer: &BaseConsumer, topic: &str) -> i32 {
+    let metadata = consumer.fetch_metadata(Some(topic), TIMEOUT).expect("metadata");
+    let count = metadata.topics().first().map_or(0, |t| t.partitions().len());
+    assert!(count > 0, "topic {topic} does not exist");
+    i32::try_from(count).expect("a partition count")
+}
+
+/// All committed records of a topic.
+pub fn read(topic: &str) -> Vec<Record> {
+    raw::read_topic(brokers(), topic)
+}
+
+/// What a group has not committed of a topic, all partitions together, by offsets alone. A group without an offset has everything
+/// before it.
+pub fn lag(group: &str, topic: &str) -> i64 {
+    let consumer = plain_consumer(brokers(), group);
+    let mut asked = TopicPartitionList::new();
+    for partition in 0..partitions_of(&consumer, topic) {
+        asked.add_partition(topic, partition);
+    }
+    let committed = consumer.committed_offsets(asked, TIMEOUT).expect("committed offsets");
+    let behind = committed.elements().into_iter().map(|element| {
+        let (low, high) = consumer.fetch_watermarks(topic, element.partition(), TIMEOUT).expect("watermarks");
+        match element.offset() {
+            Offset::Offset(offset) => high - offset,
+            _ => high - low,
+        }
+    });
+    behind.sum()
+}
+
+/// One line of Kafka's own `ConsumerGroupCommand --describe`; what it prints as `-` is `None`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupLine {
+    pub topic: String,
+    pub partition: i32,
+    pub committed: Option<i64>,
+    pub end: Option<i64>,
+    pub lag: Option<i64>,
+}
+
+/// What Kafka's own tool says of a group.
+pub fn describe_group(group: &str) -> Vec<GroupLine> {
+    let arguments = ["--bootstrap-server", brokers(), "--describe", "--group", group];
+    parse_group(&kafka_tool("org.apache.kafka.tools.consumer.group.ConsumerGroupCommand", &arguments))
+}
+
+pub fn parse_group(text: &str) -> Vec<GroupLine> {
+    let mut lines = Vec::new();
+    for line in text.lines() {
+        let columns: Vec<&str> = line.split_whitespace().collect();
+        let [_, topic, partition, committed, end, lag, ..] = columns.as_slice() else { continue };
+        let Ok(partition) = partition.parse() else { continue };
+        lines.push(GroupLine {
+            topic: (*topic).to_owned(),
+            partition,
+            committed: committed.parse().ok(),
+            end: end.parse().ok(),
+            lag: lag.parse().ok(),
+        });
+    }
+    lines
+}
+
+/// Runs one of Kafka's console tools and returns what it printed.
+pub fn kafka_tool(class: &str, arguments: &[&str]) -> String {
+    let output = Command::new(in_house("scripts/kafka"))
+        .args(["tool", class])
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .expect("scripts/kafka can be run");
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{class} failed: {printed}{}", String::from_utf8_lossy(&output.stderr));
+    printed
+}
+
+/// A client that joins no group: for questions only.
+fn plain_consumer(brokers: &str, group: &str) -> BaseConsumer {
+    ClientConfig::new()
+        .set("bootstrap.servers", brokers)
+        .set("group.id", group)
+        .set("enable.auto.commit", "false")
+        .create()
+        .expect("a consumer")
+}
+
+fn admin() -> AdminClient<DefaultClientContext> {
+    ClientConfig::new().set("bootstrap.servers", brokers()).create().expect("an admin client")
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(future)
+}

@@ -1,0 +1,11 @@
+//! What the tests need around the binary: a broker, records of any shape, a handler that remembers, a checker.
+
+pub mod broker;
+pub mod checker;
+pub mod clock;
+pub mod handler;
+pub mod process;
+pub mod raw;
+pub mod records;
+pub mod rng;
+pub mod scene;

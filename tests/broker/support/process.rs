@@ -1,0 +1,153 @@
+//! The binary as a process: run to its end, or in the background until the test ends it.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use super::clock::{self, PATIENCE};
+
+/// The binary under test.
+pub const KLADDER: &str = env!("CARGO_BIN_EXE_kladder");
+
+/// What a finished command left.
+#[derive(Debug, Clone)]
+pub struct Finished {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Finished {
+    /// The command failed as documented and says what helps, without a trace of its insides.
+    #[track_caller]
+    pub fn refuses(&self, code: i32, words: &[&str]) {
+        assert_eq!(self.code, Some(code), "exit code; it said:\n{self}");
+        assert_clean(&self.stderr);
+        for word in words {
+            assert!(self.stderr.contains(word), "the message does not say {word:?}; it said:\n{self}");
+        }
+    }
+
+    #[track_caller]
+    pub fn succeeds(self) -> Self {
+        assert_eq!(self.code, Some(0), "exit code; it said:\n{self}");
+        self
+    }
+}
+
+impl std::fmt::Display for Finished {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "--- stdout\n{}--- stderr\n{}", self.stdout, self.stderr)
+    }
+}
+
+/// Nothing of a message to a person may look like a crash.
+#[track_caller]
+pub fn assert_clean(stderr: &str) {
+    for crash in ["panicked at", "RUST_BACKTRACE", "stack backtrace", "Backtrace", ".rs:"] {
+        assert!(!stderr.contains(crash), "a message with {crash:?}:\n{stderr}");
+    }
+}
+
+/// The binary with an environment that does not depend on who runs the tests. Traces are asked for, so that none is there
+/// only where none is printed.
+pub fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(KLADDER);
+    for name in ["KLADDER_CONFIG", "RUST_LOG", "XDG_CONFIG_HOME", "STATE_DIRECTORY"] {
+        command.env_remove(name);
+    }
+    command.args(arguments).env("RUST_BACKTRACE", "1").env("NO_COLOR", "1").stdin(Stdio::null());
+    command
+}
+
+/// Runs the binary to its end.
+pub fn kladder(arguments: &[&str]) -> Finished {
+    finish(command(arguments), PATIENCE)
+}
+
+/// Runs a command to its end, with its output in files: a full pipe would stop it.
+pub fn finish(mut command: Command, within: Duration) -> Finished {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (out, err) = (folder.path().join("stdout"), folder.path().join("stderr"));
+    let mut child = command
+        .stdout(File::create(&out).expect("a file"))
+        .stderr(File::create(&err).expect("a file"))
+        .spawn()
+        .unwrap_or_else(|error| panic!("{command:?} cannot be run: {error}"));
+    let status = clock::poll(within, || child.try_wait().expect("a child"));
+    if status.is_none() {
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+    let finished = Finished { code: status.and_then(|s| s.code()), stdout: text(&out), stderr: text(&err) };
+    assert!(status.is_some(), "{command:?} did not end within {within:?}; it said:\n{finished}");
+    finished
+}
+
+/// A background process of the binary, usually `kladder run`. It is killed with its value.
+pub struct Kladder {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Kladder {
+    /// `kladder run -c FILE`; the log goes to a file beside the configuration and is appended to by the next one.
+    pub fn run(config: &Path) -> Self {
+        Self::start(&["run", "-c", config.to_str().expect("a path")], &config.with_extension("log"))
+    }
+
+    pub fn start(arguments: &[&str], log: &Path) -> Self {
+        let file = File::options().create(true).append(true).open(log).expect("a log");
+        let child =
+            command(arguments).stdout(file.try_clone().expect("a file")).stderr(file).spawn().expect("the binary can be run");
+        Self { child, log: log.to_owned() }
+    }
+
+    /// SIGKILL, and gone when this returns.
+    pub fn kill_dash_nine(mut self) {
+        self.assert_running();
+        self.child.kill().expect("a child that runs");
+        self.child.wait().expect("a child");
+    }
+
+    /// SIGTERM, and how it ended.
+    pub fn terminate(&mut self, within: Duration) -> ExitStatus {
+        self.assert_running();
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-TERM", &pid]).status().expect("kill can be run");
+        assert!(sent.success(), "SIGTERM could not be sent");
+        self.ended(within).unwrap_or_else(|| panic!("still running {within:?} after SIGTERM; its log:\n{}", self.log()))
+    }
+
+    /// How it ended, or `None` while it runs.
+    pub fn ended(&mut self, within: Duration) -> Option<ExitStatus> {
+        clock::poll(within, || self.child.try_wait().expect("a child"))
+    }
+
+    pub fn assert_running(&mut self) {
+        let ended = self.child.try_wait().expect("a child");
+        assert!(ended.is_none(), "kladder ended by itself ({ended:?}); its log:\n{}", self.log());
+    }
+
+    pub fn log(&self) -> String {
+        text(&self.log)
+    }
+}
+
+impl Drop for Kladder {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            let log = self.log();
+            let tail: Vec<&str> = log.lines().rev().take(60).collect();
+            eprintln!("--- the end of kladder's log");
+            tail.iter().rev().for_each(|line| eprintln!("{line}"));
+        }
+    }
+}
+
+fn text(path: &Path) -> String {
+    String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned()
+}

@@ -1,0 +1,214 @@
+//! One test's ladder: names that nobody else has, a source topic, a configuration file.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::broker;
+use super::checker::{Observed, Shape};
+use super::clock;
+use super::handler::Handler;
+use super::process::{self, Finished};
+
+/// Everything that stands in the configuration; fields are changed before [`Scene::write`].
+pub struct Scene {
+    pub ladder: String,
+    pub source: String,
+    pub group: String,
+    pub brokers: String,
+    pub tiers: Vec<&'static str>,
+    pub handler: String,
+    pub max_in_flight: usize,
+    /// More lines of `[kafka]`.
+    pub kafka: String,
+    /// More lines of `[ladder.NAME]`; `start` is one of them.
+    pub settings: String,
+    health: u16,
+    folder: TempDir,
+}
+
+impl Scene {
+    /// Names and a folder; the source topic is not made yet.
+    pub fn new(theme: &str, tiers: &[&'static str]) -> Self {
+        let name = broker::unique(theme);
+        Self {
+            source: format!("{name}.orders"),
+            group: format!("{name}.billing"),
+            ladder: name,
+            brokers: broker::brokers().to_owned(),
+            tiers: tiers.to_vec(),
+            handler: "http://127.0.0.1:9/nobody".to_owned(),
+            max_in_flight: 64,
+            kafka: String::new(),
+            settings: "start = \"earliest\"".to_owned(),
+            health: free_port(),
+            folder: tempfile::tempdir().expect("a folder"),
+        }
+    }
+
+    /// With its source topic.
+    pub fn with_source(theme: &str, tiers: &[&'static str], partitions: i32) -> Self {
+        let scene = Self::new(theme, tiers);
+        broker::create_topic(&scene.source, partitions, &[]);
+        scene
+    }
+
+    pub fn toml(&self) -> String {
+        let tiers: Vec<String> = self.tiers.iter().map(|tier| format!("{tier:?}")).collect();
+        format!(
+            r#"[kafka]
+bootstrap.servers = "{brokers}"
+{kafka}
+
+[health]
+listen = "127.0.0.1:{health}"
+
+[worker]
+instance = "worker-1"
+drain = "10s"
+
+[ladder.{ladder}]
+sources = ["{source}"]
+group = "{group}"
+tiers = [{tiers}]
+{settings}
+
+[ladder.{ladder}.handler]
+url = "{handler}"
+timeout = "10s"
+max_in_flight = {max_in_flight}
+"#,
+            brokers = self.brokers,
+            kafka = self.kafka,
+            health = self.health,
+            ladder = self.ladder,
+            source = self.source,
+            group = self.group,
+            tiers = tiers.join(", "),
+            settings = self.settings,
+            handler = self.handler,
+            max_in_flight = self.max_in_flight,
+        )
+    }
+
+    pub fn write(&self) -> PathBuf {
+        self.write_text(&self.toml())
+    }
+
+    pub fn write_text(&self, text: &str) -> PathBuf {
+        let path = self.folder.path().join("kladder.toml");
+        std::fs::write(&path, text).expect("a file");
+        path
+    }
+
+    /// Writes the file, applies it with `setup`, and returns its path.
+    pub fn set_up(&self) -> PathBuf {
+        let config = self.write();
+        process::kladder(&["setup", "-c", path(&config), "--yes"]).succeeds();
+        config
+    }
+
+    pub fn setup(&self) -> Finished {
+        let config = self.write();
+        process::kladder(&["setup", "-c", path(&config), "--yes"])
+    }
+
+    pub fn tier_topic(&self, tier: &str) -> String {
+        format!("{}.retry-{tier}", self.ladder)
+    }
+
+    pub fn redeliver_topic(&self) -> String {
+        format!("{}.redeliver", self.ladder)
+    }
+
+    pub fn dlq_topic(&self) -> String {
+        format!("{}.dlq", self.ladder)
+    }
+
+    pub fn mover_group(&self) -> String {
+        format!("{}.mover", self.ladder)
+    }
+
+    /// The ladder as the checker knows it.
+    pub fn shape(&self) -> Shape {
+        Shape {
+            ladder: self.ladder.clone(),
+            delays: self.tiers.iter().map(|tier| humantime::parse_duration(tier).expect("a delay")).collect(),
+            attempts: u32::try_from(self.tiers.len()).expect("few tiers") + 1,
+        }
+    }
+
+    /// All that there is to check, read from the topics and the handler as of now.
+    pub fn observe(&self, handler: &Handler) -> Observed {
+        Observed {
+            source: broker::read(&self.source),
+            tiers: self.tiers.iter().map(|tier| broker::read(&self.tier_topic(tier))).collect(),
+            redeliver: broker::read(&self.redeliver_topic()),
+            dlq: broker::read(&self.dlq_topic()),
+            calls: handler.calls(),
+        }
+    }
+
+    /// What an HTTP GET on the health port gives.
+    pub fn get(&self, page: &str) -> Option<(u16, String)> {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.health)).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+        write!(stream, "GET {page} HTTP/1.0\r\nHost: localhost\r\n\r\n").ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        let status = answer.split(' ').nth(1)?.parse().ok()?;
+        Some((status, answer.split_once("\r\n\r\n")?.1.to_owned()))
+    }
+
+    /// A metric, summed over all its series whose labels contain the given text; `None` where there is no such series.
+    pub fn metric(&self, name: &str, label: &str) -> Option<f64> {
+        sum_metric(&self.get("/metrics")?.1, name, label)
+    }
+
+    /// Waits until the process answers that it is alive.
+    pub fn await_alive(&self) {
+        clock::eventually("/livez answers 200", clock::PATIENCE, || matches!(self.get("/livez"), Some((200, _))));
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        // What a failed test leaves behind is evidence.
+        if !std::thread::panicking() {
+            broker::delete_topics(&[&format!("{}.", self.ladder)]);
+        }
+    }
+}
+
+pub fn sum_metric(page: &str, name: &str, label: &str) -> Option<f64> {
+    let mut sum = None;
+    for line in page.lines() {
+        let Some(rest) = line.strip_prefix(name) else { continue };
+        if !rest.starts_with(['{', ' ']) {
+            continue;
+        }
+        let Some((labels, value)) = rest.rsplit_once(' ') else { continue };
+        if labels.contains(label) {
+            sum = Some(sum.unwrap_or(0.0) + value.parse::<f64>().expect("a number"));
+        }
+    }
+    sum
+}
+
+pub fn path(path: &Path) -> &str {
+    path.to_str().expect("a path that is text")
+}
+
+/// A port below the range that the kernel hands out to clients, so that no connection takes it between now and its use.
+pub fn free_port() -> u16 {
+    use std::sync::atomic::{AtomicU16, Ordering};
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = u16::try_from(std::process::id() % 5_000).expect("a small number");
+    (0..5_000)
+        .map(|_| 10_000 + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % 9_000)
+        .find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())
+        .expect("a free port")
+}
