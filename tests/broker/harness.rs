@@ -7,7 +7,6 @@ use rdkafka::producer::Producer;
 
 use crate::support::broker::{self, GroupLine};
 use crate::support::checker::{self, FAILURE, Hops, Observed, Shape};
-use crate::support::clock;
 use crate::support::handler::{Answer, Call, ClosedPort};
 use crate::support::process;
 use crate::support::raw::{self, NewRecord, RawProducer, Record};
@@ -43,10 +42,12 @@ fn what_was_aborted_is_not_read_as_committed() {
     for (number, commit) in [(1, true), (2, false), (3, true)] {
         producer.transactions().begin_transaction().unwrap();
         producer.write(&topic, &[records::plain(number, 1)]);
-        match commit {
-            true => producer.transactions().commit_transaction(timeout).unwrap(),
-            false => producer.transactions().abort_transaction(timeout).unwrap(),
-        }
+        let ended = if commit {
+            producer.transactions().commit_transaction(timeout)
+        } else {
+            producer.transactions().abort_transaction(timeout)
+        };
+        ended.unwrap();
     }
     let ids = |records: Vec<Record>| records.iter().map(|r| r.text("x-id").unwrap().to_owned()).collect::<Vec<_>>();
     assert_eq!(ids(broker::read(&topic)), ["r-1", "r-3"]);
@@ -83,8 +84,8 @@ fn metrics_are_summed_over_their_series() {
 
 #[test]
 fn the_handler_refuses_until_opened_then_answers_and_remembers() {
-    let port = ClosedPort::reserve();
-    let url = port.url();
+    let closed = ClosedPort::reserve();
+    let url = closed.url();
     let post = |attempt: &str| {
         use std::io::{Read, Write};
         let address = url.strip_prefix("http://").unwrap().strip_suffix("/handle").unwrap();
@@ -96,7 +97,7 @@ fn the_handler_refuses_until_opened_then_answers_and_remembers() {
         Some(answer)
     };
     assert_eq!(post("1"), None);
-    let handler = port.open(|call| if call.attempt < 2 { Answer::fail(503, FAILURE) } else { Answer::ok() });
+    let handler = closed.open(|call| if call.attempt < 2 { Answer::fail(503, FAILURE) } else { Answer::ok() });
     let first = post("1").unwrap();
     assert!(first.contains(" 503 ") && first.ends_with(FAILURE), "{first}");
     assert!(post("2").unwrap().contains(" 200 "));
@@ -117,7 +118,7 @@ fn faultless() -> (Shape, Observed) {
     let mut observed = Observed { tiers: vec![Vec::new(); 2], ..Observed::default() };
     for number in 0..3 {
         let new = records::plain(number, 1);
-        let offset = i64::try_from(number).unwrap();
+        let offset = i64::try_from(number).expect("valid");
         let origin = Record {
             topic: "s".into(),
             partition: 0,
@@ -145,7 +146,7 @@ fn faultless() -> (Shape, Observed) {
             add("error-status", "503".into());
             add("error-message", FAILURE.into());
             add("redrives", "0".into());
-            add("history", vec!["100,0,HTTP 503"; usize::try_from(attempts).unwrap()].join(";"));
+            add("history", vec!["100,0,HTTP 503"; usize::try_from(attempts).expect("valid")].join(";"));
             if topic == "dlq" {
                 add("reason", "exhausted".into());
             }
@@ -163,12 +164,11 @@ fn faultless() -> (Shape, Observed) {
         }
         for attempt in 1..=shape.calls(failures) {
             let mut headers = HeaderMap::new();
-            headers.insert("idempotency-key", HeaderValue::from_str(&format!("\"l/s/0/{offset}/50\"")).unwrap());
+            headers.insert("idempotency-key", HeaderValue::from_str(&format!("\"l/s/0/{offset}/50\"")).expect("valid"));
             observed.calls.push(Call {
-                at: clock::now(),
                 method: Method::POST,
                 headers,
-                body: origin.value.clone().unwrap().into(),
+                body: origin.value.clone().expect("valid").into(),
                 topic: "s".into(),
                 partition: 0,
                 offset,

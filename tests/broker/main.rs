@@ -2,5 +2,10 @@
 //!
 //! The broker is that of `KLADDER_TEST_BROKERS`, or the one that `scripts/kafka up` starts.
 
+mod bad_input;
+mod empty;
 mod harness;
+mod kill;
+mod push;
 mod support;
+mod tier;

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -13,12 +13,9 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
 use tokio::runtime::Runtime;
 
-use super::clock;
-
 /// One request.
 #[derive(Debug, Clone)]
 pub struct Call {
-    pub at: Instant,
     pub method: Method,
     pub headers: HeaderMap,
     pub body: Bytes,
@@ -33,7 +30,6 @@ impl Call {
     fn new(method: Method, headers: HeaderMap, body: Bytes) -> Self {
         let number = |name| text(&headers, name).and_then(|t| t.parse::<i64>().ok());
         Self {
-            at: clock::now(),
             topic: text(&headers, "kladder-topic").unwrap_or_default().to_owned(),
             partition: number("kladder-partition").and_then(|n| i32::try_from(n).ok()).unwrap_or(-1),
             offset: number("kladder-offset").unwrap_or(-1),

@@ -1,0 +1,269 @@
+//! The house keeps its order: layers import downwards only, each file says what it is for, rdkafka and unsafe code stay where they
+//! belong, the core needs no I/O, and nothing names the machine that it was written on.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// From the ground up; who stands in one line may not import one another.
+const LAYERS: [&[&str]; 8] =
+    [&["core"], &["config"], &["topology"], &["kafka"], &["worker", "dlq"], &["admin"], &["cli"], &["main", "lib"]];
+
+/// For all layers above `config`; itself it knows only what is below them.
+const TELEMETRY: &str = "telemetry";
+
+/// What the core may use: crates without I/O.
+const CORE_MAY_USE: [&str; 3] = ["thiserror", "humantime", "httpdate"];
+
+fn house() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn height(layer: &str) -> usize {
+    let layer = if layer == TELEMETRY { "topology" } else { layer };
+    let found = LAYERS.iter().position(|names| names.contains(&layer));
+    found.unwrap_or_else(|| panic!("src has a layer `{layer}` that no place was given to in tests/house.rs"))
+}
+
+fn may_import(from: &str, to: &str) -> bool {
+    match (from, to) {
+        _ if from == to => true,
+        (_, TELEMETRY) => height(from) > height("config"),
+        (TELEMETRY, _) => height(to) <= height("config"),
+        _ => height(to) < height(from),
+    }
+}
+
+/// Files below a folder, with the end of name asked for; what git ignores is left out.
+fn files(folder: &str, end: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![house().join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).into_iter().flatten() {
+            let path = entry.expect("a readable folder").path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if path.is_dir() {
+                if !["target", ".git", ".kafka", ".venv"].contains(&name.as_str()) {
+                    folders.push(path);
+                }
+            } else if name.ends_with(end) && name != ".git" {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn shown(path: &Path) -> String {
+    path.strip_prefix(house()).unwrap_or(path).display().to_string()
+}
+
+/// The layer of a file below `src`.
+fn layer_of(path: &Path) -> String {
+    let inside = path.strip_prefix(house().join("src")).expect("a file of src");
+    let first = inside.components().next().expect("a name").as_os_str().to_string_lossy().into_owned();
+    first.trim_end_matches(".rs").to_owned()
+}
+
+/// Lines that are code, with their numbers.
+fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    text.lines().enumerate().map(|(i, line)| (i + 1, line.trim_start())).filter(|(_, line)| !line.starts_with("//"))
+}
+
+/// The layers that a line of code names after `crate::` (in the library) or `kladder::` (in the binary).
+fn named_layers<'a>(line: &'a str, root: &str) -> Vec<&'a str> {
+    let mut names = Vec::new();
+    for (at, _) in line.match_indices(root) {
+        let before = line[..at].chars().next_back();
+        if before.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == '$') {
+            continue;
+        }
+        let rest = &line[at + root.len()..];
+        let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
+        names.push(&rest[..end]);
+    }
+    names
+}
+
+fn is_layer(name: &str) -> bool {
+    name == TELEMETRY || LAYERS.iter().any(|names| names.contains(&name))
+}
+
+fn import_faults(path: &str, layer: &str, text: &str) -> Vec<String> {
+    let mut faults = Vec::new();
+    for (number, line) in code(text) {
+        for root in ["crate::", "kladder::"] {
+            for name in named_layers(line, root) {
+                if name.is_empty() {
+                    faults.push(format!("{path}:{number}: several imports in one brace; give each layer a line of its own"));
+                } else if is_layer(name) && !may_import(layer, name) {
+                    faults.push(format!("{path}:{number}: {layer} imports {name}, which is not below it"));
+                }
+            }
+        }
+        // The same by another way.
+        for name in named_layers(line, "super::") {
+            if is_layer(name) && line.contains(&format!("super::{name}::")) {
+                faults.push(format!("{path}:{number}: write crate::{name}, not super::{name}"));
+            }
+        }
+    }
+    faults
+}
+
+#[track_caller]
+fn assert_none(faults: &[String]) {
+    assert!(faults.is_empty(), "{faults:#?}");
+}
+
+#[test]
+fn layers_import_downwards_only() {
+    let mut faults = Vec::new();
+    for path in files("src", ".rs") {
+        let layer = layer_of(&path);
+        if layer != "lib" {
+            faults.extend(import_faults(&shown(&path), &layer, &fs::read_to_string(&path).expect("text")));
+        }
+    }
+    assert_none(&faults);
+}
+
+#[test]
+fn an_import_upwards_is_found() {
+    let faults = |layer, text| import_faults("x.rs", layer, text).len();
+    assert_eq!(faults("core", "use crate::core::time::Timestamp;"), 0);
+    assert_eq!(faults("core", "use crate::config::Config;"), 1);
+    assert_eq!(faults("core", "let x = crate::kafka::now();"), 1);
+    assert_eq!(faults("worker", "use crate::kafka::consumer;\nuse crate::telemetry::events;"), 0);
+    assert_eq!(faults("worker", "use crate::dlq::index;"), 1);
+    assert_eq!(faults("config", "use crate::telemetry::names;"), 1);
+    assert_eq!(faults("telemetry", "use crate::kafka::consumer;"), 1);
+    assert_eq!(faults("telemetry", "use crate::config::Config;"), 0);
+    assert_eq!(faults("kafka", "use crate::{core::time, worker};"), 1);
+    assert_eq!(faults("kafka", "use super::worker::mover;"), 1);
+    assert_eq!(faults("kafka", "// as in crate::worker::mover"), 0);
+    assert_eq!(faults("cli", "use crate::admin::server;"), 0);
+}
+
+#[test]
+fn every_file_begins_with_what_it_is_for() {
+    let mut faults = Vec::new();
+    for folder in ["src", "tests", "benches", "examples"] {
+        for path in files(folder, ".rs") {
+            if !fs::read_to_string(&path).expect("text").starts_with("//! ") {
+                faults.push(format!("{} does not begin with a //! line", shown(&path)));
+            }
+        }
+    }
+    assert_none(&faults);
+}
+
+#[test]
+fn rdkafka_and_unsafe_code_stay_where_they_belong() {
+    let mut faults = Vec::new();
+    for path in files("src", ".rs") {
+        let name = shown(&path);
+        let text = fs::read_to_string(&path).expect("text");
+        for (number, line) in code(&text) {
+            let words: Vec<&str> = line.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
+            if !name.starts_with("src/kafka/") && ["rdkafka::", "rdkafka_sys"].iter().any(|n| line.contains(n)) {
+                faults.push(format!("{name}:{number}: only src/kafka may name rdkafka"));
+            }
+            if name != "src/kafka/ffi.rs" && words.iter().any(|w| ["unsafe", "unsafe_code"].contains(w)) {
+                faults.push(format!("{name}:{number}: unsafe code belongs into src/kafka/ffi.rs"));
+            }
+        }
+    }
+    assert_none(&faults);
+}
+
+#[test]
+fn the_core_asks_nobody_for_anything() {
+    let mut faults = Vec::new();
+    for path in files("src/core", ".rs") {
+        let text = fs::read_to_string(&path).expect("text");
+        for (number, line) in code(&text) {
+            for outside in [
+                "std::fs",
+                "std::net",
+                "std::io",
+                "std::env",
+                "std::process",
+                "std::thread",
+                "SystemTime::now",
+                "Instant::now",
+                "println!",
+            ] {
+                if line.contains(outside) {
+                    faults.push(format!("{}:{number}: the core uses {outside}", shown(&path)));
+                }
+            }
+        }
+    }
+    assert_none(&faults);
+}
+
+#[test]
+fn the_core_builds_without_any_io_crate() {
+    let alone = Path::new(env!("CARGO_TARGET_TMPDIR")).join("core-alone");
+    fs::create_dir_all(alone.join("src")).expect("a folder");
+    let manifest = fs::read_to_string(house().join("Cargo.toml")).expect("text");
+    let dependencies: Vec<&str> = manifest
+        .lines()
+        .filter(|line| CORE_MAY_USE.iter().any(|name| line.split('=').next().is_some_and(|n| n.trim() == *name)))
+        .collect();
+    let edition = manifest.lines().find(|line| line.starts_with("edition")).expect("an edition");
+    let write = |path: PathBuf, text: String| fs::write(path, text).expect("a file");
+    write(
+        alone.join("Cargo.toml"),
+        format!(
+            "[package]\nname = \"core-alone\"\nversion = \"0.0.0\"\n{edition}\n\n[workspace]\n\n[dependencies]\n{}\n",
+            dependencies.join("\n")
+        ),
+    );
+    let core = house().join("src/core/mod.rs");
+    write(
+        alone.join("src/lib.rs"),
+        format!("//! The core of kladder, alone.\n\n#[path = {:?}]\npub mod core;\n", core.to_str().expect("a path")),
+    );
+    // The same versions, and none that would have to be fetched.
+    fs::copy(house().join("Cargo.lock"), alone.join("Cargo.lock")).expect("a lock file");
+    let output = Command::new(env!("CARGO"))
+        .args(["check", "--offline", "--quiet", "--manifest-path"])
+        .arg(alone.join("Cargo.toml"))
+        .arg("--target-dir")
+        .arg(alone.join("target"))
+        .output()
+        .expect("cargo can be run");
+    assert!(output.status.success(), "the core does not build alone:\n{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn no_file_names_a_machine_or_a_registry() {
+    // In pieces, so that this file does not name them either.
+    let banned = [
+        ["/wo", "rk/"],
+        ["/ro", "ot/"],
+        ["/ho", "me/"],
+        ["index.crates", ".io"],
+        ["static.crates", ".io"],
+        ["sparse+", "http"],
+        ["index", "-url"],
+        ["repo1.", "maven.org"],
+        ["arti", "factory"],
+    ]
+    .map(|pieces| pieces.concat());
+    let mut faults = Vec::new();
+    for path in files("", "") {
+        let text = String::from_utf8_lossy(&fs::read(&path).expect("a readable file")).into_owned();
+        for (index, line) in text.lines().enumerate() {
+            for word in &banned {
+                if line.contains(word) {
+                    faults.push(format!("{}:{}: names {word}", shown(&path), index + 1));
+                }
+            }
+        }
+    }
+    assert_none(&faults);
+}
