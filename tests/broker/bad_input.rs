@@ -81,7 +81,7 @@ fn a_wrong_password_is_called_so_and_never_printed() {
     };
     scene.kafka = sasl("not-the-secret");
     let refused = scene.setup();
-    refused.refuses(FAILED, &["authentication", "sasl.password"]);
+    refused.refuses(FAILED, &["refused the login", "sasl.password"]);
     assert!(!refused.to_string().contains("not-the-secret"), "the password was printed:\n{refused}");
     assert!(!broker::topics().contains_key(&scene.dlq_topic()));
 
@@ -95,7 +95,7 @@ fn a_missing_source_is_named_and_nothing_is_created() {
     let scene = Scene::new("no-source", &["1s"]);
     let config = scene.write();
     let said = process::kladder(&["setup", "-c", path(&config), "--yes"]);
-    said.refuses(FAILED, &[&scene.source, "does not exist", "sources"]);
+    said.refuses(USAGE, &[&scene.source, "does not exist"]);
     assert!(!broker::topics().keys().any(|topic| topic.starts_with(&scene.ladder)), "setup left something behind");
     let run = process::kladder(&["run", "-c", path(&config)]);
     run.refuses(FAILED, &[&scene.source, "does not exist"]);
@@ -113,7 +113,7 @@ fn without_offsets_the_start_must_be_said() {
     scene.settings = String::new();
     RawProducer::new(&scene.brokers).write(&scene.source, &[records::plain(0, 1)]);
     let said = scene.setup();
-    said.refuses(FAILED, &[&scene.group, "start = \"earliest\"", "start = \"latest\""]);
+    said.refuses(USAGE, &[&scene.group, "start = \"earliest\" or \"latest\"", &format!("[ladder.{}]", scene.ladder)]);
     assert_eq!(broker::lag(&scene.group, &scene.source), 1, "an offset was chosen without being told to");
 }
 

@@ -73,7 +73,9 @@ fn records_climb_the_ladder_and_end_done_or_dead_exactly_once() {
     let metric = |name, label| scene.metric(name, label);
     assert_eq!(metric("kladder_deliveries_total", ""), Some(as_f64(planned.calls)));
     assert_eq!(metric("kladder_dead_letters_total", "exhausted"), Some(as_f64(planned.dead)));
-    assert_eq!(metric("kladder_hops_total", ""), Some(as_f64(planned.hops)));
+    let hops = |to: &str| scene.metric("kladder_hops_total", &format!("tier=\"{to}\""));
+    assert_eq!(Some(["1s", "2s", "4s"].map(hops).into_iter().flatten().sum()), Some(as_f64(planned.hops)));
+    assert_eq!((hops("redeliver"), hops("dlq")), (Some(as_f64(planned.hops)), Some(as_f64(planned.dead))));
     assert!(metric("kladder_early_total", "").is_none_or(|early| early < 0.5), "kladder saw itself early");
     assert_eq!(metric("kladder_lateness_seconds_count", ""), Some(as_f64(planned.hops)));
 

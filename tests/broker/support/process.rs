@@ -24,8 +24,9 @@ impl Finished {
     pub fn refuses(&self, code: i32, words: &[&str]) {
         assert_eq!(self.code, Some(code), "exit code; it said:\n{self}");
         assert_clean(&self.stderr);
+        let said = self.to_string();
         for word in words {
-            assert!(self.stderr.contains(word), "the message does not say {word:?}; it said:\n{self}");
+            assert!(said.contains(word), "the message does not say {word:?}; it said:\n{self}");
         }
     }
 
