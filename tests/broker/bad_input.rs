@@ -45,7 +45,11 @@ fn all_mistakes_are_told_at_once() {
 
 #[test]
 fn a_missing_configuration_is_named() {
-    process::kladder(&["run", "-c", "/nowhere/kladder.toml"]).refuses(USAGE, &["/nowhere/kladder.toml", "kladder init"]);
+    process::kladder(&["run", "-c", "/nowhere/kladder.toml"]).refuses(USAGE, &["/nowhere/kladder.toml"]);
+    let mut nothing_said = process::command(&["run"]);
+    let empty = tempfile::tempdir().expect("a folder");
+    nothing_said.current_dir(&empty).env("HOME", empty.path());
+    process::finish(nothing_said, PATIENCE).refuses(USAGE, &["kladder.toml", "kladder init"]);
 }
 
 #[test]

@@ -7,5 +7,6 @@ mod empty;
 mod harness;
 mod kill;
 mod push;
+mod readme;
 mod support;
 mod tier;

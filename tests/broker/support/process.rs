@@ -78,6 +78,9 @@ pub fn finish(mut command: Command, within: Duration) -> Finished {
         .unwrap_or_else(|error| panic!("{command:?} cannot be run: {error}"));
     let status = clock::poll(within, || child.try_wait().expect("a child"));
     if status.is_none() {
+        // A script gets the time to stop what it has started.
+        send_term(&child);
+        clock::poll(Duration::from_secs(30), || child.try_wait().expect("a child"));
         let _ = child.kill();
         let _ = child.wait();
     }
@@ -115,9 +118,7 @@ impl Kladder {
     /// SIGTERM, and how it ended.
     pub fn terminate(&mut self, within: Duration) -> ExitStatus {
         self.assert_running();
-        let pid = self.child.id().to_string();
-        let sent = Command::new("kill").args(["-TERM", &pid]).status().expect("kill can be run");
-        assert!(sent.success(), "SIGTERM could not be sent");
+        send_term(&self.child);
         self.ended(within).unwrap_or_else(|| panic!("still running {within:?} after SIGTERM; its log:\n{}", self.log()))
     }
 
@@ -147,6 +148,11 @@ impl Drop for Kladder {
             tail.iter().rev().for_each(|line| eprintln!("{line}"));
         }
     }
+}
+
+fn send_term(child: &Child) {
+    let sent = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().expect("kill can be run");
+    assert!(sent.success(), "SIGTERM could not be sent");
 }
 
 fn text(path: &Path) -> String {

@@ -1,0 +1,132 @@
+//! The README's own commands, in its own order, as a reader would type them.
+//!
+//! What the test replaces in them, and nothing else:
+//! - the address of the broker, and the names `orders` and `billing` by ones that are free on it;
+//! - the ports 3000 (handler) and 9646 (health) by free ones;
+//! - `cargo install` builds like the tests do and installs into the walk's folder;
+//! - `kafka-topics.sh` and `kladder` are found in the walk's folder; the former is `TopicCommand`, which it is everywhere;
+//! - exit code 3 of `setup --dry-run` (the README says so) does not end the walk.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use crate::support::broker;
+use crate::support::process::{self, Finished, KLADDER};
+use crate::support::scene::free_port;
+
+/// The blocks of shell commands.
+fn blocks() -> Vec<String> {
+    let readme = fs::read_to_string(broker::in_house("README.md")).expect("README.md");
+    let mut blocks = Vec::new();
+    let mut open: Option<String> = None;
+    for line in readme.lines() {
+        match &mut open {
+            None if line == "```sh" => open = Some(String::new()),
+            None => {}
+            Some(block) if line == "```" => {
+                blocks.push(std::mem::take(block));
+                open = None;
+            }
+            Some(block) => {
+                block.push_str(line);
+                block.push('\n');
+            }
+        }
+    }
+    blocks
+}
+
+#[test]
+fn every_command_of_the_walk_works() {
+    let (suffix, handler, health) = (broker::unique("walk"), free_port(), free_port());
+    let folder = tempfile::tempdir().expect("a folder");
+    let bin = folder.path().join("bin");
+    fs::create_dir(&bin).expect("a folder");
+    program(
+        &bin.join("kafka-topics.sh"),
+        &format!("exec {:?} tool org.apache.kafka.tools.TopicCommand \"$@\"", broker::in_house("scripts/kafka")),
+    );
+    // The file that init prints is the reader's to change; the test changes the port.
+    let ports = format!("s/:9646/:{health}/; s/:3000/:{handler}/");
+    program(
+        &bin.join("kladder"),
+        &format!("if [ \"$1\" = init ]; then {KLADDER} \"$@\" | sed '{ports}'; else exec {KLADDER} \"$@\"; fi"),
+    );
+
+    let mut script = String::from("set -eux\ntrap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n");
+    // The first block is the two scripts, which have tests of their own.
+    for block in &blocks()[1..] {
+        for line in block.lines() {
+            script.push_str(&adapted(line, &suffix, handler, folder.path()));
+            script.push('\n');
+        }
+    }
+    let mut bash = Command::new("bash");
+    bash.arg("-c").arg(&script).current_dir(folder.path()).stdin(Stdio::null());
+    let path = std::env::var("PATH").unwrap_or_default();
+    bash.env("PATH", format!("{}:{path}", bin.display())).env_remove("KLADDER_CONFIG").env_remove("RUST_LOG");
+    let walk = process::finish(bash, Duration::from_secs(240));
+    assert_eq!(walk.code, Some(0), "the walk broke off:\n{script}\n{walk}");
+    check_walk(&walk, &suffix);
+    broker::delete_topics(&[&format!("orders-{suffix}"), &format!("billing-{suffix}-orders-{suffix}.")]);
+}
+
+fn adapted(line: &str, suffix: &str, handler: u16, folder: &Path) -> String {
+    if line.starts_with("cargo install") {
+        let (house, root) = (broker::in_house(""), folder.join("installed"));
+        let (house, root) = (house.display(), root.display());
+        let options = format!("--path {house} --debug --offline --quiet --root {root} --target-dir {house}/target");
+        return line.replace("--path .", &options);
+    }
+    let line = line
+        .replace("localhost:9092", broker::brokers())
+        .replace("orders", &format!("orders-{suffix}"))
+        .replace("billing", &format!("billing-{suffix}"))
+        .replace("kladder stub", &format!("kladder stub --listen 127.0.0.1:{handler}"));
+    if line.contains("--dry-run") { format!("{line} || [ $? -eq 3 ]") } else { line }
+}
+
+fn check_walk(walk: &Finished, suffix: &str) {
+    // The tables of `status`, the dead letters with their headers, the record that was dropped by hand.
+    let dead: Vec<&str> = walk.stdout.lines().filter(|line| line.contains("kladder-reason=exhausted")).collect();
+    assert!(!dead.is_empty(), "no dead letter was shown:\n{walk}");
+    assert!(dead.iter().all(|line| line.starts_with("order-") && line.contains("kladder-attempts=4")), "{dead:#?}");
+    let last_table = walk.stdout.rmatch_indices(&format!("ladder billing-{suffix}")).next().map(|(at, _)| &walk.stdout[at..]);
+    assert!(last_table.is_some_and(|table| table.contains("retry-10s")), "no table was shown:\n{walk}");
+    assert!(walk.stdout.lines().any(|line| line.ends_with(" by-hand")), "the record dropped by hand was not shown:\n{walk}");
+}
+
+fn program(path: &Path, body: &str) {
+    fs::write(path, format!("#!/bin/sh\n{body}\n")).expect("a file");
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("a program");
+}
+
+#[test]
+fn the_two_scripts_of_the_readme_are_there() {
+    let first = blocks().remove(0);
+    assert_eq!(first, "scripts/demo\nscripts/test\n");
+    for line in first.lines() {
+        let mut command = Command::new(broker::in_house(line));
+        command.arg("--help");
+        process::finish(command, Duration::from_secs(10)).succeeds();
+    }
+}
+
+#[test]
+fn the_demo_reckons_up_without_a_fault() {
+    let mut demo = Command::new(broker::in_house("scripts/demo"));
+    demo.env("KLADDER_BIN", KLADDER)
+        .env("NO_COLOR", "1")
+        .env_remove("KLADDER_CONFIG")
+        .env_remove("RUST_LOG")
+        .stdin(Stdio::null());
+    let shown = process::finish(demo, Duration::from_secs(300)).succeeds();
+    for said in
+        ["sent               500", "lost                 0", "doubled              0", "early                0", "in order"]
+    {
+        assert!(shown.stdout.contains(said), "the demo does not say {said:?}:\n{shown}");
+    }
+}
