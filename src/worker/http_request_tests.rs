@@ -1,3 +1,5 @@
+//! What a record becomes as a request, header by header.
+
 use super::*;
 use crate::core::envelope::{Coordinates, Envelope};
 use crate::core::ladder::Ladder;

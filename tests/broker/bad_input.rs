@@ -127,12 +127,13 @@ fn a_handler_that_is_down_costs_no_attempt_and_no_record() {
     let port = ClosedPort::reserve();
     let mut scene = Scene::with_source("down", &["1s"], 3);
     scene.handler = port.url();
+    let address = port.address();
     let config = scene.set_up();
     RawProducer::new(&scene.brokers).write(&scene.source, &(0..RECORDS).map(|n| records::plain(n, 3)).collect::<Vec<_>>());
     let mut kladder = Kladder::run(&config);
-    clock::eventually("the log names the handler and what to do", PATIENCE, || {
+    clock::eventually("the log names the handler and says that it waits", PATIENCE, || {
         let log = kladder.log();
-        log.contains(&scene.handler) && log.contains("refused") && log.contains("no attempt")
+        log.contains(&address) && log.contains("refused") && log.contains("no attempt is burned")
     });
     // It is there, and says so, while the handler is not.
     scene.await_alive();

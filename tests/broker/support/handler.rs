@@ -99,6 +99,10 @@ impl ClosedPort {
         format!("http://{}/handle", self.address)
     }
 
+    pub fn address(&self) -> String {
+        self.address.to_string()
+    }
+
     pub fn open(self, plan: impl Fn(&Call) -> Answer + Send + Sync + 'static) -> Handler {
         Handler::serve(self, Box::new(plan))
     }
