@@ -7,6 +7,7 @@ pub mod stdout;
 mod check;
 mod generate;
 mod init;
+mod metrics_scrape;
 mod run;
 mod setup;
 mod status;
@@ -18,6 +19,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::cli::exit::Exit;
+use crate::config::{Config, LadderConfig};
 
 /// A retry-topic ladder for Apache Kafka.
 ///
@@ -83,5 +85,14 @@ pub fn main() -> ExitCode {
             let is_config = error.is::<config_file::ConfigFileError>();
             if is_config { Exit::Usage } else { Exit::Failed }.into()
         }
+    }
+}
+
+/// The ladders of these names; all where none is named.
+fn chosen_ladders<'a>(config: &'a Config, names: &[String]) -> Result<Vec<&'a LadderConfig>, String> {
+    let known = || config.ladders.iter().map(|l| l.ladder.name()).collect::<Vec<_>>().join(", ");
+    match names.iter().find(|name| config.ladders.iter().all(|l| l.ladder.name() != *name)) {
+        Some(unknown) => Err(format!("no ladder `{unknown}` in the configuration, which has: {}", known())),
+        None => Ok(config.ladders.iter().filter(|l| names.is_empty() || names.iter().any(|n| n == l.ladder.name())).collect()),
     }
 }

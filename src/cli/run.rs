@@ -8,9 +8,9 @@ use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::admin::health::{HealthServer, HealthState};
-use crate::cli::ConfigArg;
 use crate::cli::config_file;
 use crate::cli::exit::Exit;
+use crate::cli::{ConfigArg, chosen_ladders};
 use crate::config::types::{Config, HandlerConfig, LadderConfig, Role};
 use crate::core::ladder::Mode;
 use crate::telemetry::events::{DelivererMetrics, HttpMetrics, MoverMetrics};
@@ -64,20 +64,15 @@ pub fn run(args: RunArgs) -> anyhow::Result<Exit> {
         LogArg::Json => LogFormat::Json,
     })?;
     let config = file.config;
-    let ladders = chosen(&config, &args.ladder)?;
+    let ladders = runnable(&config, &args.ladder)?;
     let roles = roles(&config, &args.role);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
     runtime.block_on(work(&config, &ladders, &roles))
 }
 
-fn chosen<'a>(config: &'a Config, names: &[String]) -> anyhow::Result<Vec<&'a LadderConfig>> {
-    let known = |name: &str| config.ladders.iter().any(|l| l.ladder.name() == name);
-    if let Some(unknown) = names.iter().find(|name| !known(name)) {
-        let all: Vec<&str> = config.ladders.iter().map(|l| l.ladder.name()).collect();
-        bail!("the configuration has no ladder `{unknown}`: it has {}", all.join(", "));
-    }
-    let ladders: Vec<&LadderConfig> =
-        config.ladders.iter().filter(|l| names.is_empty() || names.iter().any(|name| name == l.ladder.name())).collect();
+/// The ladders to run; a relay cannot be among them yet.
+fn runnable<'a>(config: &'a Config, names: &[String]) -> anyhow::Result<Vec<&'a LadderConfig>> {
+    let ladders = chosen_ladders(config, names).map_err(anyhow::Error::msg)?;
     if let Some(relay) = ladders.iter().find(|l| l.ladder.mode() == Mode::Relay) {
         bail!(
             "ladder `{}` is a relay, whose router is not built into this version: run push ladders with --ladder NAME",

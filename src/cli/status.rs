@@ -1,13 +1,297 @@
 //! `kladder status`
 
-use clap::Args;
+use std::fmt::Write;
+use std::time::Duration;
 
+use clap::Args;
+use comfy_table::{CellAlignment, Table, presets};
+use serde::Serialize;
+
+use crate::cli::config_file;
 use crate::cli::exit::Exit;
+use crate::cli::metrics_scrape::{Samples, reachable, scrape_twice};
+use crate::cli::stdout;
+use crate::cli::{ConfigArg, Output, chosen_ladders};
+use crate::config::LadderConfig;
+use crate::core::delay::format_duration;
+use crate::core::ladder::{Mode, Tier};
+use crate::core::time::Timestamp;
+use crate::core::topics::{mover_group, router_group};
+use crate::kafka::admin::KafkaCluster;
+use crate::kafka::clock::Clock;
+use crate::kafka::tails::Topics;
+use crate::topology::{ClusterError, PartitionTail, Scope, TopicFacts, tail_totals};
+
+/// A rate is taken over this long.
+const RATE_OVER: Duration = Duration::from_secs(1);
+
+/// The fields of `-o json`.
+const JSON: &str = "\
+Fields of -o json:
+  exact                             whether the records were counted
+  worker                            the address of the worker that answered, or null
+  ladders[].ladder, mode, group     the name, push or relay, the consumer group
+  ladders[].tiers[]                 one for each tier whose topic exists:
+    tier, topic, delay_ms           its number from 1, its topic, its delay
+    waiting, due                    records that wait, and those of them that are due
+    oldest_due_ms                   for how long the oldest waiting record has been due; negative while it is not, null when
+                                    none waits
+    lateness_p99_seconds            due to redeliver, since the worker's start; null without a worker or a record
+    rate_per_second                 hops; null without a worker
+  ladders[].reads[]                 redeliver, inbox (relay) and the sources:
+    topic, role, group              role is redeliver, inbox or source
+    lag                             records that the group has not done
+    partitions_without_offset       where the group has committed nothing
+  ladders[].dlq.topic, records      the dead letters that retention has left, or null";
 
 /// Show the ladders as they are now
+///
+/// What waits is read from Kafka, lateness and rate from the worker at health.listen. Waiting is an estimate (~) by offsets, and
+/// transaction markers have offsets too; --exact reads and counts the records.
 #[derive(Debug, Args)]
-pub struct StatusArgs {}
+#[command(after_long_help = JSON)]
+pub struct StatusArgs {
+    #[command(flatten)]
+    config: ConfigArg,
 
-pub fn run(_args: StatusArgs) -> anyhow::Result<Exit> {
-    anyhow::bail!("not built yet")
+    /// How the status is printed
+    #[arg(short, long, value_enum, default_value = "text", value_name = "FORMAT")]
+    output: Output,
+
+    /// Count the waiting records by reading them
+    #[arg(long)]
+    exact: bool,
+
+    /// Only this ladder; may be repeated
+    #[arg(long = "ladder", value_name = "NAME")]
+    ladders: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Status {
+    exact: bool,
+    worker: Option<String>,
+    ladders: Vec<LadderStatus>,
+}
+
+#[derive(Debug, Serialize)]
+struct LadderStatus {
+    ladder: String,
+    mode: &'static str,
+    group: String,
+    tiers: Vec<TierStatus>,
+    reads: Vec<ReadStatus>,
+    dlq: Option<DlqStatus>,
+}
+
+#[derive(Debug, Serialize)]
+struct TierStatus {
+    tier: u32,
+    topic: String,
+    delay_ms: u64,
+    waiting: i64,
+    due: i64,
+    oldest_due_ms: Option<i64>,
+    lateness_p99_seconds: Option<f64>,
+    rate_per_second: Option<f64>,
+}
+
+#[derive(Debug, Serialize)]
+struct ReadStatus {
+    topic: String,
+    role: &'static str,
+    group: String,
+    lag: i64,
+    partitions_without_offset: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct DlqStatus {
+    topic: String,
+    records: i64,
+}
+
+pub fn run(args: StatusArgs) -> anyhow::Result<Exit> {
+    let config = config_file::load(&args.config)?.config;
+    let ladders = match chosen_ladders(&config, &args.ladders) {
+        Ok(ladders) => ladders,
+        Err(unknown) => {
+            eprintln!("error: {unknown}");
+            return Ok(Exit::Usage);
+        }
+    };
+    let cluster = KafkaCluster::connect(&config.kafka)?;
+    let topics = cluster.topics_within(&Scope::of(&ladders))?;
+    let worker = reachable(config.health.listen);
+    let scrapes = match scrape_twice(worker, RATE_OVER) {
+        Ok(scrapes) => Some(scrapes),
+        Err(error) => {
+            eprintln!("note: no worker answered at http://{worker}/metrics ({error:#}): lateness and rate are unknown");
+            None
+        }
+    };
+    let look = Look { cluster: &cluster, topics: &topics, scrapes: scrapes.as_ref(), exact: args.exact };
+    let ladders = ladders.into_iter().map(|l| look.ladder(l)).collect::<Result<_, _>>()?;
+    let status = Status { exact: args.exact, worker: scrapes.is_some().then(|| worker.to_string()), ladders };
+    stdout::print(&match args.output {
+        Output::Text => render(&status),
+        Output::Json => format!("{}\n", serde_json::to_string_pretty(&status)?),
+    })?;
+    Ok(Exit::Done)
+}
+
+struct Look<'a> {
+    cluster: &'a KafkaCluster,
+    topics: &'a Topics,
+    scrapes: Option<&'a (Samples, Samples)>,
+    exact: bool,
+}
+
+impl Look<'_> {
+    fn ladder(&self, config: &LadderConfig) -> Result<LadderStatus, ClusterError> {
+        let ladder = &config.ladder;
+        let mut tiers = Vec::new();
+        for tier in ladder.tiers() {
+            match self.topics.get(tier.topic()) {
+                Some(facts) => tiers.push(self.tier(ladder.name(), tier, facts)?),
+                None => missing(tier.topic()),
+            }
+        }
+        let mut read_by = vec![("redeliver", ladder.group().to_owned(), ladder.redeliver_topic())];
+        if ladder.mode() == Mode::Relay {
+            read_by.push(("inbox", router_group(ladder.name()), ladder.inbox_topic()));
+        }
+        read_by.extend(ladder.sources().iter().map(|s| ("source", ladder.group().to_owned(), s.clone())));
+        let mut reads = Vec::new();
+        for (role, group, topic) in read_by {
+            match self.topics.get(&topic) {
+                Some(facts) => reads.push(self.read(role, group, topic, facts)?),
+                None => missing(&topic),
+            }
+        }
+        let dlq = ladder.dlq_topic();
+        let dlq = if let Some(facts) = self.topics.get(&dlq) {
+            Some(self.dlq(dlq, facts)?)
+        } else {
+            missing(&dlq);
+            None
+        };
+        let mode = if ladder.mode() == Mode::Push { "push" } else { "relay" };
+        Ok(LadderStatus { ladder: ladder.name().to_owned(), mode, group: ladder.group().to_owned(), tiers, reads, dlq })
+    }
+
+    fn tier(&self, ladder: &str, tier: &Tier, facts: &TopicFacts) -> Result<TierStatus, ClusterError> {
+        let (group, topic, delay) = (mover_group(ladder), tier.topic(), tier.delay().duration());
+        let now = Clock::system().now().timestamp();
+        let tails = self.cluster.tails(&group, topic, facts, Some(now - delay))?;
+        let totals = tail_totals(&tails);
+        let (waiting, due, oldest) = if self.exact {
+            let counted = self.cluster.count(&group, topic, &tails, now - delay)?;
+            (signed(counted.records), signed(counted.due), counted.oldest)
+        } else {
+            let oldest = self.cluster.oldest(&group, topic, &tails)?;
+            // Where no record answers there is none: only markers of transactions.
+            if oldest.is_some() { (totals.waiting, totals.due, oldest) } else { (0, 0, None) }
+        };
+        let delay_label = tier.delay().to_string();
+        let labels = [("ladder", ladder), ("tier", delay_label.as_str())];
+        Ok(TierStatus {
+            tier: tier.number(),
+            topic: topic.to_owned(),
+            delay_ms: tier.delay().as_millis(),
+            waiting,
+            due,
+            oldest_due_ms: oldest.map(|appended| now.as_millis() - (appended + delay).as_millis()),
+            lateness_p99_seconds: self.scrapes.and_then(|(_, last)| last.quantile("kladder_lateness_seconds", &labels, 0.99)),
+            rate_per_second: self.scrapes.and_then(|(first, last)| {
+                let hops = |samples: &Samples| samples.sum("kladder_hops_total", &labels);
+                // A worker that was started in between counts from nothing.
+                Some((hops(last)? - hops(first).unwrap_or(0.0)).max(0.0) / RATE_OVER.as_secs_f64())
+            }),
+        })
+    }
+
+    fn read(&self, role: &'static str, group: String, topic: String, facts: &TopicFacts) -> Result<ReadStatus, ClusterError> {
+        let tails = self.cluster.tails(&group, &topic, facts, None)?;
+        let totals = tail_totals(&tails);
+        let lag = if self.exact && totals.waiting > 0 && role != "source" {
+            signed(self.cluster.count(&group, &topic, &tails, Timestamp::from_millis(0))?.records)
+        } else {
+            totals.waiting
+        };
+        Ok(ReadStatus { topic, role, group, lag, partitions_without_offset: totals.without_offset })
+    }
+
+    fn dlq(&self, topic: String, facts: &TopicFacts) -> Result<DlqStatus, ClusterError> {
+        let held: Vec<PartitionTail> = facts
+            .partitions
+            .iter()
+            .map(|w| PartitionTail { low: w.low, high: w.high, committed: None, first_not_due: None })
+            .collect();
+        let records = if self.exact {
+            // Nobody commits there; the group only gives the reader a name, that of the topic.
+            signed(self.cluster.count(&topic, &topic, &held, Timestamp::from_millis(0))?.records)
+        } else {
+            tail_totals(&held).waiting
+        };
+        Ok(DlqStatus { topic, records })
+    }
+}
+
+fn signed(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+fn missing(topic: &str) {
+    eprintln!("note: {topic} does not exist, or may not be described: run kladder setup");
+}
+
+fn render(status: &Status) -> String {
+    let mut text = String::new();
+    for ladder in &status.ladders {
+        let _ = writeln!(text, "ladder {} ({}, group {})", ladder.ladder, ladder.mode, ladder.group);
+        let _ = writeln!(text, "{}", table(ladder, status.exact));
+    }
+    text
+}
+
+fn table(ladder: &LadderStatus, exact: bool) -> String {
+    let estimate = |number: i64| if exact || number == 0 { number.to_string() } else { format!("~{number}") };
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_header(["topic", "waiting", "due now", "oldest due", "lateness p99", "rate"]);
+    let unknown = || "-".to_owned();
+    for tier in &ladder.tiers {
+        table.add_row([
+            tier.topic.clone(),
+            estimate(tier.waiting),
+            estimate(tier.due),
+            tier.oldest_due_ms.map_or_else(unknown, age),
+            tier.lateness_p99_seconds.map_or_else(unknown, |s| format!("{:.0} ms", s * 1_000.0)),
+            tier.rate_per_second.map_or_else(unknown, |r| format!("{r:.1}/s")),
+        ]);
+    }
+    for read in &ladder.reads {
+        // Others write the sources: mostly without transactions, but nobody knows.
+        let lag = if read.role == "source" && read.lag > 0 { format!("~{}", read.lag) } else { estimate(read.lag) };
+        let lag = match read.partitions_without_offset {
+            0 => lag,
+            without => format!("{lag} ({without} without offset)"),
+        };
+        table.add_row([format!("{} ({})", read.topic, read.role), lag]);
+    }
+    if let Some(dlq) = &ladder.dlq {
+        table.add_row([format!("{} (dead letters)", dlq.topic), estimate(dlq.records)]);
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    format!("{}\n", table.trim_fmt())
+}
+
+/// `2s ago`, `in 3s`
+fn age(overdue_ms: i64) -> String {
+    let duration = Duration::from_millis(overdue_ms.unsigned_abs());
+    // Below ten seconds the milliseconds matter, above it they are noise.
+    let shown = if duration < Duration::from_secs(10) { duration } else { Duration::from_secs(duration.as_secs()) };
+    if overdue_ms >= 0 { format!("{} ago", format_duration(shown)) } else { format!("in {}", format_duration(shown)) }
 }

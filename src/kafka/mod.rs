@@ -1,11 +1,15 @@
 //! The only place that knows rdkafka: clients, partitions' queues, transactions, administration. No type of it is public.
 
+pub mod admin;
 mod client_config;
 pub mod clock;
 pub mod consumer;
 pub mod error;
 mod ffi;
+mod observe;
 pub mod producer;
 pub mod properties;
+pub mod tails;
+mod watch;
 
 pub use ffi::{HeaderIter, NativeHeaders};

@@ -70,16 +70,8 @@ pub struct Acl {
 
 impl AclRole {
     /// All of them.
-    pub const ALL: [Self; 8] = [
-        Self::Mover,
-        Self::Deliverer,
-        Self::Router,
-        Self::Index,
-        Self::Redrive,
-        Self::Setup,
-        Self::Status,
-        Self::App,
-    ];
+    pub const ALL: [Self; 8] =
+        [Self::Mover, Self::Deliverer, Self::Router, Self::Index, Self::Redrive, Self::Setup, Self::Status, Self::App];
 
     /// Whether a ladder of this mode has this role.
     #[must_use]
@@ -243,13 +235,13 @@ pub fn commands(acls: &[Acl], principal: &str, bootstrap_servers: &str) -> Vec<S
         };
         by_operations.entry((kind, &acl.operations)).or_default().push(&acl.resource);
     }
-    let start = format!("kafka-acls.sh --bootstrap-server {} --add --allow-principal {}", quoted(bootstrap_servers), quoted(principal));
+    let start =
+        format!("kafka-acls.sh --bootstrap-server {} --add --allow-principal {}", quoted(bootstrap_servers), quoted(principal));
     by_operations
         .into_iter()
         .map(|((_, operations), resources)| {
-            let operations: String = operations.iter().map(|o| format!(" --operation {o:?}")).collect();
-            let resources: String = resources.into_iter().map(option).collect();
-            format!("{start}{operations}{resources}")
+            let operations = operations.iter().map(|o| format!(" --operation {o:?}"));
+            std::iter::once(start.clone()).chain(operations).chain(resources.into_iter().map(option)).collect()
         })
         .collect()
 }
@@ -279,7 +271,7 @@ mod tests {
         let mut text = String::new();
         for (mode, config) in [("push", push()), ("relay", relay())] {
             for role in AclRole::ALL {
-                text += &format!("# {mode}, {}\n", role.name());
+                text += &["# ", mode, ", ", role.name(), "\n"].concat();
                 for command in commands(&acls(&config, role, &["pod-0", "pod-1"]), "User:kladder", "kafka:9092") {
                     text += &command;
                     text.push('\n');

@@ -51,7 +51,7 @@ pub enum ClusterError {
         reason: String,
     },
     /// Nobody there.
-    #[error("no broker answered at {brokers} within {}: check [kafka] bootstrap.servers and security.protocol, and that a broker runs there{}", format_duration(*within), because(.reason))]
+    #[error("no broker answered at {brokers} within {}: check [kafka] bootstrap.servers and security.protocol, and that a broker runs there{}", format_duration(*within), because(.reason.as_deref()))]
     NoBroker {
         /// The addresses that were tried.
         brokers: String,
@@ -61,7 +61,9 @@ pub enum ClusterError {
         reason: Option<String>,
     },
     /// The login was refused.
-    #[error("the broker at {brokers} refused the login: check sasl.mechanism, sasl.username and sasl.password under [kafka] ({reason})")]
+    #[error(
+        "the broker at {brokers} refused the login: check sasl.mechanism, sasl.username and sasl.password under [kafka] ({reason})"
+    )]
     Authentication {
         /// The addresses that were tried.
         brokers: String,
@@ -69,7 +71,9 @@ pub enum ClusterError {
         reason: String,
     },
     /// TLS did not come about.
-    #[error("TLS with the broker at {brokers} failed: check security.protocol, ssl.ca.location and the certificates under [kafka] ({reason})")]
+    #[error(
+        "TLS with the broker at {brokers} failed: check security.protocol, ssl.ca.location and the certificates under [kafka] ({reason})"
+    )]
     Tls {
         /// The addresses that were tried.
         brokers: String,
@@ -85,7 +89,9 @@ pub enum ClusterError {
         reason: String,
     },
     /// A group with members takes offsets from nobody else.
-    #[error("offsets of group {group} on {topic} were refused because it has active members: stop them, or let them commit first")]
+    #[error(
+        "offsets of group {group} on {topic} were refused because it has active members: stop them, or let them commit first"
+    )]
     GroupActive {
         /// The group.
         group: String,
@@ -110,6 +116,6 @@ pub enum ClusterError {
     },
 }
 
-fn because(reason: &Option<String>) -> String {
-    reason.as_ref().map(|r| format!(" ({r})")).unwrap_or_default()
+fn because(reason: Option<&str>) -> String {
+    reason.map(|r| format!(" ({r})")).unwrap_or_default()
 }

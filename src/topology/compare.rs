@@ -21,9 +21,11 @@ pub(super) fn compare(topic: &DesiredTopic, facts: &TopicFacts, limits: &Limits)
         // A broker that does not tell a setting does not know it.
         let Some(have) = facts.setting(name) else { continue };
         if let Some(problem) = danger(topic, name, have) {
-            let remedy = format!("let it empty and delete it, or {}", alter(topic, name, want, limits));
+            // Records that are there keep the time that they have, but what comes after them will be due in time.
+            let remedy = alter(topic, name, want, limits);
             found.refusals.push(Refusal { subject: topic.name.clone(), problem, remedy });
         } else if !serves(topic, facts, name, have, want) {
+            let want = &attainable(facts, name, want);
             found.drift.push(Drift {
                 topic: topic.name.clone(),
                 setting: name.clone(),
@@ -78,8 +80,19 @@ fn serves(topic: &DesiredTopic, facts: &TopicFacts, name: &str, have: &str, want
         RETENTION_BYTES => have_number == want_number,
         MAX_MESSAGE_BYTES => have_number >= want_number,
         // More of it than there are replicas refuses every write.
-        MIN_INSYNC_REPLICAS => have_number >= want_number && have_number <= i128::from(facts.replication_factor),
+        MIN_INSYNC_REPLICAS => {
+            let replicas = i128::from(facts.replication_factor);
+            (want_number.min(replicas)..=replicas).contains(&have_number)
+        }
         _ => have == want,
+    }
+}
+
+/// A topic with fewer replicas than it should have cannot have as many of them in sync.
+fn attainable(facts: &TopicFacts, name: &str, want: &str) -> String {
+    match want.parse::<i32>() {
+        Ok(number) if name == MIN_INSYNC_REPLICAS => number.min(facts.replication_factor).to_string(),
+        _ => want.to_owned(),
     }
 }
 

@@ -188,11 +188,8 @@ fn settings<const N: usize>(pairs: [(&str, String); N]) -> BTreeMap<String, Stri
 
 fn desired_offsets(config: &LadderConfig) -> Vec<DesiredOffsets> {
     let ladder = &config.ladder;
-    let at_oldest = |group: &str, topic: &str| DesiredOffsets {
-        group: group.to_owned(),
-        topic: topic.to_owned(),
-        start: StartRule::Oldest,
-    };
+    let at_oldest =
+        |group: &str, topic: &str| DesiredOffsets { group: group.to_owned(), topic: topic.to_owned(), start: StartRule::Oldest };
     let mover = mover_group(ladder.name());
     let mut offsets: Vec<DesiredOffsets> = ladder.tiers().iter().map(|t| at_oldest(&mover, t.topic())).collect();
     offsets.push(at_oldest(ladder.group(), &ladder.redeliver_topic()));

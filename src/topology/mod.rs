@@ -12,6 +12,7 @@ mod compare;
 mod desired;
 mod observed;
 mod plan;
+mod planning;
 mod render;
 mod tails;
 
@@ -20,7 +21,8 @@ pub use apply::{Step, apply};
 pub use cluster::{Cluster, ClusterError};
 pub use desired::{Desired, DesiredOffsets, DesiredTopic, HEADER_BUDGET, StartRule, desired};
 pub use observed::{GroupFacts, Observed, Scope, TopicFacts, Watermarks};
-pub use plan::{Change, Drift, LadderPlan, Limits, Note, Plan, Position, Refusal, Totals, plan};
+pub use plan::{Change, Drift, LadderPlan, Limits, Note, Plan, Position, Refusal, Totals};
+pub use planning::plan;
 pub use render::render;
 pub use tails::{PartitionTail, TailTotals, tail_totals};
 

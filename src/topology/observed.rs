@@ -85,7 +85,10 @@ impl Observed {
     #[must_use]
     pub fn waiting(&self, group: &str, topic: &str) -> i64 {
         let Some(facts) = self.topics.get(topic) else { return 0 };
-        (0..).zip(&facts.partitions).map(|(p, w)| w.high - self.offset(group, topic, p).unwrap_or(w.low).clamp(w.low, w.high)).sum()
+        (0..)
+            .zip(&facts.partitions)
+            .map(|(p, w)| w.high - self.offset(group, topic, p).unwrap_or(w.low).clamp(w.low, w.high))
+            .sum()
     }
 }
 

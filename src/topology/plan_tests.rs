@@ -142,7 +142,10 @@ fn a_removed_tier_is_told_and_keeps_its_place() {
     let config = ladder(Mode::Push, &["orders"], &["5s", "10m"], Some(Start::Earliest));
     let plan = planned(&config, &observed);
     let notes: Vec<&str> = plan.ladders[0].notes.iter().map(|n| n.text.as_str()).collect();
-    assert_eq!(notes, ["is no longer configured, holds about 7 waiting records and is still emptied by the mover: it is not dropped"]);
+    assert_eq!(
+        notes,
+        ["is no longer configured, holds about 7 waiting records and is still emptied by the mover: it is not dropped"]
+    );
 }
 
 #[test]

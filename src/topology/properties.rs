@@ -6,24 +6,27 @@ use proptest::prelude::*;
 use crate::config::{LadderConfig, Start};
 use crate::core::ladder::Mode;
 use crate::topology::fixtures::{applied, ladder, limits, source, with_sources};
-use crate::topology::{GroupFacts, Observed, Watermarks, desired, plan};
+use crate::topology::{Observed, Watermarks, desired, plan};
 
 fn ladders() -> impl Strategy<Value = LadderConfig> {
     let tiers = proptest::sample::subsequence(vec!["1s", "5s", "1m", "10m", "1d"], 1..=5);
     let numbers = (proptest::option::of(1..20_i32), proptest::option::of(1..4_i32));
-    (any::<bool>(), any::<bool>(), 1..3_usize, tiers, numbers).prop_map(|(push, earliest, sources, tiers, (partitions, replicas))| {
-        let mode = if push { Mode::Push } else { Mode::Relay };
-        let start = if earliest { Start::Earliest } else { Start::Latest };
-        let mut config = ladder(mode, &["orders", "refunds"][..sources], &tiers, Some(start));
-        config.topics.partitions = partitions;
-        config.topics.replication_factor = replicas;
-        config
-    })
+    (any::<bool>(), any::<bool>(), 1..3_usize, tiers, numbers).prop_map(
+        |(push, earliest, sources, tiers, (partitions, replicas))| {
+            let mode = if push { Mode::Push } else { Mode::Relay };
+            let start = if earliest { Start::Earliest } else { Start::Latest };
+            let mut config = ladder(mode, &["orders", "refunds"][..sources], &tiers, Some(start));
+            config.topics.partitions = partitions;
+            config.topics.replication_factor = replicas;
+            config
+        },
+    )
 }
 
 /// A cluster with the sources, some offsets, and some of the ladder's topics, right or wrong.
 fn clusters() -> impl Strategy<Value = Observed> {
-    let names = ["retry-1s", "retry-5s", "retry-1m", "retry-2m", "redeliver", "inbox", "dlq", "state"].map(|n| format!("billing-orders.{n}"));
+    let names = ["retry-1s", "retry-5s", "retry-1m", "retry-2m", "redeliver", "inbox", "dlq", "state"]
+        .map(|n| format!("billing-orders.{n}"));
     let marks = vec((0..50_i64, 0..50_i64).prop_map(|(low, more)| Watermarks { low, high: low + more }), 1..15);
     let settings = (
         proptest::sample::select(vec!["delete", "compact"]),
@@ -40,8 +43,10 @@ fn clusters() -> impl Strategy<Value = Observed> {
         0..8,
     );
     ((1..40_usize, 1..40_usize), 1..4_i32, own, offsets).prop_map(|((orders, refunds), replicas, own, offsets)| {
-        let mut observed =
-            with_sources(&[("orders", source(orders, replicas, replicas - replicas / 2)), ("refunds", source(refunds, replicas, 1))]);
+        let mut observed = with_sources(&[
+            ("orders", source(orders, replicas, replicas - replicas / 2)),
+            ("refunds", source(refunds, replicas, 1)),
+        ]);
         for (name, (partitions, (policy, retention, timestamps), replicas)) in own {
             let mut facts = source(0, replicas, 1);
             facts.partitions = partitions;
@@ -53,7 +58,7 @@ fn clusters() -> impl Strategy<Value = Observed> {
             observed.topics.insert(name, facts);
         }
         for ((group, topic), offsets) in offsets {
-            observed.groups.entry(group.to_owned()).or_insert_with(GroupFacts::default).offsets.insert(topic, offsets);
+            observed.groups.entry(group.to_owned()).or_default().offsets.insert(topic, offsets);
         }
         observed
     })

@@ -37,14 +37,24 @@ fn write_plan(out: &mut String, plan: &Plan) -> fmt::Result {
         writeln!(out, "{refusal}")?;
     }
     let totals = plan.totals;
-    writeln!(out, "in total: {}, {}, {}", count(totals.topics, "topic"), count(totals.partitions, "partition"), count(totals.replicas, "replica"))
+    writeln!(
+        out,
+        "in total: {}, {}, {}",
+        count(totals.topics, "topic"),
+        count(totals.partitions, "partition"),
+        count(totals.replicas, "replica")
+    )
 }
 
 impl Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::CreateTopic { topic, partitions, replication_factor, settings } => {
-                write!(f, "+ create topic {topic}: {}, replication factor {replication_factor}", count(i64::from(*partitions), "partition"))?;
+                write!(
+                    f,
+                    "+ create topic {topic}: {}, replication factor {replication_factor}",
+                    count(i64::from(*partitions), "partition")
+                )?;
                 for (name, value) in settings {
                     write!(f, "\n      {name}={value}")?;
                 }

@@ -1,0 +1,115 @@
+//! What a real cluster tells of itself.
+
+use std::collections::BTreeMap;
+
+use rdkafka::admin::{AdminOptions, ResourceSpecifier};
+use rdkafka::consumer::Consumer;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use crate::kafka::admin::{ASK_WITHIN, KafkaCluster};
+use crate::topology::{ClusterError, GroupFacts, Observed, Scope, TopicFacts, Watermarks};
+
+impl KafkaCluster {
+    pub(super) fn look(&self, scope: &Scope) -> Result<Observed, ClusterError> {
+        let mut topics = self.topics(scope)?;
+        self.watermarks(&mut topics)?;
+        self.settings(&mut topics)?;
+        let groups = scope.groups().map(|group| Ok((group.to_owned(), self.group(group, &topics)?)));
+        let groups = groups.collect::<Result<_, ClusterError>>()?;
+        Ok(Observed { topics, groups })
+    }
+
+    /// Topics and watermarks alone, for the topics that are within.
+    pub(super) fn topics_with_watermarks(&self, scope: &Scope) -> Result<BTreeMap<String, TopicFacts>, ClusterError> {
+        let mut topics = self.topics(scope)?;
+        self.watermarks(&mut topics)?;
+        Ok(topics)
+    }
+
+    /// From the metadata of all topics: to ask for one by name might create it.
+    fn topics(&self, scope: &Scope) -> Result<BTreeMap<String, TopicFacts>, ClusterError> {
+        let metadata = self.client.fetch_metadata(None, ASK_WITHIN).map_err(|e| self.error("read the metadata", &e))?;
+        let within = metadata.topics().iter().filter(|t| t.error().is_none() && scope.contains(t.name()));
+        Ok(within
+            .map(|topic| {
+                let replicas = topic.partitions().iter().map(|p| p.replicas().len()).min().unwrap_or(0);
+                let facts = TopicFacts {
+                    replication_factor: i32::try_from(replicas).unwrap_or(i32::MAX),
+                    partitions: vec![Watermarks::default(); topic.partitions().len()],
+                    settings: BTreeMap::new(),
+                };
+                (topic.name().to_owned(), facts)
+            })
+            .collect())
+    }
+
+    fn watermarks(&self, topics: &mut BTreeMap<String, TopicFacts>) -> Result<(), ClusterError> {
+        let names: Vec<(String, i32)> =
+            topics.iter().flat_map(|(name, t)| (0..t.partition_count()).map(|p| (name.clone(), p))).collect();
+        let at = |offset: Offset| -> Vec<(&str, i32, Offset)> { names.iter().map(|(t, p)| (t.as_str(), *p, offset)).collect() };
+        let lows = self.offsets(&at(Offset::Beginning), "read the first offsets")?;
+        let highs = self.offsets(&at(Offset::End), "read the end offsets")?;
+        let mut found = lows.into_iter().zip(highs);
+        for marks in topics.values_mut().flat_map(|t| &mut t.partitions) {
+            if let Some((low, high)) = found.next() {
+                *marks = Watermarks { low: raw(low).unwrap_or(0), high: raw(high).unwrap_or(0) };
+            }
+        }
+        Ok(())
+    }
+
+    fn settings(&self, topics: &mut BTreeMap<String, TopicFacts>) -> Result<(), ClusterError> {
+        if topics.is_empty() {
+            return Ok(());
+        }
+        let action = "read the settings of the topics";
+        let names: Vec<String> = topics.keys().cloned().collect();
+        let resources: Vec<ResourceSpecifier> = names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
+        let options = AdminOptions::new().request_timeout(Some(ASK_WITHIN));
+        let described = self.wait(self.admin.describe_configs(&resources, &options), action)?;
+        for resource in described {
+            let resource = resource.map_err(|code| Self::code(action, code))?;
+            let rdkafka::admin::OwnedResourceSpecifier::Topic(name) = &resource.specifier else { continue };
+            if let Some(facts) = topics.get_mut(name) {
+                facts.settings = resource.entries.into_iter().filter_map(|e| Some((e.name, e.value?))).collect();
+            }
+        }
+        Ok(())
+    }
+
+    /// The offsets of a group on all partitions of these topics.
+    pub(super) fn group(&self, group: &str, topics: &BTreeMap<String, TopicFacts>) -> Result<GroupFacts, ClusterError> {
+        let mut list = TopicPartitionList::new();
+        for (name, facts) in topics.iter().filter(|(_, facts)| !facts.partitions.is_empty()) {
+            list.add_partition_range(name, 0, facts.partition_count() - 1);
+        }
+        if list.count() == 0 {
+            return Ok(GroupFacts::default());
+        }
+        let action = format!("read the offsets of group {group}");
+        let consumer = self.of_group(group, &[])?;
+        let committed = consumer.committed_offsets(list, ASK_WITHIN).map_err(|e| self.error(&action, &e))?;
+        let mut offsets: BTreeMap<String, BTreeMap<i32, i64>> = BTreeMap::new();
+        for element in committed.elements() {
+            element.error().map_err(|e| self.error(&action, &e))?;
+            if let Some(offset) = raw(element.offset()) {
+                offsets.entry(element.topic().to_owned()).or_default().insert(element.partition(), offset);
+            }
+        }
+        Ok(GroupFacts { members: self.members(group), offsets })
+    }
+
+    /// How many members a group has; none where the broker does not say so, since then the commit itself will tell.
+    fn members(&self, group: &str) -> usize {
+        let Ok(list) = self.client.fetch_group_list(Some(group), ASK_WITHIN) else { return 0 };
+        list.groups().iter().filter(|g| g.name() == group).map(|g| g.members().len()).sum()
+    }
+}
+
+/// A real offset, and none of the logical ones.
+pub(super) fn raw(offset: Offset) -> Option<i64> {
+    match offset {
+        Offset::Offset(number) => Some(number),
+        _ => None,
+    }
+}

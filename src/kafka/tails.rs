@@ -1,0 +1,184 @@
+//! What waits in a ladder's topics, read from the cluster.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rdkafka::Message;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use crate::core::time::Timestamp;
+use crate::kafka::admin::KafkaCluster;
+use crate::kafka::observe::raw;
+use crate::kafka::watch::Watch;
+use crate::topology::{ClusterError, PartitionTail, Scope, TopicFacts};
+
+/// How long a scan may stand still.
+const SCAN_STALLS_AFTER: Duration = Duration::from_secs(15);
+
+/// Topics with their partitions, as the cluster has them.
+pub type Topics = BTreeMap<String, TopicFacts>;
+
+/// What a group has still to read of a topic, record by record.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Scanned {
+    /// Committed records behind the group's offsets.
+    pub records: u64,
+    /// Those of them appended at or before the moment that was asked for.
+    pub due: u64,
+    /// When the oldest of them was appended.
+    pub oldest: Option<Timestamp>,
+}
+
+impl KafkaCluster {
+    /// The topics within the scope and what their partitions hold; no settings.
+    ///
+    /// # Errors
+    /// When the cluster cannot be asked.
+    pub fn topics_within(&self, scope: &Scope) -> Result<Topics, ClusterError> {
+        self.topics_with_watermarks(scope)
+    }
+
+    /// Where a group stands on a topic. With `due_before`, also up to where records were appended by then.
+    ///
+    /// # Errors
+    /// When the cluster cannot be asked.
+    pub fn tails(
+        &self,
+        group: &str,
+        topic: &str,
+        facts: &TopicFacts,
+        due_before: Option<Timestamp>,
+    ) -> Result<Vec<PartitionTail>, ClusterError> {
+        let offsets = self.group(group, &[(topic.to_owned(), facts.clone())].into())?;
+        let not_due = match due_before {
+            None => vec![Offset::End; facts.partitions.len()],
+            Some(moment) => {
+                // The first record that was appended later than that.
+                let after = Offset::Offset((moment.as_millis() + 1).max(0));
+                let wanted: Vec<_> = (0..facts.partition_count()).map(|p| (topic, p, after)).collect();
+                self.offsets(&wanted, "look due records up")?
+            }
+        };
+        let partitions = (0..).zip(&facts.partitions).zip(not_due);
+        Ok(partitions
+            .map(|((partition, marks), not_due)| PartitionTail {
+                low: marks.low,
+                high: marks.high,
+                committed: offsets.offset(topic, partition),
+                first_not_due: raw(not_due),
+            })
+            .collect())
+    }
+
+    /// When the oldest record that waits was appended. The group is not joined and nothing is committed.
+    ///
+    /// # Errors
+    /// When the cluster cannot be asked.
+    pub fn oldest(&self, group: &str, topic: &str, tails: &[PartitionTail]) -> Result<Option<Timestamp>, ClusterError> {
+        // Only the heads: a partition's first answer is enough.
+        let heads = self.scan(group, topic, tails, Timestamp::from_millis(i64::MAX), true)?;
+        Ok(heads.oldest)
+    }
+
+    /// Counts the committed records that wait. As slow as there are records.
+    ///
+    /// # Errors
+    /// When the cluster cannot be asked, or does not go on.
+    pub fn count(
+        &self,
+        group: &str,
+        topic: &str,
+        tails: &[PartitionTail],
+        due_before: Timestamp,
+    ) -> Result<Scanned, ClusterError> {
+        self.scan(group, topic, tails, due_before, false)
+    }
+
+    fn scan(
+        &self,
+        group: &str,
+        topic: &str,
+        tails: &[PartitionTail],
+        due_before: Timestamp,
+        heads_only: bool,
+    ) -> Result<Scanned, ClusterError> {
+        let action = format!("read {topic}");
+        let mut scanned = Scanned::default();
+        let mut open: BTreeMap<i32, i64> = (0..).zip(tails).filter(|(_, t)| t.waiting() > 0).map(|(p, t)| (p, t.high)).collect();
+        if open.is_empty() {
+            return Ok(scanned);
+        }
+        let mut start = TopicPartitionList::with_capacity(open.len());
+        for (partition, tail) in (0..).zip(tails).filter(|(p, _)| open.contains_key(p)) {
+            let at = Offset::Offset(tail.position());
+            start.add_partition_offset(topic, partition, at).map_err(|e| self.error(&action, &e))?;
+        }
+        let consumer = self.reader(group, heads_only)?;
+        consumer.assign(&start).map_err(|e| self.error(&action, &e))?;
+        let mut deadline = self.deadline(SCAN_STALLS_AFTER);
+        while !open.is_empty() {
+            let ended = match consumer.poll(Duration::from_millis(200)) {
+                None if self.left(deadline).is_zero() => {
+                    let reason = format!("no answer for {} s", SCAN_STALLS_AFTER.as_secs());
+                    return Err(ClusterError::Failed { action, reason });
+                }
+                None => continue,
+                // The end of what is committed: only transaction markers, or a transaction still open, lie between here and the
+                // end that was seen.
+                Some(Err(KafkaError::PartitionEOF(partition))) => Some(partition),
+                Some(Err(error)) if is_passing(&error) && !self.left(deadline).is_zero() => continue,
+                Some(Err(error)) => return Err(self.error(&action, &error)),
+                Some(Ok(message)) => {
+                    let Some(end) = open.get(&message.partition()).copied() else { continue };
+                    if message.offset() < end {
+                        let appended = message.timestamp().to_millis().map(Timestamp::from_millis);
+                        scanned.records += 1;
+                        scanned.due += u64::from(appended.is_some_and(|t| t <= due_before));
+                        scanned.oldest = scanned.oldest.into_iter().chain(appended).min();
+                    }
+                    (heads_only || message.offset() + 1 >= end).then_some(message.partition())
+                }
+            };
+            deadline = self.deadline(SCAN_STALLS_AFTER);
+            if let Some(partition) = ended {
+                open.remove(&partition);
+            }
+        }
+        Ok(scanned)
+    }
+
+    fn reader(&self, group: &str, heads_only: bool) -> Result<BaseConsumer<Watch>, ClusterError> {
+        // For one record a partition the default prefetch of 1 MiB each would be a waste.
+        let fetch = if heads_only { "16384" } else { "1048576" };
+        self.of_group(
+            group,
+            &[
+                ("isolation.level", "read_committed"),
+                ("enable.partition.eof", "true"),
+                ("auto.offset.reset", "earliest"),
+                ("fetch.message.max.bytes", fetch),
+                ("fetch.queue.backoff.ms", "10"),
+            ],
+        )
+    }
+
+    /// How many records a topic holds, by its offsets.
+    #[must_use]
+    pub fn held(facts: &TopicFacts) -> i64 {
+        facts.partitions.iter().map(|w| w.high - w.low).sum()
+    }
+}
+
+fn is_passing(error: &KafkaError) -> bool {
+    matches!(error, KafkaError::MessageConsumption(_))
+        && !matches!(
+            error.rdkafka_error_code(),
+            Some(
+                rdkafka::error::RDKafkaErrorCode::TopicAuthorizationFailed
+                    | rdkafka::error::RDKafkaErrorCode::GroupAuthorizationFailed
+                    | rdkafka::error::RDKafkaErrorCode::UnknownTopicOrPartition
+            )
+        )
+}

@@ -1,0 +1,201 @@
+//! Makes the plan: pure, so that its idempotence is a property test.
+
+use std::collections::BTreeMap;
+
+use crate::config::Start;
+use crate::core::ladder::Mode;
+use crate::core::topics::{delay_of_tier_topic, mover_group};
+use crate::topology::compare::compare;
+use crate::topology::{
+    Change, Desired, DesiredOffsets, DesiredTopic, Drift, LadderPlan, Limits, Note, Observed, Plan, Position, Refusal, StartRule,
+    TopicFacts, Totals,
+};
+
+/// Compares what the ladders need with what there is.
+#[must_use]
+pub fn plan(desired: &[Desired], observed: &Observed, limits: &Limits) -> Plan {
+    let ladders: Vec<LadderPlan> = desired.iter().map(|d| plan_ladder(d, observed, limits)).collect();
+    let totals = totals(desired, observed);
+    let grows = ladders.iter().flat_map(|l| &l.changes).any(|c| !matches!(c, Change::CommitOffsets { .. }));
+    let mut refusals = Vec::new();
+    if grows && totals.partitions > i64::from(limits.max_partitions) {
+        refusals.push(Refusal {
+            subject: "--max-partitions".to_owned(),
+            problem: format!("{} partitions in total are more than {}", totals.partitions, limits.max_partitions),
+            remedy: "give the ladders fewer with [ladder.NAME.topics] partitions = N, or raise --max-partitions".to_owned(),
+        });
+    }
+    Plan { ladders, totals, refusals }
+}
+
+fn totals(desired: &[Desired], observed: &Observed) -> Totals {
+    let mut totals = Totals::default();
+    for topic in desired.iter().flat_map(|d| &d.topics) {
+        let facts = observed.topics.get(&topic.name);
+        let partitions = i64::from(facts.map_or(topic.partitions, |f| f.partition_count().max(topic.partitions)));
+        totals.topics += 1;
+        totals.partitions += partitions;
+        totals.replicas += partitions * i64::from(facts.map_or(topic.replication_factor, |f| f.replication_factor));
+    }
+    totals
+}
+
+fn plan_ladder(desired: &Desired, observed: &Observed, limits: &Limits) -> LadderPlan {
+    let mut plan = LadderPlan {
+        ladder: desired.ladder.clone(),
+        group: desired.group.clone(),
+        changes: Vec::new(),
+        drift: Vec::new(),
+        refusals: Vec::new(),
+        notes: desired.hazards.iter().map(|text| note(&desired.ladder, text.clone())).collect(),
+    };
+    for source in &desired.missing_sources {
+        plan.refusals.push(Refusal {
+            subject: source.clone(),
+            problem: "source topic does not exist, or may not be described".to_owned(),
+            remedy:
+                "create it, correct `sources`, or allow Describe and DescribeConfigs on it (kladder generate acls --role setup)"
+                    .to_owned(),
+        });
+    }
+    let mut counts: BTreeMap<&str, i32> = observed.topics.iter().map(|(name, t)| (name.as_str(), t.partition_count())).collect();
+    for topic in &desired.topics {
+        let partitions = plan_topic(&mut plan, topic, observed.topics.get(&topic.name), limits);
+        counts.insert(&topic.name, partitions);
+    }
+    // A tier that was taken out of the configuration still waits to be emptied, so its mover needs a place to start from.
+    let removed = removed_tiers(desired, observed);
+    for topic in &removed {
+        let waiting = observed.waiting(&mover_group(&desired.ladder), topic);
+        let text = if waiting == 0 {
+            "is no longer configured and holds nothing that waits: it may be deleted once no worker still has it configured"
+                .to_owned()
+        } else {
+            format!(
+                "is no longer configured, holds about {waiting} waiting records and is still emptied by the mover: it is not dropped"
+            )
+        };
+        plan.notes.push(note(topic, text));
+    }
+    let mover = mover_group(&desired.ladder);
+    let strays = removed.iter().map(|t| DesiredOffsets { group: mover.clone(), topic: t.clone(), start: StartRule::Oldest });
+    for offsets in desired.offsets.iter().cloned().chain(strays) {
+        if let Some(count) = counts.get(offsets.topic.as_str()) {
+            plan_offsets(&mut plan, desired, &offsets, *count, observed, limits);
+        }
+    }
+    plan
+}
+
+fn removed_tiers(desired: &Desired, observed: &Observed) -> Vec<String> {
+    let is_tier = |name: &&String| delay_of_tier_topic(&desired.ladder, name).is_some();
+    let is_configured = |name: &str| desired.offsets.iter().any(|o| o.topic == name);
+    observed.topics.keys().filter(is_tier).filter(|name| !is_configured(name)).cloned().collect()
+}
+
+/// Plans one topic and tells how many partitions it will have.
+fn plan_topic(plan: &mut LadderPlan, topic: &DesiredTopic, facts: Option<&TopicFacts>, limits: &Limits) -> i32 {
+    let Some(facts) = facts else {
+        plan.changes.push(Change::CreateTopic {
+            topic: topic.name.clone(),
+            partitions: topic.partitions,
+            replication_factor: topic.replication_factor,
+            settings: topic.settings.clone(),
+        });
+        return topic.partitions;
+    };
+    let found = compare(topic, facts, limits);
+    plan.drift.extend(found.drift);
+    plan.refusals.extend(found.refusals);
+    let (have, want) = (facts.partition_count(), topic.partitions);
+    if have < want {
+        plan.changes.push(Change::AddPartitions { topic: topic.name.clone(), have, want });
+    } else if have > want {
+        plan.notes
+            .push(note(&topic.name, format!("has {have} partitions where {want} would do: partitions cannot be taken away")));
+    }
+    have.max(want)
+}
+
+fn plan_offsets(
+    plan: &mut LadderPlan,
+    desired: &Desired,
+    offsets: &DesiredOffsets,
+    count: i32,
+    observed: &Observed,
+    limits: &Limits,
+) {
+    let DesiredOffsets { group, topic, start } = offsets;
+    let partitions: Vec<i32> = (0..count).filter(|p| observed.offset(group, topic, *p).is_none()).collect();
+    if partitions.is_empty() {
+        return;
+    }
+    let has_none = i32::try_from(partitions.len()) == Ok(count);
+    let at = match start {
+        StartRule::Configured(_) if !has_none => Position::Oldest,
+        StartRule::Oldest | StartRule::Configured(Some(Start::Earliest)) => Position::Oldest,
+        StartRule::Configured(Some(Start::Latest)) => Position::End,
+        StartRule::Configured(None) => {
+            plan.refusals.push(Refusal {
+                subject: topic.clone(),
+                problem: format!("group {group} has no offsets on it, and nothing says where to start"),
+                remedy: format!("add start = \"earliest\" or \"latest\" to [ladder.{}]", desired.ladder),
+            });
+            return;
+        }
+    };
+    let members = observed.groups.get(group).map_or(0, |g| g.members);
+    if members > 0 {
+        refuse_active_group(plan, desired, offsets, members, limits);
+        return;
+    }
+    if let Some(facts) = observed.topics.get(topic) {
+        note_existing_records(plan, offsets, at, &partitions, facts);
+    }
+    plan.changes.push(Change::CommitOffsets { group: group.clone(), topic: topic.clone(), at, partitions });
+}
+
+/// Kafka takes offsets from outside only for a group without members. For the ladder's own groups that is a reason to stop: they
+/// would meet partitions without an offset. In relay the redeliver topic is read by the application's group, which is none of ours
+/// to stop before the topics even exist.
+fn refuse_active_group(plan: &mut LadderPlan, desired: &Desired, offsets: &DesiredOffsets, members: usize, limits: &Limits) {
+    let DesiredOffsets { group, topic, .. } = offsets;
+    if desired.mode == Mode::Relay && *group == desired.group {
+        plan.drift.push(Drift {
+            topic: topic.clone(),
+            setting: format!("offsets of group {group}"),
+            have: format!("none, and {members} active members"),
+            want: "the oldest record (stop the members, or let them start with auto.offset.reset=earliest)".to_owned(),
+            command: format!(
+                "kafka-consumer-groups.sh --bootstrap-server {} --group {group} --topic {topic} --reset-offsets --to-earliest --execute",
+                limits.bootstrap_servers
+            ),
+        });
+        return;
+    }
+    plan.refusals.push(Refusal {
+        subject: topic.clone(),
+        problem: format!("group {group} lacks offsets on it and has {members} active members, so that none can be set"),
+        remedy: "stop the group's members and run setup again".to_owned(),
+    });
+}
+
+fn note_existing_records(plan: &mut LadderPlan, offsets: &DesiredOffsets, at: Position, partitions: &[i32], facts: &TopicFacts) {
+    let marks = (0..).zip(&facts.partitions).filter(|(p, _)| partitions.contains(p));
+    let held: i64 = marks.map(|(_, w)| w.high - w.low).sum();
+    if held == 0 {
+        return;
+    }
+    let DesiredOffsets { group, topic, .. } = offsets;
+    let text = match at {
+        Position::Oldest => {
+            format!("group {group} has no offsets there: about {held} records that it holds will be read from the oldest")
+        }
+        Position::End => format!("group {group} has no offsets there: about {held} records that it holds will be skipped"),
+    };
+    plan.notes.push(note(topic, text));
+}
+
+fn note(subject: &str, text: String) -> Note {
+    Note { subject: subject.to_owned(), text }
+}
