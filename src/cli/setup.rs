@@ -23,14 +23,14 @@ Exit codes:
   3  drift; with --dry-run any difference
 
 Fields of -o json:
-  outcome                           in-order, planned (--dry-run), applied, drift or refused
-  plan.ladders[].ladder, group      the name and the consumer group
-  plan.ladders[].changes[]          change is create-topic, add-partitions or commit-offsets, with what it needs
-  plan.ladders[].drift[]            topic, setting, have, want, and the command that alters it
-  plan.ladders[].refusals[]         subject, problem, remedy
-  plan.ladders[].notes[]            subject, text
-  plan.totals                       topics, partitions and replicas of the ladders, once applied
-  plan.refusals[]                   of the plan as a whole";
+  outcome                        in-order, planned (--dry-run), applied, drift or refused
+  plan.ladders[].ladder, group   the name and the consumer group
+  plan.ladders[].changes[]       change: create-topic, add-partitions or commit-offsets
+  plan.ladders[].drift[]         topic, setting, have, want, and the command that mends it
+  plan.ladders[].refusals[]      subject, problem, remedy
+  plan.ladders[].notes[]         subject, text
+  plan.totals                    topics, partitions, replicas of the ladders, once applied
+  plan.refusals[]                of the plan as a whole";
 
 /// Create and check the topics of the ladders
 ///

@@ -28,21 +28,20 @@ const RATE_OVER: Duration = Duration::from_secs(1);
 /// The fields of `-o json`.
 const JSON: &str = "\
 Fields of -o json:
-  exact                             whether the records were counted
-  worker                            the address of the worker that answered, or null
-  ladders[].ladder, mode, group     the name, push or relay, the consumer group
-  ladders[].tiers[]                 one for each tier whose topic exists:
-    tier, topic, delay_ms           its number from 1, its topic, its delay
-    waiting, due                    records that wait, and those of them that are due
-    oldest_due_ms                   for how long the oldest waiting record has been due; negative while it is not, null when
-                                    none waits
-    lateness_p99_seconds            due to redeliver, since the worker's start; null without a worker or a record
-    rate_per_second                 hops; null without a worker
-  ladders[].reads[]                 redeliver, inbox (relay) and the sources:
-    topic, role, group              role is redeliver, inbox or source
-    lag                             records that the group has not done
-    partitions_without_offset       where the group has committed nothing
-  ladders[].dlq.topic, records      the dead letters that retention has left, or null";
+  exact                            whether the records were counted
+  worker                           the address of the worker that answered, or null
+  ladders[].ladder, mode, group    the name, push or relay, the consumer group
+  ladders[].tiers[]                one for each tier whose topic exists
+    tier, topic, delay_ms          its number from 1, its topic, its delay
+    waiting, due                   records that wait, and those of them that are due
+    oldest_due_ms                  since when the oldest is due; negative: not yet; null: none
+    lateness_p99_seconds           due to redeliver, since the worker's start, or null
+    rate_per_second                hops, or null
+  ladders[].reads[]                redeliver, inbox (relay) and the sources
+    topic, role, group             role is redeliver, inbox or source
+    lag                            records that the group has not done
+    partitions_without_offset      where the group has committed nothing
+  ladders[].dlq.topic, records     the dead letters that retention has left, or null";
 
 /// Show the ladders as they are now
 ///

@@ -59,8 +59,9 @@ impl KafkaCluster {
     /// In short rounds, since what librdkafka has to say of the connection is only heard between them.
     fn reach(&self) -> Result<(), ClusterError> {
         let deadline = self.deadline(CONNECT_WITHIN);
+        let mut round = Duration::from_millis(250);
         loop {
-            let round = self.left(deadline).min(Duration::from_secs(2));
+            round = round.saturating_mul(2).min(self.left(deadline));
             match self.client.fetch_metadata(None, round) {
                 Ok(_) => return Ok(()),
                 Err(error) if !is_unreachable(&error) => return Err(self.error("read the metadata", &error)),
@@ -78,7 +79,10 @@ impl KafkaCluster {
 
     /// Serves the events that have come in; [`Watch`] keeps what matters of them.
     fn listen(&self) {
-        while self.client.poll(Duration::ZERO).is_some() {}
+        // An event that was consumed within looks like no event, so an empty answer is no end.
+        for _ in 0..32 {
+            let _ = self.client.poll(Duration::ZERO);
+        }
     }
 
     pub(super) fn deadline(&self, within: Duration) -> LocalTime {

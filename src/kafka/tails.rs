@@ -163,12 +163,6 @@ impl KafkaCluster {
             ],
         )
     }
-
-    /// How many records a topic holds, by its offsets.
-    #[must_use]
-    pub fn held(facts: &TopicFacts) -> i64 {
-        facts.partitions.iter().map(|w| w.high - w.low).sum()
-    }
 }
 
 fn is_passing(error: &KafkaError) -> bool {
