@@ -2,10 +2,8 @@
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use crate::cli::config_file;
 use crate::cli::exit::Exit;
-use crate::cli::stdout;
-use crate::cli::{ConfigArg, chosen_ladders};
+use crate::cli::{ConfigArg, chosen_ladders, config_file, stdout};
 use crate::topology::{AclRole, acl_commands, acls};
 
 /// Generate files from the configuration

@@ -6,10 +6,8 @@ use anyhow::bail;
 use clap::Args;
 use serde::Serialize;
 
-use crate::cli::config_file;
 use crate::cli::exit::Exit;
-use crate::cli::stdout;
-use crate::cli::{ConfigArg, Output, chosen_ladders};
+use crate::cli::{ConfigArg, Output, chosen_ladders, config_file, stdout};
 use crate::config::{Config, LadderConfig};
 use crate::kafka::admin::KafkaCluster;
 use crate::topology::{self, Cluster, ClusterError, Limits, Plan, Scope, Step};

@@ -7,11 +7,9 @@ use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
-use crate::cli::config_file;
 use crate::cli::exit::Exit;
 use crate::cli::metrics_scrape::{Samples, reachable, scrape_twice};
-use crate::cli::stdout;
-use crate::cli::{ConfigArg, Output, chosen_ladders};
+use crate::cli::{ConfigArg, Output, chosen_ladders, config_file, stdout};
 use crate::config::LadderConfig;
 use crate::core::delay::format_duration;
 use crate::core::ladder::{Mode, Tier};
@@ -20,6 +18,7 @@ use crate::core::topics::{mover_group, router_group};
 use crate::kafka::admin::KafkaCluster;
 use crate::kafka::clock::Clock;
 use crate::kafka::tails::Topics;
+use crate::telemetry::names;
 use crate::topology::{ClusterError, PartitionTail, Scope, TopicFacts, tail_totals};
 
 /// A rate is taken over this long.
@@ -36,7 +35,7 @@ Fields of -o json:
     waiting, due                   records that wait, and those of them that are due
     oldest_due_ms                  since when the oldest is due; negative: not yet; null: none
     lateness_p99_seconds           due to redeliver, since the worker's start, or null
-    rate_per_second                hops, or null
+    rate_per_second                hops into the tier, or null
   ladders[].reads[]                redeliver, inbox (relay) and the sources
     topic, role, group             role is redeliver, inbox or source
     lag                            records that the group has not done
@@ -193,7 +192,7 @@ impl Look<'_> {
             if oldest.is_some() { (totals.waiting, totals.due, oldest) } else { (0, 0, None) }
         };
         let delay_label = tier.delay().to_string();
-        let labels = [("ladder", ladder), ("tier", delay_label.as_str())];
+        let labels = [(names::LADDER, ladder), (names::TIER, delay_label.as_str())];
         Ok(TierStatus {
             tier: tier.number(),
             topic: topic.to_owned(),
@@ -201,9 +200,9 @@ impl Look<'_> {
             waiting,
             due,
             oldest_due_ms: oldest.map(|appended| now.as_millis() - (appended + delay).as_millis()),
-            lateness_p99_seconds: self.scrapes.and_then(|(_, last)| last.quantile("kladder_lateness_seconds", &labels, 0.99)),
+            lateness_p99_seconds: self.scrapes.and_then(|(_, last)| last.quantile(names::LATENESS.name, &labels, 0.99)),
             rate_per_second: self.scrapes.and_then(|(first, last)| {
-                let hops = |samples: &Samples| samples.sum("kladder_hops_total", &labels);
+                let hops = |samples: &Samples| samples.sum(names::HOPS.name, &labels);
                 // A worker that was started in between counts from nothing.
                 Some((hops(last)? - hops(first).unwrap_or(0.0)).max(0.0) / RATE_OVER.as_secs_f64())
             }),
@@ -257,7 +256,7 @@ fn render(status: &Status) -> String {
 fn table(ladder: &LadderStatus, exact: bool) -> String {
     let estimate = |number: i64| if exact || number == 0 { number.to_string() } else { format!("~{number}") };
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_header(["topic", "waiting", "due now", "oldest due", "lateness p99", "rate"]);
+    table.load_preset(presets::NOTHING).set_header(["topic", "waiting", "due now", "oldest due", "lateness p99", "rate in"]);
     let unknown = || "-".to_owned();
     for tier in &ladder.tiers {
         table.add_row([

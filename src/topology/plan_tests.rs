@@ -1,3 +1,5 @@
+//! What the plan says of an empty, a complete, a drifted and a dangerous cluster.
+
 use std::time::Duration;
 
 use crate::config::Start;
