@@ -13,9 +13,11 @@ use crate::cli::exit::Exit;
 use crate::cli::{ConfigArg, chosen_ladders};
 use crate::config::types::{Config, HandlerConfig, LadderConfig, Role};
 use crate::core::ladder::Mode;
+use crate::kafka::admin::KafkaCluster;
 use crate::telemetry::events::{DelivererMetrics, HttpMetrics, MoverMetrics};
 use crate::telemetry::exporter;
 use crate::telemetry::logging::{self, LogFormat};
+use crate::topology::{self, Change, Cluster, ClusterError, Limits, Scope};
 use crate::worker::deliverer::{Deliverer, DelivererSettings};
 use crate::worker::http_handler::HttpHandler;
 use crate::worker::mover::{Mover, MoverSettings};
@@ -66,6 +68,9 @@ pub fn run(args: RunArgs) -> anyhow::Result<Exit> {
     let config = file.config;
     let ladders = runnable(&config, &args.ladder)?;
     let roles = roles(&config, &args.role);
+    if !is_set_up(&config, &ladders)? {
+        return Ok(Exit::Failed);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
     runtime.block_on(work(&config, &ladders, &roles))
 }
@@ -80,6 +85,59 @@ fn runnable<'a>(config: &'a Config, names: &[String]) -> anyhow::Result<Vec<&'a 
         );
     }
     Ok(ladders)
+}
+
+/// Whether the workers find what they need; what they do not find is told. Half a ladder would look like a whole one, so nothing
+/// starts without all of it. What has grown since setup stops nobody: a fleet must be able to restart at any time.
+fn is_set_up(config: &Config, ladders: &[&LadderConfig]) -> anyhow::Result<bool> {
+    let cluster = KafkaCluster::connect(&config.kafka)?;
+    let mut observed = match cluster.observe(&Scope::of(ladders)) {
+        Ok(observed) => observed,
+        Err(error @ ClusterError::NotAuthorised { .. }) => {
+            tracing::warn!(%error, "cannot check whether the ladders are set up");
+            return Ok(true);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    // Setup needs groups without members; a worker is about to be one.
+    observed.groups.values_mut().for_each(|group| group.members = 0);
+    let desired: Vec<_> = ladders.iter().map(|l| topology::desired(l, &observed.topics)).collect();
+    let limits = Limits { max_partitions: u32::MAX, bootstrap_servers: config.kafka.brokers().to_owned() };
+    let plan = topology::plan(&desired, &observed, &limits);
+    for ladder in &plan.ladders {
+        for drift in &ladder.drift {
+            tracing::warn!(
+                topic = drift.topic,
+                setting = drift.setting,
+                have = drift.have,
+                want = drift.want,
+                "topic differs from what the ladder needs: `kladder setup` says how to mend it"
+            );
+        }
+    }
+    let refusals: Vec<_> = plan.refusals.iter().chain(plan.ladders.iter().flat_map(|l| &l.refusals)).collect();
+    for refusal in &refusals {
+        eprintln!("error: {}: {}\n  {}", refusal.subject, refusal.problem, refusal.remedy);
+    }
+    let missing: Vec<_> = plan.changes().filter(|change| is_missing(change)).collect();
+    for change in &missing {
+        eprintln!("error: missing: {change}");
+    }
+    if !missing.is_empty() {
+        eprintln!("the ladder is not set up: run `kladder setup`");
+    } else if plan.has_changes() {
+        tracing::warn!("sources have more partitions than when the ladder was set up: `kladder setup` makes it grow along");
+    }
+    Ok(refusals.is_empty() && missing.is_empty())
+}
+
+/// A topic that is not there, or a group that does not know it. Partitions that were added later are taken up by the workers.
+fn is_missing(change: &Change) -> bool {
+    match change {
+        Change::CreateTopic { .. } => true,
+        Change::AddPartitions { .. } => false,
+        Change::CommitOffsets { partitions, .. } => partitions.contains(&0),
+    }
 }
 
 fn roles(config: &Config, given: &[RoleArg]) -> Vec<Role> {

@@ -17,9 +17,8 @@ use crate::core::time::Timestamp;
 use crate::core::topics::{mover_group, router_group};
 use crate::kafka::admin::KafkaCluster;
 use crate::kafka::clock::Clock;
-use crate::kafka::tails::Topics;
 use crate::telemetry::names;
-use crate::topology::{ClusterError, PartitionTail, Scope, TopicFacts, tail_totals};
+use crate::topology::{ClusterError, Observed, Scope, tail_totals};
 
 /// A rate is taken over this long.
 const RATE_OVER: Duration = Duration::from_secs(1);
@@ -119,7 +118,6 @@ pub fn run(args: StatusArgs) -> anyhow::Result<Exit> {
         }
     };
     let cluster = KafkaCluster::connect(&config.kafka)?;
-    let topics = cluster.topics_within(&Scope::of(&ladders))?;
     let worker = reachable(config.health.listen);
     let scrapes = match scrape_twice(worker, RATE_OVER) {
         Ok(scrapes) => Some(scrapes),
@@ -128,7 +126,8 @@ pub fn run(args: StatusArgs) -> anyhow::Result<Exit> {
             None
         }
     };
-    let look = Look { cluster: &cluster, topics: &topics, scrapes: scrapes.as_ref(), exact: args.exact };
+    let standing = cluster.standing(&Scope::of(&ladders))?;
+    let look = Look { cluster: &cluster, standing: &standing, scrapes: scrapes.as_ref(), exact: args.exact };
     let ladders = ladders.into_iter().map(|l| look.ladder(l)).collect::<Result<_, _>>()?;
     let status = Status { exact: args.exact, worker: scrapes.is_some().then(|| worker.to_string()), ladders };
     stdout::print(&match args.output {
@@ -140,7 +139,7 @@ pub fn run(args: StatusArgs) -> anyhow::Result<Exit> {
 
 struct Look<'a> {
     cluster: &'a KafkaCluster,
-    topics: &'a Topics,
+    standing: &'a Observed,
     scrapes: Option<&'a (Samples, Samples)>,
     exact: bool,
 }
@@ -150,9 +149,8 @@ impl Look<'_> {
         let ladder = &config.ladder;
         let mut tiers = Vec::new();
         for tier in ladder.tiers() {
-            match self.topics.get(tier.topic()) {
-                Some(facts) => tiers.push(self.tier(ladder.name(), tier, facts)?),
-                None => missing(tier.topic()),
+            if self.exists(tier.topic()) {
+                tiers.push(self.tier(ladder.name(), tier)?);
             }
         }
         let mut read_by = vec![("redeliver", ladder.group().to_owned(), ladder.redeliver_topic())];
@@ -162,26 +160,28 @@ impl Look<'_> {
         read_by.extend(ladder.sources().iter().map(|s| ("source", ladder.group().to_owned(), s.clone())));
         let mut reads = Vec::new();
         for (role, group, topic) in read_by {
-            match self.topics.get(&topic) {
-                Some(facts) => reads.push(self.read(role, group, topic, facts)?),
-                None => missing(&topic),
+            if self.exists(&topic) {
+                reads.push(self.read(role, group, topic)?);
             }
         }
         let dlq = ladder.dlq_topic();
-        let dlq = if let Some(facts) = self.topics.get(&dlq) {
-            Some(self.dlq(dlq, facts)?)
-        } else {
-            missing(&dlq);
-            None
-        };
+        let dlq = if self.exists(&dlq) { Some(self.dlq(dlq)?) } else { None };
         let mode = if ladder.mode() == Mode::Push { "push" } else { "relay" };
         Ok(LadderStatus { ladder: ladder.name().to_owned(), mode, group: ladder.group().to_owned(), tiers, reads, dlq })
     }
 
-    fn tier(&self, ladder: &str, tier: &Tier, facts: &TopicFacts) -> Result<TierStatus, ClusterError> {
+    fn exists(&self, topic: &str) -> bool {
+        let exists = self.standing.topics.contains_key(topic);
+        if !exists {
+            eprintln!("note: {topic} does not exist, or may not be described: run kladder setup");
+        }
+        exists
+    }
+
+    fn tier(&self, ladder: &str, tier: &Tier) -> Result<TierStatus, ClusterError> {
         let (group, topic, delay) = (mover_group(ladder), tier.topic(), tier.delay().duration());
         let now = Clock::system().now().timestamp();
-        let tails = self.cluster.tails(&group, topic, facts, Some(now - delay))?;
+        let tails = self.cluster.tails(self.standing, &group, topic, Some(now - delay))?;
         let totals = tail_totals(&tails);
         let (waiting, due, oldest) = if self.exact {
             let counted = self.cluster.count(&group, topic, &tails, now - delay)?;
@@ -209,8 +209,8 @@ impl Look<'_> {
         })
     }
 
-    fn read(&self, role: &'static str, group: String, topic: String, facts: &TopicFacts) -> Result<ReadStatus, ClusterError> {
-        let tails = self.cluster.tails(&group, &topic, facts, None)?;
+    fn read(&self, role: &'static str, group: String, topic: String) -> Result<ReadStatus, ClusterError> {
+        let tails = self.cluster.tails(self.standing, &group, &topic, None)?;
         let totals = tail_totals(&tails);
         let lag = if self.exact && totals.waiting > 0 && role != "source" {
             signed(self.cluster.count(&group, &topic, &tails, Timestamp::from_millis(0))?.records)
@@ -220,14 +220,11 @@ impl Look<'_> {
         Ok(ReadStatus { topic, role, group, lag, partitions_without_offset: totals.without_offset })
     }
 
-    fn dlq(&self, topic: String, facts: &TopicFacts) -> Result<DlqStatus, ClusterError> {
-        let held: Vec<PartitionTail> = facts
-            .partitions
-            .iter()
-            .map(|w| PartitionTail { low: w.low, high: w.high, committed: None, first_not_due: None })
-            .collect();
+    fn dlq(&self, topic: String) -> Result<DlqStatus, ClusterError> {
+        // Nobody commits there, so all of it is what no group has read.
+        let held = self.cluster.tails(self.standing, "", &topic, None)?;
         let records = if self.exact {
-            // Nobody commits there; the group only gives the reader a name, that of the topic.
+            // The group only gives the reader a name, that of the topic.
             signed(self.cluster.count(&topic, &topic, &held, Timestamp::from_millis(0))?.records)
         } else {
             tail_totals(&held).waiting
@@ -238,10 +235,6 @@ impl Look<'_> {
 
 fn signed(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
-}
-
-fn missing(topic: &str) {
-    eprintln!("note: {topic} does not exist, or may not be described: run kladder setup");
 }
 
 fn render(status: &Status) -> String {

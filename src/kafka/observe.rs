@@ -9,6 +9,9 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use crate::kafka::admin::{ASK_WITHIN, KafkaCluster};
 use crate::topology::{ClusterError, GroupFacts, Observed, Scope, TopicFacts, Watermarks};
 
+/// The committed offsets of a group, by topic and partition.
+type GroupOffsets = BTreeMap<String, BTreeMap<i32, i64>>;
+
 impl KafkaCluster {
     pub(super) fn look(&self, scope: &Scope) -> Result<Observed, ClusterError> {
         let mut topics = self.topics(scope)?;
@@ -19,11 +22,19 @@ impl KafkaCluster {
         Ok(Observed { topics, groups })
     }
 
-    /// Topics and watermarks alone, for the topics that are within.
-    pub(super) fn topics_with_watermarks(&self, scope: &Scope) -> Result<BTreeMap<String, TopicFacts>, ClusterError> {
+    /// Topics and groups as they stand now; no settings and no members.
+    ///
+    /// The offsets of all groups are read before the ends of any topic: a record on its way from one topic to the next is then
+    /// seen in one of them, or in both, and never in none.
+    pub(super) fn look_at_offsets(&self, scope: &Scope) -> Result<Observed, ClusterError> {
         let mut topics = self.topics(scope)?;
+        let groups = scope.groups().map(|group| {
+            let offsets = self.offsets_of(group, &topics)?;
+            Ok((group.to_owned(), GroupFacts { members: 0, offsets }))
+        });
+        let groups = groups.collect::<Result<_, ClusterError>>()?;
         self.watermarks(&mut topics)?;
-        Ok(topics)
+        Ok(Observed { topics, groups })
     }
 
     /// From the metadata of all topics: to ask for one by name might create it.
@@ -78,25 +89,29 @@ impl KafkaCluster {
     }
 
     /// The offsets of a group on all partitions of these topics.
-    pub(super) fn group(&self, group: &str, topics: &BTreeMap<String, TopicFacts>) -> Result<GroupFacts, ClusterError> {
+    fn group(&self, group: &str, topics: &BTreeMap<String, TopicFacts>) -> Result<GroupFacts, ClusterError> {
+        Ok(GroupFacts { members: self.members(group), offsets: self.offsets_of(group, topics)? })
+    }
+
+    fn offsets_of(&self, group: &str, topics: &BTreeMap<String, TopicFacts>) -> Result<GroupOffsets, ClusterError> {
         let mut list = TopicPartitionList::new();
         for (name, facts) in topics.iter().filter(|(_, facts)| !facts.partitions.is_empty()) {
             list.add_partition_range(name, 0, facts.partition_count() - 1);
         }
         if list.count() == 0 {
-            return Ok(GroupFacts::default());
+            return Ok(GroupOffsets::new());
         }
         let action = format!("read the offsets of group {group}");
         let consumer = self.of_group(group, &[])?;
         let committed = consumer.committed_offsets(list, ASK_WITHIN).map_err(|e| self.error(&action, &e))?;
-        let mut offsets: BTreeMap<String, BTreeMap<i32, i64>> = BTreeMap::new();
+        let mut offsets = GroupOffsets::new();
         for element in committed.elements() {
             element.error().map_err(|e| self.error(&action, &e))?;
             if let Some(offset) = raw(element.offset()) {
                 offsets.entry(element.topic().to_owned()).or_default().insert(element.partition(), offset);
             }
         }
-        Ok(GroupFacts { members: self.members(group), offsets })
+        Ok(offsets)
     }
 
     /// How many members a group has; none where the broker does not say so, since then the commit itself will tell.

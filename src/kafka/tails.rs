@@ -12,13 +12,10 @@ use crate::core::time::Timestamp;
 use crate::kafka::admin::KafkaCluster;
 use crate::kafka::observe::raw;
 use crate::kafka::watch::Watch;
-use crate::topology::{ClusterError, PartitionTail, Scope, TopicFacts};
+use crate::topology::{ClusterError, Observed, PartitionTail, Scope};
 
 /// How long a scan may stand still.
 const SCAN_STALLS_AFTER: Duration = Duration::from_secs(15);
-
-/// Topics with their partitions, as the cluster has them.
-pub type Topics = BTreeMap<String, TopicFacts>;
 
 /// What a group has still to read of a topic, record by record.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -32,12 +29,13 @@ pub struct Scanned {
 }
 
 impl KafkaCluster {
-    /// The topics within the scope and what their partitions hold; no settings.
+    /// Where topics end and groups stand within the scope; no settings and no members. Never less than waits, see
+    /// [`PartitionTail`].
     ///
     /// # Errors
     /// When the cluster cannot be asked.
-    pub fn topics_within(&self, scope: &Scope) -> Result<Topics, ClusterError> {
-        self.topics_with_watermarks(scope)
+    pub fn standing(&self, scope: &Scope) -> Result<Observed, ClusterError> {
+        self.look_at_offsets(scope)
     }
 
     /// Where a group stands on a topic. With `due_before`, also up to where records were appended by then.
@@ -46,12 +44,12 @@ impl KafkaCluster {
     /// When the cluster cannot be asked.
     pub fn tails(
         &self,
+        standing: &Observed,
         group: &str,
         topic: &str,
-        facts: &TopicFacts,
         due_before: Option<Timestamp>,
     ) -> Result<Vec<PartitionTail>, ClusterError> {
-        let offsets = self.group(group, &[(topic.to_owned(), facts.clone())].into())?;
+        let Some(facts) = standing.topics.get(topic) else { return Ok(Vec::new()) };
         let not_due = match due_before {
             None => vec![Offset::End; facts.partitions.len()],
             Some(moment) => {
@@ -66,7 +64,7 @@ impl KafkaCluster {
             .map(|((partition, marks), not_due)| PartitionTail {
                 low: marks.low,
                 high: marks.high,
-                committed: offsets.offset(topic, partition),
+                committed: standing.offset(group, topic, partition),
                 first_not_due: raw(not_due),
             })
             .collect())

@@ -6,7 +6,7 @@ use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::core::failure::{Failure, Verdict};
 use crate::core::leader_clock::LocalTime;
@@ -38,10 +38,17 @@ pub(super) struct RecordId {
 
 /// What the loop waits for.
 pub(super) enum Event {
-    /// A delivery is over. `None`: it was not begun, since its partition goes.
-    Over(RecordId, Option<Verdict>),
+    /// A delivery is over. Without verdict it was not begun, since its partition goes.
+    Over(RecordId, Option<Verdict>, Slots),
     /// A queue that was empty has something.
     Arrived,
+}
+
+/// The places that a delivery takes up until what became of it is committed: so a worker that is killed has no more handler calls
+/// repeated than may be in flight.
+#[derive(Default)]
+pub(super) struct Slots {
+    held: Vec<OwnedSemaphorePermit>,
 }
 
 /// Deliveries in flight are bounded by these: hanging redeliveries cannot starve fresh records, nor the other way round.
@@ -115,6 +122,11 @@ impl<H: Handler> Dispatcher<H> {
         }
     }
 
+    /// How many deliveries may be over before what became of them has to be committed, so that others can begin.
+    pub(super) fn most_unsettled(&self) -> usize {
+        (self.limits.0 / 2).max(1)
+    }
+
     /// How many records of a kind are taken from Kafka at most: what is in flight, and as many again, so that no slot stands empty
     /// while the loop commits.
     pub(super) fn most_taken(&self, kind: Kind) -> usize {
@@ -131,10 +143,11 @@ impl<H: Handler> Dispatcher<H> {
             Kind::Redeliver => self.budgets.redeliver.clone(),
         };
         let (all, handler, shared) = (self.budgets.all.clone(), self.handler.clone(), self.shared.clone());
-        let mut over = Over { id: job.id, events: self.events.clone(), told: false };
+        let mut over = Over { id: job.id, events: self.events.clone(), slots: Slots::default(), told: false };
         self.runtime.spawn(async move {
-            let _own = own.acquire().await;
-            let _all = all.acquire().await;
+            // Neither is ever closed, so both always come.
+            over.slots.held.extend(own.acquire_owned().await);
+            over.slots.held.extend(all.acquire_owned().await);
             let verdict = shared.deliver(handler.as_ref(), &job).await;
             over.tell(verdict);
         });
@@ -197,6 +210,7 @@ impl Shared {
 struct Over {
     id: RecordId,
     events: Sender<Event>,
+    slots: Slots,
     told: bool,
 }
 
@@ -204,7 +218,7 @@ impl Over {
     fn tell(&mut self, verdict: Option<Verdict>) {
         self.told = true;
         // The loop is gone only when the worker has ended, and then nobody asks.
-        let _ = self.events.send(Event::Over(self.id, verdict));
+        let _ = self.events.send(Event::Over(self.id, verdict, std::mem::take(&mut self.slots)));
     }
 }
 

@@ -12,7 +12,7 @@ use crate::kafka::consumer::TopicPartition;
 use crate::kafka::error::{TxnError, WriteFault};
 use crate::kafka::producer::{Outgoing, TopicId};
 use crate::worker::deliverer::Deliverer;
-use crate::worker::deliverer::dispatch::{RecordId, later};
+use crate::worker::deliverer::dispatch::{RecordId, Slots, later};
 use crate::worker::error::WorkError;
 use crate::worker::handler::Handler;
 
@@ -34,6 +34,8 @@ pub(super) struct Hop {
     alone: bool,
     /// Not before then, after it could be written nowhere.
     resting: Option<(LocalTime, Duration)>,
+    /// Free again when the hop is committed.
+    _slots: Slots,
 }
 
 /// What of a record goes along unchanged.
@@ -69,8 +71,8 @@ impl Targets {
 }
 
 impl Hop {
-    pub(super) fn new(id: RecordId, target: Target, envelope: Envelope, content: Content) -> Self {
-        Self { id, target, envelope, content, trim: Trim::Nothing, alone: false, resting: None }
+    pub(super) fn new(id: RecordId, target: Target, envelope: Envelope, content: Content, slots: Slots) -> Self {
+        Self { id, target, envelope, content, trim: Trim::Nothing, alone: false, resting: None, _slots: slots }
     }
 
     fn headers(&self) -> NativeHeaders {

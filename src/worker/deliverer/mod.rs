@@ -33,7 +33,7 @@ use crate::kafka::clock::Clock;
 use crate::kafka::consumer::{GroupConsumer, Membership, Next, PartitionQueue, Rebalance, Record, TopicPartition};
 use crate::kafka::producer::{HopProducer, TopicId};
 use crate::telemetry::events::DelivererMetrics;
-use crate::worker::deliverer::dispatch::{Dispatcher, Event, Job, Kind, RecordId, due_of, later};
+use crate::worker::deliverer::dispatch::{Dispatcher, Event, Job, Kind, RecordId, Slots, due_of, later};
 use crate::worker::deliverer::hops::{Content, Hop, Target, Targets};
 use crate::worker::delivery::Delivery;
 use crate::worker::error::WorkError;
@@ -90,6 +90,8 @@ pub struct Deliverer<H> {
     in_flight: HashMap<RecordId, InFlight>,
     taken: [usize; 2],
     hops: Vec<Hop>,
+    /// Of deliveries that are done with and not committed yet.
+    unsettled: Vec<Slots>,
     metrics: DelivererMetrics,
     /// No transaction before then, after one failed.
     pause_until: LocalTime,
@@ -200,6 +202,7 @@ impl<H: Handler> Deliverer<H> {
             in_flight: HashMap::new(),
             taken: [0, 0],
             hops: Vec::new(),
+            unsettled: Vec::new(),
             metrics,
             pause_until: zero,
             pause: Duration::ZERO,
@@ -241,12 +244,12 @@ impl<H: Handler> Deliverer<H> {
     fn take_event(&mut self, event: Event) {
         match event {
             Event::Arrived => self.waker.pending.store(false, Ordering::Release),
-            Event::Over(id, verdict) => self.over(id, verdict),
+            Event::Over(id, verdict, slots) => self.over(id, verdict, slots),
         }
     }
 
     /// A delivery is over: decides, notes what is finished and queues what has to hop.
-    fn over(&mut self, id: RecordId, verdict: Option<Verdict>) {
+    fn over(&mut self, id: RecordId, verdict: Option<Verdict>, slots: Slots) {
         let Some(record) = self.in_flight.remove(&id) else { return };
         self.taken[record.kind as usize] -= 1;
         let Some(lane) = self.lanes.iter_mut().find(|lane| lane.token == id.token) else {
@@ -268,12 +271,15 @@ impl<H: Handler> Deliverer<H> {
             "decided"
         );
         match decision {
-            Decision::Complete => lane.tracker.finish(id.offset),
+            Decision::Complete => {
+                lane.tracker.finish(id.offset);
+                self.unsettled.push(slots);
+            }
             Decision::Hop { tier, envelope } => {
-                self.hops.push(Hop::new(id, Target::Tier(tier), *envelope, record.content));
+                self.hops.push(Hop::new(id, Target::Tier(tier), *envelope, record.content, slots));
             }
             Decision::DeadLetter { reason, envelope } => {
-                self.hops.push(Hop::new(id, Target::Dlq(reason), *envelope, record.content));
+                self.hops.push(Hop::new(id, Target::Dlq(reason), *envelope, record.content, slots));
             }
         }
     }
@@ -452,13 +458,15 @@ impl<H: Handler> Deliverer<H> {
         }
         self.lanes.retain(|lane| !gone.contains(&lane.token));
         self.hops.retain(|hop| !gone.contains(&hop.id.token));
+        // Those of partitions that stay are as good as settled: the drain has committed them, or will with the next commit.
+        self.unsettled.clear();
         // Those still in flight are counted until their handlers answer: they take up slots until then.
     }
 
     /// Commits what has finished since the last time, if it is time or `now` is set.
     fn commit(&mut self, at_once: bool) -> Result<(), WorkError> {
         let now = self.clock.now();
-        if !at_once && now < self.commit_at {
+        if !at_once && now < self.commit_at && self.unsettled.len() < self.dispatcher.most_unsettled() {
             return Ok(());
         }
         self.commit_at = later(now, COMMIT_INTERVAL);
@@ -491,6 +499,7 @@ impl<H: Handler> Deliverer<H> {
                 lane.committed = point;
             }
         }
+        self.unsettled.clear();
     }
 
     fn back_off(&mut self) {
