@@ -43,6 +43,9 @@ def main(bootstrap, topics):
         if message is None:
             continue
         if message.error() is not None:
+            # The client connects again by itself; the deadline bounds it.
+            if message.error().code() in (KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT):
+                continue
             if message.error().code() != KafkaError._PARTITION_EOF:
                 sys.exit(str(message.error()))
             open_partitions.discard((message.topic(), message.partition()))

@@ -20,13 +20,15 @@ fn a_record_dropped_into_a_tier_by_kcat_comes_out_after_the_delay() {
     let tier = scene.tier_topic("2s");
     kcat(&scene.brokers, &tier, "some-key|dropped by hand\n");
     clock::eventually("it is redelivered", PATIENCE, || !broker::read(&scene.redeliver_topic()).is_empty());
-    let (dropped, back) = (broker::read(&tier), broker::read(&scene.redeliver_topic()));
-    assert_eq!((dropped.len(), back.len()), (1, 1));
-    assert_eq!((back[0].key.as_deref(), back[0].value.as_deref()), (Some(&b"some-key"[..]), Some(&b"dropped by hand"[..])));
-    let waited = back[0].timestamp - dropped[0].timestamp;
+    // Its first attempt fails, so it may stand in the tier again already, with headers then.
+    let dropped: Vec<_> = broker::read(&tier).into_iter().filter(|r| r.headers.is_empty()).collect();
+    let back = &broker::read(&scene.redeliver_topic())[0];
+    assert_eq!(dropped.len(), 1);
+    assert_eq!((back.key.as_deref(), back.value.as_deref()), (Some(&b"some-key"[..]), Some(&b"dropped by hand"[..])));
+    let waited = back.timestamp - dropped[0].timestamp;
     assert!(waited >= 2000, "it waited {waited} ms of 2000");
 
-    // From there on it climbs like any other: its first attempt fails and earns the first tier.
+    // From there on it climbs like any other.
     clock::eventually("the handler takes it", PATIENCE, || handler.count() >= 2);
     let attempts: Vec<u32> = handler.calls().iter().map(|c| c.attempt).collect();
     assert_eq!(attempts, [1, 2]);

@@ -15,6 +15,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, DeliveryResult};
 use rdkafka::producer::{BaseProducer, NoCustomPartitioner, Producer, ProducerContext};
+use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{ClientContext, Message, Offset, TopicPartitionList};
 
 use super::clock::{self, PATIENCE};
@@ -214,6 +215,8 @@ pub fn read_with(brokers: &str, topic: &str, isolation: &str) -> Vec<Record> {
         match consumer.poll(Duration::from_millis(100)) {
             None => {}
             Some(Err(KafkaError::PartitionEOF(partition))) => at_end[usize::try_from(partition).expect("an index")] = true,
+            // The client connects again by itself; the deadline bounds it.
+            Some(Err(error)) if connection_lost(&error) => {}
             Some(Err(error)) => panic!("cannot read {topic}: {error}"),
             Some(Ok(message)) => records.push(Record {
                 topic: topic.to_owned(),
@@ -228,4 +231,8 @@ pub fn read_with(brokers: &str, topic: &str, isolation: &str) -> Vec<Record> {
     }
     records.sort_by_key(|r| (r.partition, r.offset));
     records
+}
+
+fn connection_lost(error: &KafkaError) -> bool {
+    matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::BrokerTransportFailure))
 }
