@@ -70,7 +70,7 @@ impl Service<Uri> for Connector {
 }
 
 /// The failure of a delivery for which no connection came about.
-pub(super) fn not_connected(error: &(dyn Error + 'static)) -> Failure {
+pub(super) fn not_connected(address: &str, error: &(dyn Error + 'static)) -> Failure {
     let class = if any(error, <dyn Error>::is::<ConnectTimeout>) {
         "connect timeout"
     } else if any(error, is_refused) {
@@ -85,7 +85,7 @@ pub(super) fn not_connected(error: &(dyn Error + 'static)) -> Failure {
     } else {
         "connection failed"
     };
-    Failure::unsent(class, chain(error))
+    Failure::unsent(class, format!("{address}: {}", chain(error)))
 }
 
 fn is_refused(error: &(dyn Error + 'static)) -> bool {

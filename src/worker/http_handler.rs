@@ -122,7 +122,8 @@ impl HttpHandler {
 
     fn no_answer(&self, error: &legacy::Error) -> Failure {
         if error.is_connect() {
-            return not_connected(std::error::Error::source(error).unwrap_or(error));
+            let address = self.uri.authority().map_or("", |a| a.as_str());
+            return not_connected(address, std::error::Error::source(error).unwrap_or(error));
         }
         // hyper gives a request back, as cancelled, only if it has not begun to write it.
         if any(error, |e| e.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled)) {

@@ -1,6 +1,5 @@
 //! What is wrong from the outside: each gets a message that says what helps, the documented exit code, and loses nothing.
 
-use std::path::Path;
 use std::time::Duration;
 
 use crate::support::broker;
@@ -14,19 +13,6 @@ use crate::support::scene::{Scene, path};
 
 const FAILED: i32 = 1;
 const USAGE: i32 = 2;
-
-/// A worker that cannot begin tells what helps, over and over or with its end.
-fn keeps_saying(config: &Path, words: &[&str]) {
-    let mut kladder = Kladder::run(config);
-    clock::eventually(&format!("the log says {words:?}"), PATIENCE, || {
-        let log = kladder.log();
-        words.iter().all(|word| log.contains(word))
-    });
-    if let Some(status) = kladder.ended(Duration::ZERO) {
-        assert_eq!(status.code(), Some(FAILED));
-    }
-    assert_clean(&kladder.log());
-}
 
 #[test]
 fn an_unknown_key_is_refused_with_its_path_and_the_right_word() {
@@ -75,7 +61,7 @@ fn without_a_broker_the_address_and_what_to_check_are_said() {
     process::kladder(&["setup", "-c", path(&config), "--yes"]).refuses(FAILED, &["127.0.0.1:9", "bootstrap.servers"]);
     process::kladder(&["status", "-c", path(&config)]).refuses(FAILED, &["127.0.0.1:9", "bootstrap.servers"]);
 
-    keeps_saying(&config, &["127.0.0.1:9", "bootstrap.servers"]);
+    process::kladder(&["run", "-c", path(&config)]).refuses(FAILED, &["127.0.0.1:9", "bootstrap.servers"]);
 }
 
 #[test]
@@ -106,13 +92,14 @@ fn a_missing_source_is_named_and_nothing_is_created() {
     let said = process::kladder(&["setup", "-c", path(&config), "--yes"]);
     said.refuses(USAGE, &[&scene.source, "does not exist"]);
     assert!(!broker::topics().keys().any(|topic| topic.starts_with(&scene.ladder)), "setup left something behind");
-    keeps_saying(&config, &["does not exist", "kladder setup"]);
+    let run = process::kladder(&["run", "-c", path(&config)]);
+    run.refuses(FAILED, &[&scene.source, "does not exist"]);
 }
 
 #[test]
 fn topics_that_setup_has_not_made_are_named_with_the_command() {
     let scene = Scene::with_source("no-setup", &["1s"], 1);
-    keeps_saying(&scene.write(), &[&scene.ladder, "does not exist", "kladder setup"]);
+    process::kladder(&["run", "-c", path(&scene.write())]).refuses(FAILED, &["kladder setup"]);
 }
 
 #[test]
