@@ -6,7 +6,7 @@ use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::core::failure::{Failure, Verdict};
 use crate::core::leader_clock::LocalTime;
@@ -16,9 +16,8 @@ use crate::telemetry::events::{DelivererMetrics, VerdictKind};
 use crate::worker::delivery::Delivery;
 use crate::worker::handler::Handler;
 
-/// How long a delivery that cannot be sent is tried again in place before it is a failed attempt.
-const IN_PLACE: Duration = Duration::from_secs(30);
-
+/// Between tries in place. They have no end but that of the assignment: that nothing can be sent is never the record's fault, so it
+/// holds the source, as an open breaker would, and pours nothing into the DLQ.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
@@ -76,13 +75,37 @@ struct Shared {
     unreachable: AtomicBool,
 }
 
+/// Lets the deliveries of a partition begin, until it is shut: those that have not begun then never do.
+#[derive(Default)]
+pub(super) struct Gate {
+    shut: AtomicBool,
+    told: Notify,
+}
+
+impl Gate {
+    pub(super) fn close(&self) {
+        self.shut.store(true, Ordering::Release);
+        self.told.notify_waiters();
+    }
+
+    async fn shut(&self) {
+        let told = self.told.notified();
+        // Registered before the look, so that a word in between is heard.
+        let mut told = std::pin::pin!(told);
+        told.as_mut().enable();
+        if !self.shut.load(Ordering::Acquire) {
+            told.await;
+        }
+    }
+}
+
 /// One delivery to make.
 pub(super) struct Job {
     pub(super) id: RecordId,
     pub(super) kind: Kind,
     pub(super) delivery: Delivery,
-    /// Whether its partition is still to be worked on.
-    pub(super) open: Arc<AtomicBool>,
+    /// Shut when its partition is no longer to be worked on.
+    pub(super) gate: Arc<Gate>,
     /// The tier it comes from and when it was due there.
     pub(super) due: Option<(u32, Timestamp)>,
 }
@@ -145,10 +168,18 @@ impl<H: Handler> Dispatcher<H> {
         let (all, handler, shared) = (self.budgets.all.clone(), self.handler.clone(), self.shared.clone());
         let mut over = Over { id: job.id, events: self.events.clone(), slots: Slots::default(), told: false };
         self.runtime.spawn(async move {
-            // Neither is ever closed, so both always come.
-            over.slots.held.extend(own.acquire_owned().await);
-            over.slots.held.extend(all.acquire_owned().await);
-            let verdict = shared.deliver(handler.as_ref(), &job).await;
+            let begin = async {
+                // Neither is ever closed, so both always come.
+                [own.acquire_owned().await, all.acquire_owned().await]
+            };
+            let verdict = tokio::select! {
+                biased;
+                () = job.gate.shut() => None,
+                slots = begin => {
+                    over.slots.held.extend(slots.into_iter().flatten());
+                    shared.deliver(handler.as_ref(), &job).await
+                }
+            };
             over.tell(verdict);
         });
     }
@@ -156,32 +187,25 @@ impl<H: Handler> Dispatcher<H> {
 
 impl Shared {
     async fn deliver<H: Handler>(&self, handler: &H, job: &Job) -> Option<Verdict> {
-        let first = self.clock.now();
+        if let Some((tier, due)) = job.due {
+            self.metrics.redelivered(tier, self.clock.now().timestamp().since(due));
+        }
         let mut pause = FIRST_PAUSE;
         loop {
-            if !job.open.load(Ordering::Acquire) {
-                return None;
-            }
             let began = self.clock.now();
-            if let Some((tier, due)) = job.due.filter(|_| began == first || pause == FIRST_PAUSE) {
-                self.metrics.redelivered(tier, began.timestamp().since(due));
-            }
             let verdict = handler.handle(job.delivery.clone()).await;
-            let now = self.clock.now();
-            self.metrics.delivered(VerdictKind::of(&verdict), now.since(began));
+            self.metrics.delivered(VerdictKind::of(&verdict), self.clock.now().since(began));
             match verdict {
-                Err(failure) if failure.is_unsent() => {
-                    self.note_unreachable(&failure);
-                    if now.since(first) >= IN_PLACE {
-                        return Some(Err(failure));
-                    }
-                }
+                Err(failure) if failure.is_unsent() => self.note_unreachable(&failure),
                 other => {
                     self.note_reachable();
                     return Some(other);
                 }
             }
-            tokio::time::sleep(pause).await;
+            tokio::select! {
+                () = job.gate.shut() => return None,
+                () = tokio::time::sleep(pause) => {}
+            }
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }

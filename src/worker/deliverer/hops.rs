@@ -35,7 +35,7 @@ pub(super) struct Hop {
     /// Not before then, after it could be written nowhere.
     resting: Option<(LocalTime, Duration)>,
     /// Free again when the hop is committed.
-    _slots: Slots,
+    slots: Slots,
 }
 
 /// What of a record goes along unchanged.
@@ -72,7 +72,7 @@ impl Targets {
 
 impl Hop {
     pub(super) fn new(id: RecordId, target: Target, envelope: Envelope, content: Content, slots: Slots) -> Self {
-        Self { id, target, envelope, content, trim: Trim::Nothing, alone: false, resting: None, _slots: slots }
+        Self { id, target, envelope, content, trim: Trim::Nothing, alone: false, resting: None, slots }
     }
 
     fn headers(&self) -> NativeHeaders {
@@ -234,6 +234,8 @@ impl<H: Handler> Deliverer<H> {
     fn stop_partition(&mut self, hop: &mut Hop, fault: WriteFault, now: LocalTime) {
         let pause = hop.resting.map_or(Duration::from_secs(1), |(_, pause)| (pause * 2).min(Duration::from_secs(60)));
         hop.resting = Some((later(now, pause), pause));
+        // It may rest for long, and others are to be delivered meanwhile.
+        hop.slots = Slots::default();
         let Some(lane) = self.lanes.iter_mut().find(|lane| lane.token == hop.id.token) else { return };
         lane.standstill = true;
         tracing::error!(

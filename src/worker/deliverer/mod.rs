@@ -33,7 +33,7 @@ use crate::kafka::clock::Clock;
 use crate::kafka::consumer::{GroupConsumer, Membership, Next, PartitionQueue, Rebalance, Record, TopicPartition};
 use crate::kafka::producer::{HopProducer, TopicId};
 use crate::telemetry::events::DelivererMetrics;
-use crate::worker::deliverer::dispatch::{Dispatcher, Event, Job, Kind, RecordId, Slots, due_of, later};
+use crate::worker::deliverer::dispatch::{Dispatcher, Event, Gate, Job, Kind, RecordId, Slots, due_of, later};
 use crate::worker::deliverer::hops::{Content, Hop, Target, Targets};
 use crate::worker::delivery::Delivery;
 use crate::worker::error::WorkError;
@@ -110,8 +110,7 @@ struct Lane {
     token: u64,
     tracker: AckTracker,
     committed: CommitPoint,
-    /// Whether its deliveries may begin.
-    open: Arc<AtomicBool>,
+    gate: Arc<Gate>,
     /// Whether its queue has something, as far as is known.
     ready: Arc<AtomicBool>,
     /// A record of it can be written nowhere: nothing new is taken.
@@ -362,7 +361,7 @@ impl<H: Handler> Deliverer<H> {
         let delivery = Delivery::new(&envelope, &self.ladder, key.clone(), value.clone(), user);
         let id = RecordId { token: lane.token, offset };
         let due = (lane.kind == Kind::Redeliver).then(|| due_of(&self.ladder, &envelope)).flatten();
-        let job = Job { id, kind: lane.kind, delivery, open: lane.open.clone(), due };
+        let job = Job { id, kind: lane.kind, delivery, gate: lane.gate.clone(), due };
         let content = Content { key, value, headers: record.copy_headers() };
         self.taken[lane.kind as usize] += 1;
         self.in_flight.insert(id, InFlight { envelope, content, kind: lane.kind });
@@ -417,7 +416,7 @@ impl<H: Handler> Deliverer<H> {
                 token: self.next_token,
                 tracker,
                 committed: CommitPoint { offset: position.offset, metadata: position.metadata },
-                open: Arc::new(AtomicBool::new(true)),
+                gate: Arc::default(),
                 ready,
                 standstill: false,
             });
@@ -430,7 +429,7 @@ impl<H: Handler> Deliverer<H> {
     fn drain(&mut self, partitions: &[TopicPartition]) -> Result<(), WorkError> {
         let tokens: Vec<u64> = self.lanes.iter().filter(|l| partitions.contains(l.tp())).map(|l| l.token).collect();
         for lane in self.lanes.iter().filter(|lane| tokens.contains(&lane.token)) {
-            lane.open.store(false, Ordering::Release);
+            lane.gate.close();
         }
         let deadline = later(self.clock.now(), self.drain);
         self.draining = true;
@@ -454,7 +453,7 @@ impl<H: Handler> Deliverer<H> {
     fn forget(&mut self, partitions: &[TopicPartition]) {
         let gone: Vec<u64> = self.lanes.iter().filter(|l| partitions.contains(l.tp())).map(|l| l.token).collect();
         for lane in self.lanes.iter().filter(|lane| gone.contains(&lane.token)) {
-            lane.open.store(false, Ordering::Release);
+            lane.gate.close();
         }
         self.lanes.retain(|lane| !gone.contains(&lane.token));
         self.hops.retain(|hop| !gone.contains(&hop.id.token));
