@@ -63,7 +63,7 @@ pub struct LeaderClock {
 impl LeaderClock {
     /// A record was fetched at `now` that the leader appended at `appended`.
     pub fn fetched(&mut self, appended: Timestamp, now: LocalTime) {
-        let offset = micros(appended) - now.0;
+        let offset = appended.as_micros().saturating_sub(now.0);
         let weaker = self.lower_at(now).is_none_or(|known| known < offset);
         if weaker {
             self.lower = Some(Bound { offset, seen: now });
@@ -77,7 +77,7 @@ impl LeaderClock {
     /// A record that was sent at `sent` was confirmed at `confirmed` with this append time.
     pub fn written(&mut self, sent: LocalTime, appended: Timestamp, confirmed: LocalTime) {
         // The append time is cut to milliseconds, so the true one lies up to 1 ms later.
-        let upper = micros(appended) + 1_000 - sent.0;
+        let upper = appended.as_micros().saturating_add(1_000).saturating_sub(sent.0);
         if self.lower_at(confirmed).is_some_and(|lower| lower > upper) {
             // The leader's clock was set back since.
             self.lower = None;
@@ -105,10 +105,6 @@ impl LeaderClock {
     fn upper_at(&self, now: LocalTime) -> Option<i64> {
         self.upper.map(|b| b.offset + (now.0 - b.seen.0).max(0) / DRIFT_DIVISOR)
     }
-}
-
-fn micros(at: Timestamp) -> i64 {
-    at.as_millis().saturating_mul(1_000)
 }
 
 #[cfg(test)]

@@ -21,6 +21,12 @@ impl Timestamp {
         self.0
     }
 
+    /// As epoch microseconds; the extremes stay extremes.
+    #[must_use]
+    pub const fn as_micros(self) -> i64 {
+        self.0.saturating_mul(1_000)
+    }
+
     /// The time from `earlier` to this moment; zero when `earlier` is later.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {

@@ -395,6 +395,12 @@ impl Record {
         Timestamp::from_millis(self.raw.timestamp())
     }
 
+    /// Whether the timestamp is the broker's (`LogAppendTime`), not the producer's.
+    #[must_use]
+    pub fn has_append_time(&self) -> bool {
+        self.raw.has_append_time()
+    }
+
     /// The key; null and empty are different.
     #[must_use]
     pub fn key(&self) -> Option<&[u8]> {

@@ -160,9 +160,18 @@ impl RawMessage {
 
     /// Epoch milliseconds; −1 when there is none.
     pub(crate) fn timestamp(&self) -> i64 {
+        self.timestamp_and_kind().0
+    }
+
+    pub(crate) fn has_append_time(&self) -> bool {
+        self.timestamp_and_kind().1 == sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_LOG_APPEND_TIME
+    }
+
+    fn timestamp_and_kind(&self) -> (i64, sys::rd_kafka_timestamp_type_t) {
         let mut kind = sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
         // SAFETY: reads a live message.
-        unsafe { sys::rd_kafka_message_timestamp(self.message.as_ptr(), &raw mut kind) }
+        let timestamp = unsafe { sys::rd_kafka_message_timestamp(self.message.as_ptr(), &raw mut kind) };
+        (timestamp, kind)
     }
 
     /// The broker that it was fetched from.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::core::ack_tracker::CommitPoint;
-use crate::core::due::{Move, next_move};
+use crate::core::due::{Move, due_time, next_move};
 use crate::core::envelope::{self, Envelope, Glance, Trim};
 use crate::core::ladder::Ladder;
 use crate::core::leader_clock::LocalTime;
@@ -53,7 +53,7 @@ enum Target {
 
 /// Whether the lane's head is due by its leader's clock.
 pub(super) fn is_due(lane: &Lane, leaders: &Leaders, now: LocalTime) -> bool {
-    lane.due().zip(lane.head()).is_some_and(|(due, head)| leaders.now(head.broker, now) >= due.as_millis() * 1_000)
+    lane.due().zip(lane.head()).is_some_and(|(due, head)| leaders.now(head.broker, now) >= due.as_micros())
 }
 
 impl Mover {
@@ -162,7 +162,7 @@ impl Mover {
                     match lane.take(now) {
                         Taken::Head => {
                             let head = lane.head().expect("just taken");
-                            self.leaders.fetched(head.broker, head.appended, now);
+                            head.tell_clock(&mut self.leaders, now);
                             if !is_due(lane, &self.leaders, now) {
                                 lane.settle_to_wait();
                             }
@@ -191,8 +191,8 @@ impl Mover {
             let entry = by_lane.entry(record.lane).or_default();
             *entry = (record.held.offset + 1, entry.1 + 1);
             if record.target == Target::Redeliver {
-                let due = (record.held.appended + lane.delay.duration()).as_millis() * 1_000;
-                let late = self.leaders.now(record.held.broker, now) - due;
+                let due = due_time(record.held.appended, lane.delay).as_micros();
+                let late = self.leaders.now(record.held.broker, now).saturating_sub(due);
                 if late < 0 {
                     self.metrics.early();
                 }

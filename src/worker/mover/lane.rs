@@ -12,12 +12,15 @@ use crate::kafka::NativeHeaders;
 use crate::kafka::consumer::{Next, PartitionQueue, Record, TopicPartition};
 use crate::kafka::producer::Outgoing;
 use crate::telemetry::events::TierMetrics;
+use crate::worker::leaders::Leaders;
 
 /// A record taken from its partition and not yet moved.
 pub(super) struct Held {
     pub(super) offset: i64,
     pub(super) appended: Timestamp,
     pub(super) broker: i32,
+    /// The broker set the timestamp, not whoever produced the record.
+    by_broker: bool,
     content: Content,
 }
 
@@ -30,7 +33,20 @@ enum Content {
 
 impl Held {
     fn new(record: Box<Record>) -> Self {
-        Self { offset: record.offset(), appended: record.timestamp(), broker: record.broker(), content: Content::Fetched(record) }
+        Self {
+            offset: record.offset(),
+            appended: record.timestamp(),
+            broker: record.broker(),
+            by_broker: record.has_append_time(),
+            content: Content::Fetched(record),
+        }
+    }
+
+    /// What the record tells of its leader's clock: nothing if the timestamp is its producer's.
+    pub(super) fn tell_clock(&self, leaders: &mut Leaders, now: LocalTime) {
+        if self.by_broker {
+            leaders.fetched(self.broker, self.appended, now);
+        }
     }
 
     /// Copies the record out of its fetch, which may be a megabyte.

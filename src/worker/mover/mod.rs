@@ -152,7 +152,7 @@ impl Mover {
             let until = match (lane.due(), lane.head(), lane.next_poll()) {
                 (Some(due), Some(head), _) => {
                     let resumes = lane.standstill.as_ref().map_or(0, |s| s.until.as_micros() - now.as_micros());
-                    (due.as_millis() * 1_000 - self.leaders.now(head.broker, now)).max(resumes)
+                    due.as_micros().saturating_sub(self.leaders.now(head.broker, now)).max(resumes)
                 }
                 (_, _, Some(poll)) => poll.as_micros() - now.as_micros(),
                 _ => continue,
@@ -205,7 +205,7 @@ impl Mover {
             match lane.take(now) {
                 Taken::Head => {
                     let head = lane.head().expect("just taken");
-                    self.leaders.fetched(head.broker, head.appended, now);
+                    head.tell_clock(&mut self.leaders, now);
                     if !batch::is_due(lane, &self.leaders, now) {
                         lane.settle_to_wait();
                     }
@@ -303,7 +303,7 @@ impl Mover {
                 waiting += here;
                 let Some((moment, head)) = lane.due().zip(lane.head()) else { continue };
                 let leader = self.leaders.now(head.broker, now);
-                let overdue = Duration::from_micros(u64::try_from(leader - moment.as_millis() * 1_000).unwrap_or(0));
+                let overdue = Duration::from_micros(u64::try_from(leader.saturating_sub(moment.as_micros())).unwrap_or(0));
                 oldest = oldest.max(overdue);
                 // Nobody counts what is due without reading it: an even arrival since the head's is presumed.
                 let age = overdue + lane.delay.duration();
