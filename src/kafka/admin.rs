@@ -134,14 +134,18 @@ impl KafkaCluster {
 
     /// Looks offsets up, all partitions in one round trip a broker.
     pub(super) fn offsets(&self, wanted: &[(&str, i32, Offset)], action: &str) -> Result<Vec<Offset>, ClusterError> {
+        self.patiently(action, || self.offsets_within(wanted, ASK_WITHIN))
+    }
+
+    /// Asks again while the answer is one that passes.
+    pub(super) fn patiently<T>(&self, action: &str, ask: impl Fn() -> KafkaResult<T>) -> Result<T, ClusterError> {
         let deadline = self.deadline(ASK_WITHIN);
         loop {
-            match self.offsets_within(wanted, ASK_WITHIN) {
+            match ask() {
                 Err(error) if is_passing(&error) && !self.left(deadline).is_zero() => {
                     std::thread::sleep(Duration::from_millis(100));
                 }
-                Err(error) => return Err(self.error(action, &error)),
-                Ok(offsets) => return Ok(offsets),
+                answer => return answer.map_err(|error| self.error(action, &error)),
             }
         }
     }
@@ -195,7 +199,8 @@ fn is_unreachable(error: &KafkaError) -> bool {
     )
 }
 
-/// A partition that has just been made, or moves, is told of before it is led.
+/// A partition that has just been made, or moves, is told of before it is led; and the first question about any group makes a new
+/// cluster create the topic that its coordinators are found by.
 fn is_passing(error: &KafkaError) -> bool {
     use RDKafkaErrorCode as Code;
     matches!(
@@ -207,6 +212,9 @@ fn is_passing(error: &KafkaError) -> bool {
                 | Code::UnknownPartition
                 | Code::UnknownLeaderEpoch
                 | Code::FencedLeaderEpoch
+                | Code::NotCoordinator
+                | Code::CoordinatorNotAvailable
+                | Code::CoordinatorLoadInProgress
         )
     )
 }

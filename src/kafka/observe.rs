@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use rdkafka::admin::{AdminOptions, ResourceSpecifier};
 use rdkafka::consumer::Consumer;
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
 
 use crate::kafka::admin::{ASK_WITHIN, KafkaCluster};
 use crate::topology::{ClusterError, GroupFacts, Observed, Scope, TopicFacts, Watermarks};
@@ -103,10 +103,13 @@ impl KafkaCluster {
         }
         let action = format!("read the offsets of group {group}");
         let consumer = self.of_group(group, &[])?;
-        let committed = consumer.committed_offsets(list, ASK_WITHIN).map_err(|e| self.error(&action, &e))?;
+        let committed = self.patiently(&action, || {
+            let committed = consumer.committed_offsets(list.clone(), ASK_WITHIN)?;
+            committed.elements().iter().try_for_each(TopicPartitionListElem::error)?;
+            Ok(committed)
+        })?;
         let mut offsets = GroupOffsets::new();
         for element in committed.elements() {
-            element.error().map_err(|e| self.error(&action, &e))?;
             if let Some(offset) = raw(element.offset()) {
                 offsets.entry(element.topic().to_owned()).or_default().insert(element.partition(), offset);
             }
