@@ -17,14 +17,15 @@ use crate::support::broker;
 use crate::support::process::{self, Finished, KLADDER};
 use crate::support::scene::free_port;
 
-/// The blocks of shell commands.
-fn blocks() -> Vec<String> {
+/// The blocks of one language.
+fn blocks(language: &str) -> Vec<String> {
+    let fence = format!("```{language}");
     let readme = fs::read_to_string(broker::in_house("README.md")).expect("README.md");
     let mut blocks = Vec::new();
     let mut open: Option<String> = None;
     for line in readme.lines() {
         match &mut open {
-            None if line == "```sh" => open = Some(String::new()),
+            None if line == fence => open = Some(String::new()),
             None => {}
             Some(block) if line == "```" => {
                 blocks.push(std::mem::take(block));
@@ -58,7 +59,7 @@ fn every_command_of_the_walk_works() {
 
     let mut script = String::from("set -eux\ntrap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n");
     // The first block is the two scripts, which have tests of their own.
-    for block in &blocks()[1..] {
+    for block in &blocks("sh")[1..] {
         for line in block.lines() {
             script.push_str(&adapted(line, &suffix, handler, folder.path()));
             script.push('\n');
@@ -106,13 +107,24 @@ fn program(path: &Path, body: &str) {
 
 #[test]
 fn the_two_scripts_of_the_readme_are_there() {
-    let first = blocks().remove(0);
+    let first = blocks("sh").remove(0);
     assert_eq!(first, "scripts/demo\nscripts/test\n");
     for line in first.lines() {
         let mut command = Command::new(broker::in_house(line));
         command.arg("--help");
         process::finish(command, Duration::from_secs(10)).succeeds();
     }
+}
+
+#[test]
+fn the_configuration_of_the_readme_has_no_mistake() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let [toml] = blocks("toml").try_into().expect("one configuration");
+    fs::write(folder.path().join("kladder.toml"), toml).expect("a file");
+    let mut check = process::command(&["check"]);
+    check.current_dir(&folder).env("HOSTNAME", "pod-0").env_remove("BROKERS");
+    let shown = process::finish(check, Duration::from_secs(10)).succeeds();
+    assert!(shown.stdout.contains("4 attempts") && shown.stdout.contains("billing-orders.retry-10m"), "{shown}");
 }
 
 #[test]
