@@ -126,6 +126,10 @@ impl AckTracker {
     /// Whether one more record may be taken: whatever finishes first, the set will still fit.
     #[must_use]
     pub fn has_room(&self) -> bool {
+        // With nothing in flight one record more adds one run at the most to what is known to fit, and a partition must go on.
+        if self.unfinished.is_empty() {
+            return true;
+        }
         let runs = self.unfinished.len() + self.restored.len() + 2;
         if VERSION.len() + runs * RUN_LIMIT <= METADATA_LIMIT {
             return true;

@@ -52,6 +52,24 @@ fn the_end_of_a_partition_counts_its_markers() {
 }
 
 #[test]
+fn a_partition_that_was_taken_over_always_goes_on() {
+    let (mut tracker, _) = AckTracker::resume(0, "");
+    for offset in 0..250 {
+        tracker.arrive(offset);
+    }
+    tracker.arrive(5_000_000);
+    (1..250).step_by(2).for_each(|offset| tracker.finish(offset));
+    tracker.finish(5_000_000);
+    let left = tracker.commit_point();
+    assert!(left.metadata.len() <= METADATA_LIMIT);
+    let (mut next, readable) = AckTracker::resume(left.offset, &left.metadata);
+    assert!(readable && next.has_room());
+    assert_eq!(next.arrive(0), Arrival::New);
+    next.finish(0);
+    assert!(next.has_room() && next.commit_point().metadata.len() <= METADATA_LIMIT);
+}
+
+#[test]
 fn foreign_metadata_is_told_and_ignored() {
     for foreign in ["hello", "v2;1+1", "v1;x", "v1;1+0", "v1;-1+1", "v1;99999999999+1"] {
         let (tracker, readable) = AckTracker::resume(5, foreign);

@@ -457,8 +457,8 @@ impl<'a> Raw<'a> {
     }
 }
 
-/// `not-before` is written on the worker's clock and judged against the broker's, and a commit takes its time.
-const NOT_BEFORE_SLACK: std::time::Duration = std::time::Duration::from_secs(60);
+/// `not-before` may be written on a worker's clock and is judged against the broker's, and a commit takes its time.
+const NOT_BEFORE_SLACK: std::time::Duration = std::time::Duration::from_secs(600);
 
 /// A decimal number as kladder writes it: digits only, no sign but a leading minus (a record without timestamp has −1), no
 /// leading zero.

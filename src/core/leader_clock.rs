@@ -36,6 +36,12 @@ impl LocalTime {
         Timestamp::from_millis(self.0.div_euclid(1_000))
     }
 
+    /// A moment that much later.
+    #[must_use]
+    pub fn later(self, by: Duration) -> Self {
+        Self(self.0.saturating_add(i64::try_from(by.as_micros()).unwrap_or(i64::MAX)))
+    }
+
     /// The time since `earlier`; zero when that is later.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {

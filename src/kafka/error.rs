@@ -51,6 +51,26 @@ impl ClientError {
         )
     }
 
+    /// Whether nobody answered: that passes, however long it takes.
+    #[must_use]
+    pub fn is_outage(&self) -> bool {
+        matches!(
+            self.code,
+            Some(
+                RDKafkaErrorCode::AllBrokersDown
+                    | RDKafkaErrorCode::BrokerTransportFailure
+                    | RDKafkaErrorCode::OperationTimedOut
+                    | RDKafkaErrorCode::RequestTimedOut
+                    | RDKafkaErrorCode::CoordinatorNotAvailable
+                    | RDKafkaErrorCode::CoordinatorLoadInProgress
+                    | RDKafkaErrorCode::NotCoordinator
+                    | RDKafkaErrorCode::LeaderNotAvailable
+                    | RDKafkaErrorCode::BrokerNotAvailable
+                    | RDKafkaErrorCode::NetworkException
+            )
+        )
+    }
+
     /// Whether the group has moved on: this member's assignment is, or will be, another one.
     #[must_use]
     pub fn is_group_change(&self) -> bool {
@@ -118,6 +138,12 @@ pub enum WriteFault {
 }
 
 impl WriteFault {
+    /// Whether it passes by itself: it is not the record that is at fault.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Passing(_))
+    }
+
     /// Sorts the error of a delivery report or of a local refusal.
     pub(crate) fn of(code: RDKafkaErrorCode) -> Self {
         use RDKafkaErrorCode as Code;

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::bindings as sys;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::types::{RDKafka, RDKafkaErrorCode};
 
 /// What keeps a native client alive for as long as something that came from it is in use.
@@ -57,6 +58,7 @@ impl NativeHeaders {
     pub fn remove_if(&mut self, condition: impl Fn(&[u8]) -> bool) {
         let mut names: Vec<CString> =
             self.iter().filter(|(name, _)| condition(name)).filter_map(|(name, _)| CString::new(name).ok()).collect();
+        names.sort_unstable();
         names.dedup();
         for name in names {
             // SAFETY: compares the name and frees what matches.
@@ -379,9 +381,16 @@ pub(crate) fn produce(
 pub(crate) struct Report {
     pub(crate) tag: usize,
     pub(crate) error: Option<RDKafkaErrorCode>,
-    /// Epoch milliseconds; the append time where the topic has `LogAppendTime`.
-    pub(crate) timestamp: i64,
+    /// Epoch milliseconds; only where the broker has set it (`LogAppendTime`).
+    pub(crate) append_time: Option<i64>,
     pub(crate) broker: i32,
+}
+
+/// What a producer's queue holds.
+pub(crate) enum Event {
+    Report(Report),
+    Error { code: RDKafkaErrorCode, text: String, is_fatal: bool },
+    Log { level: RDKafkaLogLevel, facility: String, text: String },
 }
 
 /// The producer's queue of delivery reports and errors.
@@ -401,16 +410,10 @@ impl RawEventQueue {
         Self { queue: NonNull::new(queue).expect("every client has a main queue"), _client: client }
     }
 
-    /// Waits for one event and serves it: reports to the first closure, errors (code, text, fatal) to the second. Returns as soon
-    /// as there is something; `false` when the time ran out.
-    pub(crate) fn serve(
-        &self,
-        timeout: Duration,
-        mut on_report: impl FnMut(Report),
-        mut on_error: impl FnMut(RDKafkaErrorCode, String, bool),
-    ) -> bool {
+    /// Waits for one event and hands it on. Returns as soon as there is one; `false` when the time ran out.
+    pub(crate) fn serve(&self, timeout: Duration, mut handle: impl FnMut(Event)) -> bool {
         let millis = c_int::try_from(timeout.as_millis()).unwrap_or(c_int::MAX);
-        // SAFETY: the event is owned, its messages live until it is destroyed at the end.
+        // SAFETY: the event is owned; its messages and texts live until it is destroyed at the end.
         unsafe {
             let event = sys::rd_kafka_queue_poll(self.queue.as_ptr(), millis);
             if event.is_null() {
@@ -420,19 +423,23 @@ impl RawEventQueue {
                 sys::RD_KAFKA_EVENT_DR => loop {
                     let message = sys::rd_kafka_event_message_next(event);
                     let Some(report) = message.as_ref() else { break };
-                    let mut kind = sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
-                    let failed = report.err != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
-                    on_report(Report {
-                        tag: report._private.addr(),
-                        error: failed.then(|| report.err.into()),
-                        timestamp: sys::rd_kafka_message_timestamp(message, &raw mut kind),
-                        broker: sys::rd_kafka_message_broker_id(message),
-                    });
+                    handle(Event::Report(read_report(message, report)));
                 },
-                sys::RD_KAFKA_EVENT_ERROR => {
-                    let code: RDKafkaErrorCode = sys::rd_kafka_event_error(event).into();
-                    let text = CStr::from_ptr(sys::rd_kafka_event_error_string(event)).to_string_lossy().into_owned();
-                    on_error(code, text, sys::rd_kafka_event_error_is_fatal(event) != 0);
+                sys::RD_KAFKA_EVENT_ERROR => handle(Event::Error {
+                    code: sys::rd_kafka_event_error(event).into(),
+                    text: owned_text(sys::rd_kafka_event_error_string(event)),
+                    is_fatal: sys::rd_kafka_event_error_is_fatal(event) != 0,
+                }),
+                sys::RD_KAFKA_EVENT_LOG => {
+                    let (mut facility, mut text, mut level) = (ptr::null(), ptr::null(), 0);
+                    if sys::rd_kafka_event_log(event, &raw mut facility, &raw mut text, &raw mut level) == 0 {
+                        let level = match level {
+                            ..=2 => RDKafkaLogLevel::Critical,
+                            3..=5 => RDKafkaLogLevel::Warning,
+                            _ => RDKafkaLogLevel::Debug,
+                        };
+                        handle(Event::Log { level, facility: owned_text(facility), text: owned_text(text) });
+                    }
                 }
                 _ => {}
             }
@@ -440,6 +447,33 @@ impl RawEventQueue {
         }
         true
     }
+}
+
+/// # Safety
+/// `message` is alive, and `fields` are its own.
+unsafe fn read_report(message: *const sys::rd_kafka_message_t, fields: &sys::rd_kafka_message_t) -> Report {
+    let mut kind = sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
+    // SAFETY: reads a live message.
+    let (timestamp, broker) =
+        unsafe { (sys::rd_kafka_message_timestamp(message, &raw mut kind), sys::rd_kafka_message_broker_id(message)) };
+    let failed = fields.err != sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
+    let by_broker = kind == sys::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_LOG_APPEND_TIME;
+    Report {
+        tag: fields._private.addr(),
+        error: failed.then(|| fields.err.into()),
+        append_time: by_broker.then_some(timestamp),
+        broker,
+    }
+}
+
+/// # Safety
+/// `text` is null or ends by a zero byte.
+unsafe fn owned_text(text: *const c_char) -> String {
+    if text.is_null() {
+        return String::new();
+    }
+    // SAFETY: as above.
+    unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
 }
 
 impl Drop for RawEventQueue {

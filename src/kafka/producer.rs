@@ -72,6 +72,8 @@ pub struct ClockReading {
 pub struct Settled {
     /// The tags of the records that were not written, and why.
     pub faults: Vec<(usize, WriteFault)>,
+    /// When brokers that date records themselves appended those that were written, by their tags.
+    pub appended: Vec<(usize, Timestamp)>,
     /// A reading of the clock of the broker that confirmed last.
     pub clock: Option<ClockReading>,
 }
@@ -92,8 +94,47 @@ struct Live {
     topics: Vec<RawTopic>,
     events: RawEventQueue,
     client: Arc<BaseProducer<Context>>,
-    /// The connection was lost, or something timed out, inside a transaction.
+    /// What has become of records, until [`HopProducer::settle`] takes it.
+    reports: Vec<ffi::Report>,
+    /// A connection was lost, or something timed out, since the transaction began.
     suspect: bool,
+    /// The client has declared itself beyond repair.
+    fatal: Option<String>,
+}
+
+impl Live {
+    /// Waits for one event and serves it, then whatever else is there.
+    fn serve(&mut self, timeout: Duration) {
+        let mut timeout = timeout;
+        loop {
+            let (reports, suspect, fatal) = (&mut self.reports, &mut self.suspect, &mut self.fatal);
+            let served = self.events.serve(timeout, |event| match event {
+                ffi::Event::Report(report) => reports.push(report),
+                ffi::Event::Error { code, text, is_fatal } => {
+                    tracing::debug!(%code, text, "producer error");
+                    *suspect = true;
+                    if is_fatal {
+                        *fatal = Some(text);
+                    }
+                }
+                ffi::Event::Log { level, facility, text } => {
+                    *suspect |= tells_of_lost_request(&facility, &text);
+                    client_config::log(level, &facility, &text);
+                }
+            });
+            if !served {
+                return;
+            }
+            timeout = Duration::ZERO;
+        }
+    }
+}
+
+/// Whether a line of the client's log says that a request may have been lost on its way. To the client that is no error: it sends
+/// the request again by itself (`rd_kafka_broker_conn_closed`, `rd_kafka_broker_bufq_timeout_scan`). A broker that does not answer
+/// connection attempts has lost nothing.
+fn tells_of_lost_request(facility: &str, text: &str) -> bool {
+    facility == "REQTMOUT" || facility == "FAIL" && text.contains("in state UP")
 }
 
 struct Context;
@@ -142,7 +183,7 @@ impl HopProducer {
                 config.set(key, value);
             }
         }
-        config.set("enable.idempotence", "true").set("acks", "all").set_log_level(RDKafkaLogLevel::Warning);
+        config.set("enable.idempotence", "true").set("acks", "all").set_log_level(RDKafkaLogLevel::Info);
         if let Some(id) = &transactional_id {
             config
                 .set("transactional.id", id)
@@ -186,7 +227,8 @@ impl HopProducer {
                 client.init_transactions(INIT_TIMEOUT).map_err(|e| TxnError::Rebuild(ClientError::new(doing, &e)))?;
             }
             let events = RawEventQueue::main(client.client().native_ptr(), client.clone());
-            self.live = Some(Live { topics: Vec::new(), events, client, suspect: false });
+            let reports = Vec::new();
+            self.live = Some(Live { topics: Vec::new(), events, client, reports, suspect: false, fatal: None });
         }
         let live = self.live.as_mut().expect("just made");
         for name in &self.topic_names[live.topics.len()..] {
@@ -234,12 +276,17 @@ impl HopProducer {
         let live = self.live.as_mut().expect("a transaction was begun");
         let rk = live.client.client().native_ptr();
         let mut headers = headers;
+        let mut full_since = None;
         loop {
             match ffi::produce(rk, &live.topics[topic.0], partition, record.key, record.value, headers, tag) {
                 Ok(()) => return Ok(()),
-                // Never reached with bounded batches; a wait, not a loss, if it is.
+                // The client's queue is full, and only serving its reports makes room.
                 Err((RDKafkaErrorCode::QueueFull, back)) => {
-                    std::thread::sleep(Duration::from_millis(1));
+                    let now = self.clock.now();
+                    if now.since(*full_since.get_or_insert(now)) > DELIVERY_TIMEOUT * 2 {
+                        return Err(WriteFault::Passing("the client's queue stays full"));
+                    }
+                    live.serve(Duration::from_millis(20));
                     headers = back;
                 }
                 Err((code, _)) => return Err(WriteFault::of(code)),
@@ -252,40 +299,38 @@ impl HopProducer {
     /// # Errors
     /// When the producer is beyond repair.
     pub fn settle(&mut self) -> Result<Settled, TxnError> {
-        let mut settled = Settled::default();
-        let mut fatal = None;
-        let Some(live) = self.live.as_mut() else { return Ok(settled) };
+        let Some(live) = self.live.as_mut() else { return Ok(Settled::default()) };
         let started = self.clock.now();
+        let mut stuck = false;
+        while live.client.in_flight_count() > 0 && live.fatal.is_none() && !stuck {
+            live.serve(Duration::from_millis(100));
+            stuck = self.clock.now().since(started) > DELIVERY_TIMEOUT * 4;
+        }
+        // What was told with the last of them.
+        live.serve(Duration::ZERO);
+        let mut settled = Settled { faults: Vec::new(), appended: Vec::with_capacity(live.reports.len()), clock: None };
         let mut last = None;
-        while live.client.in_flight_count() > 0 {
-            let on_report = |report: ffi::Report| match report.error {
+        for report in live.reports.drain(..) {
+            match report.error {
                 Some(code) => settled.faults.push((report.tag, WriteFault::of(code))),
-                None => last = Some((report.broker, report.timestamp)),
-            };
-            let suspect = &mut live.suspect;
-            let on_error = |code, text: String, is_fatal| {
-                tracing::debug!(%code, text, "producer error");
-                *suspect = true;
-                if is_fatal {
-                    fatal = Some(ClientError::text("writing", text));
+                None => {
+                    if let Some(appended) = report.append_time {
+                        let appended = Timestamp::from_millis(appended);
+                        settled.appended.push((report.tag, appended));
+                        last = Some((report.broker, appended));
+                    }
                 }
-            };
-            live.events.serve(Duration::from_millis(100), on_report, on_error);
-            if self.clock.now().since(started) > DELIVERY_TIMEOUT * 4 {
-                fatal = Some(ClientError::text("writing", "deliveries were neither confirmed nor refused"));
-            }
-            if fatal.is_some() {
-                break;
             }
         }
-        if settled.faults.iter().any(|(_, fault)| matches!(fault, WriteFault::Passing(_))) {
-            live.suspect = true;
-        }
-        if let (Some((broker, timestamp)), Some(sent)) = (last, self.first_sent.take()) {
-            let appended = Timestamp::from_millis(timestamp);
+        live.suspect |= settled.faults.iter().any(|(_, fault)| fault.is_passing());
+        if let (Some((broker, appended)), Some(sent)) = (last, self.first_sent.take()) {
             settled.clock = Some(ClockReading { broker, sent, appended, confirmed: self.clock.now() });
         }
-        fatal.map_or(Ok(settled), |cause| Err(TxnError::Rebuild(cause)))
+        if stuck {
+            let cause = ClientError::text("writing", "deliveries were neither confirmed nor refused");
+            return Err(TxnError::Rebuild(cause));
+        }
+        live.fatal.take().map_or(Ok(settled), |text| Err(TxnError::Rebuild(ClientError::text("writing", text))))
     }
 
     /// Puts consumed offsets into the open transaction.
@@ -316,6 +361,8 @@ impl HopProducer {
         loop {
             let Err(error) = live.client.commit_transaction(TRANSACTION_TIMEOUT) else {
                 self.in_transaction = false;
+                // A connection that was lost while it committed is told now.
+                live.serve(Duration::ZERO);
                 return Ok(());
             };
             let cause = ClientError::new("committing a transaction", &error);
@@ -339,10 +386,12 @@ impl HopProducer {
         }
     }
 
-    /// Serves the client's events between transactions, without waiting.
+    /// Serves the client's events between transactions, without waiting. A connection that is lost then harms nobody.
     pub fn idle(&mut self) {
         if let Some(live) = self.live.as_mut() {
-            while live.events.serve(Duration::ZERO, |_| {}, |code, text, _| tracing::debug!(%code, text, "producer error")) {}
+            let suspect = live.suspect;
+            live.serve(Duration::ZERO);
+            live.suspect = suspect || live.fatal.is_some();
         }
     }
 
@@ -354,6 +403,19 @@ impl HopProducer {
         let names = self.topic_names.clone();
         let counted = |(index, name): (usize, &String)| Ok((TopicId(index), self.partition_count(name)?));
         names.iter().enumerate().map(counted).collect()
+    }
+
+    /// All topics that this client may see, with their partition counts.
+    ///
+    /// # Errors
+    /// When the broker does not answer within 15 s.
+    pub fn existing_topics(&mut self) -> Result<Vec<(String, usize)>, ClientError> {
+        self.connect().map_err(|error| error.cause().clone())?;
+        let client = &self.live.as_ref().expect("connected").client;
+        let metadata =
+            client.client().fetch_metadata(None, Duration::from_secs(15)).map_err(|e| ClientError::new("listing topics", &e))?;
+        let usable = metadata.topics().iter().filter(|t| t.error().is_none());
+        Ok(usable.map(|t| (t.name().to_owned(), t.partitions().len())).collect())
     }
 
     /// How many partitions a topic has.

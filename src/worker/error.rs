@@ -41,6 +41,16 @@ impl WorkError {
         matches!(self, Self::OffsetLost { .. } | Self::Position(PositionError::Missing { .. }))
     }
 
+    /// Whether nobody answered: the worker starts anew until somebody does.
+    #[must_use]
+    pub fn is_outage(&self) -> bool {
+        match self {
+            Self::Client(cause) | Self::Position(PositionError::Client(cause)) => cause.is_outage(),
+            Self::Transaction(error) => error.cause().is_outage(),
+            _ => false,
+        }
+    }
+
     pub(crate) fn offset_lost(partition: &TopicPartition, group: &str) -> Self {
         Self::OffsetLost { partition: partition.clone(), topic: partition.topic.to_string(), group: group.to_owned() }
     }

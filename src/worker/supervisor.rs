@@ -12,6 +12,7 @@ use crate::worker::stop::Stop;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+const LONGEST_OUTAGE_PAUSE: Duration = Duration::from_secs(5);
 
 /// A worker that ran this long was healthy: its next failure is the first again.
 const HEALTHY: Duration = Duration::from_secs(60);
@@ -126,7 +127,8 @@ fn supervise(
         if clock.now().since(began) > HEALTHY {
             (failures, pause) = (0, FIRST_PAUSE);
         }
-        failures += 1;
+        // An outage is waited out, for hours if it must be.
+        failures += u32::from(!error.is_outage());
         if error.needs_decision() || failures >= GIVE_UP_AFTER {
             tracing::error!(worker = name, %error, failures, "worker is given up and the process ends");
             return false;
@@ -140,6 +142,6 @@ fn supervise(
             }
             std::thread::sleep(Duration::from_millis(50));
         }
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        pause = (pause * 2).min(if error.is_outage() { LONGEST_OUTAGE_PAUSE } else { LONGEST_PAUSE });
     }
 }

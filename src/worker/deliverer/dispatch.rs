@@ -9,7 +9,6 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::core::failure::{Failure, Verdict};
-use crate::core::leader_clock::LocalTime;
 use crate::core::time::Timestamp;
 use crate::kafka::clock::Clock;
 use crate::telemetry::events::{DelivererMetrics, VerdictKind};
@@ -88,12 +87,16 @@ impl Gate {
         self.told.notify_waiters();
     }
 
+    pub(super) fn is_shut(&self) -> bool {
+        self.shut.load(Ordering::Acquire)
+    }
+
     async fn shut(&self) {
         let told = self.told.notified();
         // Registered before the look, so that a word in between is heard.
         let mut told = std::pin::pin!(told);
         told.as_mut().enable();
-        if !self.shut.load(Ordering::Acquire) {
+        if !self.is_shut() {
             told.await;
         }
     }
@@ -264,9 +267,4 @@ pub(super) fn due_of(
     let tier = ladder.tier(envelope.tier?)?;
     let due = envelope.not_before.or_else(|| Some(envelope.last_failed_at? + tier.delay().duration()))?;
     Some((tier.number(), due))
-}
-
-/// A moment a while from now.
-pub(super) fn later(now: LocalTime, pause: Duration) -> LocalTime {
-    LocalTime::from_micros(now.as_micros().saturating_add(i64::try_from(pause.as_micros()).unwrap_or(i64::MAX)))
 }

@@ -12,7 +12,7 @@ use crate::kafka::consumer::TopicPartition;
 use crate::kafka::error::{TxnError, WriteFault};
 use crate::kafka::producer::{Outgoing, TopicId};
 use crate::worker::deliverer::Deliverer;
-use crate::worker::deliverer::dispatch::{RecordId, Slots, later};
+use crate::worker::deliverer::dispatch::{RecordId, Slots};
 use crate::worker::error::WorkError;
 use crate::worker::handler::Handler;
 
@@ -73,6 +73,11 @@ impl Targets {
 impl Hop {
     pub(super) fn new(id: RecordId, target: Target, envelope: Envelope, content: Content, slots: Slots) -> Self {
         Self { id, target, envelope, content, trim: Trim::Nothing, alone: false, resting: None, slots }
+    }
+
+    /// Whether it could be written nowhere, and waits for that to change.
+    pub(super) fn rests(&self) -> bool {
+        self.resting.is_some()
     }
 
     fn headers(&self) -> NativeHeaders {
@@ -233,7 +238,7 @@ impl<H: Handler> Deliverer<H> {
 
     fn stop_partition(&mut self, hop: &mut Hop, fault: WriteFault, now: LocalTime) {
         let pause = hop.resting.map_or(Duration::from_secs(1), |(_, pause)| (pause * 2).min(Duration::from_secs(60)));
-        hop.resting = Some((later(now, pause), pause));
+        hop.resting = Some((now.later(pause), pause));
         // It may rest for long, and others are to be delivered meanwhile.
         hop.slots = Slots::default();
         let Some(lane) = self.lanes.iter_mut().find(|lane| lane.token == hop.id.token) else { return };

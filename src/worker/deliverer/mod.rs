@@ -33,7 +33,7 @@ use crate::kafka::clock::Clock;
 use crate::kafka::consumer::{GroupConsumer, Membership, Next, PartitionQueue, Rebalance, Record, TopicPartition};
 use crate::kafka::producer::{HopProducer, TopicId};
 use crate::telemetry::events::DelivererMetrics;
-use crate::worker::deliverer::dispatch::{Dispatcher, Event, Gate, Job, Kind, RecordId, Slots, due_of, later};
+use crate::worker::deliverer::dispatch::{Dispatcher, Event, Gate, Job, Kind, RecordId, Slots, due_of};
 use crate::worker::deliverer::hops::{Content, Hop, Target, Targets};
 use crate::worker::delivery::Delivery;
 use crate::worker::error::WorkError;
@@ -99,7 +99,6 @@ pub struct Deliverer<H> {
     commit_at: LocalTime,
     look_at: LocalTime,
     turn: usize,
-    draining: bool,
 }
 
 /// A partition of source or redeliver that this member owns.
@@ -115,6 +114,13 @@ struct Lane {
     ready: Arc<AtomicBool>,
     /// A record of it can be written nowhere: nothing new is taken.
     standstill: bool,
+}
+
+/// What has not begun of a lane that goes never does.
+impl Drop for Lane {
+    fn drop(&mut self) {
+        self.gate.close();
+    }
 }
 
 impl Lane {
@@ -208,7 +214,6 @@ impl<H: Handler> Deliverer<H> {
             commit_at: zero,
             look_at: zero,
             turn: 0,
-            draining: false,
         })
     }
 
@@ -217,6 +222,24 @@ impl<H: Handler> Deliverer<H> {
     /// # Errors
     /// When it cannot go on; see [`WorkError`].
     pub fn run(&mut self, presence: &Presence) -> Result<(), WorkError> {
+        let outcome = self.work(presence);
+        if outcome.is_err() {
+            self.let_handlers_end();
+        }
+        outcome
+    }
+
+    /// After a failure: whoever takes over, this worker made anew above all, must not call the handler beside those calls that
+    /// still run.
+    fn let_handlers_end(&mut self) {
+        self.lanes.clear();
+        let deadline = self.clock.now().later(self.drain);
+        while !self.in_flight.is_empty() && self.clock.now() < deadline {
+            self.wait();
+        }
+    }
+
+    fn work(&mut self, presence: &Presence) -> Result<(), WorkError> {
         while !presence.stop.is_set() {
             if let Some(change) = self.consumer.serve(Duration::ZERO)? {
                 self.rebalance(change)?;
@@ -256,7 +279,7 @@ impl<H: Handler> Deliverer<H> {
             return;
         };
         let Some(verdict) = verdict else { return };
-        if self.draining && verdict.as_ref().is_err_and(|f| f.is_connection_lost() || f.is_unsent()) {
+        if lane.gate.is_shut() && verdict.as_ref().is_err_and(|f| f.is_connection_lost() || f.is_unsent()) {
             // Whoever stops us may have stopped the handler too: that is no failed attempt. The next owner delivers it.
             return;
         }
@@ -288,7 +311,7 @@ impl<H: Handler> Deliverer<H> {
         let now = self.clock.now();
         let anyway = now >= self.look_at;
         if anyway {
-            self.look_at = later(now, LOOK_ANYWAY);
+            self.look_at = now.later(LOOK_ANYWAY);
         }
         // Records whose hops cannot be written at the moment do not pile up: what is taken stays bounded.
         if self.lanes.is_empty() || self.hops.len() > self.dispatcher.most_taken(Kind::Source) * 2 {
@@ -431,30 +454,22 @@ impl<H: Handler> Deliverer<H> {
         for lane in self.lanes.iter().filter(|lane| tokens.contains(&lane.token)) {
             lane.gate.close();
         }
-        let deadline = later(self.clock.now(), self.drain);
-        self.draining = true;
+        let deadline = self.clock.now().later(self.drain);
         while self.clock.now() < deadline {
+            self.run_hops()?;
             let open = self.in_flight.keys().any(|id| tokens.contains(&id.token));
-            let hopping = self.hops.iter().any(|hop| tokens.contains(&hop.id.token));
+            // What can be written nowhere is its next owner's.
+            let hopping = self.hops.iter().any(|hop| tokens.contains(&hop.id.token) && !hop.rests());
             if (!open && !hopping) || self.consumer.assignment_lost() {
                 break;
             }
-            if open {
-                self.wait();
-            } else if self.clock.now() < self.pause_until {
-                std::thread::sleep(TICK);
-            }
-            self.run_hops()?;
+            self.wait();
         }
-        self.draining = false;
         self.commit(true)
     }
 
     fn forget(&mut self, partitions: &[TopicPartition]) {
         let gone: Vec<u64> = self.lanes.iter().filter(|l| partitions.contains(l.tp())).map(|l| l.token).collect();
-        for lane in self.lanes.iter().filter(|lane| gone.contains(&lane.token)) {
-            lane.gate.close();
-        }
         self.lanes.retain(|lane| !gone.contains(&lane.token));
         self.hops.retain(|hop| !gone.contains(&hop.id.token));
         // Those of partitions that stay are as good as settled: the drain has committed them, or will with the next commit.
@@ -468,10 +483,14 @@ impl<H: Handler> Deliverer<H> {
         if !at_once && now < self.commit_at && self.unsettled.len() < self.dispatcher.most_unsettled() {
             return Ok(());
         }
-        self.commit_at = later(now, COMMIT_INTERVAL);
+        self.commit_at = now.later(COMMIT_INTERVAL);
         let points = self.points_with_nothing();
         self.metrics.worker.partitions_stopped(self.lanes.iter().filter(|lane| lane.standstill).count());
-        if points.is_empty() || self.consumer.live_group().is_none() {
+        if self.consumer.live_group().is_none() {
+            return Ok(());
+        }
+        if points.is_empty() {
+            self.unsettled.clear();
             return Ok(());
         }
         match self.consumer.commit(&points) {
@@ -503,6 +522,6 @@ impl<H: Handler> Deliverer<H> {
 
     fn back_off(&mut self) {
         self.pause = (self.pause * 2).clamp(Duration::from_millis(50), Duration::from_secs(2));
-        self.pause_until = later(self.clock.now(), self.pause);
+        self.pause_until = self.clock.now().later(self.pause);
     }
 }

@@ -35,6 +35,10 @@ const TURN: usize = 500;
 /// How long a transaction is filled at most, so that a backlog delays the other tiers by no more.
 const FILL_TIME: Duration = Duration::from_millis(60);
 
+/// How long a partition stands still at first, and at most, before what could not be written is tried again.
+const FIRST_STANDSTILL: Duration = Duration::from_millis(250);
+const LONGEST_STANDSTILL: Duration = Duration::from_secs(60);
+
 /// A record that was handed to the producer.
 struct Sent {
     lane: usize,
@@ -75,11 +79,13 @@ impl Mover {
         }
         let (sent, refused) = self.fill(&turn, began)?;
         let mut faults: Faults = refused;
+        let mut appended = Vec::new();
         let outcome = self.producer.settle().and_then(|settled| {
             if let Some(reading) = settled.clock {
                 self.leaders.read(&reading);
             }
             faults.extend(settled.faults);
+            appended = settled.appended;
             if !faults.is_empty() {
                 self.producer.abort();
                 return Ok(());
@@ -91,7 +97,10 @@ impl Mover {
             self.producer.commit()
         });
         match outcome {
-            Ok(()) if faults.is_empty() => self.moved(sent, began)?,
+            Ok(()) if faults.is_empty() => {
+                self.look_for_early(&sent, &appended);
+                self.moved(sent, began)?;
+            }
             Ok(()) => self.isolate(sent, &faults),
             Err(error) => self.undo(sent, error)?,
         }
@@ -180,6 +189,18 @@ impl Mover {
         Ok((sent, refused))
     }
 
+    /// By what the brokers themselves noted: nothing that is redelivered may have been appended before it was due.
+    fn look_for_early(&self, sent: &[Sent], appended: &[(usize, Timestamp)]) {
+        for (tag, appended) in appended {
+            let Some(record) = sent.get(*tag).filter(|record| record.target == Target::Redeliver) else { continue };
+            let lane = &self.lanes[record.lane];
+            if *appended < due_time(record.held.appended, lane.delay) {
+                self.metrics.early();
+                tracing::error!(partition = %lane.tp(), offset = record.held.offset, "record was redelivered early: brokers' clocks differ");
+            }
+        }
+    }
+
     /// The transaction is committed (or, at least once, every delivery confirmed).
     fn moved(&mut self, sent: Vec<Sent>, began: LocalTime) -> Result<(), WorkError> {
         let now = self.clock.now();
@@ -193,27 +214,23 @@ impl Mover {
             if record.target == Target::Redeliver {
                 let due = due_time(record.held.appended, lane.delay).as_micros();
                 let late = self.leaders.now(record.held.broker, now).saturating_sub(due);
-                if late < 0 {
-                    self.metrics.early();
-                }
                 lane.metrics.redelivered(Duration::from_micros(u64::try_from(late).unwrap_or(0)));
             }
         }
-        if !self.producer.is_transactional() {
-            let group = self.consumer.live_group().is_some();
-            let points = points_of(&self.lanes, &sent);
+        let points = points_of(&self.lanes, &sent);
+        if self.producer.is_transactional() {
+            self.note_committed(&points);
+        } else {
             match self.consumer.commit(&points) {
-                Ok(()) => {}
-                // The next owner moves them once more: at least once.
-                Err(error) if group && (error.is_fatal() || error.is_fenced()) => return Err(error.into()),
+                Ok(()) => self.note_committed(&points),
+                Err(error) if error.is_fatal() || error.is_fenced() => return Err(error.into()),
+                // Tried again with the next commit; should the partition move before, its next owner moves them once more.
                 Err(error) => tracing::info!(ladder = self.ladder.name(), %error, "moved records may be moved again"),
             }
         }
         for (index, (position, records)) in by_lane {
             let lane = &mut self.lanes[index];
-            // As `points_of` has committed it.
-            lane.position = if lane.head().is_none() { lane.position.max(position) } else { position };
-            lane.moved_to(records);
+            lane.moved_to(position, records);
             lane.standstill = None;
             lane.limit = lane.limit.map(|limit| limit * 2).filter(|limit| *limit < TURN);
         }
@@ -228,39 +245,42 @@ impl Mover {
         Ok(())
     }
 
-    /// Records could not be written: everything is put back, and where it is the record and not the broker, its partition is
-    /// halved until it stands alone. Then only that partition stops.
+    /// Records could not be written: everything is put back. Where the broker is at fault, only what goes to the partitions
+    /// concerned waits a little; where it is the record, its partition is halved until it stands alone, and then only that partition
+    /// stops.
     fn isolate(&mut self, sent: Vec<Sent>, faults: &[(usize, WriteFault)]) {
         self.metrics.worker.transaction_aborted();
-        let mut lasting: BTreeMap<usize, WriteFault> = BTreeMap::new();
-        for (tag, fault) in faults.iter().filter(|(_, fault)| !matches!(fault, WriteFault::Passing(_))) {
-            if let Some(record) = sent.get(*tag) {
-                lasting.insert(record.lane, *fault);
+        let mut worst: BTreeMap<usize, WriteFault> = BTreeMap::new();
+        for (tag, fault) in faults {
+            let Some(record) = sent.get(*tag) else { continue };
+            let known = worst.entry(record.lane).or_insert(*fault);
+            if known.is_passing() {
+                *known = *fault;
             }
         }
         let now = self.clock.now();
-        for (index, fault) in &lasting {
-            let taken = sent.iter().filter(|s| s.lane == *index).count();
+        for (index, fault) in worst {
+            let taken = sent.iter().filter(|s| s.lane == index).count();
             let alone = taken == sent.len() && taken == 1;
-            let lane = &mut self.lanes[*index];
+            let lane = &mut self.lanes[index];
+            let pause = lane.standstill.as_ref().map_or(FIRST_STANDSTILL, |s| (s.pause * 2).min(LONGEST_STANDSTILL));
+            if fault.is_passing() {
+                lane.limit = None;
+                lane.standstill = Some(Standstill { until: now.later(pause), pause });
+                tracing::info!(partition = %lane.tp(), %fault, retry_in = ?pause, "due records cannot be written now");
+                continue;
+            }
             if !alone {
                 lane.limit = Some((taken / 2).max(1));
                 continue;
             }
-            let pause = lane.standstill.as_ref().map_or(Duration::from_secs(1), |s| (s.pause * 2).min(Duration::from_secs(60)));
-            let until = LocalTime::from_micros(now.as_micros() + i64::try_from(pause.as_micros()).unwrap_or(0));
-            lane.standstill = Some(Standstill { until, pause });
+            lane.standstill = Some(Standstill { until: now.later(pause), pause });
             let offset = sent.first().map_or(0, |s| s.held.offset);
             tracing::error!(
                 partition = %lane.tp(), offset, %fault, retry_in = ?pause,
                 "record can be written nowhere, so its partition stands still; the others go on (raise max.message.bytes of the \
                  ladder's topics with `kladder setup`, or grant the write)"
             );
-        }
-        if lasting.is_empty() {
-            let fault = faults.first().map(|(_, fault)| fault.to_string()).unwrap_or_default();
-            self.back_off();
-            tracing::info!(ladder = self.ladder.name(), fault, retry_in = ?self.pause, "mover's writes failed");
         }
         self.put_back(sent);
     }
@@ -292,10 +312,7 @@ impl Mover {
             by_lane.entry(record.lane).or_default().push(record.held);
         }
         for (index, held) in by_lane {
-            let lane = &mut self.lanes[index];
-            // What was put back is not past the end, whatever the queue said meanwhile.
-            lane.position = lane.committed;
-            lane.put_back(held.into_iter());
+            self.lanes[index].put_back(held.into_iter());
         }
     }
 }
@@ -342,10 +359,9 @@ fn points_of(lanes: &[Lane], sent: &[Sent]) -> Vec<(TopicPartition, CommitPoint)
     for record in sent {
         last.insert(record.lane, record.held.offset + 1);
     }
-    let point = |index: usize, offset: i64| {
+    let point = |index: usize, moved: i64| {
         let lane = &lanes[index];
-        // At the end of a partition the markers behind the last record go along.
-        let offset = if lane.head().is_none() { offset.max(lane.position) } else { offset };
+        let offset = lane.commit_position(moved);
         (lane.tp().clone(), CommitPoint { offset, metadata: String::new() })
     };
     last.into_iter().map(|(index, offset)| point(index, offset)).collect()

@@ -97,8 +97,10 @@ pub(super) struct Lane {
     pub(super) metrics: TierMetrics,
     /// Taken from the queue, in order.
     held: VecDeque<Held>,
-    /// What may be committed: one past the last moved record, or the end of the partition when nothing is held.
+    /// One past the last record that was moved.
     pub(super) position: i64,
+    /// The end of the partition when the queue last told it: the markers before it are passed once nothing is held.
+    told_end: i64,
     pub(super) committed: i64,
     /// An empty queue is looked at again from then on.
     poll_at: LocalTime,
@@ -107,8 +109,9 @@ pub(super) struct Lane {
     pub(super) standstill: Option<Standstill>,
     /// The end of the partition as last seen, for the count of waiting records.
     end: i64,
-    /// Records moved and the offsets that they took, transaction markers among them.
-    moved: (u64, u64),
+    /// Where this member began, and how many records it has moved since.
+    began_at: i64,
+    moved: u64,
 }
 
 /// What taking from a lane's queue gave.
@@ -129,12 +132,14 @@ impl Lane {
             metrics,
             held: VecDeque::new(),
             position,
+            told_end: position,
             committed: position,
             poll_at: LocalTime::from_micros(0),
             limit: None,
             standstill: None,
             end: position,
-            moved: (0, 0),
+            began_at: position,
+            moved: 0,
         }
     }
 
@@ -190,8 +195,7 @@ impl Lane {
                     return Taken::Head;
                 }
                 Some(Next::End(offset)) => {
-                    // Nothing is held, so all below the end is moved; what lies between are transaction markers.
-                    self.position = self.position.max(offset);
+                    self.told_end = self.told_end.max(offset);
                     self.end = self.end.max(offset);
                 }
                 Some(Next::OffsetLost) => return Taken::OffsetLost,
@@ -226,20 +230,25 @@ impl Lane {
         self.standstill.as_ref().is_some_and(|s| s.until > now)
     }
 
-    /// Notes that records up to the position were moved and committed.
-    pub(super) fn moved_to(&mut self, records: u64) {
-        self.moved.0 += records;
-        self.moved.1 += u64::try_from(self.position - self.committed).unwrap_or(0);
-        self.committed = self.position;
+    /// What may be committed once everything below `moved` is moved: that, or the end of the partition when nothing is held, since
+    /// only transaction markers lie between. (The client tells an end only once.)
+    pub(super) fn commit_position(&self, moved: i64) -> i64 {
+        if self.held.is_empty() { moved.max(self.told_end) } else { moved }
+    }
+
+    /// Notes that records below `position` were moved.
+    pub(super) fn moved_to(&mut self, position: i64, records: u64) {
+        self.moved += records;
+        self.position = position;
     }
 
     /// Records that wait here, as an estimate: offsets, of which some are transaction markers, times the records an offset that
     /// were seen so far.
     pub(super) fn waiting(&self, known_end: Option<i64>) -> u64 {
         let end = known_end.map_or(self.end, |e| e.max(self.end));
-        let offsets = u64::try_from(end - self.position).unwrap_or(0);
-        let (records, taken) = self.moved;
-        let estimate = offsets.saturating_mul(records).checked_div(taken).unwrap_or(offsets);
+        let offsets = u64::try_from(end - self.commit_position(self.position)).unwrap_or(0);
+        let taken = u64::try_from(self.commit_position(self.position) - self.began_at).unwrap_or(0);
+        let estimate = if self.moved == 0 { offsets } else { offsets.saturating_mul(self.moved) / taken.max(1) };
         estimate.max(self.held.len() as u64)
     }
 }

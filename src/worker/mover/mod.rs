@@ -16,7 +16,8 @@ use std::time::Duration;
 
 use crate::config::KafkaConfig;
 use crate::core::ack_tracker::CommitPoint;
-use crate::core::ladder::{Hops, Ladder};
+use crate::core::delay::Delay;
+use crate::core::ladder::{Hops, Ladder, Tier};
 use crate::core::leader_clock::LocalTime;
 use crate::core::topics;
 use crate::kafka::NativeHeaders;
@@ -36,6 +37,9 @@ const PREFETCH_KIB: usize = 32 * 1024;
 
 /// A broker's clock that was not read for so long is read again by a write of our own.
 const CLOCK_READ_INTERVAL: Duration = Duration::from_secs(60);
+
+/// After transactions that failed one after the other.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// How often the standing of the tiers is told.
 const STANDING_INTERVAL: Duration = Duration::from_secs(1);
@@ -93,13 +97,16 @@ impl Mover {
         let counted = |id: TopicId| (id, counts[&id]);
         let targets =
             Targets { redeliver: counted(redeliver), tiers: tiers.iter().copied().map(counted).collect(), state: counted(state) };
-        let partitions: i32 = targets.tiers.iter().map(|(_, count)| count).sum();
+        // Tiers that the configuration no longer names are emptied like the others: a changed ladder strands nobody.
+        let existing = producer.existing_topics()?;
+        let consumed: Vec<(String, usize)> =
+            existing.into_iter().filter(|(topic, _)| topics::delay_of_tier_topic(ladder.name(), topic).is_some()).collect();
         let membership = Membership {
             group: topics::mover_group(ladder.name()),
             instance: settings.instance.clone(),
-            topics: ladder.tiers().iter().map(|t| t.topic().to_owned()).collect(),
             prefetch_kib: PREFETCH_KIB,
-            partitions: usize::try_from(partitions).unwrap_or(1),
+            partitions: consumed.iter().map(|(_, partitions)| partitions).sum(),
+            topics: consumed.into_iter().map(|(topic, _)| topic).collect(),
         };
         let consumer = GroupConsumer::join(&settings.kafka, &membership)?;
         let metrics = MoverMetrics::new(&ladder);
@@ -132,7 +139,8 @@ impl Mover {
                 presence.joined();
             }
             self.take_heads()?;
-            if self.clock.now() >= self.pause_until {
+            // Without any reading of a broker's clock nobody knows what is due.
+            if self.clock.now() >= self.pause_until && self.leaders.last_reading().is_some() {
                 self.move_due()?;
             }
             self.commit_ends()?;
@@ -222,20 +230,29 @@ impl Mover {
         let points: Vec<(TopicPartition, CommitPoint)> = self
             .lanes
             .iter()
-            .filter(|lane| lane.position > lane.committed)
-            .map(|lane| (lane.tp().clone(), CommitPoint { offset: lane.position, metadata: String::new() }))
+            .map(|lane| (lane, lane.commit_position(lane.position)))
+            .filter(|(lane, position)| *position > lane.committed)
+            .map(|(lane, offset)| (lane.tp().clone(), CommitPoint { offset, metadata: String::new() }))
             .collect();
         if points.is_empty() || self.consumer.live_group().is_none() {
             return Ok(());
         }
         match self.consumer.commit(&points) {
-            Ok(()) => self.lanes.iter_mut().for_each(|lane| lane.committed = lane.committed.max(lane.position)),
+            Ok(()) => self.note_committed(&points),
             // The next owner finds the markers again.
             Err(error) if error.is_group_change() => {}
             Err(error) if error.is_fatal() || error.is_fenced() => return Err(error.into()),
             Err(error) => tracing::debug!(%error, "end offsets are committed later"),
         }
         Ok(())
+    }
+
+    fn note_committed(&mut self, points: &[(TopicPartition, CommitPoint)]) {
+        for (tp, point) in points {
+            if let Some(lane) = self.lanes.iter_mut().find(|lane| lane.tp() == tp) {
+                lane.committed = point.offset;
+            }
+        }
     }
 
     /// Reads a broker's clock by a write of our own, where no hop has for a minute. The state topic is compacted, so one record
@@ -281,13 +298,16 @@ impl Mover {
             TxnError::Rebuild(_) | TxnError::Unknown(_) => self.producer.rebuild(),
         }
         self.back_off();
-        tracing::info!(ladder = self.ladder.name(), %error, retry_in = ?self.pause, "mover's transaction failed");
+        if self.pause == LONGEST_PAUSE {
+            tracing::warn!(ladder = self.ladder.name(), %error, "mover's transactions keep failing: nothing is moved meanwhile");
+        } else {
+            tracing::info!(ladder = self.ladder.name(), %error, retry_in = ?self.pause, "mover's transaction failed");
+        }
     }
 
     fn back_off(&mut self) {
-        self.pause = (self.pause * 2).clamp(Duration::from_millis(50), Duration::from_secs(2));
-        let micros = i64::try_from(self.pause.as_micros()).unwrap_or(0);
-        self.pause_until = LocalTime::from_micros(self.clock.now().as_micros() + micros);
+        self.pause = (self.pause * 2).clamp(Duration::from_millis(50), LONGEST_PAUSE);
+        self.pause_until = self.clock.now().later(self.pause);
     }
 
     fn tell_standing(&mut self) {
@@ -296,9 +316,13 @@ impl Mover {
             return;
         }
         self.standing_at = now;
-        for tier in self.ladder.tiers() {
+        let mut delays: Vec<Delay> = self.ladder.tiers().iter().map(Tier::delay).collect();
+        delays.extend(self.lanes.iter().map(|lane| lane.delay));
+        delays.sort_unstable();
+        delays.dedup();
+        for delay in delays {
             let (mut waiting, mut due, mut oldest) = (0, 0, Duration::ZERO);
-            for lane in self.lanes.iter().filter(|lane| lane.delay == tier.delay()) {
+            for lane in self.lanes.iter().filter(|lane| lane.delay == delay) {
                 let here = lane.waiting(self.consumer.known_end(lane.tp()));
                 waiting += here;
                 let Some((moment, head)) = lane.due().zip(lane.head()) else { continue };
@@ -309,7 +333,7 @@ impl Mover {
                 let age = overdue + lane.delay.duration();
                 due += u64::try_from(u128::from(here) * overdue.as_millis() / age.as_millis().max(1)).unwrap_or(here);
             }
-            self.metrics.tier(tier.delay()).standing(waiting, due, oldest);
+            self.metrics.tier(delay).standing(waiting, due, oldest);
         }
         self.metrics.worker.partitions_stopped(self.lanes.iter().filter(|lane| lane.standstill.is_some()).count());
         self.metrics.clock_offset(self.leaders.furthest_offset(now));
