@@ -62,13 +62,7 @@ pub fn run(args: GenerateArgs) -> anyhow::Result<Exit> {
 
 fn generate_acls(args: &AclsArgs) -> anyhow::Result<Exit> {
     let config = config_file::load(&args.config)?.config;
-    let ladders = match chosen_ladders(&config, &args.ladders) {
-        Ok(ladders) => ladders,
-        Err(unknown) => {
-            eprintln!("error: {unknown}");
-            return Ok(Exit::Usage);
-        }
-    };
+    let ladders = chosen_ladders(&config, &args.ladders)?;
     let instances: Vec<&str> = if args.instances.is_empty() {
         vec![config.worker.instance.as_str()]
     } else {

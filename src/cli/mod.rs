@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use thiserror::Error;
 
 use crate::cli::exit::Exit;
 use crate::config::{Config, LadderConfig};
@@ -82,17 +83,25 @@ pub fn main() -> ExitCode {
         Ok(exit) => exit.into(),
         Err(error) => {
             eprintln!("error: {error:#}");
-            let is_config = error.is::<config_file::ConfigFileError>();
-            if is_config { Exit::Usage } else { Exit::Failed }.into()
+            let is_usage = error.is::<config_file::ConfigFileError>() || error.is::<UnknownLadder>();
+            if is_usage { Exit::Usage } else { Exit::Failed }.into()
         }
     }
 }
 
+/// A ladder was asked for that the configuration does not have.
+#[derive(Debug, Error)]
+#[error("no ladder `{name}` in the configuration, which has: {known}")]
+struct UnknownLadder {
+    name: String,
+    known: String,
+}
+
 /// The ladders of these names; all where none is named.
-fn chosen_ladders<'a>(config: &'a Config, names: &[String]) -> Result<Vec<&'a LadderConfig>, String> {
+fn chosen_ladders<'a>(config: &'a Config, names: &[String]) -> Result<Vec<&'a LadderConfig>, UnknownLadder> {
     let known = || config.ladders.iter().map(|l| l.ladder.name()).collect::<Vec<_>>().join(", ");
     match names.iter().find(|name| config.ladders.iter().all(|l| l.ladder.name() != *name)) {
-        Some(unknown) => Err(format!("no ladder `{unknown}` in the configuration, which has: {}", known())),
+        Some(unknown) => Err(UnknownLadder { name: unknown.clone(), known: known() }),
         None => Ok(config.ladders.iter().filter(|l| names.is_empty() || names.iter().any(|n| n == l.ladder.name())).collect()),
     }
 }

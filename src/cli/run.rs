@@ -77,7 +77,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<Exit> {
 
 /// The ladders to run; a relay cannot be among them yet.
 fn runnable<'a>(config: &'a Config, names: &[String]) -> anyhow::Result<Vec<&'a LadderConfig>> {
-    let ladders = chosen_ladders(config, names).map_err(anyhow::Error::msg)?;
+    let ladders = chosen_ladders(config, names)?;
     if let Some(relay) = ladders.iter().find(|l| l.ladder.mode() == Mode::Relay) {
         bail!(
             "ladder `{}` is a relay, whose router is not built into this version: run push ladders with --ladder NAME",

@@ -80,13 +80,7 @@ struct Report<'a> {
 
 pub fn run(args: SetupArgs) -> anyhow::Result<Exit> {
     let config = config_file::load(&args.config)?.config;
-    let ladders = match chosen_ladders(&config, &args.ladders) {
-        Ok(ladders) => ladders,
-        Err(unknown) => {
-            eprintln!("error: {unknown}");
-            return Ok(Exit::Usage);
-        }
-    };
+    let ladders = chosen_ladders(&config, &args.ladders)?;
     let cluster = KafkaCluster::connect(&config.kafka)?;
     let plan = make_plan(&args, &config, &ladders, &cluster)?;
     if args.output == Output::Text {

@@ -110,13 +110,7 @@ struct DlqStatus {
 
 pub fn run(args: StatusArgs) -> anyhow::Result<Exit> {
     let config = config_file::load(&args.config)?.config;
-    let ladders = match chosen_ladders(&config, &args.ladders) {
-        Ok(ladders) => ladders,
-        Err(unknown) => {
-            eprintln!("error: {unknown}");
-            return Ok(Exit::Usage);
-        }
-    };
+    let ladders = chosen_ladders(&config, &args.ladders)?;
     let cluster = KafkaCluster::connect(&config.kafka)?;
     let worker = reachable(config.health.listen);
     let scrapes = match scrape_twice(worker, RATE_OVER) {
