@@ -57,3 +57,40 @@ impl Leaders {
         self.by_broker.values().filter_map(|clock| clock.offset(now)).max_by_key(|o| o.abs()).unwrap_or(0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: i64) -> LocalTime {
+        LocalTime::from_micros(millis * 1_000)
+    }
+
+    /// A write to broker 1 that took 4 ms, while the brokers' clocks stood at `appended`.
+    fn reading(sent: i64, appended: i64) -> ClockReading {
+        ClockReading { broker: 1, sent: at(sent), appended: Timestamp::from_millis(appended), confirmed: at(sent + 4) }
+    }
+
+    #[test]
+    fn a_worker_whose_clock_is_30_s_off_waits_by_the_brokers() {
+        for skew in [-30_000, 30_000] {
+            let mut leaders = Leaders::default();
+            leaders.read(&reading(1_000_000 + skew, 1_000_002));
+            let now = at(1_005_000 + skew);
+            for broker in [1, 2] {
+                let late = now.as_micros() - skew * 1_000 - leaders.now(broker, now);
+                assert!((0..=4_000).contains(&late), "broker {broker}, worker off by {skew} ms: {late} µs late");
+            }
+        }
+    }
+
+    #[test]
+    fn old_records_do_not_set_the_clock_back_and_new_ones_may_set_it_forward() {
+        let mut leaders = Leaders::default();
+        leaders.read(&reading(1_000_000, 1_000_002));
+        leaders.fetched(2, Timestamp::from_millis(400_000), at(1_001_000));
+        assert_eq!(leaders.offset(2, at(1_001_000)), leaders.offset(1, at(1_001_000)));
+        leaders.fetched(2, Timestamp::from_millis(1_004_000), at(1_002_000));
+        assert_eq!(leaders.offset(2, at(1_002_000)), 2_000_000, "its leader is at least that far ahead");
+    }
+}
