@@ -1,4 +1,8 @@
 //! The rules that each role needs, and no more, as `kafka-acls.sh` commands.
+//!
+//! They are what a broker with an authorizer asks for, tried role by role (`tests/broker/acls.rs`). Read, Write and Alter imply
+//! Describe with Kafka's own authorizers, and since Kafka 2.8 Write on a topic implies writing to it idempotently, so neither is
+//! granted by itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,7 +25,7 @@ pub enum AclRole {
     Redrive,
     /// `kladder setup`
     Setup,
-    /// `kladder status`
+    /// `kladder status`, without `--exact`: that one reads the records, dead letters too.
     Status,
     /// The application that puts failed records into the inbox and consumes redeliver (relay).
     App,
@@ -36,8 +40,6 @@ pub enum Resource {
     Group(String),
     /// A transactional.id
     TransactionalId(String),
-    /// The cluster itself.
-    Cluster,
 }
 
 /// What is allowed.
@@ -45,18 +47,16 @@ pub enum Resource {
 pub enum Operation {
     /// Fetch, or commit offsets. Implies describing.
     Read,
-    /// Produce. Implies describing.
+    /// Produce, or use a transactional.id. Implies describing.
     Write,
     /// Make a topic.
     Create,
-    /// Add partitions.
+    /// Add partitions. Implies describing.
     Alter,
     /// Look at it.
     Describe,
     /// Look at its settings.
     DescribeConfigs,
-    /// Produce with idempotence, where a broker does not derive it from Write (before 2.8).
-    IdempotentWrite,
 }
 
 /// One rule.
@@ -112,8 +112,9 @@ pub fn acls(config: &LadderConfig, role: AclRole, instances: &[&str]) -> Vec<Acl
             rules.group(mover_group(ladder.name()), &[Operation::Read]);
             // It hops from tier to tier too: a record whose time is further off than its tier waits on.
             rules.topics(tiers(ladder), &[Operation::Read, Operation::Write]);
-            rules.topics([ladder.redeliver_topic(), ladder.dlq_topic()], &[Operation::Write]);
-            rules.worker(ladder, "mover", instances);
+            // It reads a broker's clock by a record of its own in the state topic.
+            rules.topics([ladder.redeliver_topic(), ladder.state_topic()], &[Operation::Write]);
+            rules.transactions(ladder, "mover", instances);
         }
         AclRole::Deliverer => {
             rules.group(ladder.group().to_owned(), &[Operation::Read]);
@@ -121,16 +122,16 @@ pub fn acls(config: &LadderConfig, role: AclRole, instances: &[&str]) -> Vec<Acl
             rules.topics([ladder.redeliver_topic()], &[Operation::Read]);
             rules.topics(tiers(ladder), &[Operation::Write]);
             rules.topics([ladder.dlq_topic()], &[Operation::Write]);
-            rules.worker(ladder, "deliverer", instances);
+            rules.transactions(ladder, "deliverer", instances);
         }
         AclRole::Router => {
             rules.group(router_group(ladder.name()), &[Operation::Read]);
             // Success is presumed from what the application's group has committed.
             rules.group(ladder.group().to_owned(), &[Operation::Describe]);
-            rules.topics([ladder.inbox_topic(), ladder.redeliver_topic()], &[Operation::Read]);
+            rules.topics([ladder.inbox_topic(), ladder.redeliver_topic(), ladder.state_topic()], &[Operation::Read]);
             rules.topics(tiers(ladder), &[Operation::Write]);
             rules.topics([ladder.dlq_topic()], &[Operation::Write]);
-            rules.worker(ladder, "router", instances);
+            rules.transactions(ladder, "router", instances);
         }
         AclRole::Index => rules.topics([ladder.dlq_topic(), ladder.state_topic()], &[Operation::Read]),
         AclRole::Redrive => {
@@ -138,7 +139,7 @@ pub fn acls(config: &LadderConfig, role: AclRole, instances: &[&str]) -> Vec<Acl
             rules.topics([ladder.state_topic()], &[Operation::Read, Operation::Write]);
             rules.topics([ladder.redeliver_topic()], &[Operation::Write]);
             // One for all who write dead-letter state: they take turns by it.
-            rules.add(Resource::TransactionalId(ladder.dlq_topic()), &[Operation::Write, Operation::Describe]);
+            rules.add(Resource::TransactionalId(ladder.dlq_topic()), &[Operation::Write]);
         }
         AclRole::Setup => setup(&mut rules, ladder),
         AclRole::Status => {
@@ -159,12 +160,11 @@ pub fn acls(config: &LadderConfig, role: AclRole, instances: &[&str]) -> Vec<Acl
             rules.topics([ladder.inbox_topic()], &[Operation::Write]);
         }
     }
-    rules.0.into_iter().map(|(resource, operations)| Acl { resource, operations }).collect()
+    rules.done()
 }
 
 fn setup(rules: &mut Rules, ladder: &Ladder) {
-    let looks = [Operation::Describe, Operation::DescribeConfigs];
-    rules.topics(ladder.sources().iter().cloned(), &looks);
+    rules.topics(ladder.sources().iter().cloned(), &[Operation::Describe, Operation::DescribeConfigs]);
     let mut own: Vec<String> = tiers(ladder).collect();
     own.extend([ladder.redeliver_topic(), ladder.dlq_topic(), ladder.state_topic()]);
     // To commit an offset takes Read on both the group and the topic.
@@ -180,7 +180,7 @@ fn setup(rules: &mut Rules, ladder: &Ladder) {
             rules.group(router_group(ladder.name()), &[Operation::Read]);
         }
     }
-    rules.topics(own, &[Operation::Create, Operation::Alter, Operation::Describe, Operation::DescribeConfigs]);
+    rules.topics(own, &[Operation::Create, Operation::Alter, Operation::DescribeConfigs]);
     rules.topics(committed, &[Operation::Read]);
 }
 
@@ -206,19 +206,26 @@ impl Rules {
         self.add(Resource::Group(group), operations);
     }
 
-    /// What every worker of this ladder needs besides its topics.
-    fn worker(&mut self, ladder: &Ladder, role: &str, instances: &[&str]) {
-        // Hold and resume are read from there.
-        self.topics([ladder.state_topic()], &[Operation::Read]);
-        match ladder.hops() {
-            Hops::ExactlyOnce => {
-                for instance in instances {
-                    let id = transactional_id(ladder.name(), role, instance);
-                    self.add(Resource::TransactionalId(id), &[Operation::Write, Operation::Describe]);
-                }
+    /// What a worker needs for its hops besides the topics.
+    fn transactions(&mut self, ladder: &Ladder, role: &str, instances: &[&str]) {
+        if ladder.hops() == Hops::ExactlyOnce {
+            for instance in instances {
+                let id = transactional_id(ladder.name(), role, instance);
+                self.add(Resource::TransactionalId(id), &[Operation::Write]);
             }
-            Hops::AtLeastOnce => self.add(Resource::Cluster, &[Operation::IdempotentWrite]),
         }
+    }
+
+    /// Without what is implied.
+    fn done(self) -> Vec<Acl> {
+        let implies_describe = [Operation::Read, Operation::Write, Operation::Alter];
+        let rule = |(resource, mut operations): (Resource, BTreeSet<Operation>)| {
+            if implies_describe.iter().any(|o| operations.contains(o)) {
+                operations.remove(&Operation::Describe);
+            }
+            Acl { resource, operations }
+        };
+        self.0.into_iter().map(rule).collect()
     }
 }
 
@@ -231,7 +238,6 @@ pub fn commands(acls: &[Acl], principal: &str, bootstrap_servers: &str) -> Vec<S
             Resource::Topic(_) => 0,
             Resource::Group(_) => 1,
             Resource::TransactionalId(_) => 2,
-            Resource::Cluster => 3,
         };
         by_operations.entry((kind, &acl.operations)).or_default().push(&acl.resource);
     }
@@ -251,7 +257,6 @@ fn option(resource: &Resource) -> String {
         Resource::Topic(name) => format!(" --topic {}", quoted(name)),
         Resource::Group(name) => format!(" --group {}", quoted(name)),
         Resource::TransactionalId(name) => format!(" --transactional-id {}", quoted(name)),
-        Resource::Cluster => " --cluster".to_owned(),
     }
 }
 
