@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use rdkafka::admin::{AdminOptions, ResourceSpecifier};
 use rdkafka::consumer::Consumer;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::metadata::MetadataTopic;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
 
 use crate::kafka::admin::{ASK_WITHIN, KafkaCluster};
@@ -14,9 +16,21 @@ type GroupOffsets = BTreeMap<String, BTreeMap<i32, i64>>;
 
 impl KafkaCluster {
     pub(super) fn look(&self, scope: &Scope) -> Result<Observed, ClusterError> {
+        let mut observed = self.look_without_settings(scope)?;
+        self.settings(&mut observed.topics)?;
+        Ok(observed)
+    }
+
+    /// For those who may not see the settings: a worker needs them for nothing else.
+    ///
+    /// # Errors
+    /// When the cluster cannot be asked, or does not let a topic or group be seen.
+    pub fn look_without_settings(&self, scope: &Scope) -> Result<Observed, ClusterError> {
         let mut topics = self.topics(scope)?;
+        for topic in scope.named_topics().filter(|topic| !topics.contains_key(*topic)) {
+            self.is_missing(topic)?;
+        }
         self.watermarks(&mut topics)?;
-        self.settings(&mut topics)?;
         let groups = scope.groups().map(|group| Ok((group.to_owned(), self.group(group, &topics)?)));
         let groups = groups.collect::<Result<_, ClusterError>>()?;
         Ok(Observed { topics, groups })
@@ -54,6 +68,17 @@ impl KafkaCluster {
             .collect())
     }
 
+    /// The list of all topics leaves out what may not be described. Asked for by its name it is told apart from what is not there.
+    fn is_missing(&self, topic: &str) -> Result<(), ClusterError> {
+        let action = format!("describe topic {topic}");
+        let metadata = self.client.fetch_metadata(Some(topic), ASK_WITHIN).map_err(|e| self.error(&action, &e))?;
+        let code = metadata.topics().iter().filter(|t| t.name() == topic).find_map(MetadataTopic::error);
+        match code.map(RDKafkaErrorCode::from) {
+            Some(code @ RDKafkaErrorCode::TopicAuthorizationFailed) => Err(Self::code(&action, code)),
+            _ => Ok(()),
+        }
+    }
+
     fn watermarks(&self, topics: &mut BTreeMap<String, TopicFacts>) -> Result<(), ClusterError> {
         let names: Vec<(String, i32)> =
             topics.iter().flat_map(|(name, t)| (0..t.partition_count()).map(|p| (name.clone(), p))).collect();
@@ -81,6 +106,11 @@ impl KafkaCluster {
         for resource in described {
             let resource = resource.map_err(|code| Self::code(action, code))?;
             let rdkafka::admin::OwnedResourceSpecifier::Topic(name) = &resource.specifier else { continue };
+            // The binding drops the error of a resource. Every topic has settings, so none at all means that they were denied.
+            if resource.entries.is_empty() {
+                let action = format!("read the settings of topic {name}");
+                return Err(Self::code(&action, RDKafkaErrorCode::TopicAuthorizationFailed));
+            }
             if let Some(facts) = topics.get_mut(name) {
                 facts.settings = resource.entries.into_iter().filter_map(|e| Some((e.name, e.value?))).collect();
             }

@@ -117,6 +117,11 @@ impl Scope {
         self.topics.contains(topic) || self.ladders.iter().any(|l| delay_of_tier_topic(l, topic).is_some())
     }
 
+    /// The topics that are known by name: all but the tiers.
+    pub fn named_topics(&self) -> impl Iterator<Item = &str> {
+        self.topics.iter().map(String::as_str)
+    }
+
     /// The consumer groups.
     pub fn groups(&self) -> impl Iterator<Item = &str> {
         self.groups.iter().map(String::as_str)
