@@ -5,7 +5,7 @@ use thiserror::Error;
 
 /// A Kafka client could not do something.
 #[derive(Debug, Clone, Error)]
-#[error("{doing}: {cause}")]
+#[error("{doing}: {cause}{}", self.remedy())]
 pub struct ClientError {
     doing: String,
     cause: String,
@@ -29,6 +29,20 @@ impl ClientError {
 
     pub(crate) fn text(doing: impl Into<String>, cause: impl Into<String>) -> Self {
         Self { doing: doing.into(), cause: cause.into(), code: None, fatal: false }
+    }
+
+    pub(crate) fn code(doing: impl Into<String>, code: RDKafkaErrorCode) -> Self {
+        Self { doing: doing.into(), cause: code.to_string(), code: Some(code), fatal: false }
+    }
+
+    /// Whether the broker does not allow it. Somebody has to grant it; asked for again after that, it will be done.
+    #[must_use]
+    pub fn is_denied(&self) -> bool {
+        self.code.is_some_and(is_denial)
+    }
+
+    fn remedy(&self) -> &'static str {
+        if self.is_denied() { " (`kladder generate acls` prints the rules that are needed)" } else { "" }
     }
 
     /// Whether the client itself is beyond repair and has to be made anew.
@@ -88,6 +102,16 @@ impl ClientError {
     }
 }
 
+pub(crate) fn is_denial(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::TopicAuthorizationFailed
+            | RDKafkaErrorCode::GroupAuthorizationFailed
+            | RDKafkaErrorCode::TransactionalIdAuthorizationFailed
+            | RDKafkaErrorCode::ClusterAuthorizationFailed
+    )
+}
+
 /// How a transaction failed, by what has to follow.
 #[derive(Debug, Clone, Error)]
 pub enum TxnError {
@@ -129,7 +153,10 @@ pub enum WriteFault {
     /// It is larger than the topic takes, alone or with the records that were sent along with it.
     #[error("record is larger than the topic takes")]
     TooLarge,
-    /// The broker refuses it, and will tomorrow: denied, unknown topic or partition, invalid.
+    /// The topic may not be written to, whatever the record.
+    #[error("not authorised to write to the topic")]
+    Denied,
+    /// The broker refuses it, and will tomorrow: unknown topic or partition, invalid.
     #[error("broker refuses the record: {0}")]
     Refused(&'static str),
     /// Something that passes: no leader, a time-out.
@@ -149,7 +176,7 @@ impl WriteFault {
         use RDKafkaErrorCode as Code;
         match code {
             Code::MessageSizeTooLarge | Code::MessageBatchTooLarge => Self::TooLarge,
-            Code::TopicAuthorizationFailed => Self::Refused("not authorised to write to the topic"),
+            Code::TopicAuthorizationFailed => Self::Denied,
             Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition => {
                 Self::Refused("topic or partition does not exist")
             }

@@ -17,6 +17,7 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
+use rdkafka::metadata::MetadataTopic;
 use rdkafka::producer::{BaseProducer, Producer, ProducerContext};
 
 use crate::config::KafkaConfig;
@@ -26,7 +27,7 @@ use crate::core::time::Timestamp;
 use crate::kafka::client_config;
 use crate::kafka::clock::Clock;
 use crate::kafka::consumer::{LiveGroup, TopicPartition, points_list};
-use crate::kafka::error::{ClientError, TxnError, WriteFault};
+use crate::kafka::error::{ClientError, TxnError, WriteFault, is_denial};
 use crate::kafka::ffi::{self, NativeHeaders, RawEventQueue, RawTopic};
 
 /// How long a transaction may stay open. It bounds how long a dead owner's holds up its successor.
@@ -74,6 +75,9 @@ pub struct Settled {
     pub faults: Vec<(usize, WriteFault)>,
     /// When brokers that date records themselves appended those that were written, by their tags.
     pub appended: Vec<(usize, Timestamp)>,
+    /// The transaction failed because some topic in it may not be written to. Which one is not told: the coordinator refused to
+    /// add its partitions, whereupon the client dropped every record that was not written yet.
+    pub denied: bool,
     /// A reading of the clock of the broker that confirmed last.
     pub clock: Option<ClockReading>,
 }
@@ -86,6 +90,8 @@ pub struct HopProducer {
     topic_names: Vec<String>,
     live: Option<Live>,
     in_transaction: bool,
+    /// The client did not take a record of this transaction.
+    not_taken: bool,
     first_sent: Option<LocalTime>,
 }
 
@@ -127,6 +133,13 @@ impl Live {
             }
             timeout = Duration::ZERO;
         }
+    }
+
+    /// Whether the open transaction failed by a denied topic. Beginning another one inside it is refused in any case, by the error
+    /// that the transaction failed with if it has.
+    fn is_denied(&self) -> bool {
+        let refusal = self.client.begin_transaction().err();
+        refusal.and_then(|error| error.rdkafka_error_code()) == Some(RDKafkaErrorCode::TopicAuthorizationFailed)
     }
 }
 
@@ -190,7 +203,16 @@ impl HopProducer {
                 .set("transaction.timeout.ms", TRANSACTION_TIMEOUT.as_millis().to_string())
                 .set("message.timeout.ms", DELIVERY_TIMEOUT.as_millis().to_string());
         }
-        Self { config, transactional_id, clock, topic_names: Vec::new(), live: None, in_transaction: false, first_sent: None }
+        Self {
+            config,
+            transactional_id,
+            clock,
+            topic_names: Vec::new(),
+            live: None,
+            in_transaction: false,
+            not_taken: false,
+            first_sent: None,
+        }
     }
 
     /// Makes a topic known.
@@ -200,6 +222,21 @@ impl HopProducer {
             self.topic_names.push(name.to_owned());
             self.topic_names.len() - 1
         }))
+    }
+
+    /// The name of a topic that was made known.
+    #[must_use]
+    pub fn topic_name(&self, topic: TopicId) -> &str {
+        self.topic_names.get(topic.0).map_or("", String::as_str)
+    }
+
+    /// Looks at a topic again that could not be written to. The client remembers for minutes that it was denied one, and asks
+    /// nobody meanwhile.
+    pub fn look_again(&self, topic: TopicId) {
+        if let Some(live) = &self.live {
+            let looked = live.client.client().fetch_metadata(Some(self.topic_name(topic)), Duration::from_secs(5));
+            tracing::debug!(topic = self.topic_name(topic), error = ?looked.err(), "looked at again");
+        }
     }
 
     /// Whether hops are transactions.
@@ -252,6 +289,7 @@ impl HopProducer {
     pub fn begin(&mut self) -> Result<(), TxnError> {
         self.connect()?;
         self.first_sent = None;
+        self.not_taken = false;
         if self.is_transactional() {
             let client = &self.live.as_ref().expect("connected").client;
             client.begin_transaction().map_err(|e| TxnError::of("beginning a transaction", &e))?;
@@ -289,7 +327,10 @@ impl HopProducer {
                     live.serve(Duration::from_millis(20));
                     headers = back;
                 }
-                Err((code, _)) => return Err(WriteFault::of(code)),
+                Err((code, _)) => {
+                    self.not_taken = true;
+                    return Err(WriteFault::of(code));
+                }
             }
         }
     }
@@ -308,7 +349,7 @@ impl HopProducer {
         }
         // What was told with the last of them.
         live.serve(Duration::ZERO);
-        let mut settled = Settled { faults: Vec::new(), appended: Vec::with_capacity(live.reports.len()), clock: None };
+        let mut settled = Settled { appended: Vec::with_capacity(live.reports.len()), ..Settled::default() };
         let mut last = None;
         for report in live.reports.drain(..) {
             match report.error {
@@ -322,7 +363,11 @@ impl HopProducer {
                 }
             }
         }
-        live.suspect |= settled.faults.iter().any(|(_, fault)| fault.is_passing());
+        if self.in_transaction && (self.not_taken || !settled.faults.is_empty()) {
+            settled.denied = live.is_denied();
+        }
+        // A denial is an answer: no connection was lost.
+        live.suspect |= !settled.denied && settled.faults.iter().any(|(_, fault)| fault.is_passing());
         if let (Some((broker, appended)), Some(sent)) = (last, self.first_sent.take()) {
             settled.clock = Some(ClockReading { broker, sent, appended, confirmed: self.clock.now() });
         }
@@ -428,7 +473,11 @@ impl HopProducer {
         let doing = || format!("looking up topic {name}");
         let metadata =
             client.client().fetch_metadata(Some(name), Duration::from_secs(15)).map_err(|e| ClientError::new(doing(), &e))?;
-        let found = metadata.topics().iter().find(|t| t.name() == name && t.error().is_none());
+        let found = metadata.topics().iter().find(|t| t.name() == name);
+        if let Some(denial) = found.and_then(MetadataTopic::error).map(RDKafkaErrorCode::from).filter(|code| is_denial(*code)) {
+            return Err(ClientError::code(doing(), denial));
+        }
+        let found = found.filter(|t| t.error().is_none());
         match found.map_or(0, |t| t.partitions().len()) {
             0 => Err(ClientError::text(doing(), "it does not exist: run `kladder setup`, or create it if it is a source")),
             count => Ok(i32::try_from(count).unwrap_or(i32::MAX)),

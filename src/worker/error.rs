@@ -44,10 +44,20 @@ impl WorkError {
     /// Whether nobody answered: the worker starts anew until somebody does.
     #[must_use]
     pub fn is_outage(&self) -> bool {
+        self.cause().is_some_and(ClientError::is_outage)
+    }
+
+    /// Whether the broker does not allow something, so that somebody has to grant it.
+    #[must_use]
+    pub fn is_denied(&self) -> bool {
+        self.cause().is_some_and(ClientError::is_denied)
+    }
+
+    fn cause(&self) -> Option<&ClientError> {
         match self {
-            Self::Client(cause) | Self::Position(PositionError::Client(cause)) => cause.is_outage(),
-            Self::Transaction(error) => error.cause().is_outage(),
-            _ => false,
+            Self::Client(cause) | Self::Position(PositionError::Client(cause)) => Some(cause),
+            Self::Transaction(error) => Some(error.cause()),
+            _ => None,
         }
     }
 

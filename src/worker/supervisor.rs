@@ -134,7 +134,11 @@ fn supervise(
             return false;
         }
         metrics.restarted();
-        tracing::warn!(worker = name, %error, failures, restart_in = ?pause, "worker failed");
+        if error.is_denied() {
+            tracing::error!(worker = name, %error, failures, restart_in = ?pause, "worker is not allowed what it needs");
+        } else {
+            tracing::warn!(worker = name, %error, failures, restart_in = ?pause, "worker failed");
+        }
         let until = clock.now().as_micros() + i64::try_from(pause.as_micros()).unwrap_or(0);
         while clock.now().as_micros() < until {
             if presence.stop.is_set() {

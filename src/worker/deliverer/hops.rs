@@ -34,7 +34,7 @@ pub(super) struct Hop {
     alone: bool,
     /// Not before then, after it could be written nowhere.
     resting: Option<(LocalTime, Duration)>,
-    /// Free again when the hop is committed.
+    /// Free again when the hop is committed, or stands still.
     slots: Slots,
 }
 
@@ -75,11 +75,6 @@ impl Hop {
         Self { id, target, envelope, content, trim: Trim::Nothing, alone: false, resting: None, slots }
     }
 
-    /// Whether it could be written nowhere, and waits for that to change.
-    pub(super) fn rests(&self) -> bool {
-        self.resting.is_some()
-    }
-
     fn headers(&self) -> NativeHeaders {
         let mut headers = self.content.headers.clone();
         headers.remove_if(envelope::is_own);
@@ -100,7 +95,30 @@ impl<H: Handler> Deliverer<H> {
             }
             self.run_batch(batch)?;
         }
+        self.note_standstills();
         Ok(())
+    }
+
+    /// Whether a hop waits for somebody to mend something. It may be on its way again, but it has not been written yet.
+    pub(super) fn stands_still(&self, hop: &Hop) -> bool {
+        hop.resting.is_some() || self.barred.is_barred(self.targets.resolve(hop).0)
+    }
+
+    /// The partitions of hops that stand still take nothing new.
+    fn note_standstills(&mut self) {
+        let mut hops = std::mem::take(&mut self.hops);
+        let mut tokens = BTreeSet::new();
+        self.standing = 0;
+        for hop in &mut hops {
+            if self.stands_still(hop) {
+                self.standing += 1;
+                // It may rest for long, and others are to be delivered meanwhile.
+                hop.slots = Slots::default();
+                tokens.insert(hop.id.token);
+            }
+        }
+        self.hops = hops;
+        self.lanes.iter_mut().for_each(|lane| lane.standstill = tokens.contains(&lane.token));
     }
 
     /// What goes into the next transaction. Records of partitions that have gone are dropped here: their next owner has them.
@@ -114,12 +132,16 @@ impl<H: Handler> Deliverer<H> {
             if !lanes.contains(&hop.id.token) {
                 continue;
             }
-            let rests = hop.resting.is_some_and(|(until, _)| until > now);
+            let target = self.targets.resolve(&hop);
+            let rests = hop.resting.is_some_and(|(until, _)| until > now) || self.barred.rests(target.0, now);
             let fits = match batch.first() {
                 None => true,
-                Some(first) => !first.alone && !hop.alone && batch.len() < MOST_HOPS,
+                Some(first) => {
+                    let topic = self.targets.resolve(first).0;
+                    let may_mix = !self.barred.goes_alone(topic) && !self.barred.goes_alone(target.0);
+                    !first.alone && !hop.alone && batch.len() < MOST_HOPS && (topic == target.0 || may_mix)
+                }
             };
-            let target = self.targets.resolve(&hop);
             if !rests && fits && (targets.contains(&target) || targets.len() < MOST_TARGETS) {
                 targets.insert(target);
                 batch.push(hop);
@@ -141,6 +163,9 @@ impl<H: Handler> Deliverer<H> {
         };
         let outcome = self.producer.begin().and_then(|()| {
             let mut faults = Vec::new();
+            for topic in self.topics_of(&batch).into_iter().filter(|topic| self.barred.is_barred(*topic)) {
+                self.producer.look_again(topic);
+            }
             for (tag, hop) in batch.iter().enumerate() {
                 let (topic, partition) = self.targets.resolve(hop);
                 let out = Outgoing { key: hop.content.key.as_deref(), value: hop.content.value.as_deref() };
@@ -155,18 +180,18 @@ impl<H: Handler> Deliverer<H> {
             faults.extend(settled.faults);
             if !faults.is_empty() {
                 self.producer.abort();
-                return Ok((faults, Vec::new()));
+                return Ok((faults, settled.denied, Vec::new()));
             }
             let points = self.points_with(&batch);
             if self.producer.is_transactional() {
                 self.producer.send_offsets(&group, &points)?;
                 self.producer.commit()?;
             }
-            Ok((faults, points))
+            Ok((faults, false, points))
         });
         match outcome {
-            Ok((faults, points)) if faults.is_empty() => self.hopped(&batch, points, began),
-            Ok((faults, _)) => self.refused(batch, &faults),
+            Ok((faults, _, points)) if faults.is_empty() => self.hopped(&batch, points, began),
+            Ok((faults, denied, _)) => self.refused(batch, &faults, denied),
             Err(error) => self.undo(batch, error)?,
         }
         Ok(())
@@ -194,6 +219,11 @@ impl<H: Handler> Deliverer<H> {
         if self.producer.is_transactional() {
             self.note_committed(points);
         }
+        for topic in self.topics_of(batch) {
+            if self.barred.written(topic) {
+                tracing::info!(topic = self.producer.topic_name(topic), "topic may be written to again");
+            }
+        }
         self.metrics.worker.transaction_committed(self.clock.now().since(began));
         self.pause = Duration::ZERO;
     }
@@ -201,7 +231,6 @@ impl<H: Handler> Deliverer<H> {
     fn note_hopped(&mut self, hop: &Hop) {
         if let Some(lane) = self.lanes.iter_mut().find(|lane| lane.token == hop.id.token) {
             lane.tracker.finish(hop.id.offset);
-            lane.standstill = false;
         }
         match hop.target {
             Target::Tier(number) => self.metrics.hops.to_tier(number, 1),
@@ -212,13 +241,14 @@ impl<H: Handler> Deliverer<H> {
 
     /// Some could not be written. Where the record is at fault and not the broker, it is looked for by sending each alone; it
     /// gives up diagnostics one after the other, and then only its partition stops.
-    fn refused(&mut self, batch: Vec<Hop>, faults: &[(usize, WriteFault)]) {
+    fn refused(&mut self, batch: Vec<Hop>, faults: &[(usize, WriteFault)], denied: bool) {
         self.metrics.worker.transaction_aborted();
         let now = self.clock.now();
         let was_alone = batch.len() == 1;
-        let mut lasting = false;
+        let mut lasting = self.bar_denied(&batch, faults, denied, now);
         for (tag, mut hop) in batch.into_iter().enumerate() {
-            let fault = faults.iter().find(|(t, fault)| *t == tag && !matches!(fault, WriteFault::Passing(_))).map(|(_, f)| *f);
+            let of_record = |fault: &WriteFault| !matches!(fault, WriteFault::Passing(_) | WriteFault::Denied);
+            let fault = faults.iter().find(|(t, fault)| *t == tag && of_record(fault)).map(|(_, f)| *f);
             if let Some(fault) = fault {
                 lasting = true;
                 match (was_alone, fault, hop.trim.next()) {
@@ -236,17 +266,46 @@ impl<H: Handler> Deliverer<H> {
         }
     }
 
-    fn stop_partition(&mut self, hop: &mut Hop, fault: WriteFault, now: LocalTime) {
+    /// Bars the topics that were denied. Where it is not told which of them it was (`denied`), all are suspected. Whether there was
+    /// any is returned.
+    fn bar_denied(&mut self, batch: &[Hop], faults: &[(usize, WriteFault)], denied: bool, now: LocalTime) -> bool {
+        let told = faults.iter().filter(|(_, fault)| *fault == WriteFault::Denied).filter_map(|(tag, _)| batch.get(*tag));
+        let mut barred: BTreeSet<TopicId> = told.map(|hop| self.targets.resolve(hop).0).collect();
+        let topics = self.topics_of(batch);
+        if denied && topics.len() == 1 {
+            barred = topics;
+        } else if denied {
+            for topic in &topics {
+                self.barred.suspect(*topic);
+            }
+        }
+        for topic in &barred {
+            let retry_in = self.barred.bar(*topic, now);
+            let records = batch.iter().filter(|hop| self.targets.resolve(hop).0 == *topic).count();
+            tracing::error!(
+                ladder = self.ladder.name(),
+                topic = self.producer.topic_name(*topic),
+                records,
+                ?retry_in,
+                "not authorised to write to the topic: the partitions of records that have to go there stand still, the others go on; \
+                 grant Write on it (`kladder generate acls --role deliverer` prints the rules), and they will be written"
+            );
+        }
+        denied || !barred.is_empty()
+    }
+
+    fn topics_of(&self, batch: &[Hop]) -> BTreeSet<TopicId> {
+        batch.iter().map(|hop| self.targets.resolve(hop).0).collect()
+    }
+
+    fn stop_partition(&self, hop: &mut Hop, fault: WriteFault, now: LocalTime) {
         let pause = hop.resting.map_or(Duration::from_secs(1), |(_, pause)| (pause * 2).min(Duration::from_secs(60)));
         hop.resting = Some((now.later(pause), pause));
-        // It may rest for long, and others are to be delivered meanwhile.
-        hop.slots = Slots::default();
-        let Some(lane) = self.lanes.iter_mut().find(|lane| lane.token == hop.id.token) else { return };
-        lane.standstill = true;
+        let Some(lane) = self.lanes.iter().find(|lane| lane.token == hop.id.token) else { return };
         tracing::error!(
             partition = %lane.tp(), offset = hop.id.offset, %fault, retry_in = ?pause,
             "record can be written nowhere, so its partition stands still; the others go on (raise max.message.bytes of the \
-             ladder's topics with `kladder setup`, or grant the write)"
+             ladder's topics: `kladder setup` says how)"
         );
     }
 
@@ -259,7 +318,11 @@ impl<H: Handler> Deliverer<H> {
             TxnError::Rebuild(_) | TxnError::Unknown(_) => self.producer.rebuild(),
         }
         self.back_off();
-        tracing::info!(ladder = self.ladder.name(), %error, retry_in = ?self.pause, "deliverer's transaction failed");
+        if error.cause().is_denied() {
+            tracing::error!(ladder = self.ladder.name(), %error, retry_in = ?self.pause, "deliverer is not allowed what it needs");
+        } else {
+            tracing::info!(ladder = self.ladder.name(), %error, retry_in = ?self.pause, "deliverer's transaction failed");
+        }
         if !unknown {
             self.hops.extend(batch);
             return Ok(());

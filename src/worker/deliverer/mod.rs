@@ -7,6 +7,7 @@
 //! Deliveries finish in any order. What is done is committed as a contiguous prefix with the set beyond it; what failed leaves in
 //! a transaction that carries the same. On the happy path there is no transaction at all, and none is open while a handler runs.
 
+mod barred;
 mod dispatch;
 mod hops;
 
@@ -33,6 +34,7 @@ use crate::kafka::clock::Clock;
 use crate::kafka::consumer::{GroupConsumer, Membership, Next, PartitionQueue, Rebalance, Record, TopicPartition};
 use crate::kafka::producer::{HopProducer, TopicId};
 use crate::telemetry::events::DelivererMetrics;
+use crate::worker::deliverer::barred::BarredTopics;
 use crate::worker::deliverer::dispatch::{Dispatcher, Event, Gate, Job, Kind, RecordId, Slots, due_of};
 use crate::worker::deliverer::hops::{Content, Hop, Target, Targets};
 use crate::worker::delivery::Delivery;
@@ -90,6 +92,9 @@ pub struct Deliverer<H> {
     in_flight: HashMap<RecordId, InFlight>,
     taken: [usize; 2],
     hops: Vec<Hop>,
+    /// How many of them stand still.
+    standing: usize,
+    barred: BarredTopics,
     /// Of deliveries that are done with and not committed yet.
     unsettled: Vec<Slots>,
     metrics: DelivererMetrics,
@@ -207,6 +212,8 @@ impl<H: Handler> Deliverer<H> {
             in_flight: HashMap::new(),
             taken: [0, 0],
             hops: Vec::new(),
+            standing: 0,
+            barred: BarredTopics::default(),
             unsettled: Vec::new(),
             metrics,
             pause_until: zero,
@@ -314,7 +321,7 @@ impl<H: Handler> Deliverer<H> {
             self.look_at = now.later(LOOK_ANYWAY);
         }
         // Records whose hops cannot be written at the moment do not pile up: what is taken stays bounded.
-        if self.lanes.is_empty() || self.hops.len() > self.dispatcher.most_taken(Kind::Source) * 2 {
+        if self.lanes.is_empty() || self.hops.len().saturating_sub(self.standing) > self.dispatcher.most_taken(Kind::Source) * 2 {
             return Ok(());
         }
         self.turn = (self.turn + 1) % self.lanes.len();
@@ -459,7 +466,7 @@ impl<H: Handler> Deliverer<H> {
             self.run_hops()?;
             let open = self.in_flight.keys().any(|id| tokens.contains(&id.token));
             // What can be written nowhere is its next owner's.
-            let hopping = self.hops.iter().any(|hop| tokens.contains(&hop.id.token) && !hop.rests());
+            let hopping = self.hops.iter().any(|hop| tokens.contains(&hop.id.token) && !self.stands_still(hop));
             if (!open && !hopping) || self.consumer.assignment_lost() {
                 break;
             }

@@ -77,15 +77,20 @@ impl Mover {
             self.survive(error);
             return Ok(());
         }
+        if turn.iter().any(|index| self.lanes[*index].standstill.is_some()) {
+            let topics = self.targets.tiers.iter().chain([&self.targets.redeliver]);
+            topics.for_each(|(topic, _)| self.producer.look_again(*topic));
+        }
         let (sent, refused) = self.fill(&turn, began)?;
         let mut faults: Faults = refused;
-        let mut appended = Vec::new();
+        let (mut appended, mut denied) = (Vec::new(), false);
         let outcome = self.producer.settle().and_then(|settled| {
             if let Some(reading) = settled.clock {
                 self.leaders.read(&reading);
             }
             faults.extend(settled.faults);
             appended = settled.appended;
+            denied = settled.denied;
             if !faults.is_empty() {
                 self.producer.abort();
                 return Ok(());
@@ -101,7 +106,7 @@ impl Mover {
                 self.look_for_early(&sent, &appended);
                 self.moved(sent, began)?;
             }
-            Ok(()) => self.isolate(sent, &faults),
+            Ok(()) => self.isolate(sent, &faults, denied),
             Err(error) => self.undo(sent, error)?,
         }
         Ok(())
@@ -247,10 +252,14 @@ impl Mover {
 
     /// Records could not be written: everything is put back. Where the broker is at fault, only what goes to the partitions
     /// concerned waits a little; where it is the record, its partition is halved until it stands alone, and then only that partition
-    /// stops.
-    fn isolate(&mut self, sent: Vec<Sent>, faults: &[(usize, WriteFault)]) {
+    /// stops. Where it is the topic that is denied, there is nothing to look for: all that were to go there stop.
+    fn isolate(&mut self, sent: Vec<Sent>, faults: &[(usize, WriteFault)], denied: bool) {
         self.metrics.worker.transaction_aborted();
         let mut worst: BTreeMap<usize, WriteFault> = BTreeMap::new();
+        if denied {
+            // Not told which of the topics it was, so it may be that of any.
+            worst.extend(sent.iter().map(|record| (record.lane, WriteFault::Denied)));
+        }
         for (tag, fault) in faults {
             let Some(record) = sent.get(*tag) else { continue };
             let known = worst.entry(record.lane).or_insert(*fault);
@@ -259,6 +268,11 @@ impl Mover {
             }
         }
         let now = self.clock.now();
+        let target = sent.first().map(|record| record.target).filter(|target| sent.iter().all(|s| s.target == *target));
+        let denied_topic = target
+            .filter(|_| worst.values().any(|fault| *fault == WriteFault::Denied))
+            .map(|target| self.targets.resolve(target, 0).0);
+        let mut longest = Duration::ZERO;
         for (index, fault) in worst {
             let taken = sent.iter().filter(|s| s.lane == index).count();
             let alone = taken == sent.len() && taken == 1;
@@ -270,16 +284,27 @@ impl Mover {
                 tracing::info!(partition = %lane.tp(), %fault, retry_in = ?pause, "due records cannot be written now");
                 continue;
             }
-            if !alone {
+            if !alone && denied_topic.is_none() {
                 lane.limit = Some((taken / 2).max(1));
                 continue;
             }
             lane.standstill = Some(Standstill { until: now.later(pause), pause });
+            longest = longest.max(pause);
+            if denied_topic.is_some() {
+                continue;
+            }
             let offset = sent.first().map_or(0, |s| s.held.offset);
             tracing::error!(
                 partition = %lane.tp(), offset, %fault, retry_in = ?pause,
                 "record can be written nowhere, so its partition stands still; the others go on (raise max.message.bytes of the \
-                 ladder's topics with `kladder setup`, or grant the write)"
+                 ladder's topics: `kladder setup` says how)"
+            );
+        }
+        if let Some(topic) = denied_topic {
+            tracing::error!(
+                ladder = self.ladder.name(), topic = self.producer.topic_name(topic), records = sent.len(), retry_in = ?longest,
+                "not authorised to write to the topic: what is due waits in its tier; grant Write on it (`kladder generate acls --role \
+                 mover` prints the rules), and it will be moved"
             );
         }
         self.put_back(sent);

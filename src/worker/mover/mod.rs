@@ -23,7 +23,7 @@ use crate::core::topics;
 use crate::kafka::NativeHeaders;
 use crate::kafka::clock::Clock;
 use crate::kafka::consumer::{GroupConsumer, Membership, Rebalance, TopicPartition};
-use crate::kafka::error::TxnError;
+use crate::kafka::error::{TxnError, WriteFault};
 use crate::kafka::producer::{HopProducer, Outgoing, TopicId};
 use crate::telemetry::events::MoverMetrics;
 use crate::worker::error::WorkError;
@@ -70,6 +70,8 @@ pub struct Mover {
     pause_until: LocalTime,
     pause: Duration,
     standing_at: LocalTime,
+    /// No write to read a clock before then.
+    clock_at: LocalTime,
 }
 
 /// The topics that a mover writes to, with their partition counts.
@@ -124,6 +126,7 @@ impl Mover {
             pause_until: zero,
             pause: Duration::ZERO,
             standing_at: zero,
+            clock_at: zero,
         })
     }
 
@@ -259,7 +262,9 @@ impl Mover {
     /// an instance stays of it.
     fn read_clock(&mut self) {
         let now = self.clock.now();
-        if self.leaders.last_reading().is_some_and(|at| now.since(at) < CLOCK_READ_INTERVAL) || now < self.pause_until {
+        if self.leaders.last_reading().is_some_and(|at| now.since(at) < CLOCK_READ_INTERVAL)
+            || now < self.pause_until.max(self.clock_at)
+        {
             return;
         }
         let key = format!("clock/{}", self.instance);
@@ -273,7 +278,8 @@ impl Mover {
             } else {
                 self.producer.commit()?;
             }
-            Ok((settled.clock, sent.err().or(settled.faults.first().map(|(_, fault)| *fault))))
+            let denied = settled.denied.then_some(WriteFault::Denied);
+            Ok((settled.clock, denied.or(sent.err()).or(settled.faults.first().map(|(_, fault)| *fault))))
         });
         match outcome {
             Ok((Some(reading), None)) => {
@@ -282,9 +288,21 @@ impl Mover {
                 self.pause = Duration::ZERO;
             }
             Ok((_, fault)) => {
-                let fault = fault.map(|f| f.to_string()).unwrap_or_default();
-                tracing::warn!(topic = self.ladder.state_topic(), fault, "broker's clock could not be read, trying again");
-                self.back_off();
+                let topic = self.ladder.state_topic();
+                if fault == Some(WriteFault::Denied) {
+                    tracing::error!(
+                        topic,
+                        "not authorised to write to the topic, so that the broker's clock is only read by moves; grant Write on it \
+                         (`kladder generate acls --role mover` prints the rules)"
+                    );
+                    // Moves need not wait for that.
+                    let micros = i64::try_from(CLOCK_READ_INTERVAL.as_micros()).unwrap_or(0);
+                    self.clock_at = LocalTime::from_micros(now.as_micros() + micros);
+                } else {
+                    let fault = fault.map(|f| f.to_string()).unwrap_or_default();
+                    tracing::warn!(topic, fault, "broker's clock could not be read, trying again");
+                    self.back_off();
+                }
             }
             Err(error) => self.survive(error),
         }
@@ -298,7 +316,9 @@ impl Mover {
             TxnError::Rebuild(_) | TxnError::Unknown(_) => self.producer.rebuild(),
         }
         self.back_off();
-        if self.pause == LONGEST_PAUSE {
+        if error.cause().is_denied() {
+            tracing::error!(ladder = self.ladder.name(), %error, retry_in = ?self.pause, "mover is not allowed what it needs");
+        } else if self.pause == LONGEST_PAUSE {
             tracing::warn!(ladder = self.ladder.name(), %error, "mover's transactions keep failing: nothing is moved meanwhile");
         } else {
             tracing::info!(ladder = self.ladder.name(), %error, retry_in = ?self.pause, "mover's transaction failed");
