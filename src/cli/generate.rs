@@ -20,6 +20,9 @@ enum What {
 
 /// Print the kafka-acls.sh commands that a role needs, and no more
 ///
+/// For the authorizers of Kafka 2.8 and later, with which Read, Write and Alter imply Describe, and Write on a topic implies
+/// idempotence. `status --exact` reads the records, so it needs Read on the redeliver topic and the DLQ too.
+///
 /// Resources are named literally. A tier that is taken out of the configuration is still emptied by the mover: leave its rules
 /// until it is empty.
 #[derive(Debug, Args)]

@@ -2,6 +2,7 @@
 //!
 //! The broker is that of `KLADDER_TEST_BROKERS`, or the one that `scripts/kafka up` starts.
 
+mod acls;
 mod bad_input;
 mod empty;
 mod harness;

@@ -1,0 +1,302 @@
+//! The rules that `kladder generate acls` prints, on a broker that asks for them: enough for each role, and what happens without.
+
+use std::time::Duration;
+
+use crate::support::broker;
+use crate::support::checker::{self, FAILURE, Hops};
+use crate::support::clock::{self, PATIENCE};
+use crate::support::handler::{Answer, Call, Handler};
+use crate::support::process::{self, Kladder, assert_clean};
+use crate::support::raw::{NewRecord, RawProducer};
+use crate::support::records;
+use crate::support::scene::{Scene, path};
+
+const TOOL: &str = "org.apache.kafka.tools.AclCommand";
+/// The user of `scripts/kafka` that may do nothing.
+const PRINCIPAL: &str = "User:limited";
+
+/// A scene whose clients may do nothing but what is granted to them. The tests' own may do everything.
+struct Limited {
+    scene: Scene,
+    /// What rules were made for, as options of the tool.
+    ruled: Vec<[String; 2]>,
+}
+
+impl Limited {
+    fn new(theme: &str, tiers: &[&'static str], partitions: i32, handler: &Handler) -> Self {
+        let mut scene = Scene::with_source(theme, tiers, partitions);
+        handler.url().clone_into(&mut scene.handler);
+        Self { scene, ruled: Vec::new() }
+    }
+
+    /// Topics made by somebody who may, so that a test can begin with the workers.
+    fn set_up(theme: &str, tiers: &[&'static str], partitions: i32, handler: &Handler) -> Self {
+        let limited = Self::new(theme, tiers, partitions, handler);
+        limited.scene.set_up();
+        limited.log_in()
+    }
+
+    fn log_in(mut self) -> Self {
+        broker::sasl_brokers().clone_into(&mut self.scene.brokers);
+        "security.protocol = \"SASL_PLAINTEXT\"\nsasl.mechanism = \"PLAIN\"\n\
+         sasl.username = \"limited\"\nsasl.password = \"limited-secret\""
+            .clone_into(&mut self.scene.kafka);
+        self
+    }
+
+    /// The commands that `generate acls` prints for these roles, without the tool's name and the bootstrap servers.
+    fn printed(&self, roles: &[&str]) -> Vec<Vec<String>> {
+        let config = self.scene.write();
+        let mut arguments = vec!["generate", "acls", "-c", path(&config), "--principal", PRINCIPAL];
+        for role in roles {
+            arguments.extend(["--role", role]);
+        }
+        let printed = process::kladder(&arguments).succeeds().stdout;
+        let commands = printed.lines().filter(|line| !line.starts_with('#')).map(|line| {
+            let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+            assert_eq!(words[..2], ["kafka-acls.sh", "--bootstrap-server"], "{line}");
+            words[3..].to_vec()
+        });
+        commands.collect()
+    }
+
+    /// Grants what the roles need, as far as it is kept.
+    fn grant_those(&mut self, roles: &[&str], keep: impl Fn(&str) -> bool) {
+        let commands: Vec<Vec<String>> =
+            self.printed(roles).into_iter().filter(|command| command.iter().all(|word| keep(word))).collect();
+        assert!(!commands.is_empty(), "no rules for {roles:?}");
+        for command in &commands {
+            let about = |option: &str| ["--topic", "--group", "--transactional-id"].contains(&option);
+            self.ruled.extend(command.windows(2).filter(|w| about(&w[0])).map(|w| [w[0].clone(), w[1].clone()]));
+        }
+        // Each is a process that takes a second to start.
+        std::thread::scope(|scope| {
+            for command in &commands {
+                scope.spawn(|| acl(&command.iter().map(String::as_str).collect::<Vec<_>>()));
+            }
+        });
+    }
+
+    fn grant(&mut self, roles: &[&str]) {
+        self.grant_those(roles, |_| true);
+    }
+
+    /// Takes everything away.
+    fn withdraw(&mut self) {
+        self.ruled.sort();
+        self.ruled.dedup();
+        if self.ruled.is_empty() {
+            return;
+        }
+        let mut arguments = vec!["--remove", "--force"];
+        arguments.extend(self.ruled.iter().flatten().map(String::as_str));
+        acl(&arguments);
+        self.ruled.clear();
+    }
+
+    fn write(&self, records: &[NewRecord]) {
+        RawProducer::new(broker::brokers()).write(&self.scene.source, records);
+    }
+}
+
+impl Drop for Limited {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.withdraw();
+        }
+    }
+}
+
+fn acl(arguments: &[&str]) {
+    broker::kafka_tool(TOOL, &[&["--bootstrap-server", broker::brokers()], arguments].concat());
+}
+
+fn on_topic(action: &str, operation: &str, topic: &str) {
+    let mut arguments = vec![action, "--allow-principal", PRINCIPAL, "--operation", operation, "--topic", topic];
+    if action == "--remove" {
+        arguments.push("--force");
+    }
+    acl(&arguments);
+}
+
+/// A record that the handler answers by the word in it.
+fn says(word: &str, number: usize, partition: i32) -> NewRecord {
+    let mut record = records::plain(number, 1);
+    record.partition = partition;
+    record.value = Some(word.as_bytes().to_vec());
+    record
+}
+
+/// `reject` is a dead letter at once, `retry` climbs one tier.
+fn by_word(call: &Call) -> Answer {
+    match call.body.as_ref() {
+        b"reject" => Answer::fail(422, "no such order"),
+        b"retry" if call.attempt == 1 => Answer::fail(503, FAILURE),
+        _ => Answer::ok(),
+    }
+}
+
+fn calls_of(handler: &Handler, word: &str) -> usize {
+    handler.calls().iter().filter(|call| call.body == word).count()
+}
+
+/// The partitions of a worker that stand still, as it tells itself.
+fn stopped(scene: &Scene, role: &str) -> Option<f64> {
+    scene.metric("kladder_partitions_stopped", &format!("role=\"{role}\""))
+}
+
+#[test]
+fn each_role_works_with_the_rules_that_are_printed_for_it() {
+    const RECORDS: usize = 60;
+    let fails = |number: usize| if number.is_multiple_of(3) { u32::MAX } else { u32::try_from(number % 3 - 1).expect("small") };
+    let number = |call: &Call| usize::try_from(call.offset * 3 + i64::from(call.partition)).expect("a place");
+    let handler =
+        Handler::start(move |call| if call.attempt <= fails(number(call)) { Answer::fail(503, FAILURE) } else { Answer::ok() });
+    let mut limited = Limited::new("acls", &["1s", "2s"], 3, &handler).log_in();
+
+    let refused = limited.scene.setup();
+    refused.refuses(1, &["not authorised to describe topic", &limited.scene.ladder, "kladder generate acls"]);
+    assert!(!broker::topics().contains_key(&limited.scene.dlq_topic()), "setup left something behind");
+    limited.grant(&["setup"]);
+    limited.scene.setup().succeeds();
+    limited.scene.setup().succeeds();
+
+    limited.withdraw();
+    limited.grant(&["mover", "deliverer"]);
+    limited.scene.setup().refuses(1, &["not authorised", "settings", "kladder generate acls"]);
+    let config = limited.scene.write();
+    limited.write(&(0..RECORDS).map(|n| records::hostile(n, 3, &limited.scene.ladder)).collect::<Vec<_>>());
+    let mut kladder = Kladder::run(&config);
+    let (dead, scene) = (RECORDS / 3, &limited.scene);
+    clock::eventually("the ladder is empty", PATIENCE, || {
+        kladder.assert_running();
+        handler.count() >= RECORDS * 2
+            && broker::read(&scene.dlq_topic()).len() >= dead
+            && broker::lag(&scene.group, &scene.source) == 0
+    });
+    assert_eq!(kladder.terminate(PATIENCE).code(), Some(0), "its log:\n{}", kladder.log());
+    checker::check(&scene.shape(), Hops::ExactlyOnce, &scene.observe(&handler), fails).assert_no_faults();
+    let log = kladder.log();
+    assert!(!log.contains("WARN") && !log.contains("ERROR"), "a worker lacked something:\n{log}");
+
+    limited.withdraw();
+    limited.grant(&["status"]);
+    let said = process::kladder(&["status", "-c", path(&config)]).succeeds();
+    assert!(!said.stderr.contains("may not be described"), "{said}");
+    assert!(said.stdout.contains(&limited.scene.dlq_topic()) && said.stdout.contains(&limited.scene.source), "{said}");
+    process::kladder(&["status", "--exact", "-c", path(&config)]).refuses(1, &["not authorised", "kladder generate acls"]);
+}
+
+#[test]
+fn without_transactions_a_worker_says_so_and_goes_on_after_the_grant() {
+    let handler = Handler::start(by_word);
+    let mut limited = Limited::set_up("acl-txn", &["1s"], 1, &handler);
+    limited.grant_those(&["mover", "deliverer"], |word| word != "--transactional-id");
+    limited.write(&[says("retry", 0, 0)]);
+    let mut kladder = Kladder::run(&limited.scene.write());
+    clock::eventually("the log says what is denied and what helps", PATIENCE, || {
+        kladder.assert_running();
+        let log = kladder.log();
+        let id = |role: &str| format!("{}.{role}.worker-1", limited.scene.ladder);
+        ["ERROR", "ransactional Id authorization failed", "kladder generate acls", &id("mover"), &id("deliverer")]
+            .iter()
+            .all(|words| log.contains(words))
+    });
+    assert_eq!(handler.count(), 0, "a handler was called that no hop could have followed");
+    limited.grant(&["mover", "deliverer"]);
+    clock::eventually("the record is retried", PATIENCE, || {
+        kladder.assert_running();
+        handler.count() == 2
+    });
+    assert_clean(&kladder.log());
+}
+
+#[test]
+fn a_dlq_that_may_not_be_written_to_stops_only_what_has_to_go_there() {
+    denied_dlq("acl-dlq", true);
+}
+
+#[test]
+fn a_dlq_that_may_not_even_be_seen_stops_only_what_has_to_go_there() {
+    denied_dlq("acl-dlq-unseen", false);
+}
+
+fn denied_dlq(theme: &str, still_seen: bool) {
+    const EACH: usize = 20;
+    let handler = Handler::start(by_word);
+    let mut limited = Limited::set_up(theme, &["1s"], 2, &handler);
+    limited.grant(&["mover", "deliverer"]);
+    let dlq = limited.scene.dlq_topic();
+    if still_seen {
+        on_topic("--add", "Describe", &dlq);
+    }
+    let mut kladder = Kladder::run(&limited.scene.write());
+    limited.write(&[says("retry", 0, 0), says("retry", 1, 1), says("reject", 2, 0)]);
+    clock::eventually("it works", PATIENCE, || calls_of(&handler, "retry") == 4 && broker::read(&dlq).len() == 1);
+
+    on_topic("--remove", "Write", &dlq);
+    // Those of one partition are to be dead letters, those of both to climb: they meet in one transaction.
+    let mut mixed: Vec<NewRecord> = (0..EACH).map(|n| says("retry", n, i32::try_from(n % 2).expect("small"))).collect();
+    mixed.splice(EACH / 2..EACH / 2, (0..EACH / 2).map(|n| says("reject", n, 0)));
+    limited.write(&mixed);
+    clock::eventually("the log says what is denied and what helps", PATIENCE, || {
+        let log = kladder.log();
+        let said = log.lines().find(|line| line.contains("ERROR") && line.contains(&dlq)).unwrap_or_default();
+        said.contains("not authorised to write") && said.contains("kladder generate acls")
+    });
+    clock::eventually("the others go on", PATIENCE, || {
+        kladder.assert_running();
+        calls_of(&handler, "retry") == 4 + 2 * EACH && stopped(&limited.scene, "deliverer") == Some(1.0)
+    });
+    // More of them than may be in flight, so that they could not pass beside what stands still if that counted.
+    let more: Vec<NewRecord> = (0..limited.scene.max_in_flight * 2).map(|n| says("done", n, 1)).collect();
+    limited.write(&more);
+    limited.write(&[says("behind", 0, 0)]);
+    clock::eventually("fresh records go on", PATIENCE, || calls_of(&handler, "done") == more.len());
+    assert_eq!(calls_of(&handler, "behind"), 0, "the partition of the dead letters takes new records");
+    assert_eq!(broker::read(&dlq).len(), 1);
+
+    on_topic("--add", "Write", &dlq);
+    clock::eventually("everything is written", PATIENCE, || {
+        kladder.assert_running();
+        let scene = &limited.scene;
+        broker::read(&dlq).len() > EACH / 2 && calls_of(&handler, "behind") == 1 && broker::lag(&scene.group, &scene.source) == 0
+    });
+    clock::eventually("no partition stands still", PATIENCE, || stopped(&limited.scene, "deliverer") == Some(0.0));
+    assert_eq!(kladder.terminate(PATIENCE).code(), Some(0));
+    assert_eq!(broker::read(&dlq).len(), 1 + EACH / 2, "a dead letter was doubled");
+    assert_eq!(calls_of(&handler, "reject"), 1 + EACH / 2, "a dead letter was delivered again");
+    assert_eq!(calls_of(&handler, "retry"), 4 + 2 * EACH);
+    let log = kladder.log();
+    assert!(!log.contains("worker failed") && !log.contains("is not allowed"), "a worker started anew:\n{log}");
+}
+
+#[test]
+fn what_is_due_waits_while_redeliver_may_not_be_written_to() {
+    const RECORDS: usize = 10;
+    let handler = Handler::start(by_word);
+    let mut limited = Limited::set_up("acl-redeliver", &["1s"], 2, &handler);
+    limited.grant(&["mover", "deliverer"]);
+    let redeliver = limited.scene.redeliver_topic();
+    let mut kladder = Kladder::run(&limited.scene.write());
+    limited.write(&[says("retry", 0, 0)]);
+    clock::eventually("it works", PATIENCE, || handler.count() == 2);
+
+    on_topic("--remove", "Write", &redeliver);
+    limited.write(&(0..RECORDS).map(|n| says("retry", n, i32::try_from(n % 2).expect("small"))).collect::<Vec<_>>());
+    clock::eventually("the log says what is denied and what helps", PATIENCE, || {
+        let log = kladder.log();
+        let said = log.lines().find(|line| line.contains("ERROR") && line.contains(&redeliver)).unwrap_or_default();
+        said.contains("not authorised to write") && said.contains("kladder generate acls")
+    });
+    clock::pause(Duration::from_secs(1));
+    kladder.assert_running();
+    assert_eq!(handler.count(), 2 + RECORDS);
+
+    on_topic("--add", "Write", &redeliver);
+    clock::eventually("what was due is delivered", PATIENCE, || handler.count() == 2 + 2 * RECORDS);
+    assert_eq!(kladder.terminate(PATIENCE).code(), Some(0));
+    assert_eq!(broker::read(&redeliver).len(), 1 + RECORDS);
+    let log = kladder.log();
+    assert!(!log.contains("worker failed") && !log.contains("is not allowed"), "a worker started anew:\n{log}");
+}
