@@ -107,7 +107,7 @@ impl Mover {
                 self.moved(sent, began)?;
             }
             Ok(()) => self.isolate(sent, &faults, denied),
-            Err(error) => self.undo(sent, error)?,
+            Err(error) => self.undo(sent, error, began)?,
         }
         Ok(())
     }
@@ -311,24 +311,25 @@ impl Mover {
     }
 
     /// The transaction failed. What it held is put back, unless it turns out to have been committed.
-    fn undo(&mut self, sent: Vec<Sent>, error: TxnError) -> Result<(), WorkError> {
+    fn undo(&mut self, sent: Vec<Sent>, error: TxnError, began: LocalTime) -> Result<(), WorkError> {
         let unknown = matches!(error, TxnError::Unknown(_));
-        let touched: BTreeSet<usize> = sent.iter().map(|s| s.lane).collect();
         self.survive(error);
-        self.put_back(sent);
-        if unknown {
-            // Initialising under the same transactional.id ends what was open, one way or the other; what is committed then is
-            // the truth.
-            self.producer.connect()?;
-            let partitions: Vec<TopicPartition> = touched.iter().map(|i| self.lanes[*i].tp().clone()).collect();
-            let committed = self.consumer.committed(&partitions)?;
-            for (index, committed) in touched.into_iter().zip(committed) {
-                if let Some(committed) = committed {
-                    self.lanes[index].skip_to(committed.offset);
-                }
-            }
+        if !unknown {
+            self.put_back(sent);
+            return Ok(());
         }
-        Ok(())
+        // Initialising under the same transactional.id ends what was open, one way or the other; what is committed then is the
+        // truth.
+        self.producer.connect()?;
+        let touched: Vec<usize> = sent.iter().map(|s| s.lane).collect::<BTreeSet<_>>().into_iter().collect();
+        let partitions: Vec<TopicPartition> = touched.iter().map(|i| self.lanes[*i].tp().clone()).collect();
+        let committed = self.consumer.committed(&partitions)?;
+        let committed: BTreeMap<usize, i64> =
+            touched.into_iter().zip(committed).filter_map(|(index, committed)| Some((index, committed?.offset))).collect();
+        let (moved, left): (Vec<Sent>, Vec<Sent>) =
+            sent.into_iter().partition(|s| committed.get(&s.lane).is_some_and(|offset| s.held.offset < *offset));
+        self.put_back(left);
+        if moved.is_empty() { Ok(()) } else { self.moved(moved, began) }
     }
 
     fn put_back(&mut self, sent: Vec<Sent>) {

@@ -162,15 +162,6 @@ impl Lane {
         }
     }
 
-    /// Drops what an earlier transaction of unknown outcome turns out to have moved.
-    pub(super) fn skip_to(&mut self, offset: i64) {
-        while self.held.front().is_some_and(|h| h.offset < offset) {
-            self.held.pop_front();
-        }
-        self.position = self.position.max(offset);
-        self.committed = offset;
-    }
-
     /// The due time of the head.
     pub(super) fn due(&self) -> Option<Timestamp> {
         self.held.front().map(|h| due_time(h.appended, self.delay))
