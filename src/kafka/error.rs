@@ -159,6 +159,12 @@ pub enum WriteFault {
     /// The broker refuses it, and will tomorrow: unknown topic or partition, invalid.
     #[error("broker refuses the record: {0}")]
     Refused(&'static str),
+    /// The client gave the transaction up before the record went out; whatever made it do so is no fault of the record.
+    ///
+    /// That happens once after a record was refused: librdkafka 2.12 numbers the next batch of the partition as if the refused one
+    /// had been written, so the broker finds a gap, and the client aborts and begins a new numbering.
+    #[error("transaction was given up before the record went out")]
+    Aborted,
     /// Something that passes: no leader, a time-out.
     #[error("record could not be delivered: {0}")]
     Passing(&'static str),
@@ -169,6 +175,12 @@ impl WriteFault {
     #[must_use]
     pub fn is_passing(&self) -> bool {
         matches!(self, Self::Passing(_))
+    }
+
+    /// Whether the record is at fault: trying again as it was would end the same way.
+    #[must_use]
+    pub fn lasts(&self) -> bool {
+        matches!(self, Self::TooLarge | Self::Refused(_))
     }
 
     /// Sorts the error of a delivery report or of a local refusal.
@@ -187,6 +199,7 @@ impl WriteFault {
             Code::PolicyViolation => Self::Refused("against the broker's policy"),
             Code::MessageTimedOut => Self::Passing("timed out"),
             Code::NotEnoughReplicas | Code::NotEnoughReplicasAfterAppend => Self::Passing("not enough replicas in sync"),
+            Code::PurgeQueue | Code::PurgeInflight => Self::Aborted,
             _ => Self::Passing("broker not reachable or transaction aborted"),
         }
     }

@@ -226,6 +226,7 @@ impl<H: Handler> Deliverer<H> {
         }
         self.metrics.worker.transaction_committed(self.clock.now().since(began));
         self.pause = Duration::ZERO;
+        self.given_up = false;
     }
 
     fn note_hopped(&mut self, hop: &Hop) {
@@ -247,8 +248,7 @@ impl<H: Handler> Deliverer<H> {
         let was_alone = batch.len() == 1;
         let mut lasting = self.bar_denied(&batch, faults, denied, now);
         for (tag, mut hop) in batch.into_iter().enumerate() {
-            let of_record = |fault: &WriteFault| !matches!(fault, WriteFault::Passing(_) | WriteFault::Denied);
-            let fault = faults.iter().find(|(t, fault)| *t == tag && of_record(fault)).map(|(_, f)| *f);
+            let fault = faults.iter().find(|(t, fault)| *t == tag && fault.lasts()).map(|(_, f)| *f);
             if let Some(fault) = fault {
                 lasting = true;
                 match (was_alone, fault, hop.trim.next()) {
@@ -259,7 +259,10 @@ impl<H: Handler> Deliverer<H> {
             }
             self.hops.push(hop);
         }
-        if !lasting {
+        if lasting {
+            self.given_up = false;
+            self.pause = Duration::ZERO;
+        } else if faults.iter().any(|(_, fault)| *fault != WriteFault::Aborted) || std::mem::replace(&mut self.given_up, true) {
             let fault = faults.first().map(|(_, fault)| fault.to_string()).unwrap_or_default();
             self.back_off();
             tracing::info!(ladder = self.ladder.name(), fault, retry_in = ?self.pause, "deliverer's writes failed");

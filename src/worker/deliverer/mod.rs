@@ -101,6 +101,8 @@ pub struct Deliverer<H> {
     /// No transaction before then, after one failed.
     pause_until: LocalTime,
     pause: Duration,
+    /// The client gave the last transaction up; the first time, it is begun again at once.
+    given_up: bool,
     commit_at: LocalTime,
     look_at: LocalTime,
     turn: usize,
@@ -218,6 +220,7 @@ impl<H: Handler> Deliverer<H> {
             metrics,
             pause_until: zero,
             pause: Duration::ZERO,
+            given_up: false,
             commit_at: zero,
             look_at: zero,
             turn: 0,
@@ -471,6 +474,8 @@ impl<H: Handler> Deliverer<H> {
                 break;
             }
             self.wait();
+            // What is done holds its place in flight until it is committed, and partitions that stay go on meanwhile.
+            self.commit(false)?;
         }
         self.commit(true)
     }

@@ -247,6 +247,7 @@ impl Mover {
         }
         self.metrics.worker.transaction_committed(now.since(began));
         self.pause = Duration::ZERO;
+        self.given_up = false;
         Ok(())
     }
 
@@ -260,13 +261,14 @@ impl Mover {
             // Not told which of the topics it was, so it may be that of any.
             worst.extend(sent.iter().map(|record| (record.lane, WriteFault::Denied)));
         }
-        for (tag, fault) in faults {
+        for (tag, fault) in faults.iter().filter(|(_, fault)| *fault != WriteFault::Aborted) {
             let Some(record) = sent.get(*tag) else { continue };
             let known = worst.entry(record.lane).or_insert(*fault);
             if known.is_passing() {
                 *known = *fault;
             }
         }
+        let nobody = worst.is_empty();
         let now = self.clock.now();
         let target = sent.first().map(|record| record.target).filter(|target| sent.iter().all(|s| s.target == *target));
         let denied_topic = target
@@ -306,6 +308,12 @@ impl Mover {
                 "not authorised to write to the topic: what is due waits in its tier; grant Write on it (`kladder generate acls --role \
                  mover` prints the rules), and it will be moved"
             );
+        }
+        // Given up without any fault of its own, a transaction is begun again at once; the second time it is left alone for a while.
+        let again = std::mem::replace(&mut self.given_up, nobody);
+        if nobody && again {
+            self.back_off();
+            tracing::info!(ladder = self.ladder.name(), retry_in = ?self.pause, "mover's transactions are given up by the client");
         }
         self.put_back(sent);
     }

@@ -69,6 +69,8 @@ pub struct Mover {
     /// No transaction before then, after one failed.
     pause_until: LocalTime,
     pause: Duration,
+    /// The client gave the last transaction up; the first time, it is begun again at once.
+    given_up: bool,
     standing_at: LocalTime,
     /// No write to read a clock before then.
     clock_at: LocalTime,
@@ -125,6 +127,7 @@ impl Mover {
             metrics,
             pause_until: zero,
             pause: Duration::ZERO,
+            given_up: false,
             standing_at: zero,
             clock_at: zero,
         })
