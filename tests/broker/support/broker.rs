@@ -10,7 +10,7 @@ use std::time::Duration;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::clock::{self, PATIENCE};
@@ -71,15 +71,20 @@ pub fn unique(theme: &str) -> String {
 
 /// Creates a topic and waits until it can be written to.
 pub fn create_topic(name: &str, partitions: i32, settings: &[(&str, &str)]) {
+    create_topic_on(brokers(), name, partitions, settings);
+}
+
+/// The same on a cluster that is named.
+pub fn create_topic_on(cluster: &str, name: &str, partitions: i32, settings: &[(&str, &str)]) {
     let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(-1));
     for (key, value) in settings {
         topic = topic.set(key, value);
     }
-    let results = block_on(admin().create_topics([&topic], &AdminOptions::new().operation_timeout(Some(TIMEOUT))));
+    let results = block_on(admin(cluster).create_topics([&topic], &AdminOptions::new().operation_timeout(Some(TIMEOUT))));
     for result in results.expect("the broker answers") {
         result.unwrap_or_else(|(topic, error)| panic!("topic {topic} was not created: {error}"));
     }
-    let consumer = plain_consumer(brokers(), "none");
+    let consumer = plain_consumer(cluster, "none");
     clock::eventually(&format!("topic {name} has leaders"), PATIENCE, || {
         let metadata = consumer.fetch_metadata(Some(name), TIMEOUT).expect("metadata");
         let found = metadata.topics().first().map_or(0, |t| t.partitions().iter().filter(|p| p.leader() >= 0).count());
@@ -89,14 +94,23 @@ pub fn create_topic(name: &str, partitions: i32, settings: &[(&str, &str)]) {
 
 /// Deletes every topic that begins so; what cannot be deleted stays.
 pub fn delete_topics(prefixes: &[&str]) {
-    let names: Vec<String> = topics().into_keys().filter(|t| prefixes.iter().any(|p| t.starts_with(p))).collect();
+    delete_topics_on(brokers(), prefixes);
+}
+
+/// The same on a cluster that is named.
+pub fn delete_topics_on(cluster: &str, prefixes: &[&str]) {
+    let names: Vec<String> = topics_on(cluster).into_keys().filter(|t| prefixes.iter().any(|p| t.starts_with(p))).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let _ = block_on(admin().delete_topics(&names, &AdminOptions::new()));
+    let _ = block_on(admin(cluster).delete_topics(&names, &AdminOptions::new()));
 }
 
 /// All topics with their partition counts.
 pub fn topics() -> BTreeMap<String, usize> {
-    let consumer = plain_consumer(brokers(), "none");
+    topics_on(brokers())
+}
+
+fn topics_on(cluster: &str) -> BTreeMap<String, usize> {
+    let consumer = plain_consumer(cluster, "none");
     let metadata = consumer.fetch_metadata(None, TIMEOUT).expect("metadata");
     metadata.topics().iter().map(|t| (t.name().to_owned(), t.partitions().len())).collect()
 }
@@ -117,20 +131,64 @@ pub fn read(topic: &str) -> Vec<Record> {
 /// What a group has not committed of a topic, all partitions together, by offsets alone. A group without an offset has everything
 /// before it.
 pub fn lag(group: &str, topic: &str) -> i64 {
-    let consumer = plain_consumer(brokers(), group);
+    lag_on(brokers(), group, topic).expect("the broker answers")
+}
+
+/// The same on a cluster that is named; `None` where one of its brokers does not answer.
+pub fn lag_on(cluster: &str, group: &str, topic: &str) -> Option<i64> {
+    let consumer = plain_consumer(cluster, group);
     let mut asked = TopicPartitionList::new();
     for partition in 0..partitions_of(&consumer, topic) {
         asked.add_partition(topic, partition);
     }
-    let committed = consumer.committed_offsets(asked, TIMEOUT).expect("committed offsets");
+    let committed = consumer.committed_offsets(asked, TIMEOUT).ok()?;
     let behind = committed.elements().into_iter().map(|element| {
-        let (low, high) = consumer.fetch_watermarks(topic, element.partition(), TIMEOUT).expect("watermarks");
-        match element.offset() {
+        let (low, high) = consumer.fetch_watermarks(topic, element.partition(), TIMEOUT).ok()?;
+        Some(match element.offset() {
             Offset::Offset(offset) => high - offset,
             _ => high - low,
-        }
+        })
     });
     behind.sum()
+}
+
+/// The committed offset of a group, and the metadata that stands with it.
+pub fn committed(group: &str, topic: &str, partition: i32) -> (Option<i64>, String) {
+    let mut asked = TopicPartitionList::new();
+    asked.add_partition(topic, partition);
+    let found = plain_consumer(brokers(), group).committed_offsets(asked, TIMEOUT).expect("committed offsets");
+    let element = found.find_partition(topic, partition).expect("what was asked for");
+    let offset = if let Offset::Offset(offset) = element.offset() { Some(offset) } else { None };
+    (offset, element.metadata().to_owned())
+}
+
+/// Commits an offset for a group that has no members.
+pub fn commit(group: &str, topic: &str, partition: i32, offset: i64, metadata: &str) {
+    let mut list = TopicPartitionList::new();
+    let mut element = list.add_partition(topic, partition);
+    element.set_offset(Offset::Offset(offset)).expect("an offset");
+    element.set_metadata(metadata);
+    plain_consumer(brokers(), group).commit(&list, CommitMode::Sync).expect("a group without members");
+}
+
+/// Deletes the records below an offset, as retention does.
+pub fn delete_records(topic: &str, partition: i32, below: i64) {
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(topic, partition, Offset::Offset(below)).expect("an offset");
+    let deleted = block_on(admin(brokers()).delete_records(&list, &AdminOptions::new())).expect("the broker answers");
+    deleted.elements().iter().for_each(|element| element.error().expect("deleted"));
+}
+
+/// Changes one setting of a topic with Kafka's own tool, and leaves the others.
+pub fn alter_topic(topic: &str, setting: &str) {
+    let arguments = ["--bootstrap-server", brokers(), "--alter", "--topic", topic, "--add-config", setting];
+    kafka_tool("kafka.admin.ConfigCommand", &arguments);
+}
+
+/// The brokers that lead the partitions of a topic.
+pub fn leaders_on(cluster: &str, topic: &str) -> Option<Vec<i32>> {
+    let metadata = plain_consumer(cluster, "none").fetch_metadata(Some(topic), TIMEOUT).ok()?;
+    Some(metadata.topics().first()?.partitions().iter().map(rdkafka::metadata::MetadataPartition::leader).collect())
 }
 
 /// One line of Kafka's own `ConsumerGroupCommand --describe`; what it prints as `-` is `None`.
@@ -189,8 +247,8 @@ fn plain_consumer(brokers: &str, group: &str) -> BaseConsumer {
         .expect("a consumer")
 }
 
-fn admin() -> AdminClient<DefaultClientContext> {
-    ClientConfig::new().set("bootstrap.servers", brokers()).create().expect("an admin client")
+fn admin(cluster: &str) -> AdminClient<DefaultClientContext> {
+    ClientConfig::new().set("bootstrap.servers", cluster).create().expect("an admin client")
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {

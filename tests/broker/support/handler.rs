@@ -54,16 +54,22 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 pub struct Answer {
     pub status: u16,
     pub body: String,
+    pub headers: Vec<(&'static str, String)>,
     pub after: Duration,
 }
 
 impl Answer {
     pub fn ok() -> Self {
-        Self { status: 200, body: String::new(), after: Duration::ZERO }
+        Self::fail(200, "")
     }
 
     pub fn fail(status: u16, body: &str) -> Self {
-        Self { status, body: body.to_owned(), after: Duration::ZERO }
+        Self { status, body: body.to_owned(), headers: Vec::new(), after: Duration::ZERO }
+    }
+
+    pub fn with(mut self, name: &'static str, value: &str) -> Self {
+        self.headers.push((name, value.to_owned()));
+        self
     }
 
     pub fn after(mut self, time: Duration) -> Self {
@@ -188,6 +194,9 @@ async fn answer(State(shared): State<Arc<Shared>>, method: Method, headers: Head
     // Before the answer is on its way: who gets it may send the next one at once.
     drop(open);
     let mut response = Response::new(Body::from(answer.body));
+    for (name, value) in answer.headers {
+        response.headers_mut().append(name, value.parse().expect("a header"));
+    }
     *response.status_mut() = StatusCode::from_u16(answer.status).expect("a status");
     response
 }

@@ -52,11 +52,14 @@ pub fn assert_clean(stderr: &str) {
 }
 
 /// The binary with an environment that does not depend on who runs the tests. Traces are asked for, so that none is there
-/// only where none is printed.
+/// only where none is printed. `KLADDER_TEST_LOG` sets the levels of its log, as `RUST_LOG` does.
 pub fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(KLADDER);
     for name in ["KLADDER_CONFIG", "RUST_LOG", "XDG_CONFIG_HOME", "STATE_DIRECTORY"] {
         command.env_remove(name);
+    }
+    if let Some(levels) = std::env::var_os("KLADDER_TEST_LOG") {
+        command.env("RUST_LOG", levels);
     }
     command.args(arguments).env("RUST_BACKTRACE", "1").env("NO_COLOR", "1").stdin(Stdio::null());
     command
@@ -79,7 +82,7 @@ pub fn finish(mut command: Command, within: Duration) -> Finished {
     let status = clock::poll(within, || child.try_wait().expect("a child"));
     if status.is_none() {
         // A script gets the time to stop what it has started.
-        send_term(&child);
+        signal(&child, "TERM");
         clock::poll(Duration::from_secs(30), || child.try_wait().expect("a child"));
         let _ = child.kill();
         let _ = child.wait();
@@ -115,10 +118,15 @@ impl Kladder {
         self.child.wait().expect("a child");
     }
 
+    /// Sends a signal by its name.
+    pub fn signal(&mut self, name: &str) {
+        self.assert_running();
+        signal(&self.child, name);
+    }
+
     /// SIGTERM, and how it ended.
     pub fn terminate(&mut self, within: Duration) -> ExitStatus {
-        self.assert_running();
-        send_term(&self.child);
+        self.signal("TERM");
         self.ended(within).unwrap_or_else(|| panic!("still running {within:?} after SIGTERM; its log:\n{}", self.log()))
     }
 
@@ -150,9 +158,9 @@ impl Drop for Kladder {
     }
 }
 
-fn send_term(child: &Child) {
-    let sent = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().expect("kill can be run");
-    assert!(sent.success(), "SIGTERM could not be sent");
+fn signal(child: &Child, name: &str) {
+    let sent = Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).status().expect("kill can be run");
+    assert!(sent.success(), "SIG{name} could not be sent");
 }
 
 fn text(path: &Path) -> String {

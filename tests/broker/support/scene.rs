@@ -12,6 +12,7 @@ use super::checker::{Observed, Shape};
 use super::clock;
 use super::handler::Handler;
 use super::process::{self, Finished};
+use super::raw;
 
 /// Everything that stands in the configuration; fields are changed before [`Scene::write`].
 pub struct Scene {
@@ -19,9 +20,13 @@ pub struct Scene {
     pub source: String,
     pub group: String,
     pub brokers: String,
+    /// Where the tests themselves look; the same cluster by a listener without authentication.
+    pub cluster: String,
     pub tiers: Vec<&'static str>,
     pub handler: String,
     pub max_in_flight: usize,
+    pub timeout: &'static str,
+    pub drain: &'static str,
     /// More lines of `[kafka]`.
     pub kafka: String,
     /// More lines of `[ladder.NAME]`; `start` is one of them.
@@ -33,15 +38,23 @@ pub struct Scene {
 impl Scene {
     /// Names and a folder; the source topic is not made yet.
     pub fn new(theme: &str, tiers: &[&'static str]) -> Self {
+        Self::on(broker::brokers(), theme, tiers)
+    }
+
+    /// The same on a cluster that is named.
+    pub fn on(cluster: &str, theme: &str, tiers: &[&'static str]) -> Self {
         let name = broker::unique(theme);
         Self {
             source: format!("{name}.orders"),
             group: format!("{name}.billing"),
             ladder: name,
-            brokers: broker::brokers().to_owned(),
+            brokers: cluster.to_owned(),
+            cluster: cluster.to_owned(),
             tiers: tiers.to_vec(),
             handler: "http://127.0.0.1:9/nobody".to_owned(),
             max_in_flight: 64,
+            timeout: "10s",
+            drain: "10s",
             kafka: String::new(),
             settings: "start = \"earliest\"".to_owned(),
             health: free_port(),
@@ -57,6 +70,10 @@ impl Scene {
     }
 
     pub fn toml(&self) -> String {
+        self.toml_of("worker-1", self.health)
+    }
+
+    fn toml_of(&self, instance: &str, health: u16) -> String {
         let tiers: Vec<String> = self.tiers.iter().map(|tier| format!("{tier:?}")).collect();
         format!(
             r#"[kafka]
@@ -67,8 +84,8 @@ bootstrap.servers = "{brokers}"
 listen = "127.0.0.1:{health}"
 
 [worker]
-instance = "worker-1"
-drain = "10s"
+instance = "{instance}"
+drain = "{drain}"
 
 [ladder.{ladder}]
 sources = ["{source}"]
@@ -78,12 +95,13 @@ tiers = [{tiers}]
 
 [ladder.{ladder}.handler]
 url = "{handler}"
-timeout = "10s"
+timeout = "{timeout}"
 max_in_flight = {max_in_flight}
 "#,
             brokers = self.brokers,
             kafka = self.kafka,
-            health = self.health,
+            drain = self.drain,
+            timeout = self.timeout,
             ladder = self.ladder,
             source = self.source,
             group = self.group,
@@ -102,6 +120,14 @@ max_in_flight = {max_in_flight}
         let path = self.folder.path().join("kladder.toml");
         std::fs::write(&path, text).expect("a file");
         path
+    }
+
+    /// A configuration file for one more worker of the same ladder, and the port of its health pages.
+    pub fn write_worker(&self, instance: &str) -> (PathBuf, u16) {
+        let path = self.folder.path().join(format!("{instance}.toml"));
+        let health = free_port();
+        std::fs::write(&path, self.toml_of(instance, health)).expect("a file");
+        (path, health)
     }
 
     /// Writes the file, applies it with `setup`, and returns its path.
@@ -144,23 +170,17 @@ max_in_flight = {max_in_flight}
     /// All that there is to check, read from the topics and the handler as of now.
     pub fn observe(&self, handler: &Handler) -> Observed {
         Observed {
-            source: broker::read(&self.source),
-            tiers: self.tiers.iter().map(|tier| broker::read(&self.tier_topic(tier))).collect(),
-            redeliver: broker::read(&self.redeliver_topic()),
-            dlq: broker::read(&self.dlq_topic()),
+            source: raw::read_topic(&self.cluster, &self.source),
+            tiers: self.tiers.iter().map(|tier| raw::read_topic(&self.cluster, &self.tier_topic(tier))).collect(),
+            redeliver: raw::read_topic(&self.cluster, &self.redeliver_topic()),
+            dlq: raw::read_topic(&self.cluster, &self.dlq_topic()),
             calls: handler.calls(),
         }
     }
 
     /// What an HTTP GET on the health port gives.
     pub fn get(&self, page: &str) -> Option<(u16, String)> {
-        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.health)).ok()?;
-        stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
-        write!(stream, "GET {page} HTTP/1.0\r\nHost: localhost\r\n\r\n").ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        let status = answer.split(' ').nth(1)?.parse().ok()?;
-        Some((status, answer.split_once("\r\n\r\n")?.1.to_owned()))
+        get(self.health, page)
     }
 
     /// A metric, summed over all its series whose labels contain the given text; `None` where there is no such series.
@@ -178,9 +198,25 @@ impl Drop for Scene {
     fn drop(&mut self) {
         // What a failed test leaves behind is evidence.
         if !std::thread::panicking() {
-            broker::delete_topics(&[&format!("{}.", self.ladder)]);
+            broker::delete_topics_on(&self.cluster, &[&format!("{}.", self.ladder)]);
         }
     }
+}
+
+/// What an HTTP GET on a port of this machine gives.
+pub fn get(port: u16, page: &str) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+    write!(stream, "GET {page} HTTP/1.0\r\nHost: localhost\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let status = answer.split(' ').nth(1)?.parse().ok()?;
+    Some((status, answer.split_once("\r\n\r\n")?.1.to_owned()))
+}
+
+/// A metric of the worker whose health pages are on that port; see [`Scene::metric`].
+pub fn metric_at(port: u16, name: &str, label: &str) -> Option<f64> {
+    sum_metric(&get(port, "/metrics")?.1, name, label)
 }
 
 pub fn sum_metric(page: &str, name: &str, label: &str) -> Option<f64> {
