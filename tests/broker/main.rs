@@ -1,13 +1,21 @@
 //! kladder against a real Kafka broker, as a black box: the binary, real topics, an HTTP handler of the tests' own.
 //!
-//! The broker is that of `KLADDER_TEST_BROKERS`, or the one that `scripts/kafka up` starts.
+//! The broker is that of `KLADDER_TEST_BROKERS`, or the one that `scripts/kafka up` starts. The
+//! test of outages needs three, which it starts and stops itself.
 
 mod acls;
+mod answers;
 mod bad_input;
 mod empty;
 mod harness;
 mod kill;
+mod lost;
+mod outage;
+mod oversize;
 mod push;
 mod readme;
+mod rebalance;
+mod resume;
+mod signals;
 mod support;
 mod tier;
