@@ -77,7 +77,7 @@ impl Mover {
             self.survive(error);
             return Ok(());
         }
-        if turn.iter().any(|index| self.lanes[*index].standstill.is_some()) {
+        if turn.iter().any(|index| self.lanes[*index].was_denied()) {
             let topics = self.targets.tiers.iter().chain([&self.targets.redeliver]);
             topics.for_each(|(topic, _)| self.producer.look_again(*topic));
         }
@@ -280,9 +280,10 @@ impl Mover {
             let alone = taken == sent.len() && taken == 1;
             let lane = &mut self.lanes[index];
             let pause = lane.standstill.as_ref().map_or(FIRST_STANDSTILL, |s| (s.pause * 2).min(LONGEST_STANDSTILL));
+            let standstill = Standstill { until: now.later(pause), pause, denied: denied_topic.is_some() };
             if fault.is_passing() {
                 lane.limit = None;
-                lane.standstill = Some(Standstill { until: now.later(pause), pause });
+                lane.standstill = Some(standstill);
                 tracing::info!(partition = %lane.tp(), %fault, retry_in = ?pause, "due records cannot be written now");
                 continue;
             }
@@ -290,7 +291,7 @@ impl Mover {
                 lane.limit = Some((taken / 2).max(1));
                 continue;
             }
-            lane.standstill = Some(Standstill { until: now.later(pause), pause });
+            lane.standstill = Some(standstill);
             longest = longest.max(pause);
             if denied_topic.is_some() {
                 continue;

@@ -88,6 +88,8 @@ impl Held {
 pub(super) struct Standstill {
     pub(super) until: LocalTime,
     pub(super) pause: Duration,
+    /// What it was to go to may not be written to, which has to be looked at again then.
+    pub(super) denied: bool,
 }
 
 /// A partition of a tier that this member owns.
@@ -215,6 +217,10 @@ impl Lane {
     /// When the lane has to be looked at next for what may have arrived; `None` while it has a head.
     pub(super) fn next_poll(&self) -> Option<LocalTime> {
         self.held.is_empty().then_some(self.poll_at)
+    }
+
+    pub(super) fn was_denied(&self) -> bool {
+        self.standstill.as_ref().is_some_and(|s| s.denied)
     }
 
     pub(super) fn stands_still(&self, now: LocalTime) -> bool {

@@ -38,6 +38,9 @@ const PREFETCH_KIB: usize = 32 * 1024;
 /// A broker's clock that was not read for so long is read again by a write of our own.
 const CLOCK_READ_INTERVAL: Duration = Duration::from_secs(60);
 
+/// When the broker did not allow that write, it is tried again after this.
+const DENIED_CLOCK_INTERVAL: Duration = Duration::from_secs(5);
+
 /// After transactions that failed one after the other.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
@@ -295,12 +298,11 @@ impl Mover {
                 if fault == Some(WriteFault::Denied) {
                     tracing::error!(
                         topic,
-                        "not authorised to write to the topic, so that the broker's clock is only read by moves; grant Write on it \
-                         (`kladder generate acls --role mover` prints the rules)"
+                        "not authorised to write to the topic, so that the broker's clock cannot be read, before which nothing is \
+                         moved; grant Write on it (`kladder generate acls --role mover` prints the rules)"
                     );
-                    // Moves need not wait for that.
-                    let micros = i64::try_from(CLOCK_READ_INTERVAL.as_micros()).unwrap_or(0);
-                    self.clock_at = LocalTime::from_micros(now.as_micros() + micros);
+                    // Where a move has read it, the moves need not wait for that.
+                    self.clock_at = now.later(DENIED_CLOCK_INTERVAL);
                 } else {
                     let fault = fault.map(|f| f.to_string()).unwrap_or_default();
                     tracing::warn!(topic, fault, "broker's clock could not be read, trying again");
