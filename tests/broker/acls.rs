@@ -1,5 +1,6 @@
 //! The rules that `kladder generate acls` prints, on a broker that asks for them: enough for each role, and what happens without.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::support::broker;
@@ -14,6 +15,8 @@ use crate::support::scene::{Scene, path};
 const TOOL: &str = "org.apache.kafka.tools.AclCommand";
 /// The user of `scripts/kafka` that may do nothing.
 const PRINCIPAL: &str = "User:limited";
+/// The options that name resources.
+const ABOUT: [&str; 3] = ["--topic", "--group", "--transactional-id"];
 
 /// A scene whose clients may do nothing but what is granted to them. The tests' own may do everything.
 struct Limited {
@@ -44,8 +47,8 @@ impl Limited {
         self
     }
 
-    /// The commands that `generate acls` prints for these roles, without the tool's name and the bootstrap servers.
-    fn printed(&self, roles: &[&str]) -> Vec<Vec<String>> {
+    /// The commands that `generate acls` prints for these roles: what each allows, and on what, as options of the tool.
+    fn printed(&self, roles: &[&str]) -> Vec<(Vec<String>, Vec<[String; 2]>)> {
         let config = self.scene.write();
         let mut arguments = vec!["generate", "acls", "-c", path(&config), "--principal", PRINCIPAL];
         for role in roles {
@@ -55,26 +58,27 @@ impl Limited {
         let commands = printed.lines().filter(|line| !line.starts_with('#')).map(|line| {
             let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
             assert_eq!(words[..2], ["kafka-acls.sh", "--bootstrap-server"], "{line}");
-            words[3..].to_vec()
+            let about = words.iter().position(|word| ABOUT.contains(&word.as_str())).expect("a resource");
+            let resources = words[about..].chunks(2).map(|pair| [pair[0].clone(), pair[1].clone()]).collect();
+            (words[3..about].to_vec(), resources)
         });
         commands.collect()
     }
 
     /// Grants what the roles need, as far as it is kept.
     fn grant_those(&mut self, roles: &[&str], keep: impl Fn(&str) -> bool) {
-        let commands: Vec<Vec<String>> =
-            self.printed(roles).into_iter().filter(|command| command.iter().all(|word| keep(word))).collect();
-        assert!(!commands.is_empty(), "no rules for {roles:?}");
-        for command in &commands {
-            let about = |option: &str| ["--topic", "--group", "--transactional-id"].contains(&option);
-            self.ruled.extend(command.windows(2).filter(|w| about(&w[0])).map(|w| [w[0].clone(), w[1].clone()]));
+        // Each command is a process that takes a second to start, so those that allow the same are run as one.
+        let mut commands: BTreeMap<Vec<String>, Vec<[String; 2]>> = BTreeMap::new();
+        for (allowed, resources) in self.printed(roles) {
+            let kept = resources.into_iter().filter(|[kind, _]| keep(kind));
+            commands.entry(allowed).or_default().extend(kept);
         }
-        // Each is a process that takes a second to start.
-        std::thread::scope(|scope| {
-            for command in &commands {
-                scope.spawn(|| acl(&command.iter().map(String::as_str).collect::<Vec<_>>()));
-            }
-        });
+        commands.retain(|_, resources| !resources.is_empty());
+        assert!(!commands.is_empty(), "no rules for {roles:?}");
+        for (allowed, resources) in &commands {
+            acl(&allowed.iter().chain(resources.iter().flatten()).map(String::as_str).collect::<Vec<_>>());
+            self.ruled.extend(resources.iter().cloned());
+        }
     }
 
     fn grant(&mut self, roles: &[&str]) {
@@ -299,4 +303,27 @@ fn what_is_due_waits_while_redeliver_may_not_be_written_to() {
     assert_eq!(broker::read(&redeliver).len(), 1 + RECORDS);
     let log = kladder.log();
     assert!(!log.contains("worker failed") && !log.contains("is not allowed"), "a worker started anew:\n{log}");
+}
+
+#[test]
+fn a_mover_that_may_not_read_a_clock_says_so_and_goes_on_after_the_grant() {
+    let handler = Handler::start(by_word);
+    let mut limited = Limited::set_up("acl-state", &["1s"], 1, &handler);
+    limited.grant(&["mover", "deliverer"]);
+    let state = format!("{}.state", limited.scene.ladder);
+    on_topic("--add", "Describe", &state);
+    on_topic("--remove", "Write", &state);
+    limited.write(&[says("retry", 0, 0)]);
+    let mut kladder = Kladder::run(&limited.scene.write());
+    clock::eventually("the log says what is denied and what helps", PATIENCE, || {
+        let log = kladder.log();
+        let said = log.lines().find(|line| line.contains("ERROR") && line.contains(&state)).unwrap_or_default();
+        said.contains("not authorised to write") && said.contains("kladder generate acls")
+    });
+    on_topic("--add", "Write", &state);
+    clock::eventually("the record is retried", PATIENCE, || {
+        kladder.assert_running();
+        handler.count() == 2
+    });
+    assert!(!kladder.log().contains("worker failed"), "a worker started anew:\n{}", kladder.log());
 }
