@@ -420,6 +420,14 @@ impl HopProducer {
         }
     }
 
+    /// Does what an error demands before anything is written again: aborts, or rebuilds.
+    pub fn recover(&mut self, error: &TxnError) {
+        match error {
+            TxnError::Abort(_) => self.abort(),
+            TxnError::Rebuild(_) | TxnError::Unknown(_) => self.rebuild(),
+        }
+    }
+
     /// Aborts the open transaction; when that fails, the producer is rebuilt, which aborts it too.
     pub fn abort(&mut self) {
         let Some(live) = self.live.as_mut().filter(|_| self.in_transaction) else { return };

@@ -1,5 +1,6 @@
 //! The workers: mover, deliverer, handlers, and what keeps them running.
 
+mod backoff;
 pub mod deliverer;
 pub mod delivery;
 pub mod error;

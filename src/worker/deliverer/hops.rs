@@ -88,7 +88,7 @@ impl Hop {
 impl<H: Handler> Deliverer<H> {
     /// Carries out hops until none is left that can go now. An error that passes leaves them for later.
     pub(super) fn run_hops(&mut self) -> Result<(), WorkError> {
-        while !self.hops.is_empty() && self.clock.now() >= self.pause_until {
+        while !self.hops.is_empty() && self.clock.now() >= self.backoff.until() {
             let batch = self.next_batch();
             if batch.is_empty() {
                 break;
@@ -158,7 +158,7 @@ impl<H: Handler> Deliverer<H> {
         let Some(group) = self.consumer.live_group() else {
             // No offset may be sent now; the group will say what comes next.
             self.hops.extend(batch);
-            self.back_off();
+            self.backoff.failed(self.clock.now());
             return Ok(());
         };
         let outcome = self.producer.begin().and_then(|()| {
@@ -225,7 +225,7 @@ impl<H: Handler> Deliverer<H> {
             }
         }
         self.metrics.worker.transaction_committed(self.clock.now().since(began));
-        self.pause = Duration::ZERO;
+        self.backoff.reset();
         self.given_up = false;
     }
 
@@ -261,11 +261,11 @@ impl<H: Handler> Deliverer<H> {
         }
         if lasting {
             self.given_up = false;
-            self.pause = Duration::ZERO;
+            self.backoff.reset();
         } else if faults.iter().any(|(_, fault)| *fault != WriteFault::Aborted) || std::mem::replace(&mut self.given_up, true) {
             let fault = faults.first().map(|(_, fault)| fault.to_string()).unwrap_or_default();
-            self.back_off();
-            tracing::info!(ladder = self.ladder.name(), fault, retry_in = ?self.pause, "deliverer's writes failed");
+            self.backoff.failed(self.clock.now());
+            tracing::info!(ladder = self.ladder.name(), fault, retry_in = ?self.backoff.pause(), "deliverer's writes failed");
         }
     }
 
@@ -316,15 +316,12 @@ impl<H: Handler> Deliverer<H> {
     fn undo(&mut self, batch: Vec<Hop>, error: TxnError) -> Result<(), WorkError> {
         let unknown = matches!(error, TxnError::Unknown(_));
         self.metrics.worker.transaction_aborted();
-        match &error {
-            TxnError::Abort(_) => self.producer.abort(),
-            TxnError::Rebuild(_) | TxnError::Unknown(_) => self.producer.rebuild(),
-        }
-        self.back_off();
+        self.producer.recover(&error);
+        self.backoff.failed(self.clock.now());
         if error.cause().is_denied() {
-            tracing::error!(ladder = self.ladder.name(), %error, retry_in = ?self.pause, "deliverer is not allowed what it needs");
+            tracing::error!(ladder = self.ladder.name(), %error, retry_in = ?self.backoff.pause(), "deliverer is not allowed what it needs");
         } else {
-            tracing::info!(ladder = self.ladder.name(), %error, retry_in = ?self.pause, "deliverer's transaction failed");
+            tracing::info!(ladder = self.ladder.name(), %error, retry_in = ?self.backoff.pause(), "deliverer's transaction failed");
         }
         if !unknown {
             self.hops.extend(batch);

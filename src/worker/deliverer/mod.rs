@@ -34,6 +34,7 @@ use crate::kafka::clock::Clock;
 use crate::kafka::consumer::{GroupConsumer, Membership, Next, PartitionQueue, Rebalance, Record, TopicPartition};
 use crate::kafka::producer::{HopProducer, TopicId};
 use crate::telemetry::events::DelivererMetrics;
+use crate::worker::backoff::Backoff;
 use crate::worker::deliverer::barred::BarredTopics;
 use crate::worker::deliverer::dispatch::{Dispatcher, Event, Gate, Job, Kind, RecordId, Slots, due_of};
 use crate::worker::deliverer::hops::{Content, Hop, Target, Targets};
@@ -99,8 +100,7 @@ pub struct Deliverer<H> {
     unsettled: Vec<Slots>,
     metrics: DelivererMetrics,
     /// No transaction before then, after one failed.
-    pause_until: LocalTime,
-    pause: Duration,
+    backoff: Backoff,
     /// The client gave the last transaction up; the first time, it is begun again at once.
     given_up: bool,
     commit_at: LocalTime,
@@ -218,8 +218,7 @@ impl<H: Handler> Deliverer<H> {
             barred: BarredTopics::default(),
             unsettled: Vec::new(),
             metrics,
-            pause_until: zero,
-            pause: Duration::ZERO,
+            backoff: Backoff::new(),
             given_up: false,
             commit_at: zero,
             look_at: zero,
@@ -530,10 +529,5 @@ impl<H: Handler> Deliverer<H> {
             }
         }
         self.unsettled.clear();
-    }
-
-    fn back_off(&mut self) {
-        self.pause = (self.pause * 2).clamp(Duration::from_millis(50), Duration::from_secs(2));
-        self.pause_until = self.clock.now().later(self.pause);
     }
 }

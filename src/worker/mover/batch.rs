@@ -69,7 +69,7 @@ impl Mover {
         }
         let Some(group) = self.consumer.live_group() else {
             // No offset may be sent now; the group will say what comes next.
-            self.back_off();
+            self.backoff.failed(self.clock.now());
             return Ok(());
         };
         let began = self.clock.now();
@@ -246,7 +246,7 @@ impl Mover {
             }
         }
         self.metrics.worker.transaction_committed(now.since(began));
-        self.pause = Duration::ZERO;
+        self.backoff.reset();
         self.given_up = false;
         Ok(())
     }
@@ -313,8 +313,8 @@ impl Mover {
         // Given up without any fault of its own, a transaction is begun again at once; the second time it is left alone for a while.
         let again = std::mem::replace(&mut self.given_up, nobody);
         if nobody && again {
-            self.back_off();
-            tracing::info!(ladder = self.ladder.name(), retry_in = ?self.pause, "mover's transactions are given up by the client");
+            self.backoff.failed(self.clock.now());
+            tracing::info!(ladder = self.ladder.name(), retry_in = ?self.backoff.pause(), "mover's transactions are given up by the client");
         }
         self.put_back(sent);
     }

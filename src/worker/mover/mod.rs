@@ -26,6 +26,7 @@ use crate::kafka::consumer::{GroupConsumer, Membership, Rebalance, TopicPartitio
 use crate::kafka::error::{TxnError, WriteFault};
 use crate::kafka::producer::{HopProducer, Outgoing, TopicId};
 use crate::telemetry::events::MoverMetrics;
+use crate::worker::backoff::Backoff;
 use crate::worker::error::WorkError;
 use crate::worker::leaders::Leaders;
 use crate::worker::mover::lane::{Lane, Taken};
@@ -40,9 +41,6 @@ const CLOCK_READ_INTERVAL: Duration = Duration::from_secs(60);
 
 /// When the broker did not allow that write, it is tried again after this.
 const DENIED_CLOCK_INTERVAL: Duration = Duration::from_secs(5);
-
-/// After transactions that failed one after the other.
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// How often the standing of the tiers is told.
 const STANDING_INTERVAL: Duration = Duration::from_secs(1);
@@ -70,8 +68,7 @@ pub struct Mover {
     lanes: Vec<Lane>,
     metrics: MoverMetrics,
     /// No transaction before then, after one failed.
-    pause_until: LocalTime,
-    pause: Duration,
+    backoff: Backoff,
     /// The client gave the last transaction up; the first time, it is begun again at once.
     given_up: bool,
     standing_at: LocalTime,
@@ -128,8 +125,7 @@ impl Mover {
             leaders: Leaders::default(),
             lanes: Vec::new(),
             metrics,
-            pause_until: zero,
-            pause: Duration::ZERO,
+            backoff: Backoff::new(),
             given_up: false,
             standing_at: zero,
             clock_at: zero,
@@ -149,7 +145,7 @@ impl Mover {
             }
             self.take_heads()?;
             // Without any reading of a broker's clock nobody knows what is due.
-            if self.clock.now() >= self.pause_until && self.leaders.last_reading().is_some() {
+            if self.clock.now() >= self.backoff.until() && self.leaders.last_reading().is_some() {
                 self.move_due()?;
             }
             self.commit_ends()?;
@@ -176,7 +172,7 @@ impl Mover {
             };
             wait = wait.min(until);
         }
-        wait = wait.max(self.pause_until.as_micros() - now.as_micros()).clamp(0, 50_000);
+        wait = wait.max(self.backoff.until().as_micros() - now.as_micros()).clamp(0, 50_000);
         // The client counts in whole milliseconds, so what is left over is slept here.
         let rest = wait % 1_000;
         if wait < 1_000 && rest > 0 {
@@ -269,7 +265,7 @@ impl Mover {
     fn read_clock(&mut self) {
         let now = self.clock.now();
         if self.leaders.last_reading().is_some_and(|at| now.since(at) < CLOCK_READ_INTERVAL)
-            || now < self.pause_until.max(self.clock_at)
+            || now < self.backoff.until().max(self.clock_at)
         {
             return;
         }
@@ -291,7 +287,7 @@ impl Mover {
             Ok((Some(reading), None)) => {
                 self.leaders.read(&reading);
                 self.metrics.clock_offset(self.leaders.furthest_offset(self.clock.now()));
-                self.pause = Duration::ZERO;
+                self.backoff.reset();
             }
             Ok((_, fault)) => {
                 let topic = self.ladder.state_topic();
@@ -306,7 +302,7 @@ impl Mover {
                 } else {
                     let fault = fault.map(|f| f.to_string()).unwrap_or_default();
                     tracing::warn!(topic, fault, "broker's clock could not be read, trying again");
-                    self.back_off();
+                    self.backoff.failed(self.clock.now());
                 }
             }
             Err(error) => self.survive(error),
@@ -316,23 +312,15 @@ impl Mover {
     /// Aborts or rebuilds, as the error demands, and waits a little longer each time.
     fn survive(&mut self, error: TxnError) {
         self.metrics.worker.transaction_aborted();
-        match &error {
-            TxnError::Abort(_) => self.producer.abort(),
-            TxnError::Rebuild(_) | TxnError::Unknown(_) => self.producer.rebuild(),
-        }
-        self.back_off();
+        self.producer.recover(&error);
+        self.backoff.failed(self.clock.now());
         if error.cause().is_denied() {
-            tracing::error!(ladder = self.ladder.name(), %error, retry_in = ?self.pause, "mover is not allowed what it needs");
-        } else if self.pause == LONGEST_PAUSE {
+            tracing::error!(ladder = self.ladder.name(), %error, retry_in = ?self.backoff.pause(), "mover is not allowed what it needs");
+        } else if self.backoff.is_longest() {
             tracing::warn!(ladder = self.ladder.name(), %error, "mover's transactions keep failing: nothing is moved meanwhile");
         } else {
-            tracing::info!(ladder = self.ladder.name(), %error, retry_in = ?self.pause, "mover's transaction failed");
+            tracing::info!(ladder = self.ladder.name(), %error, retry_in = ?self.backoff.pause(), "mover's transaction failed");
         }
-    }
-
-    fn back_off(&mut self) {
-        self.pause = (self.pause * 2).clamp(Duration::from_millis(50), LONGEST_PAUSE);
-        self.pause_until = self.clock.now().later(self.pause);
     }
 
     fn tell_standing(&mut self) {

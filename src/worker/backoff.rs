@@ -1,0 +1,70 @@
+//! A pause that grows with each failure in a row.
+
+use std::time::Duration;
+
+use crate::core::leader_clock::LocalTime;
+
+const FIRST: Duration = Duration::from_millis(50);
+const LONGEST: Duration = Duration::from_secs(2);
+
+/// When transactions may be begun again, after some failed: 50 ms, then twice as long each time, up to 2 s.
+#[derive(Debug)]
+pub(super) struct Backoff {
+    pause: Duration,
+    until: LocalTime,
+}
+
+impl Backoff {
+    /// Nothing has failed yet.
+    pub(super) fn new() -> Self {
+        Self { pause: Duration::ZERO, until: LocalTime::from_micros(0) }
+    }
+
+    /// Notes a failure.
+    pub(super) fn failed(&mut self, now: LocalTime) {
+        self.pause = (self.pause * 2).clamp(FIRST, LONGEST);
+        self.until = now.later(self.pause);
+    }
+
+    /// The next failure is the first again.
+    pub(super) fn reset(&mut self) {
+        self.pause = Duration::ZERO;
+    }
+
+    /// How long the last failure is waited for.
+    pub(super) fn pause(&self) -> Duration {
+        self.pause
+    }
+
+    /// Until when.
+    pub(super) fn until(&self) -> LocalTime {
+        self.until
+    }
+
+    /// Whether failures have gone on for so long that the pause no longer grows.
+    pub(super) fn is_longest(&self) -> bool {
+        self.pause == LONGEST
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pause_doubles_up_to_its_limit_and_begins_anew() {
+        let mut backoff = Backoff::new();
+        let now = LocalTime::from_micros(7);
+        let mut pauses = Vec::new();
+        for _ in 0..8 {
+            backoff.failed(now);
+            pauses.push(backoff.pause().as_millis());
+        }
+        assert_eq!(pauses, [50, 100, 200, 400, 800, 1_600, 2_000, 2_000]);
+        assert!(backoff.is_longest());
+        assert_eq!(backoff.until(), now.later(LONGEST));
+        backoff.reset();
+        backoff.failed(now);
+        assert_eq!(backoff.pause(), FIRST);
+    }
+}
