@@ -344,9 +344,9 @@ pub struct PartitionQueue {
 }
 
 /// What a partition's queue holds.
-pub enum Next {
+pub enum Next<R = Box<Record>> {
     /// A record.
-    Record(Box<Record>),
+    Record(R),
     /// The end was reached; below the offset nothing more will come.
     End(i64),
     /// The offset that was asked for is gone (retention, a topic made anew).

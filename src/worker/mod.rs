@@ -1,6 +1,7 @@
 //! The workers: mover, deliverer, handlers, and what keeps them running.
 
 mod backoff;
+mod committer;
 pub mod deliverer;
 pub mod delivery;
 pub mod error;
@@ -10,6 +11,7 @@ pub mod http_handler;
 mod http_request;
 pub mod leaders;
 pub mod mover;
+mod ports;
 pub mod positions;
 pub mod stop;
 pub mod supervisor;

@@ -12,6 +12,7 @@ use crate::core::failure::{Failure, Verdict};
 use crate::core::time::Timestamp;
 use crate::kafka::clock::Clock;
 use crate::telemetry::events::{DelivererMetrics, VerdictKind};
+use crate::worker::committer::RecordId;
 use crate::worker::delivery::Delivery;
 use crate::worker::handler::Handler;
 
@@ -25,13 +26,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 pub(super) enum Kind {
     Source,
     Redeliver,
-}
-
-/// The record that a delivery is of: the assignment of its partition, and its offset.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct RecordId {
-    pub(super) token: u64,
-    pub(super) offset: i64,
 }
 
 /// What the loop waits for.
