@@ -11,6 +11,7 @@ pub mod due;
 pub mod envelope;
 pub mod failure;
 pub mod headers;
+pub mod inbox;
 pub mod ladder;
 pub mod leader_clock;
 pub mod time;
