@@ -48,9 +48,21 @@ pub enum Carried {
     /// Nothing that can be trusted: a first failure, or one of an application that drops headers.
     Nothing,
     /// Where it came from, and no attempts: a first failure, or one of an application that drops headers and then writes these.
-    Introduction,
+    Introduction {
+        /// Topic, partition, offset and timestamp were told, so that it is the origin and no other record's.
+        whole: bool,
+    },
     /// An envelope, attempts and all: the application has copied what was redelivered to it.
     Envelope,
+}
+
+impl Arrival {
+    /// Where the application says, to the offset, that it consumed the record; `None` where it has copied an envelope, which tells
+    /// where the record first came from.
+    #[must_use]
+    pub fn told_origin(&self) -> Option<&Coordinates> {
+        (self.carried == Carried::Introduction { whole: true }).then_some(&self.envelope.origin)
+    }
 }
 
 /// Reads what stands at `at` in the inbox.
@@ -71,7 +83,9 @@ impl<'a> Own<'a> {
             && [V, ID, ATTEMPTS].iter().all(|name| self.last(name).is_none());
         if is_introduction {
             return match self.introduced(ladder, at) {
-                Ok(envelope) => (Reading { envelope, malformed: None, was_present: true }, Carried::Introduction),
+                Ok((envelope, whole)) => {
+                    (Reading { envelope, malformed: None, was_present: true }, Carried::Introduction { whole })
+                }
                 Err(malformed) => {
                     let envelope = Envelope::fresh(ladder.name(), at);
                     (Reading { envelope, malformed: Some(malformed), was_present: false }, Carried::Nothing)
@@ -84,9 +98,9 @@ impl<'a> Own<'a> {
         (reading, carried)
     }
 
-    /// A fresh envelope with the origin that the application told. Where it did not tell all of it the record's own place stands
+    /// A fresh envelope with the origin that the application told, and whether that is all of it. Where it did not tell all of it the record's own place stands
     /// in, and the id is made of that: one of an origin half known would not be unique.
-    fn introduced(&self, ladder: &Ladder, at: &Coordinates) -> Result<Envelope, Malformed> {
+    fn introduced(&self, ladder: &Ladder, at: &Coordinates) -> Result<(Envelope, bool), Malformed> {
         self.once(LADDER)?;
         let topic = self.once(ORIGIN_TOPIC)?;
         let partition = self.number::<i32>(ORIGIN_PARTITION)?;
@@ -94,7 +108,10 @@ impl<'a> Own<'a> {
         let timestamp = self.number::<i64>(ORIGIN_TIMESTAMP)?.map(Timestamp::from_millis);
         let Some(topic) = topic else {
             let rest_is_told = partition.is_some() || offset.is_some() || timestamp.is_some();
-            return if rest_is_told { Err(Malformed::Missing(ORIGIN_TOPIC)) } else { Ok(Envelope::fresh(ladder.name(), at)) };
+            if rest_is_told {
+                return Err(Malformed::Missing(ORIGIN_TOPIC));
+            }
+            return Ok((Envelope::fresh(ladder.name(), at), false));
         };
         if topic.is_empty() {
             return Err(Malformed::Value(ORIGIN_TOPIC));
@@ -105,9 +122,9 @@ impl<'a> Own<'a> {
             offset: offset.unwrap_or(at.offset),
             timestamp: timestamp.unwrap_or(at.timestamp),
         };
-        let all_is_told = partition.is_some() && offset.is_some() && timestamp.is_some();
-        let named_after = if all_is_told { &origin } else { at };
-        Ok(Envelope { id: Envelope::fresh(ladder.name(), named_after).id, origin, ..Envelope::fresh(ladder.name(), at) })
+        let whole = partition.is_some() && offset.is_some() && timestamp.is_some();
+        let id = Envelope::fresh(ladder.name(), if whole { &origin } else { at }).id;
+        Ok((Envelope { id, ..Envelope::fresh(ladder.name(), &origin) }, whole))
     }
 
     fn failure(&self, ladder: &Ladder, malformed: &mut Option<Malformed>) -> Failure {

@@ -158,9 +158,11 @@ fn a_first_failure_may_say_where_it_came_from() {
     ];
     let whole = arrival(&with(Headers::new(), &told));
     assert_eq!(whole.envelope, Envelope::fresh("l", &origin()));
-    assert_eq!((whole.carried, whole.failure.error().class.as_str()), (Carried::Introduction, "New"));
+    assert_eq!((whole.told_origin(), whole.failure.error().class.as_str()), (Some(&origin()), "New"));
 
-    let part = arrival(&with(Headers::new(), &told[..3])).envelope;
+    let part = arrival(&with(Headers::new(), &told[..3]));
+    assert_eq!((part.carried, part.told_origin()), (Carried::Introduction { whole: false }, None));
+    let part = part.envelope;
     assert_eq!(part.origin, Coordinates { topic: "s".into(), partition: 3, ..at() });
     assert_eq!(part.id, Envelope::fresh("l", &at()).id, "half an origin is no name");
     let none = arrival(&with(Headers::new(), &told[..1]));
