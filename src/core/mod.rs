@@ -13,5 +13,6 @@ pub mod failure;
 pub mod headers;
 pub mod ladder;
 pub mod leader_clock;
+pub mod state;
 pub mod time;
 pub mod topics;
