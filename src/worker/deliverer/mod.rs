@@ -41,6 +41,7 @@ use crate::worker::deliverer::hops::{Content, Hop, Target, Targets};
 use crate::worker::delivery::Delivery;
 use crate::worker::error::WorkError;
 use crate::worker::handler::Handler;
+use crate::worker::hold::Hold;
 use crate::worker::leaders::Leaders;
 use crate::worker::positions::committed_positions;
 use crate::worker::supervisor::Presence;
@@ -72,6 +73,8 @@ pub struct DelivererSettings {
     pub redeliver_share: f64,
     /// How long a shutdown or a revoked partition waits for deliveries in flight.
     pub drain: Duration,
+    /// Whether the ladder is held.
+    pub hold: Hold,
 }
 
 /// Delivers until it is told to stop.
@@ -79,6 +82,7 @@ pub struct Deliverer<H> {
     ladder: Arc<Ladder>,
     redeliver_topic: String,
     drain: Duration,
+    hold: Hold,
     clock: Clock,
     consumer: GroupConsumer,
     producer: HopProducer,
@@ -195,12 +199,14 @@ impl<H: Handler> Deliverer<H> {
         let (sender, events) = mpsc::channel();
         let waker = Waker { events: sender.clone(), pending: Arc::new(AtomicBool::new(false)) };
         let (most, share) = (settings.max_in_flight, settings.redeliver_share);
-        let dispatcher = Dispatcher::new(ladder.name(), runtime, handler, most, share, sender, metrics.clone());
+        let dispatcher =
+            Dispatcher::new(ladder.name(), runtime, handler, most, share, sender, metrics.clone(), settings.hold.clone());
         let zero = LocalTime::from_micros(0);
         Ok(Self {
             redeliver_topic: ladder.redeliver_topic(),
             ladder,
             drain: settings.drain,
+            hold: settings.hold.clone(),
             clock,
             consumer,
             producer,
@@ -321,6 +327,10 @@ impl<H: Handler> Deliverer<H> {
         let anyway = now >= self.look_at;
         if anyway {
             self.look_at = now.later(LOOK_ANYWAY);
+        }
+        // What stays in its queue until the ladder is released will be looked at anyway.
+        if self.hold.is_held() {
+            return Ok(());
         }
         // Records whose hops cannot be written at the moment do not pile up: what is taken stays bounded.
         if self.lanes.is_empty() || self.hops.len().saturating_sub(self.standing) > self.dispatcher.most_taken(Kind::Source) * 2 {
