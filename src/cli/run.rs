@@ -19,10 +19,11 @@ use crate::telemetry::exporter;
 use crate::telemetry::logging::{self, LogFormat};
 use crate::topology::{self, Change, Cluster, ClusterError, Limits, Scope};
 use crate::worker::deliverer::{Deliverer, DelivererSettings};
+use crate::worker::hold::HoldWatch;
 use crate::worker::http_handler::HttpHandler;
 use crate::worker::mover::{Mover, MoverSettings};
 use crate::worker::stop::Stop;
-use crate::worker::supervisor::Supervisor;
+use crate::worker::supervisor::{Presence, Supervisor};
 
 /// Run the workers: movers bring due records back, deliverers call the handlers
 ///
@@ -114,7 +115,7 @@ fn is_set_up(config: &Config, ladders: &[&LadderConfig]) -> anyhow::Result<bool>
     // Setup needs groups without members; a worker is about to be one.
     observed.groups.values_mut().for_each(|group| group.members = 0);
     let desired: Vec<_> = ladders.iter().map(|l| topology::desired(l, &observed.topics)).collect();
-    let limits = Limits { max_partitions: u32::MAX, bootstrap_servers: config.kafka.brokers().to_owned() };
+    let limits = Limits { max_partitions: u32::MAX, take_over: false, bootstrap_servers: config.kafka.brokers().to_owned() };
     let plan = topology::plan(&desired, &observed, &limits);
     for ladder in &plan.ladders {
         for drift in &ladder.drift {
@@ -137,17 +138,23 @@ fn is_set_up(config: &Config, ladders: &[&LadderConfig]) -> anyhow::Result<bool>
     }
     if !missing.is_empty() {
         eprintln!("the ladder is not set up: run `kladder setup`");
-    } else if plan.has_changes() {
+    } else if plan.changes().any(|change| matches!(change, Change::AddPartitions { .. } | Change::CommitOffsets { .. })) {
         tracing::warn!("sources have more partitions than when the ladder was set up: `kladder setup` makes it grow along");
+    }
+    for change in plan.changes() {
+        if let Change::Claim { topic, group, .. } = change {
+            tracing::warn!(topic, group, "nothing says yet whom the ladder belongs to: `kladder setup` puts the group down");
+        }
     }
     Ok(refusals.is_empty() && missing.is_empty())
 }
 
-/// A topic that is not there, or a group that does not know it. Partitions that were added later are taken up by the workers.
+/// A topic that is not there, or a group that does not know it. Partitions that were added later are taken up by the workers, and
+/// a ladder that was set up before owners were put down is nobody else's.
 fn is_missing(change: &Change) -> bool {
     match change {
         Change::CreateTopic { .. } => true,
-        Change::AddPartitions { .. } => false,
+        Change::AddPartitions { .. } | Change::Claim { .. } => false,
         Change::CommitOffsets { partitions, .. } => partitions.contains(&0),
     }
 }
@@ -173,13 +180,14 @@ async fn work(config: &Config, ladders: &[&LadderConfig], roles: &[Role]) -> any
 
     let stop = Stop::new();
     let mut supervisor = Supervisor::new(stop.clone());
+    let watch = HoldWatch::start(&config.kafka, ladders.iter().map(|l| &l.ladder)).context("cannot start a thread")?;
     for ladder in ladders {
         if roles.contains(&Role::Mover) {
-            start_mover(&mut supervisor, config, ladder, &health)?;
+            start_mover(&mut supervisor, config, ladder, &watch, &health)?;
         }
         if roles.contains(&Role::Deliverer) {
             let handler = ladder.handler.as_ref().context("a push ladder has a handler")?;
-            start_deliverer(&mut supervisor, config, ladder, handler, &health)?;
+            start_deliverer(&mut supervisor, config, ladder, handler, &watch, &health)?;
         }
     }
     health.started();
@@ -207,16 +215,25 @@ async fn work(config: &Config, ladders: &[&LadderConfig], roles: &[Role]) -> any
     Ok(if ended_well { Exit::Done } else { Exit::Failed })
 }
 
-fn start_mover(supervisor: &mut Supervisor, config: &Config, ladder: &LadderConfig, health: &HealthState) -> anyhow::Result<()> {
+fn start_mover(
+    supervisor: &mut Supervisor,
+    config: &Config,
+    ladder: &LadderConfig,
+    watch: &HoldWatch,
+    health: &HealthState,
+) -> anyhow::Result<()> {
     let settings = MoverSettings {
         ladder: Arc::new(ladder.ladder.clone()),
         kafka: config.kafka.clone(),
         instance: config.worker.instance.clone(),
+        hold: watch.hold(ladder.ladder.name()),
     };
     let metrics = MoverMetrics::new(&settings.ladder).worker;
     let joined = health.expect(settings.ladder.name(), Role::Mover);
     let name = format!("mover of {}", settings.ladder.name());
-    let work = move |presence: &_| Mover::start(&settings)?.run(presence);
+    let work = move |presence: &Presence| {
+        if settings.hold.ready(&presence.stop)? { Mover::start(&settings)?.run(presence) } else { Ok(()) }
+    };
     supervisor.spawn(name, metrics, move || joined.set(), work).context("cannot start a thread")
 }
 
@@ -225,6 +242,7 @@ fn start_deliverer(
     config: &Config,
     ladder: &LadderConfig,
     handler: &HandlerConfig,
+    watch: &HoldWatch,
     health: &HealthState,
 ) -> anyhow::Result<()> {
     let settings = DelivererSettings {
@@ -234,6 +252,7 @@ fn start_deliverer(
         max_in_flight: handler.max_in_flight,
         redeliver_share: handler.redeliver_share,
         drain: config.worker.drain,
+        hold: watch.hold(ladder.ladder.name()),
     };
     let http = HttpHandler::new(handler, HttpMetrics::new(&settings.ladder))
         .with_context(|| format!("ladder `{}`", settings.ladder.name()))?;
@@ -242,6 +261,12 @@ fn start_deliverer(
     let joined = health.expect(settings.ladder.name(), Role::Deliverer);
     let name = format!("deliverer of {}", settings.ladder.name());
     let runtime = Handle::current();
-    let work = move |presence: &_| Deliverer::start(&settings, http.clone(), runtime.clone())?.run(presence);
+    let work = move |presence: &Presence| {
+        if settings.hold.ready(&presence.stop)? {
+            Deliverer::start(&settings, http.clone(), runtime.clone())?.run(presence)
+        } else {
+            Ok(())
+        }
+    };
     supervisor.spawn(name, metrics, move || joined.set(), work).context("cannot start a thread")
 }

@@ -382,6 +382,12 @@ pub struct Record {
     raw: RawMessage,
 }
 
+impl From<RawMessage> for Record {
+    fn from(raw: RawMessage) -> Self {
+        Self { raw }
+    }
+}
+
 impl Record {
     /// The offset.
     #[must_use]

@@ -6,9 +6,12 @@ pub mod clock;
 pub mod consumer;
 pub mod error;
 mod ffi;
+mod lookup;
 mod observe;
 pub mod producer;
 pub mod properties;
+pub mod state;
+pub mod tail;
 pub mod tails;
 mod watch;
 

@@ -313,6 +313,27 @@ impl HttpMetrics {
     }
 }
 
+/// What the watch over a ladder's state tells.
+#[derive(Clone)]
+pub struct HoldMetrics {
+    held: Gauge,
+}
+
+impl HoldMetrics {
+    /// Makes the handle of one ladder, which is not held as far as is known.
+    #[must_use]
+    pub fn new(ladder: &Ladder) -> Self {
+        let metrics = Self { held: gauge!(names::HELD.name, names::LADDER => ladder.name().to_owned()) };
+        metrics.held(false);
+        metrics
+    }
+
+    /// Whether the ladder is held now.
+    pub fn held(&self, is_held: bool) {
+        self.held.set(if is_held { 1.0 } else { 0.0 });
+    }
+}
+
 /// Gauges are floats: exact up to 2^53, and near enough beyond.
 #[expect(clippy::cast_precision_loss, reason = "a count of records, for people to read")]
 fn lossy(count: impl TryInto<u64>) -> f64 {

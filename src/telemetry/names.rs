@@ -163,11 +163,17 @@ pub const ODD_ANSWERS: Metric = counter(
     &[LADDER],
     "Answers of the handler that it should not give: status 1xx, 3xx or above 599, an unknown Kladder-Verdict, not HTTP.",
 );
+/// Whether a ladder is held.
+pub const HELD: Metric = gauge(
+    "kladder_held",
+    &[LADDER],
+    "1 while the ladder is held, so that nothing is moved and no delivery begun (kladder resume releases it); else 0.",
+);
 /// Which build runs.
 pub const BUILD_INFO: Metric = gauge("kladder_build_info", &[VERSION], "1, labelled with the version of kladder.");
 
 /// All of them.
-pub const ALL: [Metric; 19] = [
+pub const ALL: [Metric; 20] = [
     DELIVERIES,
     HOPS,
     LATENESS,
@@ -186,6 +192,7 @@ pub const ALL: [Metric; 19] = [
     PARTITIONS_STOPPED,
     WORKER_RESTARTS,
     ODD_ANSWERS,
+    HELD,
     BUILD_INFO,
 ];
 

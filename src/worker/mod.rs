@@ -6,6 +6,7 @@ pub mod deliverer;
 pub mod delivery;
 pub mod error;
 pub mod handler;
+pub mod hold;
 mod http_connect;
 pub mod http_handler;
 mod http_request;

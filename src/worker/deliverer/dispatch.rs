@@ -15,6 +15,7 @@ use crate::telemetry::events::{DelivererMetrics, VerdictKind};
 use crate::worker::committer::RecordId;
 use crate::worker::delivery::Delivery;
 use crate::worker::handler::Handler;
+use crate::worker::hold::Hold;
 
 /// Between tries in place. They have no end but that of the assignment: that nothing can be sent is never the record's fault, so it
 /// holds the source, as an open breaker would, and pours nothing into the DLQ.
@@ -66,6 +67,7 @@ struct Shared {
     metrics: DelivererMetrics,
     /// The handler could not be reached last time: told once, not once a record.
     unreachable: AtomicBool,
+    hold: Hold,
 }
 
 /// Lets the deliveries of a partition begin, until it is shut: those that have not begun then never do.
@@ -117,6 +119,7 @@ impl<H: Handler> Dispatcher<H> {
         redeliver_share: f64,
         events: Sender<Event>,
         metrics: DelivererMetrics,
+        hold: Hold,
     ) -> Self {
         let all = max_in_flight.max(1);
         #[expect(
@@ -127,7 +130,8 @@ impl<H: Handler> Dispatcher<H> {
         )]
         let redeliver = ((all as f64 * redeliver_share).round() as usize).clamp(1, all);
         let source = (all - 1).max(1);
-        let shared = Shared { ladder: ladder.to_owned(), clock: Clock::system(), metrics, unreachable: AtomicBool::new(false) };
+        let ladder = ladder.to_owned();
+        let shared = Shared { ladder, clock: Clock::system(), metrics, unreachable: AtomicBool::new(false), hold };
         Self {
             runtime,
             handler,
@@ -167,7 +171,10 @@ impl<H: Handler> Dispatcher<H> {
         self.runtime.spawn(async move {
             let begin = async {
                 // Neither is ever closed, so both always come.
-                [own.acquire_owned().await, all.acquire_owned().await]
+                let slots = [own.acquire_owned().await, all.acquire_owned().await];
+                // Last: the ladder may have been held while it waited for its turn.
+                shared.hold.released().await;
+                slots
             };
             let verdict = tokio::select! {
                 biased;
@@ -199,9 +206,13 @@ impl Shared {
                     return Some(other);
                 }
             }
+            let again = async {
+                tokio::time::sleep(pause).await;
+                self.hold.released().await;
+            };
             tokio::select! {
                 () = job.gate.shut() => return None,
-                () = tokio::time::sleep(pause) => {}
+                () = again => {}
             }
             pause = (pause * 2).min(LONGEST_PAUSE);
         }

@@ -33,6 +33,7 @@ use crate::worker::deliverer::dispatch::{Dispatcher, Event, Gate, Job, Kind, Slo
 use crate::worker::delivery::Delivery;
 use crate::worker::error::WorkError;
 use crate::worker::handler::Handler;
+use crate::worker::hold::Hold;
 use crate::worker::supervisor::Presence;
 
 /// The prefetch budget of a deliverer, all partitions together.
@@ -59,12 +60,15 @@ pub struct DelivererSettings {
     pub redeliver_share: f64,
     /// How long a shutdown or a revoked partition waits for deliveries in flight.
     pub drain: Duration,
+    /// Whether the ladder is held.
+    pub hold: Hold,
 }
 
 /// Delivers until it is told to stop.
 pub struct Deliverer<H> {
     ladder: Arc<Ladder>,
     drain: Duration,
+    hold: Hold,
     clock: Clock,
     committer: Committer<Delivering>,
     dispatcher: Dispatcher<H>,
@@ -157,7 +161,8 @@ impl<H: Handler> Deliverer<H> {
         let (sender, events) = mpsc::channel();
         let waker = Waker { events: sender.clone(), pending: Arc::new(AtomicBool::new(false)) };
         let (most, share) = (settings.max_in_flight, settings.redeliver_share);
-        let dispatcher = Dispatcher::new(ladder.name(), runtime, handler, most, share, sender, metrics.clone());
+        let dispatcher =
+            Dispatcher::new(ladder.name(), runtime, handler, most, share, sender, metrics.clone(), settings.hold.clone());
         let committer = Committer::new(Parts {
             ladder: ladder.clone(),
             role: "deliverer",
@@ -171,6 +176,7 @@ impl<H: Handler> Deliverer<H> {
         Ok(Self {
             ladder,
             drain: settings.drain,
+            hold: settings.hold.clone(),
             clock,
             committer,
             dispatcher,
@@ -255,6 +261,10 @@ impl<H: Handler> Deliverer<H> {
         let anyway = now >= self.look_at;
         if anyway {
             self.look_at = now.later(LOOK_ANYWAY);
+        }
+        // What stays in its queue until the ladder is released will be looked at anyway.
+        if self.hold.is_held() {
+            return Ok(());
         }
         let lanes = self.committer.lanes.len();
         // Records whose hops cannot be written at the moment do not pile up: what is taken stays bounded.
