@@ -67,8 +67,8 @@ pub fn run(args: RunArgs) -> anyhow::Result<Exit> {
         LogArg::Json => LogFormat::Json,
     })?;
     let config = file.config;
-    let ladders = runnable(&config, &args.ladder)?;
     let roles = roles(&config, &args.role);
+    let ladders = runnable(&config, &args.ladder, &roles)?;
     if !is_set_up(&config, &ladders)? {
         return Ok(Exit::Failed);
     }
@@ -76,12 +76,14 @@ pub fn run(args: RunArgs) -> anyhow::Result<Exit> {
     runtime.block_on(work(&config, &ladders, &roles))
 }
 
-/// The ladders to run; a relay cannot be among them yet.
-fn runnable<'a>(config: &'a Config, names: &[String]) -> anyhow::Result<Vec<&'a LadderConfig>> {
+/// The ladders to run; of a relay only the mover can run yet.
+fn runnable<'a>(config: &'a Config, names: &[String], roles: &[Role]) -> anyhow::Result<Vec<&'a LadderConfig>> {
     let ladders = chosen_ladders(config, names)?;
-    if let Some(relay) = ladders.iter().find(|l| l.ladder.mode() == Mode::Relay) {
+    if let Some(relay) = ladders.iter().find(|l| l.ladder.mode() == Mode::Relay && roles.iter().any(|role| *role != Role::Mover))
+    {
         bail!(
-            "ladder `{}` is a relay, whose router is not built into this version: run push ladders with --ladder NAME",
+            "ladder `{}` is a relay, whose router is not built into this version: run its mover with --role mover, and push ladders \
+             with --ladder NAME",
             relay.ladder.name()
         );
     }

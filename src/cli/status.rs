@@ -13,7 +13,7 @@ use crate::cli::metrics_scrape::{Samples, reachable, scrape_twice};
 use crate::cli::{ConfigArg, Output, chosen_ladders, config_file, stdout};
 use crate::config::LadderConfig;
 use crate::core::delay::format_duration;
-use crate::core::ladder::{Mode, Tier};
+use crate::core::ladder::{Mode, Redelivery, Tier};
 use crate::core::state::{Entry, LadderState};
 use crate::core::time::Timestamp;
 use crate::core::topics::{mover_group, router_group};
@@ -163,7 +163,10 @@ impl Look<'_> {
                 tiers.push(self.tier(ladder.name(), tier)?);
             }
         }
-        let mut read_by = vec![("redeliver", ladder.group().to_owned(), ladder.redeliver_topic())];
+        let mut read_by = Vec::new();
+        if ladder.redelivery() == Redelivery::Topic {
+            read_by.push(("redeliver", ladder.group().to_owned(), ladder.redeliver_topic()));
+        }
         if ladder.mode() == Mode::Relay {
             read_by.push(("inbox", router_group(ladder.name()), ladder.inbox_topic()));
         }

@@ -1,7 +1,7 @@
 //! Ladders and clusters for the tests beside this file.
 
 use crate::config::{LadderConfig, Start, TopicsConfig};
-use crate::core::ladder::{Ladder, Mode};
+use crate::core::ladder::{Ladder, LadderBuilder, Mode, Redelivery};
 use crate::core::state::{Entry, OwnerRecord};
 use crate::core::time::Timestamp;
 use crate::topology::{Change, Limits, Observed, Plan, Position, TopicFacts, Watermarks};
@@ -14,10 +14,23 @@ pub fn relay() -> LadderConfig {
     ladder(Mode::Relay, &["orders"], &["5s", "1m"], None)
 }
 
-pub fn ladder(mode: Mode, sources: &[&str], tiers: &[&str], start: Option<Start>) -> LadderConfig {
+pub fn relay_to_origin() -> LadderConfig {
+    redelivering(Redelivery::Origin, &["orders"], &["5s", "1m"])
+}
+
+/// A relay ladder whose records come back there.
+pub fn redelivering(redelivery: Redelivery, sources: &[&str], tiers: &[&str]) -> LadderConfig {
+    let ladder = builder(Mode::Relay, sources, tiers).redelivery(redelivery).reaches_all_groups(true);
+    LadderConfig { ladder: ladder.build().unwrap(), start: None, handler: None, topics: TopicsConfig::default() }
+}
+
+fn builder(mode: Mode, sources: &[&str], tiers: &[&str]) -> LadderBuilder {
     let builder = Ladder::builder("billing-orders", "billing").tiers(tiers.iter().copied()).mode(mode);
-    let builder = sources.iter().fold(builder, |b, s| b.source(*s));
-    LadderConfig { ladder: builder.build().unwrap(), start, handler: None, topics: TopicsConfig::default() }
+    sources.iter().fold(builder, |b, s| b.source(*s))
+}
+
+pub fn ladder(mode: Mode, sources: &[&str], tiers: &[&str], start: Option<Start>) -> LadderConfig {
+    LadderConfig { ladder: builder(mode, sources, tiers).build().unwrap(), start, handler: None, topics: TopicsConfig::default() }
 }
 
 pub fn limits() -> Limits {

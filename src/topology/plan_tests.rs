@@ -6,7 +6,7 @@ use crate::config::Start;
 use crate::core::ladder::Mode;
 use crate::core::state::{Entry, OwnerRecord, StateError};
 use crate::core::time::Timestamp;
-use crate::topology::fixtures::{applied, ladder, limits, push, relay, source, with_sources};
+use crate::topology::fixtures::{applied, ladder, limits, push, relay, relay_to_origin, source, with_sources};
 use crate::topology::{Change, GroupFacts, Limits, Observed, Plan, Position, desired, plan, render};
 
 fn planned(config: &crate::config::LadderConfig, observed: &Observed) -> Plan {
@@ -38,6 +38,27 @@ fn an_empty_cluster_gets_everything() {
 fn relay_has_an_inbox_and_leaves_the_source_to_the_application() {
     let plan = planned(&relay(), &with_sources(&[("orders", source(1, 1, 1))]));
     insta::assert_snapshot!("empty_relay_text", render(&plan));
+}
+
+#[test]
+fn where_records_come_back_in_their_origins_there_is_no_redeliver_topic() {
+    let observed = with_sources(&[("orders", source(1, 3, 2))]);
+    let plan = planned(&relay_to_origin(), &observed);
+    insta::assert_snapshot!("empty_relay_to_origin_text", render(&plan));
+    let after = applied(&plan, &observed);
+    assert!(planned(&relay_to_origin(), &after).is_in_order());
+    assert!(!plan.changes().any(|change| change.to_string().contains("orders ") || change.to_string().contains("redeliver")));
+}
+
+#[test]
+fn a_redeliver_topic_from_before_is_told() {
+    let mut observed = applied(&planned(&relay(), &with_sources(&[("orders", source(3, 3, 2))])), &Observed::default());
+    observed.topics.insert("orders".to_owned(), source(3, 3, 2));
+    observed.topics.get_mut("billing-orders.redeliver").unwrap().partitions[0].high = 4;
+    let plan = planned(&relay_to_origin(), &observed);
+    let told = |plan: &Plan| plan.ladders[0].notes.iter().find(|n| n.subject == "billing-orders.redeliver").unwrap().text.clone();
+    assert!(told(&plan).contains("about 4 records that group billing has not read"), "{}", told(&plan));
+    assert!(plan.is_in_order(), "{}", render(&plan));
 }
 
 #[test]

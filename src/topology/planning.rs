@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::config::Start;
 use crate::core::ladder::Mode;
 use crate::core::state::Entry;
-use crate::core::topics::{delay_of_tier_topic, mover_group, state_topic};
+use crate::core::topics::{delay_of_tier_topic, mover_group, redeliver_topic, state_topic};
 use crate::topology::compare::compare;
 use crate::topology::{
     Change, Desired, DesiredOffsets, DesiredTopic, Drift, LadderPlan, Limits, Note, Observed, Plan, Position, Refusal, StartRule,
@@ -80,6 +80,7 @@ fn plan_ladder(desired: &Desired, observed: &Observed, limits: &Limits) -> Ladde
         };
         plan.notes.push(note(topic, text));
     }
+    plan.notes.extend(left_behind(desired, observed));
     let mover = mover_group(&desired.ladder);
     let strays = removed.iter().map(|t| DesiredOffsets { group: mover.clone(), topic: t.clone(), start: StartRule::Oldest });
     for offsets in desired.offsets.iter().cloned().chain(strays) {
@@ -127,6 +128,25 @@ fn plan_owner(plan: &mut LadderPlan, desired: &Desired, observed: &Observed, lim
             desired.ladder, desired.ladder
         ),
     });
+}
+
+/// A redeliver topic from before records came back in their origins.
+fn left_behind(desired: &Desired, observed: &Observed) -> Option<Note> {
+    let redeliver = redeliver_topic(&desired.ladder);
+    if desired.topics.is_empty() || desired.topics.iter().any(|topic| topic.name == redeliver) {
+        return None;
+    }
+    observed.topics.get(&redeliver)?;
+    let text = match observed.waiting(&desired.group, &redeliver) {
+        0 => "is no longer used, since records come back in their origins: it may be deleted once no worker has it configured"
+            .to_owned(),
+        waiting => format!(
+            "is no longer used, since records come back in their origins, and holds about {waiting} records that group {} has not \
+             read: let it read them first",
+            desired.group
+        ),
+    };
+    Some(note(&redeliver, text))
 }
 
 fn removed_tiers(desired: &Desired, observed: &Observed) -> Vec<String> {

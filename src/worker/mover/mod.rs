@@ -1,4 +1,4 @@
-//! The mover: one thread for all tiers of a ladder, that moves records to redeliver when they are due.
+//! The mover: one thread for all tiers of a ladder, that moves records to redeliver, or to their origins, when they are due.
 //!
 //! A tier has one delay and its topic `LogAppendTime`, so of each partition only the head matters. It is held, not paused: what
 //! is fetched behind it is bounded by the prefetch budget, and nothing has to be thrown away and fetched again.
@@ -10,6 +10,7 @@
 
 mod batch;
 mod lane;
+mod route;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,13 +25,14 @@ use crate::kafka::NativeHeaders;
 use crate::kafka::clock::Clock;
 use crate::kafka::consumer::{GroupConsumer, Membership, Rebalance, TopicPartition};
 use crate::kafka::error::{TxnError, WriteFault};
-use crate::kafka::producer::{HopProducer, Outgoing, TopicId};
+use crate::kafka::producer::{HopProducer, Outgoing};
 use crate::telemetry::events::MoverMetrics;
 use crate::worker::backoff::Backoff;
 use crate::worker::error::WorkError;
 use crate::worker::hold::Hold;
 use crate::worker::leaders::Leaders;
 use crate::worker::mover::lane::{Lane, Taken};
+use crate::worker::mover::route::Targets;
 use crate::worker::positions::committed_positions;
 use crate::worker::supervisor::Presence;
 
@@ -80,13 +82,6 @@ pub struct Mover {
     hold: Hold,
 }
 
-/// The topics that a mover writes to, with their partition counts.
-struct Targets {
-    redeliver: (TopicId, i32),
-    tiers: Vec<(TopicId, i32)>,
-    state: (TopicId, i32),
-}
-
 impl Mover {
     /// Connects and joins.
     ///
@@ -98,13 +93,7 @@ impl Mover {
         let transactional =
             (ladder.hops() == Hops::ExactlyOnce).then(|| topics::transactional_id(ladder.name(), "mover", &settings.instance));
         let mut producer = HopProducer::new(&settings.kafka, transactional, 500_000, clock.clone());
-        let redeliver = producer.topic(&ladder.redeliver_topic());
-        let tiers: Vec<TopicId> = ladder.tiers().iter().map(|t| producer.topic(t.topic())).collect();
-        let state = producer.topic(&ladder.state_topic());
-        let counts = producer.partition_counts()?;
-        let counted = |id: TopicId| (id, counts[&id]);
-        let targets =
-            Targets { redeliver: counted(redeliver), tiers: tiers.iter().copied().map(counted).collect(), state: counted(state) };
+        let targets = Targets::of(&ladder, &mut producer)?;
         // Tiers that the configuration no longer names are emptied like the others: a changed ladder strands nobody.
         let existing = producer.existing_topics()?;
         let consumed: Vec<(String, usize)> =
