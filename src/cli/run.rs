@@ -14,7 +14,7 @@ use crate::cli::{ConfigArg, chosen_ladders};
 use crate::config::types::{Config, HandlerConfig, LadderConfig, Role};
 use crate::core::ladder::Mode;
 use crate::kafka::admin::KafkaCluster;
-use crate::telemetry::events::{DelivererMetrics, HttpMetrics, MoverMetrics};
+use crate::telemetry::events::{DelivererMetrics, HttpMetrics, MoverMetrics, RouterMetrics};
 use crate::telemetry::exporter;
 use crate::telemetry::logging::{self, LogFormat};
 use crate::topology::{self, Change, Cluster, ClusterError, Limits, Scope};
@@ -22,10 +22,11 @@ use crate::worker::deliverer::{Deliverer, DelivererSettings};
 use crate::worker::hold::HoldWatch;
 use crate::worker::http_handler::HttpHandler;
 use crate::worker::mover::{Mover, MoverSettings};
+use crate::worker::router::{Router, RouterSettings};
 use crate::worker::stop::Stop;
 use crate::worker::supervisor::{Presence, Supervisor};
 
-/// Run the workers: movers bring due records back, deliverers call the handlers
+/// Run the workers: movers bring due records back, deliverers call the handlers, routers take what applications could not handle
 ///
 /// A first SIGTERM or SIGINT drains: what is in flight is waited for up to [worker] drain, then committed. A second one ends at
 /// once; what was in flight is delivered again.
@@ -48,8 +49,10 @@ pub struct RunArgs {
 enum RoleArg {
     /// Moves due records from the tiers to redeliver
     Mover,
-    /// Consumes source and redeliver and calls the handler
+    /// Consumes source and redeliver and calls the handler (push)
     Deliverer,
+    /// Consumes the inbox of failed records (relay)
+    Router,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -76,18 +79,32 @@ pub fn run(args: RunArgs) -> anyhow::Result<Exit> {
     runtime.block_on(work(&config, &ladders, &roles))
 }
 
-/// The ladders to run; of a relay only the mover can run yet.
+/// The ladders to run.
 fn runnable<'a>(config: &'a Config, names: &[String], roles: &[Role]) -> anyhow::Result<Vec<&'a LadderConfig>> {
     let ladders = chosen_ladders(config, names)?;
-    if let Some(relay) = ladders.iter().find(|l| l.ladder.mode() == Mode::Relay && roles.iter().any(|role| *role != Role::Mover))
-    {
+    let has_work = |mode| roles.iter().any(|role| runs(*role, mode));
+    if let Some(idle) = ladders.iter().map(|l| &l.ladder).find(|ladder| !has_work(ladder.mode())) {
+        let (mode, need) = match idle.mode() {
+            Mode::Push => ("push", "mover or deliverer"),
+            Mode::Relay => ("relay", "mover or router"),
+        };
         bail!(
-            "ladder `{}` is a relay, whose router is not built into this version: run its mover with --role mover, and push ladders \
-             with --ladder NAME",
-            relay.ladder.name()
+            "ladder `{}` is a {mode} ladder, for which these roles do nothing: add {need} with --role, or name other ladders with \
+             --ladder NAME",
+            idle.name()
         );
     }
     Ok(ladders)
+}
+
+/// Whether a role has something to do for a ladder of this mode.
+fn runs(role: Role, mode: Mode) -> bool {
+    match role {
+        Role::Mover => true,
+        Role::Deliverer => mode == Mode::Push,
+        Role::Router => mode == Mode::Relay,
+        Role::Index => false,
+    }
 }
 
 /// Whether the workers find what they need; what they do not find is told. Half a ladder would look like a whole one, so nothing
@@ -168,6 +185,7 @@ fn roles(config: &Config, given: &[RoleArg]) -> Vec<Role> {
     let role = |arg: &RoleArg| match arg {
         RoleArg::Mover => Role::Mover,
         RoleArg::Deliverer => Role::Deliverer,
+        RoleArg::Router => Role::Router,
     };
     given.iter().map(role).collect()
 }
@@ -187,7 +205,11 @@ async fn work(config: &Config, ladders: &[&LadderConfig], roles: &[Role]) -> any
         if roles.contains(&Role::Mover) {
             start_mover(&mut supervisor, config, ladder, &watch, &health)?;
         }
-        if roles.contains(&Role::Deliverer) {
+        let mode = ladder.ladder.mode();
+        if roles.contains(&Role::Router) && runs(Role::Router, mode) {
+            start_router(&mut supervisor, config, ladder, &watch, &health)?;
+        }
+        if roles.contains(&Role::Deliverer) && runs(Role::Deliverer, mode) {
             let handler = ladder.handler.as_ref().context("a push ladder has a handler")?;
             start_deliverer(&mut supervisor, config, ladder, handler, &watch, &health)?;
         }
@@ -235,6 +257,29 @@ fn start_mover(
     let name = format!("mover of {}", settings.ladder.name());
     let work = move |presence: &Presence| {
         if settings.hold.ready(&presence.stop)? { Mover::start(&settings)?.run(presence) } else { Ok(()) }
+    };
+    supervisor.spawn(name, metrics, move || joined.set(), work).context("cannot start a thread")
+}
+
+fn start_router(
+    supervisor: &mut Supervisor,
+    config: &Config,
+    ladder: &LadderConfig,
+    watch: &HoldWatch,
+    health: &HealthState,
+) -> anyhow::Result<()> {
+    let settings = RouterSettings {
+        ladder: Arc::new(ladder.ladder.clone()),
+        kafka: config.kafka.clone(),
+        instance: config.worker.instance.clone(),
+        drain: config.worker.drain,
+        hold: watch.hold(ladder.ladder.name()),
+    };
+    let metrics = RouterMetrics::new(&settings.ladder).worker;
+    let joined = health.expect(settings.ladder.name(), Role::Router);
+    let name = format!("router of {}", settings.ladder.name());
+    let work = move |presence: &Presence| {
+        if settings.hold.ready(&presence.stop)? { Router::start(&settings)?.run(presence) } else { Ok(()) }
     };
     supervisor.spawn(name, metrics, move || joined.set(), work).context("cannot start a thread")
 }

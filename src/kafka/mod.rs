@@ -6,6 +6,7 @@ pub mod clock;
 pub mod consumer;
 pub mod error;
 mod ffi;
+pub mod group_offsets;
 mod lookup;
 mod observe;
 pub mod producer;

@@ -246,6 +246,12 @@ impl TopicTail {
         ends.0.iter().all(|(tp, end)| self.position(tp).is_some_and(|position| position >= *end))
     }
 
+    /// All partitions that are read.
+    #[must_use]
+    pub fn partitions(&self) -> Vec<TopicPartition> {
+        self.topics.values().flatten().map(|partition| partition.tp.clone()).collect()
+    }
+
     /// Below which offset everything of a partition was handed over; `None` where it is not read.
     #[must_use]
     pub fn position(&self, tp: &TopicPartition) -> Option<i64> {

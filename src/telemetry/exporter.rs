@@ -84,7 +84,7 @@ mod tests {
     use super::*;
     use crate::core::envelope::Reason;
     use crate::core::ladder::Ladder;
-    use crate::telemetry::events::{DelivererMetrics, HoldMetrics, HttpMetrics, MoverMetrics, VerdictKind};
+    use crate::telemetry::events::{DelivererMetrics, HoldMetrics, HttpMetrics, MoverMetrics, RouterMetrics, VerdictKind};
 
     fn rendered(touch: impl FnOnce(&Ladder)) -> String {
         let recorder = recorder();
@@ -102,6 +102,7 @@ mod tests {
         let text = rendered(|ladder| {
             let _ =
                 (MoverMetrics::new(ladder), DelivererMetrics::new(ladder), HttpMetrics::new(ladder), HoldMetrics::new(ladder));
+            let _ = RouterMetrics::new(ladder);
         });
         for metric in names::ALL {
             let name = metric.name;

@@ -71,7 +71,8 @@ const fn histogram(name: &'static str, labels: &'static [&'static str], buckets:
 pub const DELIVERIES: Metric = counter(
     "kladder_deliveries_total",
     &[LADDER, VERDICT],
-    "Deliveries to the handler by verdict: done, retry, retry_after, reject; unsent ones never reached it and count no attempt.",
+    "Deliveries by verdict: done, retry, retry_after, reject; unsent ones never reached the handler and count no attempt. In relay \
+     the arrivals in the inbox, and done where success is presumed.",
 );
 /// Hops that have been committed.
 pub const HOPS: Metric = counter(
@@ -148,6 +149,12 @@ pub const MALFORMED_HEADERS: Metric = counter(
     &[LADDER, ROLE],
     "Records whose kladder headers were malformed; each was treated as a fresh one.",
 );
+/// Records that came back to the inbox without their headers.
+pub const RELAY_HEADERS_MISSING: Metric = counter(
+    "kladder_relay_headers_missing_total",
+    &[LADDER],
+    "Records that came back to the inbox without their kladder headers, known again by their content: the application drops headers.",
+);
 /// Partitions that stand still.
 pub const PARTITIONS_STOPPED: Metric = gauge(
     "kladder_partitions_stopped",
@@ -173,7 +180,7 @@ pub const HELD: Metric = gauge(
 pub const BUILD_INFO: Metric = gauge("kladder_build_info", &[VERSION], "1, labelled with the version of kladder.");
 
 /// All of them.
-pub const ALL: [Metric; 20] = [
+pub const ALL: [Metric; 21] = [
     DELIVERIES,
     HOPS,
     LATENESS,
@@ -189,6 +196,7 @@ pub const ALL: [Metric; 20] = [
     CLOCK_OFFSET,
     EARLY,
     MALFORMED_HEADERS,
+    RELAY_HEADERS_MISSING,
     PARTITIONS_STOPPED,
     WORKER_RESTARTS,
     ODD_ANSWERS,

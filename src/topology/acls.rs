@@ -136,6 +136,8 @@ pub fn acls(config: &LadderConfig, role: AclRole, instances: &[&str]) -> Vec<Acl
             // Success is presumed from what the application's group has committed.
             rules.group(ladder.group().to_owned(), &[Operation::Describe]);
             rules.topics([ladder.inbox_topic(), ladder.state_topic()], &[Operation::Read]);
+            // It holds the ladder where the application drops the headers.
+            rules.topics([ladder.state_topic()], &[Operation::Write]);
             // What was redelivered, to know it again without its headers.
             rules.topics(ladder.back_topics(), &[Operation::Read]);
             rules.topics(tiers(ladder), &[Operation::Write]);

@@ -14,5 +14,6 @@ pub mod leaders;
 pub mod mover;
 mod ports;
 pub mod positions;
+pub mod router;
 pub mod stop;
 pub mod supervisor;

@@ -15,6 +15,7 @@ mod oversize;
 mod push;
 mod readme;
 mod rebalance;
+mod relay;
 mod resume;
 mod signals;
 mod support;
