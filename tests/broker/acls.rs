@@ -376,3 +376,20 @@ fn workers_that_may_not_read_whether_the_ladder_is_held_do_not_begin() {
     });
     assert_clean(&kladder.log());
 }
+
+#[test]
+fn a_worker_that_may_see_only_its_own_topics_still_refuses_a_ladder_of_another_group() {
+    let handler = Handler::start(by_word);
+    let mut limited = Limited::set_up("acl-owner", &["1s"], 1, &handler);
+    limited.grant(&["mover"]);
+    let owner = NewRecord {
+        partition: 0,
+        key: Some(b"owner".to_vec()),
+        value: Some(br#"{"v":1,"group":"shipping","at":1}"#.to_vec()),
+        headers: Vec::new(),
+    };
+    RawProducer::new(broker::brokers()).write(&format!("{}.state", limited.scene.ladder), &[owner]);
+    let config = limited.scene.write();
+    process::kladder(&["run", "--role", "mover", "-c", path(&config)])
+        .refuses(1, &["cannot check whether the ladders are set up", "belongs to group shipping", "--take-over"]);
+}

@@ -182,6 +182,10 @@ fn what_the_handler_has_is_finished_and_what_only_waits_for_its_turn_is_not_begu
     clock::pause(Duration::from_secs(3));
     assert_eq!(handler.count(), 1, "a delivery was begun that had only been queued");
     assert_eq!(broker::read(&scene.redeliver_topic()).len(), 0);
+    // What waits for its turn does not keep a held worker from ending, and is not lost by it.
+    assert_eq!(kladder.terminate(Duration::from_secs(5)).code(), Some(0), "its log:\n{}", kladder.log());
+    assert_eq!(handler.count(), 1);
+    let mut kladder = Kladder::run(&config);
     resume(&config, &[]).succeeds();
     clock::eventually("all are delivered", PATIENCE, || {
         kladder.assert_running();

@@ -39,9 +39,9 @@ impl Seen {
 }
 
 fn caught_up(topic: &str, from: TailFrom) -> Seen {
-    let mut tail = TopicTail::open(&kafka(), &[topic.to_owned()], from).unwrap();
+    let mut tail = TopicTail::open(&kafka(), &[topic.to_owned()], from).expect("a tail");
     let mut seen = Seen::default();
-    tail.catch_up(TIMEOUT, |tp, record| seen.take(tp, record)).unwrap();
+    tail.catch_up(TIMEOUT, |tp, record| seen.take(tp, record)).expect("the end");
     seen
 }
 
