@@ -38,7 +38,7 @@ Fields of -o json:
 ///
 /// With no --ladder all ladders of the file are meant; where there are several that is asked about, or needs --yes.
 ///
-/// Records wait in their topics, no longer than those keep them: outage_budget of [ladder.NAME.topics], 7 days unless said, and
+/// Records wait in their topics, no longer than those keep them: `outage_budget` of [ladder.NAME.topics], 7 days unless said, and
 /// on the source its own retention.
 #[derive(Debug, Args)]
 #[command(after_long_help = AFTER_HELP)]

@@ -34,7 +34,7 @@ const TICK: Duration = Duration::from_millis(100);
 const TRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long a question about a topic that is tried may take: others must be heard meanwhile, if there are any already.
-const TRY_ALONE_WITHIN: Duration = Duration::from_secs(10);
+const TRY_ALONE_WITHIN: Duration = Duration::from_secs(3);
 const TRY_BESIDE_WITHIN: Duration = Duration::from_secs(1);
 
 /// Whether a ladder is held; cheap to ask and to clone.
@@ -99,13 +99,6 @@ impl Hold {
         }
     }
 
-    /// By whom the ladder is held and why, for messages; `None` while it is not.
-    #[must_use]
-    pub fn because(&self) -> Option<String> {
-        let watched = self.0.as_ref()?;
-        watched.lock().because(&watched.group)
-    }
-
     /// Waits until the state was read to its end, before which no worker may begin. `false` when told to stop meanwhile.
     ///
     /// # Errors
@@ -128,6 +121,7 @@ impl Hold {
 }
 
 impl Inner {
+    /// By whom the ladder is held and why; `None` where it is not.
     fn because(&self, group: &str) -> Option<String> {
         if let Some(owner) = self.state.other_owner(group) {
             return Some(format!("by group {owner}, which has taken the ladder over: stop these workers"));

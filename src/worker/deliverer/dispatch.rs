@@ -111,6 +111,7 @@ pub(super) struct Job {
 
 impl<H: Handler> Dispatcher<H> {
     /// `redeliver_share` of `max_in_flight` is the most that redeliveries take; a slot is always kept for them.
+    #[expect(clippy::too_many_arguments, reason = "one of each kind, named by its type")]
     pub(super) fn new(
         ladder: &str,
         runtime: Handle,
