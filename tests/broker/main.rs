@@ -10,6 +10,7 @@ mod empty;
 mod harness;
 mod kill;
 mod lost;
+mod origin;
 mod outage;
 mod oversize;
 mod push;
