@@ -115,7 +115,11 @@ fn as_text(config: &Config, path: &str, state_dir: &str) -> String {
             let _ = writeln!(text, "start {start}");
         } else {
             let settle = format_duration(ladder.settle());
-            let _ = writeln!(text, "redelivered to {}, presumed done after {settle}", redelivery(ladder.redelivery()));
+            let back = match ladder.redelivery() {
+                Redelivery::Topic => ladder.redeliver_topic(),
+                Redelivery::Origin => "their origins".to_owned(),
+            };
+            let _ = writeln!(text, "due records come back in {back} and are presumed done after {settle}");
         }
         let mut table = table(&["", "topic", ""]);
         for (role, topic, note) in topics_of(config_of) {

@@ -11,6 +11,7 @@ mod harness;
 mod hold;
 mod kill;
 mod lost;
+mod origin;
 mod outage;
 mod oversize;
 mod push;

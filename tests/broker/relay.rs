@@ -96,7 +96,9 @@ fn attempts_by_id(found: &[Record]) -> BTreeMap<String, Vec<i64>> {
         let id = record.text(records::ID).expect("its id").to_owned();
         by_id.entry(id).or_default().push(record.number("kladder-attempts").expect("attempts"));
     }
-    by_id.values_mut().for_each(|attempts| attempts.sort_unstable());
+    for attempts in by_id.values_mut() {
+        attempts.sort_unstable();
+    }
     by_id
 }
 
@@ -211,7 +213,9 @@ fn an_arrival_that_tells_no_origin_cannot_come_back_there() {
 fn deliveries(told: &[Told], records: usize) -> Vec<usize> {
     // Without headers a record has no id: its value tells which it is.
     let mut counts = vec![0; records];
-    told.iter().for_each(|t| counts[number_in(t)] += 1);
+    for t in told {
+        counts[number_in(t)] += 1;
+    }
     counts
 }
 

@@ -13,6 +13,7 @@ use crate::core::time::Timestamp;
 use crate::kafka::clock::Clock;
 use crate::telemetry::events::{DelivererMetrics, VerdictKind};
 use crate::worker::committer::RecordId;
+use crate::worker::deliverer::DelivererSettings;
 use crate::worker::delivery::Delivery;
 use crate::worker::handler::Handler;
 use crate::worker::hold::Hold;
@@ -111,27 +112,23 @@ pub(super) struct Job {
 
 impl<H: Handler> Dispatcher<H> {
     /// `redeliver_share` of `max_in_flight` is the most that redeliveries take; a slot is always kept for them.
-    #[expect(clippy::too_many_arguments, reason = "one of each kind, named by its type")]
     pub(super) fn new(
-        ladder: &str,
+        settings: &DelivererSettings,
         runtime: Handle,
         handler: Arc<H>,
-        max_in_flight: usize,
-        redeliver_share: f64,
         events: Sender<Event>,
         metrics: DelivererMetrics,
-        hold: Hold,
     ) -> Self {
-        let all = max_in_flight.max(1);
+        let all = settings.max_in_flight.max(1);
         #[expect(
             clippy::cast_precision_loss,
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
             reason = "a share of at most 10,000"
         )]
-        let redeliver = ((all as f64 * redeliver_share).round() as usize).clamp(1, all);
+        let redeliver = ((all as f64 * settings.redeliver_share).round() as usize).clamp(1, all);
         let source = (all - 1).max(1);
-        let ladder = ladder.to_owned();
+        let (ladder, hold) = (settings.ladder.name().to_owned(), settings.hold.clone());
         let shared = Shared { ladder, clock: Clock::system(), metrics, unreachable: AtomicBool::new(false), hold };
         Self {
             runtime,

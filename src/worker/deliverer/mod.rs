@@ -160,9 +160,7 @@ impl<H: Handler> Deliverer<H> {
         let metrics = DelivererMetrics::new(&ladder);
         let (sender, events) = mpsc::channel();
         let waker = Waker { events: sender.clone(), pending: Arc::new(AtomicBool::new(false)) };
-        let (most, share) = (settings.max_in_flight, settings.redeliver_share);
-        let dispatcher =
-            Dispatcher::new(ladder.name(), runtime, handler, most, share, sender, metrics.clone(), settings.hold.clone());
+        let dispatcher = Dispatcher::new(settings, runtime, handler, sender, metrics.clone());
         let committer = Committer::new(Parts {
             ladder: ladder.clone(),
             role: "deliverer",

@@ -288,6 +288,9 @@ impl Mover {
                 tracing::debug!(partition = %lane.tp(), offset = sent.held.offset, "record is too large for its origin with all headers");
                 continue;
             }
+            if let (WriteFault::Refused(_), Some(target)) = (fault, target) {
+                self.targets.recount(target, &mut self.producer);
+            }
             lane.standstill = Some(standstill);
             longest = longest.max(pause);
             if denied_topic.is_some() {

@@ -143,6 +143,18 @@ impl Targets {
         Ok(Self { back, tiers, state: counted(&ladder.state_topic())? })
     }
 
+    /// Looks a source up again that has not the partition which it was thought to have: it was made anew, with fewer.
+    pub(super) fn recount(&mut self, target: Target, producer: &mut HopProducer) {
+        let Back::Origin { sources, .. } = &mut self.back else { return };
+        let Target::Source(source) = target else { return };
+        let Some((topic, count)) = sources.get_mut(source) else { return };
+        let name = producer.topic_name(*topic).to_owned();
+        match producer.partition_count(&name) {
+            Ok(now) => *count = now,
+            Err(error) => tracing::debug!(%error, "source could not be looked up"),
+        }
+    }
+
     /// All that due records go to.
     pub(super) fn written(&self) -> impl Iterator<Item = TopicId> {
         let back: Vec<&(TopicId, i32)> = match &self.back {
