@@ -3,6 +3,8 @@
 //! They are what a broker with an authorizer asks for, tried role by role (`tests/broker/acls.rs`). Read, Write and Alter imply
 //! Describe with Kafka's own authorizers, and since Kafka 2.8 Write on a topic implies writing to it idempotently, so neither is
 //! granted by itself.
+//!
+//! Every worker reads the state topic before it begins: whether the ladder is held, and whose it is, stands there.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -114,6 +116,7 @@ pub fn acls(config: &LadderConfig, role: AclRole, instances: &[&str]) -> Vec<Acl
             rules.topics(tiers(ladder), &[Operation::Read, Operation::Write]);
             // It reads a broker's clock by a record of its own in the state topic.
             rules.topics(ladder.back_topics().into_iter().chain([ladder.state_topic()]), &[Operation::Write]);
+            rules.topics([ladder.state_topic()], &[Operation::Read]);
             if ladder.redelivery() == Redelivery::Origin {
                 // What has no origin.
                 rules.topics([ladder.dlq_topic()], &[Operation::Write]);
@@ -123,7 +126,7 @@ pub fn acls(config: &LadderConfig, role: AclRole, instances: &[&str]) -> Vec<Acl
         AclRole::Deliverer => {
             rules.group(ladder.group().to_owned(), &[Operation::Read]);
             rules.topics(ladder.sources().iter().cloned(), &[Operation::Read]);
-            rules.topics([ladder.redeliver_topic()], &[Operation::Read]);
+            rules.topics([ladder.redeliver_topic(), ladder.state_topic()], &[Operation::Read]);
             rules.topics(tiers(ladder), &[Operation::Write]);
             rules.topics([ladder.dlq_topic()], &[Operation::Write]);
             rules.transactions(ladder, "deliverer", instances);
@@ -133,6 +136,8 @@ pub fn acls(config: &LadderConfig, role: AclRole, instances: &[&str]) -> Vec<Acl
             // Success is presumed from what the application's group has committed.
             rules.group(ladder.group().to_owned(), &[Operation::Describe]);
             rules.topics([ladder.inbox_topic(), ladder.state_topic()], &[Operation::Read]);
+            // It holds the ladder where the application drops the headers.
+            rules.topics([ladder.state_topic()], &[Operation::Write]);
             // What was redelivered, to know it again without its headers.
             rules.topics(ladder.back_topics(), &[Operation::Read]);
             rules.topics(tiers(ladder), &[Operation::Write]);
@@ -151,8 +156,9 @@ pub fn acls(config: &LadderConfig, role: AclRole, instances: &[&str]) -> Vec<Acl
         AclRole::Status => {
             let read_by_group = ladder.sources().iter().cloned().chain(ladder.back_topics());
             rules.topics(read_by_group.chain([ladder.dlq_topic()]), &[Operation::Describe]);
-            // The head of a tier is read for its time.
+            // The head of a tier is read for its time, the state for whether the ladder is held.
             rules.topics(tiers(ladder), &[Operation::Read]);
+            rules.topics([ladder.state_topic()], &[Operation::Read]);
             rules.group(mover_group(ladder.name()), &[Operation::Describe]);
             rules.group(ladder.group().to_owned(), &[Operation::Describe]);
             if ladder.mode() == Mode::Relay {
@@ -194,6 +200,8 @@ fn setup(rules: &mut Rules, ladder: &Ladder) {
     }
     rules.topics(own, &[Operation::Create, Operation::Alter, Operation::DescribeConfigs]);
     rules.topics(committed, &[Operation::Read]);
+    // It reads whom the ladder belongs to, and puts that down.
+    rules.topics([ladder.state_topic()], &[Operation::Read, Operation::Write]);
 }
 
 fn tiers(ladder: &Ladder) -> impl Iterator<Item = String> {

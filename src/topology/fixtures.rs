@@ -1,9 +1,9 @@
 //! Ladders and clusters for the tests beside this file.
 
-use std::collections::BTreeMap;
-
 use crate::config::{LadderConfig, Start, TopicsConfig};
 use crate::core::ladder::{Ladder, LadderBuilder, Mode, Redelivery};
+use crate::core::state::{Entry, OwnerRecord};
+use crate::core::time::Timestamp;
 use crate::topology::{Change, Limits, Observed, Plan, Position, TopicFacts, Watermarks};
 
 pub fn push() -> LadderConfig {
@@ -34,7 +34,7 @@ pub fn ladder(mode: Mode, sources: &[&str], tiers: &[&str], start: Option<Start>
 }
 
 pub fn limits() -> Limits {
-    Limits { max_partitions: 1_000, bootstrap_servers: "kafka:9092".to_owned() }
+    Limits { max_partitions: 1_000, take_over: false, bootstrap_servers: "kafka:9092".to_owned() }
 }
 
 /// A source with the settings that a broker tells.
@@ -55,7 +55,7 @@ pub fn source(partitions: usize, replication_factor: i32, min_insync_replicas: i
 }
 
 pub fn with_sources(topics: &[(&str, TopicFacts)]) -> Observed {
-    Observed { topics: topics.iter().map(|(n, t)| ((*n).to_owned(), t.clone())).collect(), groups: BTreeMap::new() }
+    Observed { topics: topics.iter().map(|(n, t)| ((*n).to_owned(), t.clone())).collect(), ..Observed::default() }
 }
 
 /// What a cluster does with a plan.
@@ -74,6 +74,11 @@ pub fn applied(plan: &Plan, observed: &Observed) -> Observed {
             Change::AddPartitions { topic, want, .. } => {
                 let facts = after.topics.get_mut(topic).unwrap();
                 facts.partitions.resize(usize::try_from(*want).unwrap(), Watermarks::default());
+            }
+            Change::Claim { topic, group, .. } => {
+                assert!(after.topics.contains_key(topic), "{topic} is not there");
+                let owner = OwnerRecord { group: group.clone(), at: Timestamp::from_millis(1) };
+                after.owners.insert(topic.trim_end_matches(".state").to_owned(), Entry::Read(owner));
             }
             Change::CommitOffsets { group, topic, at, partitions } => {
                 let marks = after.topics[topic].partitions.clone();

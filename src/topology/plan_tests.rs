@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use crate::config::Start;
 use crate::core::ladder::Mode;
+use crate::core::state::{Entry, OwnerRecord, StateError};
+use crate::core::time::Timestamp;
 use crate::topology::fixtures::{applied, ladder, limits, push, relay, relay_to_origin, source, with_sources};
 use crate::topology::{Change, GroupFacts, Limits, Observed, Plan, Position, desired, plan, render};
 
@@ -100,6 +102,41 @@ fn what_would_lose_records_or_make_them_early_is_refused() {
     set(&mut observed, "billing-orders.dlq", "cleanup.policy", "compact");
     let plan = planned(&push(), &observed);
     insta::assert_snapshot!("refused_text", render(&plan));
+}
+
+fn owned_by(config: &crate::config::LadderConfig, entry: Entry<OwnerRecord>) -> Observed {
+    let mut observed = complete(config);
+    observed.owners.insert("billing-orders".to_owned(), entry);
+    observed
+}
+
+#[test]
+fn a_ladder_that_was_set_up_before_owners_were_put_down_is_claimed() {
+    for entry in [None, Some(Entry::Absent)] {
+        let mut observed = complete(&push());
+        observed.owners.clear();
+        observed.owners.extend(entry.map(|entry| ("billing-orders".to_owned(), entry)));
+        let plan = planned(&push(), &observed);
+        assert!(!plan.is_refused());
+        let changes: Vec<String> = plan.changes().map(ToString::to_string).collect();
+        assert_eq!(changes, ["+ put group billing down as the ladder's owner in billing-orders.state"]);
+        assert!(planned(&push(), &applied(&plan, &observed)).is_in_order());
+    }
+}
+
+#[test]
+fn a_ladder_of_another_group_is_refused_unless_it_is_taken_over() {
+    let shipping = Entry::Read(OwnerRecord { group: "shipping".to_owned(), at: Timestamp::from_millis(7) });
+    for (name, entry) in [("other", shipping), ("unreadable", Entry::Unreadable(StateError::Version(2)))] {
+        let observed = owned_by(&push(), entry);
+        let refused = planned(&push(), &observed);
+        assert!(refused.is_refused() && !refused.has_changes());
+        insta::assert_snapshot!(format!("{name}_owner_text"), render(&refused));
+        let limits = Limits { take_over: true, ..limits() };
+        let taken = plan(&[desired(&push(), &observed.topics)], &observed, &limits);
+        insta::assert_snapshot!(format!("{name}_owner_take_over_text"), render(&taken));
+        assert!(planned(&push(), &applied(&taken, &observed)).is_in_order());
+    }
 }
 
 #[test]

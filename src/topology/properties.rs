@@ -5,6 +5,8 @@ use proptest::prelude::*;
 
 use crate::config::{LadderConfig, Start};
 use crate::core::ladder::{Mode, Redelivery};
+use crate::core::state::{Entry, OwnerRecord, StateError};
+use crate::core::time::Timestamp;
 use crate::topology::fixtures::{applied, ladder, limits, redelivering, source, with_sources};
 use crate::topology::{Observed, Watermarks, desired, plan};
 
@@ -46,7 +48,8 @@ fn clusters() -> impl Strategy<Value = Observed> {
         btree_map(0..15_i32, 0..100_i64, 0..15),
         0..8,
     );
-    ((1..40_usize, 1..40_usize), 1..4_i32, own, offsets).prop_map(|((orders, refunds), replicas, own, offsets)| {
+    let owners = proptest::option::of(proptest::sample::select(vec!["billing", "shipping", ""]));
+    ((1..40_usize, 1..40_usize), 1..4_i32, own, offsets, owners).prop_map(|((orders, refunds), replicas, own, offsets, owner)| {
         let mut observed = with_sources(&[
             ("orders", source(orders, replicas, replicas - replicas / 2)),
             ("refunds", source(refunds, replicas, 1)),
@@ -63,6 +66,11 @@ fn clusters() -> impl Strategy<Value = Observed> {
         }
         for ((group, topic), offsets) in offsets {
             observed.groups.entry(group.to_owned()).or_default().offsets.insert(topic, offsets);
+        }
+        if let Some(owner) = owner {
+            let record = OwnerRecord { group: owner.to_owned(), at: Timestamp::from_millis(1) };
+            let entry = if owner.is_empty() { Entry::Unreadable(StateError::Version(2)) } else { Entry::Read(record) };
+            observed.owners.insert("billing-orders".to_owned(), entry);
         }
         observed
     })

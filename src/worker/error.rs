@@ -32,13 +32,27 @@ pub enum WorkError {
         /// The group.
         group: String,
     },
+    /// The state topic says that the ladder is another group's.
+    #[error(
+        "ladder {ladder} belongs to group {owner}, not to group {group}: two groups never share a ladder, so give it another name \
+         or correct its `group`; if group {group} is to have it from now on, stop the workers of the other and run `kladder setup \
+         --take-over --ladder {ladder}`"
+    )]
+    OtherOwner {
+        /// The ladder.
+        ladder: String,
+        /// Whose it is.
+        owner: String,
+        /// Whose it is configured to be.
+        group: String,
+    },
 }
 
 impl WorkError {
     /// Whether starting anew cannot help, so that somebody has to decide.
     #[must_use]
     pub fn needs_decision(&self) -> bool {
-        matches!(self, Self::OffsetLost { .. } | Self::Position(PositionError::Missing { .. }))
+        matches!(self, Self::OffsetLost { .. } | Self::OtherOwner { .. } | Self::Position(PositionError::Missing { .. }))
     }
 
     /// Whether nobody answered: the worker starts anew until somebody does.

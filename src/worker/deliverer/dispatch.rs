@@ -12,8 +12,10 @@ use crate::core::failure::{Failure, Verdict};
 use crate::core::time::Timestamp;
 use crate::kafka::clock::Clock;
 use crate::telemetry::events::{DelivererMetrics, VerdictKind};
+use crate::worker::committer::RecordId;
 use crate::worker::delivery::Delivery;
 use crate::worker::handler::Handler;
+use crate::worker::hold::Hold;
 
 /// Between tries in place. They have no end but that of the assignment: that nothing can be sent is never the record's fault, so it
 /// holds the source, as an open breaker would, and pours nothing into the DLQ.
@@ -25,13 +27,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 pub(super) enum Kind {
     Source,
     Redeliver,
-}
-
-/// The record that a delivery is of: the assignment of its partition, and its offset.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct RecordId {
-    pub(super) token: u64,
-    pub(super) offset: i64,
 }
 
 /// What the loop waits for.
@@ -72,6 +67,7 @@ struct Shared {
     metrics: DelivererMetrics,
     /// The handler could not be reached last time: told once, not once a record.
     unreachable: AtomicBool,
+    hold: Hold,
 }
 
 /// Lets the deliveries of a partition begin, until it is shut: those that have not begun then never do.
@@ -115,6 +111,7 @@ pub(super) struct Job {
 
 impl<H: Handler> Dispatcher<H> {
     /// `redeliver_share` of `max_in_flight` is the most that redeliveries take; a slot is always kept for them.
+    #[expect(clippy::too_many_arguments, reason = "one of each kind, named by its type")]
     pub(super) fn new(
         ladder: &str,
         runtime: Handle,
@@ -123,6 +120,7 @@ impl<H: Handler> Dispatcher<H> {
         redeliver_share: f64,
         events: Sender<Event>,
         metrics: DelivererMetrics,
+        hold: Hold,
     ) -> Self {
         let all = max_in_flight.max(1);
         #[expect(
@@ -133,7 +131,8 @@ impl<H: Handler> Dispatcher<H> {
         )]
         let redeliver = ((all as f64 * redeliver_share).round() as usize).clamp(1, all);
         let source = (all - 1).max(1);
-        let shared = Shared { ladder: ladder.to_owned(), clock: Clock::system(), metrics, unreachable: AtomicBool::new(false) };
+        let ladder = ladder.to_owned();
+        let shared = Shared { ladder, clock: Clock::system(), metrics, unreachable: AtomicBool::new(false), hold };
         Self {
             runtime,
             handler,
@@ -173,7 +172,10 @@ impl<H: Handler> Dispatcher<H> {
         self.runtime.spawn(async move {
             let begin = async {
                 // Neither is ever closed, so both always come.
-                [own.acquire_owned().await, all.acquire_owned().await]
+                let slots = [own.acquire_owned().await, all.acquire_owned().await];
+                // Last: the ladder may have been held while it waited for its turn.
+                shared.hold.released().await;
+                slots
             };
             let verdict = tokio::select! {
                 biased;
@@ -205,9 +207,13 @@ impl Shared {
                     return Some(other);
                 }
             }
+            let again = async {
+                tokio::time::sleep(pause).await;
+                self.hold.released().await;
+            };
             tokio::select! {
                 () = job.gate.shut() => return None,
-                () = tokio::time::sleep(pause) => {}
+                () = again => {}
             }
             pause = (pause * 2).min(LONGEST_PAUSE);
         }

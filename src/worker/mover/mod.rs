@@ -29,6 +29,7 @@ use crate::kafka::producer::{HopProducer, Outgoing};
 use crate::telemetry::events::MoverMetrics;
 use crate::worker::backoff::Backoff;
 use crate::worker::error::WorkError;
+use crate::worker::hold::Hold;
 use crate::worker::leaders::Leaders;
 use crate::worker::mover::lane::{Lane, Taken};
 use crate::worker::mover::route::Targets;
@@ -56,6 +57,8 @@ pub struct MoverSettings {
     pub kafka: KafkaConfig,
     /// The name of this worker, stable over restarts.
     pub instance: String,
+    /// Whether the ladder is held.
+    pub hold: Hold,
 }
 
 /// Moves until it is told to stop.
@@ -76,6 +79,7 @@ pub struct Mover {
     standing_at: LocalTime,
     /// No write to read a clock before then.
     clock_at: LocalTime,
+    hold: Hold,
 }
 
 impl Mover {
@@ -118,6 +122,7 @@ impl Mover {
             given_up: false,
             standing_at: zero,
             clock_at: zero,
+            hold: settings.hold.clone(),
         })
     }
 
@@ -134,7 +139,7 @@ impl Mover {
             }
             self.take_heads()?;
             // Without any reading of a broker's clock nobody knows what is due.
-            if self.clock.now() >= self.backoff.until() && self.leaders.last_reading().is_some() {
+            if !self.hold.is_held() && self.clock.now() >= self.backoff.until() && self.leaders.last_reading().is_some() {
                 self.move_due()?;
             }
             self.commit_ends()?;
@@ -148,6 +153,10 @@ impl Mover {
     /// How long nothing will be due and no queue wants to be looked at: whole milliseconds for the client to wait in, the rest
     /// is slept here.
     fn idle_time(&self) -> Duration {
+        if self.hold.is_held() {
+            // What is due stays so: to look at it again and again would only burn the processor.
+            return Duration::from_millis(50);
+        }
         let now = self.clock.now();
         let mut wait: i64 = 50_000;
         for lane in &self.lanes {

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
@@ -90,6 +90,15 @@ pub fn create_topic_on(cluster: &str, name: &str, partitions: i32, settings: &[(
         let found = metadata.topics().first().map_or(0, |t| t.partitions().iter().filter(|p| p.leader() >= 0).count());
         i32::try_from(found) == Ok(partitions)
     });
+}
+
+/// Gives a topic so many partitions in all.
+pub fn add_partitions(topic: &str, total: usize) {
+    let new = [NewPartitions::new(topic, total)];
+    let results = block_on(admin(brokers()).create_partitions(&new, &AdminOptions::new().operation_timeout(Some(TIMEOUT))));
+    for result in results.expect("the broker answers") {
+        result.unwrap_or_else(|(topic, error)| panic!("{topic} got no partitions: {error}"));
+    }
 }
 
 /// Deletes every topic that begins so; what cannot be deleted stays.
