@@ -281,9 +281,3 @@ fn a_source_made_anew_with_fewer_partitions_stops_nothing_for_long() {
     assert_eq!(back, [(1, 1)]);
     assert_eq!(kladder.terminate(PATIENCE).code(), Some(0));
 }
-
-#[test]
-fn of_a_relay_only_the_mover_runs_yet() {
-    let relay = Relay::set_up("relay-run", 1, &[], "");
-    process::kladder(&["run", "-c", path(&relay.config)]).refuses(1, &["is a relay", "--role mover"]);
-}
