@@ -12,4 +12,5 @@ pub mod properties;
 pub mod tails;
 mod watch;
 
-pub use ffi::{HeaderIter, NativeHeaders};
+pub use client_config::client_id;
+pub use ffi::{GroupMember, HeaderIter, NativeHeaders};

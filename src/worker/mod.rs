@@ -4,6 +4,7 @@ mod backoff;
 pub mod deliverer;
 pub mod delivery;
 pub mod error;
+mod group;
 pub mod handler;
 mod http_connect;
 pub mod http_handler;

@@ -16,6 +16,7 @@ mod push;
 mod readme;
 mod rebalance;
 mod resume;
+mod rivals;
 mod signals;
 mod support;
 mod tier;

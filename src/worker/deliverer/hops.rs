@@ -314,9 +314,12 @@ impl<H: Handler> Deliverer<H> {
 
     /// The transaction failed: its hops are tried again, unless it turns out to have been committed.
     fn undo(&mut self, batch: Vec<Hop>, error: TxnError) -> Result<(), WorkError> {
-        let unknown = matches!(error, TxnError::Unknown(_));
+        let (unknown, fenced) = (matches!(error, TxnError::Unknown(_)), error.cause().is_fenced());
         self.metrics.worker.transaction_aborted();
         self.producer.recover(&error);
+        if matches!(error, TxnError::Rival(_)) {
+            return Err(error.into());
+        }
         self.backoff.failed(self.clock.now());
         if error.cause().is_denied() {
             tracing::error!(ladder = self.ladder.name(), %error, retry_in = ?self.backoff.pause(), "deliverer is not allowed what it needs");
@@ -328,8 +331,10 @@ impl<H: Handler> Deliverer<H> {
             return Ok(());
         }
         // Initialising under the same transactional.id ends what was open, one way or the other; what is committed then is the
-        // truth.
-        self.producer.connect()?;
+        // truth. A fence says that it has been ended already.
+        if !fenced {
+            self.producer.connect()?;
+        }
         let partitions: Vec<TopicPartition> = self.lanes.iter().map(|lane| lane.tp().clone()).collect();
         let committed = self.consumer.committed(&partitions)?;
         for (lane, committed) in self.lanes.iter_mut().zip(committed) {

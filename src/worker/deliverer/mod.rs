@@ -40,6 +40,7 @@ use crate::worker::deliverer::dispatch::{Dispatcher, Event, Gate, Job, Kind, Rec
 use crate::worker::deliverer::hops::{Content, Hop, Target, Targets};
 use crate::worker::delivery::Delivery;
 use crate::worker::error::WorkError;
+use crate::worker::group::refuse_foreign_members;
 use crate::worker::handler::Handler;
 use crate::worker::leaders::Leaders;
 use crate::worker::positions::committed_positions;
@@ -77,6 +78,7 @@ pub struct DelivererSettings {
 /// Delivers until it is told to stop.
 pub struct Deliverer<H> {
     ladder: Arc<Ladder>,
+    instance: String,
     redeliver_topic: String,
     drain: Duration,
     clock: Clock,
@@ -169,6 +171,7 @@ impl<H: Handler> Deliverer<H> {
         let transactional = (ladder.hops() == Hops::ExactlyOnce)
             .then(|| topics::transactional_id(ladder.name(), "deliverer", &settings.instance));
         let mut producer = HopProducer::new(&settings.kafka, transactional, 500_000, clock.clone());
+        refuse_foreign_members(&mut producer, ladder.group(), &settings.kafka)?;
         let tiers: Vec<TopicId> = ladder.tiers().iter().map(|t| producer.topic(t.topic())).collect();
         let dlq = producer.topic(&ladder.dlq_topic());
         let counts = producer.partition_counts()?;
@@ -200,6 +203,7 @@ impl<H: Handler> Deliverer<H> {
         Ok(Self {
             redeliver_topic: ladder.redeliver_topic(),
             ladder,
+            instance: settings.instance.clone(),
             drain: settings.drain,
             clock,
             consumer,
@@ -231,7 +235,7 @@ impl<H: Handler> Deliverer<H> {
     /// # Errors
     /// When it cannot go on; see [`WorkError`].
     pub fn run(&mut self, presence: &Presence) -> Result<(), WorkError> {
-        let outcome = self.work(presence);
+        let outcome = self.work(presence).map_err(|error| error.naming(self.ladder.name(), "deliverer", &self.instance));
         if outcome.is_err() {
             self.let_handlers_end();
         }
