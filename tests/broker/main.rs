@@ -6,6 +6,7 @@
 mod acls;
 mod answers;
 mod bad_input;
+mod changes;
 mod empty;
 mod harness;
 mod kill;
