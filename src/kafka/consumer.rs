@@ -126,7 +126,6 @@ impl GroupConsumer {
         let mut config = client_config::consumer_config(kafka);
         // With split queues the limit counts for each partition (measured: 1 GiB over 600 of them with the default).
         let each = (membership.prefetch_kib / membership.partitions.max(1)).max(MIN_PREFETCH_KIB);
-        let newer_protocol = config.get("group.protocol").is_some_and(|protocol| protocol.eq_ignore_ascii_case("consumer"));
         let mut defaults = vec![
             ("queued.max.messages.kbytes", each.to_string()),
             ("fetch.message.max.bytes", (each * 1024).to_string()),
@@ -135,9 +134,8 @@ impl GroupConsumer {
             ("topic.metadata.refresh.interval.ms", METADATA_REFRESH.as_millis().to_string()),
             ("socket.nagle.disable", "true".to_owned()),
         ];
-        if newer_protocol {
+        if kafka.has_newer_group_protocol() {
             // Session, heartbeat and assignor are the broker's business then, and the client refuses to be told of them.
-            config.remove("partition.assignment.strategy");
         } else {
             config.set("partition.assignment.strategy", "cooperative-sticky");
             defaults.push(("session.timeout.ms", "10000".to_owned()));

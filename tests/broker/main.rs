@@ -11,6 +11,7 @@ mod empty;
 mod harness;
 mod kill;
 mod lost;
+mod newer_protocol;
 mod outage;
 mod oversize;
 mod push;
