@@ -12,6 +12,7 @@
 
 #![expect(unsafe_code, reason = "the one reviewed file of calls to librdkafka that the safe crate lacks")]
 
+use std::collections::BTreeSet;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
@@ -374,9 +375,28 @@ unsafe fn read_members(event: *mut sys::rd_kafka_event_t) -> Result<Vec<GroupMem
                 instance: (!instance.is_empty()).then_some(instance),
                 client_id: owned_text(sys::rd_kafka_MemberDescription_client_id(member)),
                 host: owned_text(sys::rd_kafka_MemberDescription_host(member)),
+                topics: assigned_topics(member),
             }
         });
         Ok(read.collect())
+    }
+}
+
+/// # Safety
+/// `member` is alive.
+unsafe fn assigned_topics(member: *const sys::rd_kafka_MemberDescription_t) -> BTreeSet<String> {
+    // SAFETY: all that is read belongs to the member, and only what is not null is followed.
+    unsafe {
+        let assignment = sys::rd_kafka_MemberDescription_assignment(member);
+        if assignment.is_null() {
+            return BTreeSet::new();
+        }
+        let Some(list) = sys::rd_kafka_MemberAssignment_partitions(assignment).as_ref() else { return BTreeSet::new() };
+        let count = usize::try_from(list.cnt).unwrap_or(0);
+        if list.elems.is_null() {
+            return BTreeSet::new();
+        }
+        slice::from_raw_parts(list.elems, count).iter().map(|element| owned_text(element.topic)).collect()
     }
 }
 
@@ -470,6 +490,8 @@ pub struct GroupMember {
     pub client_id: String,
     /// From where.
     pub host: String,
+    /// The topics of the partitions that it has.
+    pub topics: BTreeSet<String>,
 }
 
 /// What became of one produced record.

@@ -44,6 +44,17 @@ pub enum WorkError {
         /// The first few of them.
         members: String,
     },
+    /// Deliverers of another ladder sit in the deliverer's group.
+    #[error(
+        "group {group} is that of ladder {other} too, whose workers are in it: each ladder would get a part of the partitions, and \
+         records of one would be given to the handler of the other; name all sources in one ladder, or give each a `group` of its own"
+    )]
+    SharedGroup {
+        /// The group.
+        group: String,
+        /// The other ladder.
+        other: String,
+    },
     /// The broker no longer has what the group has not yet consumed.
     #[error(
         "{partition} no longer has the committed offset of group {group}: records were deleted before they were consumed (retention, \
@@ -69,6 +80,7 @@ impl WorkError {
             Self::OffsetLost { .. }
                 | Self::Rival { .. }
                 | Self::ForeignMembers { .. }
+                | Self::SharedGroup { .. }
                 | Self::Position(PositionError::Missing { .. })
         )
     }

@@ -37,6 +37,7 @@ fn what_waits_in_removed_tiers_comes_back_and_climbs_on() {
     assert!(waiting > 0, "nothing waits, so there is nothing to show");
 
     scene.tiers = vec!["1s", "3s"];
+    broker::await_no_members(&scene.mover_group());
     let setup = scene.setup().succeeds();
     assert!(setup.to_string().contains("it is not dropped"), "it said:\n{setup}");
     assert!(broker::topics().contains_key(&first) && broker::topics().contains_key(&second));
@@ -211,6 +212,7 @@ fn a_source_made_anew_while_no_worker_runs_is_not_taken_for_the_old_one() {
         stops_for_a_decision(&config, &[&has_none, "kladder setup", "--reset-offsets"]);
     }
     assert_eq!(handler.count(), calls);
+    broker::await_no_members(&scene.group);
     let setup = scene.setup().succeeds();
     assert!(setup.to_string().contains("20 records"), "it said:\n{setup}");
     let _kladder = Kladder::run(&config);
@@ -224,6 +226,7 @@ fn offsets_that_outlived_a_source_and_lie_beyond_its_end_stop_the_worker() {
     let (scene, handler, config) = worked("anew-restored");
     let calls = handler.count();
     make_anew(&scene, 3);
+    broker::await_no_members(&scene.group);
     // As where offsets are restored or mirrored from elsewhere.
     broker::commit(&scene.group, &scene.source, 0, 6, "");
     stops_for_a_decision(&config, &["no longer has the committed offset", "--reset-offsets", &scene.group]);

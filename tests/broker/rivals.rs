@@ -239,3 +239,26 @@ fn a_group_with_a_stranger_in_it_is_not_joined() {
 fn a_stranger_is_seen_by_the_newer_group_protocol_too() {
     a_stranger_is_refused("stranger-848", "consumer");
 }
+
+#[test]
+fn two_ladders_of_one_group_are_told_apart_across_configurations() {
+    let handler = Handler::start(|_| Answer::ok());
+    let mut first = Scene::with_source("group-first", &["1s"], 2);
+    handler.url().clone_into(&mut first.handler);
+    let mut second = Scene::with_source("group-second", &["1s"], 2);
+    handler.url().clone_into(&mut second.handler);
+    second.group.clone_from(&first.group);
+    let second_config = second.set_up();
+    let mut kladder = Kladder::run(&first.set_up());
+    clock::eventually("the first is ready", PATIENCE, || {
+        kladder.assert_running();
+        matches!(first.get("/readyz"), Some((200, _)))
+    });
+    let mut intruder = Kladder::run(&second_config);
+    let ended = intruder.ended(PATIENCE).unwrap_or_else(|| panic!("it goes on; its log:\n{}", intruder.log()));
+    let log = intruder.log();
+    assert_eq!(ended.code(), Some(1), "its log:\n{log}");
+    assert!(log.contains(&format!("group {} is that of ladder {} too", first.group, first.ladder)), "its log:\n{log}");
+    assert_clean(&log);
+    kladder.assert_running();
+}

@@ -171,7 +171,7 @@ impl<H: Handler> Deliverer<H> {
         let transactional = (ladder.hops() == Hops::ExactlyOnce)
             .then(|| topics::transactional_id(ladder.name(), "deliverer", &settings.instance));
         let mut producer = HopProducer::new(&settings.kafka, transactional, 500_000, clock.clone());
-        refuse_foreign_members(&mut producer, ladder.group(), &settings.kafka)?;
+        refuse_foreign_members(&mut producer, &ladder, &settings.kafka)?;
         let tiers: Vec<TopicId> = ladder.tiers().iter().map(|t| producer.topic(t.topic())).collect();
         let dlq = producer.topic(&ladder.dlq_topic());
         let counts = producer.partition_counts()?;

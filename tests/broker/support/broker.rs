@@ -115,11 +115,18 @@ pub fn delete_offsets(group: &str, topic: Option<&str>) {
         Some(topic) => arguments.extend(["--delete-offsets", "--topic", topic]),
         None => arguments.push("--delete"),
     }
-    // A static member stays in the group until its session ends, and until then its topics count as subscribed.
-    clock::eventually("the group has no members", PATIENCE, || {
-        !kafka_tool(GROUP_TOOL, &["--bootstrap-server", brokers(), "--describe", "--members", "--group", group]).contains(group)
-    });
+    await_no_members(group);
     kafka_tool(GROUP_TOOL, &arguments);
+}
+
+/// Waits until nobody is in a group: a static member stays in it until its session ends, and until then its topics count as
+/// subscribed.
+pub fn await_no_members(group: &str) {
+    let consumer = plain_consumer(brokers(), "none");
+    clock::eventually(&format!("group {group} has no members"), PATIENCE, || {
+        let list = consumer.fetch_group_list(Some(group), TIMEOUT).expect("the broker answers");
+        list.groups().iter().all(|found| found.members().is_empty())
+    });
 }
 
 /// Deletes every topic that begins so; what cannot be deleted stays.
