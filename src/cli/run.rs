@@ -17,7 +17,7 @@ use crate::kafka::admin::KafkaCluster;
 use crate::telemetry::events::{DelivererMetrics, HttpMetrics, MoverMetrics, RouterMetrics};
 use crate::telemetry::exporter;
 use crate::telemetry::logging::{self, LogFormat};
-use crate::topology::{self, Change, Cluster, ClusterError, Limits, Scope};
+use crate::topology::{self, Change, Cluster, ClusterError, LadderPlan, Limits, Scope};
 use crate::worker::deliverer::{Deliverer, DelivererSettings};
 use crate::worker::hold::HoldWatch;
 use crate::worker::http_handler::HttpHandler;
@@ -155,7 +155,19 @@ fn is_set_up(config: &Config, ladders: &[&LadderConfig]) -> anyhow::Result<bool>
     for change in &missing {
         eprintln!("error: missing: {change}");
     }
-    if !missing.is_empty() {
+    let lost: Vec<_> = plan.ladders.iter().flat_map(lost_offsets).collect();
+    if !lost.is_empty() {
+        for (group, topic) in &lost {
+            eprintln!(
+                "error: group {group} has no offsets on {topic}, although the ladder is set up: they were deleted or have expired, \
+                 unless {topic} is a new source. Nothing starts, since records would be skipped or moved again. Decide where to go on, \
+                 while no worker runs: `kladder setup` tells where it would begin and how many records that concerns, and does it \
+                 once it is confirmed; any other place is set with `kafka-consumer-groups.sh --bootstrap-server {} --group {group} \
+                 --topic {topic} --reset-offsets --to-datetime TIME --execute` (or --to-earliest, --to-latest, --to-offset N)",
+                config.kafka.brokers()
+            );
+        }
+    } else if !missing.is_empty() {
         eprintln!("the ladder is not set up: run `kladder setup`");
     } else if plan.changes().any(|change| matches!(change, Change::AddPartitions { .. } | Change::CommitOffsets { .. })) {
         tracing::warn!("sources have more partitions than when the ladder was set up: `kladder setup` makes it grow along");
@@ -166,6 +178,20 @@ fn is_set_up(config: &Config, ladders: &[&LadderConfig]) -> anyhow::Result<bool>
         }
     }
     Ok(refusals.is_empty() && missing.is_empty())
+}
+
+/// Groups that lack the offsets of a topic in a ladder whose topics are all there: it was set up once, so they had them.
+fn lost_offsets(ladder: &LadderPlan) -> Vec<(&str, &str)> {
+    if ladder.changes.iter().any(|change| matches!(change, Change::CreateTopic { .. })) {
+        return Vec::new();
+    }
+    let lacking = ladder.changes.iter().filter(|change| is_missing(change));
+    lacking
+        .filter_map(|change| match change {
+            Change::CommitOffsets { group, topic, .. } => Some((group.as_str(), topic.as_str())),
+            _ => None,
+        })
+        .collect()
 }
 
 /// A topic that is not there, or a group that does not know it. Partitions that were added later are taken up by the workers, and

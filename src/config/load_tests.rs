@@ -393,6 +393,7 @@ fn a_property_is_refused_with_the_reason() {
         ("client.id = [\"x\"]", "kafka.client.id", "one string"),
         ("security.protocol = \"tls\"", "kafka.security.protocol = \"tls\"", "invalid value"),
         ("\"sasl.username\" = \"a\"\nsasl.username = \"b\"", "sasl.username", "is given twice"),
+        ("consumer.group.protocol = \"consumer\"\nconsumer.session.timeout.ms = 6000", "session.timeout.ms", "leave it out"),
         ("retries = 3\nmessage.send.max.retries = 4", "retries", "is given twice"),
     ] {
         let shown = only(&kafka(&format!("bootstrap.servers = \"b\"\n{properties}")));
@@ -404,6 +405,14 @@ fn a_property_is_refused_with_the_reason() {
 fn what_kladder_sets_anyway_is_no_mistake() {
     let config = load_text(&kafka("bootstrap.servers = \"b\"\nacks = \"all\"\nenable.idempotence = true\n")).unwrap();
     assert!(config.kafka.producer.is_empty(), "{:?}", config.kafka);
+}
+
+#[test]
+fn the_newer_group_protocol_is_an_option() {
+    let of = |lines: &str| load_text(&kafka(&format!("bootstrap.servers = \"b\"\n{lines}"))).unwrap().kafka;
+    assert!(of("consumer.group.protocol = \"consumer\"").has_newer_group_protocol());
+    assert!(of("group.protocol = \"Consumer\"").has_newer_group_protocol());
+    assert!(!of("group.protocol = \"classic\"\nsession.timeout.ms = 6000").has_newer_group_protocol());
 }
 
 #[test]

@@ -16,4 +16,5 @@ pub mod tail;
 pub mod tails;
 mod watch;
 
-pub use ffi::{HeaderIter, NativeHeaders};
+pub use client_config::client_id;
+pub use ffi::{GroupMember, HeaderIter, NativeHeaders};

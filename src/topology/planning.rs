@@ -238,7 +238,9 @@ fn refuse_active_group(plan: &mut LadderPlan, desired: &Desired, offsets: &Desir
     plan.refusals.push(Refusal {
         subject: topic.clone(),
         problem: format!("group {group} lacks offsets on it and has {members} active members, so that none can be set"),
-        remedy: "stop the group's members and run setup again".to_owned(),
+        remedy:
+            "stop the group's members and run setup again; a worker's name stays in its group for ten seconds after it has ended"
+                .to_owned(),
     });
 }
 

@@ -5,6 +5,7 @@ mod committer;
 pub mod deliverer;
 pub mod delivery;
 pub mod error;
+mod group;
 pub mod handler;
 pub mod hold;
 mod http_connect;

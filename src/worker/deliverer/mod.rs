@@ -32,6 +32,7 @@ use crate::worker::committer::{Committer, Content, Parts, Polled, RecordId, Targ
 use crate::worker::deliverer::dispatch::{Dispatcher, Event, Gate, Job, Kind, Slots, due_of};
 use crate::worker::delivery::Delivery;
 use crate::worker::error::WorkError;
+use crate::worker::group::refuse_foreign_members;
 use crate::worker::handler::Handler;
 use crate::worker::hold::Hold;
 use crate::worker::supervisor::Presence;
@@ -67,6 +68,7 @@ pub struct DelivererSettings {
 /// Delivers until it is told to stop.
 pub struct Deliverer<H> {
     ladder: Arc<Ladder>,
+    instance: String,
     drain: Duration,
     hold: Hold,
     clock: Clock,
@@ -140,6 +142,7 @@ impl<H: Handler> Deliverer<H> {
         let transactional = (ladder.hops() == Hops::ExactlyOnce)
             .then(|| topics::transactional_id(ladder.name(), "deliverer", &settings.instance));
         let mut producer = HopProducer::new(&settings.kafka, transactional, 500_000, clock.clone());
+        refuse_foreign_members(&mut producer, &ladder, &settings.kafka)?;
         let targets = Targets::look_up(&mut producer, &ladder)?;
         let mut consumed: Vec<String> = ladder.sources().to_vec();
         consumed.push(ladder.redeliver_topic());
@@ -173,6 +176,7 @@ impl<H: Handler> Deliverer<H> {
         });
         Ok(Self {
             ladder,
+            instance: settings.instance.clone(),
             drain: settings.drain,
             hold: settings.hold.clone(),
             clock,
@@ -193,7 +197,7 @@ impl<H: Handler> Deliverer<H> {
     /// # Errors
     /// When it cannot go on; see [`WorkError`].
     pub fn run(&mut self, presence: &Presence) -> Result<(), WorkError> {
-        let outcome = self.work(presence);
+        let outcome = self.work(presence).map_err(|error| error.naming(self.ladder.name(), "deliverer", &self.instance));
         if outcome.is_err() {
             self.let_handlers_end();
         }

@@ -64,8 +64,7 @@ impl Mover {
         };
         let began = self.clock.now();
         if let Err(error) = self.producer.begin() {
-            self.survive(error);
-            return Ok(());
+            return self.survive(error);
         }
         if turn.iter().any(|index| self.lanes[*index].was_denied()) {
             self.targets.written().for_each(|topic| self.producer.look_again(topic));
@@ -321,15 +320,17 @@ impl Mover {
 
     /// The transaction failed. What it held is put back, unless it turns out to have been committed.
     fn undo(&mut self, sent: Vec<Sent>, error: TxnError, began: LocalTime) -> Result<(), WorkError> {
-        let unknown = matches!(error, TxnError::Unknown(_));
-        self.survive(error);
+        let (unknown, fenced) = (matches!(error, TxnError::Unknown(_)), error.cause().is_fenced());
+        self.survive(error)?;
         if !unknown {
             self.put_back(sent);
             return Ok(());
         }
         // Initialising under the same transactional.id ends what was open, one way or the other; what is committed then is the
-        // truth.
-        self.producer.connect()?;
+        // truth. A fence says that it has been ended already.
+        if !fenced {
+            self.producer.connect()?;
+        }
         let touched: Vec<usize> = sent.iter().map(|s| s.lane).collect::<BTreeSet<_>>().into_iter().collect();
         let partitions: Vec<TopicPartition> = touched.iter().map(|i| self.lanes[*i].tp().clone()).collect();
         let committed = self.consumer.committed(&partitions)?;

@@ -131,7 +131,11 @@ impl Mover {
     /// # Errors
     /// When it cannot go on; see [`WorkError`].
     pub fn run(&mut self, presence: &Presence) -> Result<(), WorkError> {
-        self.read_clock();
+        self.work(presence).map_err(|error| error.naming(self.ladder.name(), "mover", &self.instance))
+    }
+
+    fn work(&mut self, presence: &Presence) -> Result<(), WorkError> {
+        self.read_clock()?;
         while !presence.stop.is_set() {
             if let Some(change) = self.consumer.serve(self.idle_time())? {
                 self.rebalance(change)?;
@@ -145,7 +149,7 @@ impl Mover {
             self.commit_ends()?;
             self.producer.idle();
             self.tell_standing();
-            self.read_clock();
+            self.read_clock()?;
         }
         self.commit_ends()
     }
@@ -260,12 +264,12 @@ impl Mover {
 
     /// Reads a broker's clock by a write of our own, where no hop has for a minute. The state topic is compacted, so one record
     /// an instance stays of it.
-    fn read_clock(&mut self) {
+    fn read_clock(&mut self) -> Result<(), WorkError> {
         let now = self.clock.now();
         if self.leaders.last_reading().is_some_and(|at| now.since(at) < CLOCK_READ_INTERVAL)
             || now < self.backoff.until().max(self.clock_at)
         {
-            return;
+            return Ok(());
         }
         let key = format!("clock/{}", self.instance);
         let value = now.timestamp().to_string();
@@ -303,14 +307,18 @@ impl Mover {
                     self.backoff.failed(self.clock.now());
                 }
             }
-            Err(error) => self.survive(error),
+            Err(error) => self.survive(error)?,
         }
+        Ok(())
     }
 
-    /// Aborts or rebuilds, as the error demands, and waits a little longer each time.
-    fn survive(&mut self, error: TxnError) {
+    /// Aborts or rebuilds, as the error demands, and waits a little longer each time. Only a rival is not outlived.
+    fn survive(&mut self, error: TxnError) -> Result<(), WorkError> {
         self.metrics.worker.transaction_aborted();
         self.producer.recover(&error);
+        if matches!(error, TxnError::Rival(_)) {
+            return Err(error.into());
+        }
         self.backoff.failed(self.clock.now());
         if error.cause().is_denied() {
             tracing::error!(ladder = self.ladder.name(), %error, retry_in = ?self.backoff.pause(), "mover is not allowed what it needs");
@@ -319,6 +327,7 @@ impl Mover {
         } else {
             tracing::info!(ladder = self.ladder.name(), %error, retry_in = ?self.backoff.pause(), "mover's transaction failed");
         }
+        Ok(())
     }
 
     fn tell_standing(&mut self) {

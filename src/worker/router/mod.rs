@@ -55,6 +55,7 @@ pub struct RouterSettings {
 /// Routes until it is told to stop.
 pub struct Router {
     ladder: Arc<Ladder>,
+    instance: String,
     drain: Duration,
     clock: Clock,
     committer: Committer<Routing>,
@@ -118,8 +119,8 @@ impl Router {
             metrics: metrics.worker.clone(),
             hop_metrics: metrics.hops.clone(),
         });
-        let (drain, hold) = (settings.drain, settings.hold.clone());
-        Ok(Self { ladder, drain, clock, committer, redelivered, hold, was_held: false, metrics, turn: 0 })
+        let (instance, drain, hold) = (settings.instance.clone(), settings.drain, settings.hold.clone());
+        Ok(Self { ladder, instance, drain, clock, committer, redelivered, hold, was_held: false, metrics, turn: 0 })
     }
 
     /// Works until it is told to stop.
@@ -127,6 +128,10 @@ impl Router {
     /// # Errors
     /// When it cannot go on; see [`WorkError`].
     pub fn run(&mut self, presence: &Presence) -> Result<(), WorkError> {
+        self.work(presence).map_err(|error| error.naming(self.ladder.name(), "router", &self.instance))
+    }
+
+    fn work(&mut self, presence: &Presence) -> Result<(), WorkError> {
         let mut found = false;
         while !presence.stop.is_set() {
             if let Some(change) = self.committer.source.serve(if found { Duration::ZERO } else { IDLE })? {

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
@@ -15,6 +15,8 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::clock::{self, PATIENCE};
 use super::raw::{self, Record};
+
+const GROUP_TOOL: &str = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand";
 
 const TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -92,13 +94,39 @@ pub fn create_topic_on(cluster: &str, name: &str, partitions: i32, settings: &[(
     });
 }
 
-/// Gives a topic so many partitions in all.
+/// Gives a topic more partitions.
 pub fn add_partitions(topic: &str, total: usize) {
-    let new = [NewPartitions::new(topic, total)];
-    let results = block_on(admin(brokers()).create_partitions(&new, &AdminOptions::new().operation_timeout(Some(TIMEOUT))));
-    for result in results.expect("the broker answers") {
-        result.unwrap_or_else(|(topic, error)| panic!("{topic} got no partitions: {error}"));
+    let new = [rdkafka::admin::NewPartitions::new(topic, total)];
+    let options = AdminOptions::new().operation_timeout(Some(TIMEOUT));
+    for result in block_on(admin(brokers()).create_partitions(&new, &options)).expect("the broker answers") {
+        result.unwrap_or_else(|(topic, error)| panic!("topic {topic} got no partitions: {error}"));
     }
+    let consumer = plain_consumer(brokers(), "none");
+    clock::eventually(&format!("the new partitions of {topic} have leaders"), PATIENCE, || {
+        let metadata = consumer.fetch_metadata(Some(topic), TIMEOUT).expect("metadata");
+        metadata.topics().first().is_some_and(|t| t.partitions().iter().filter(|p| p.leader() >= 0).count() == total)
+    });
+}
+
+/// Deletes what a group has committed, on one topic or as a whole, with Kafka's own tool.
+pub fn delete_offsets(group: &str, topic: Option<&str>) {
+    let mut arguments = vec!["--bootstrap-server", brokers(), "--group", group];
+    match topic {
+        Some(topic) => arguments.extend(["--delete-offsets", "--topic", topic]),
+        None => arguments.push("--delete"),
+    }
+    await_no_members(group);
+    kafka_tool(GROUP_TOOL, &arguments);
+}
+
+/// Waits until nobody is in a group: a static member stays in it until its session ends, and until then its topics count as
+/// subscribed.
+pub fn await_no_members(group: &str) {
+    let consumer = plain_consumer(brokers(), "none");
+    clock::eventually(&format!("group {group} has no members"), PATIENCE, || {
+        let list = consumer.fetch_group_list(Some(group), TIMEOUT).expect("the broker answers");
+        list.groups().iter().all(|found| found.members().is_empty())
+    });
 }
 
 /// Deletes every topic that begins so; what cannot be deleted stays.
@@ -213,7 +241,7 @@ pub struct GroupLine {
 /// What Kafka's own tool says of a group.
 pub fn describe_group(group: &str) -> Vec<GroupLine> {
     let arguments = ["--bootstrap-server", brokers(), "--describe", "--group", group];
-    parse_group(&kafka_tool("org.apache.kafka.tools.consumer.group.ConsumerGroupCommand", &arguments))
+    parse_group(&kafka_tool(GROUP_TOOL, &arguments))
 }
 
 pub fn parse_group(text: &str) -> Vec<GroupLine> {

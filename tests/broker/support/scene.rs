@@ -136,7 +136,12 @@ tiers = [{tiers}]
 
     /// A configuration file for one more worker of the same ladder, and the port of its health pages.
     pub fn write_worker(&self, instance: &str) -> (PathBuf, u16) {
-        let path = self.folder.path().join(format!("{instance}.toml"));
+        self.write_worker_as(instance, instance)
+    }
+
+    /// The same in a file of another name than the worker's.
+    pub fn write_worker_as(&self, instance: &str, file: &str) -> (PathBuf, u16) {
+        let path = self.folder.path().join(format!("{file}.toml"));
         let health = free_port();
         std::fs::write(&path, self.toml_of(instance, health)).expect("a file");
         (path, health)
