@@ -144,6 +144,34 @@ pub(crate) fn is_fence(code: RDKafkaErrorCode) -> bool {
     )
 }
 
+/// For the model of the committer, in which there is no client that could fail.
+#[cfg(test)]
+impl ClientError {
+    fn of_model(code: RDKafkaErrorCode, fatal: bool) -> Self {
+        Self { fatal, ..Self::code("a call of the model", code) }
+    }
+
+    /// The group has moved on.
+    pub(crate) fn group_change() -> Self {
+        Self::of_model(RDKafkaErrorCode::IllegalGeneration, false)
+    }
+
+    /// Another producer of the same name has begun.
+    pub(crate) fn fenced() -> Self {
+        Self::of_model(RDKafkaErrorCode::ProducerFenced, true)
+    }
+
+    /// Nobody answers.
+    pub(crate) fn outage() -> Self {
+        Self::of_model(RDKafkaErrorCode::OperationTimedOut, false)
+    }
+
+    /// The client is beyond repair.
+    pub(crate) fn fatal() -> Self {
+        Self::of_model(RDKafkaErrorCode::Fatal, true)
+    }
+}
+
 pub(crate) fn is_denial(code: RDKafkaErrorCode) -> bool {
     matches!(
         code,

@@ -55,6 +55,18 @@ const INIT_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TopicId(usize);
 
+/// For the model of the committer, which numbers its topics itself.
+#[cfg(test)]
+impl TopicId {
+    pub(crate) fn numbered(number: usize) -> Self {
+        Self(number)
+    }
+
+    pub(crate) fn number(self) -> usize {
+        self.0
+    }
+}
+
 /// A record to write, borrowed from wherever it is.
 #[derive(Debug, Clone, Copy)]
 pub struct Outgoing<'a> {

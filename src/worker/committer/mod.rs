@@ -18,6 +18,8 @@ mod barred;
 mod batch;
 mod hop;
 mod lane;
+#[cfg(test)]
+mod model;
 mod planted;
 mod targets;
 mod undo;

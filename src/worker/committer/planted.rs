@@ -29,6 +29,9 @@ pub(super) enum Bug {
 #[cfg(feature = "planted-bugs")]
 pub(super) use on::{Memory, decide, is};
 
+#[cfg(all(test, feature = "planted-bugs"))]
+pub(super) use on::plant;
+
 #[cfg(not(feature = "planted-bugs"))]
 pub(super) use off::{Memory, decide, is};
 

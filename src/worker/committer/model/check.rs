@@ -1,0 +1,271 @@
+//! What must hold in every run, checked at each commit and once everything has come to rest.
+//!
+//! A *place* is where a record waits for the handler: an offset of the source or of redeliver. Everything is said of places, so
+//! that the checks do not believe what the envelopes say.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use crate::core::ack_tracker::CommitPoint;
+use crate::core::envelope::Envelope;
+use crate::core::failure::{Failure, Verdict};
+use crate::core::ladder::Ladder;
+use crate::core::time::Timestamp;
+
+/// A partition that the group consumes: topic and partition by number.
+pub(super) type Tp = (usize, i32);
+
+/// A place by its partition and offset.
+pub(super) type At = (Tp, i64);
+
+/// A life of a worker: the member and which of its incarnations.
+pub(super) type Life = (usize, u64);
+
+/// What must hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Invariant {
+    /// Each record ends in exactly one of done and DLQ (at-least-once: in at least one), and nothing is skipped unseen.
+    Conservation,
+    /// A hop is committed if and only if the offset that it consumed is.
+    Atomicity,
+    /// No place is left twice.
+    HopOnce,
+    /// Nothing is delivered before it is due.
+    NotEarly,
+    /// Attempts rise by exactly one.
+    Attempts,
+    /// No tier is skipped, and the DLQ comes after the last attempt or a rejection.
+    Tiers,
+    /// Nothing of a former owner takes effect after the next one has read where to go on.
+    Fencing,
+    /// Committed offsets never go back.
+    OffsetsForward,
+    /// Once faults stop, everything drains.
+    Liveness,
+}
+
+/// What did not hold.
+#[derive(Debug, Clone)]
+pub(super) struct Violation {
+    pub(super) invariant: Invariant,
+    pub(super) text: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {}", self.invariant, self.text)
+    }
+}
+
+/// How the handler treats a record.
+#[derive(Debug, Clone)]
+pub(super) struct Plan {
+    /// So many deliveries fail before one succeeds.
+    pub(super) fails: u32,
+    /// The last of them is a rejection.
+    pub(super) rejects: bool,
+    /// The first asks for this pause.
+    pub(super) after: Option<Duration>,
+}
+
+impl Plan {
+    /// What the handler says of the delivery after so many failed ones.
+    pub(super) fn verdict(&self, attempts: u32) -> Verdict {
+        let failure = Failure::retry("model", "planned");
+        match attempts + 1 {
+            n if n > self.fails => Ok(()),
+            n if n == self.fails && self.rejects => Err(failure.reject()),
+            1 if self.after.is_some() => Err(failure.after(self.after.unwrap_or_default())),
+            _ => Err(failure),
+        }
+    }
+}
+
+/// Where a record waits for the handler.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    pub(super) record: usize,
+    /// Failed attempts before it came here.
+    pub(super) attempts: u32,
+    /// Not to be delivered before.
+    pub(super) earliest: Timestamp,
+    handled: bool,
+    hops: u32,
+    /// Not before then again, as the handler asked.
+    asked: Option<Timestamp>,
+}
+
+/// A hop as it was committed.
+pub(super) struct Seen {
+    /// Which place it left.
+    pub(super) from: At,
+    /// The tier's number, or the DLQ.
+    pub(super) tier: Option<u32>,
+    pub(super) envelope: Envelope,
+    pub(super) value: usize,
+}
+
+/// The checker of one run.
+pub(super) struct Check {
+    ladder: std::sync::Arc<Ladder>,
+    exactly_once: bool,
+    plans: Vec<Plan>,
+    pub(super) places: BTreeMap<At, Place>,
+    /// Who read last where a partition goes on.
+    readers: BTreeMap<Tp, Life>,
+    dead_letters: BTreeMap<usize, u32>,
+    violation: Option<Violation>,
+}
+
+impl Check {
+    pub(super) fn new(ladder: std::sync::Arc<Ladder>, exactly_once: bool, plans: Vec<Plan>) -> Self {
+        let (places, readers) = (BTreeMap::new(), BTreeMap::new());
+        Self { ladder, exactly_once, plans, places, readers, dead_letters: BTreeMap::new(), violation: None }
+    }
+
+    /// The first thing that did not hold.
+    pub(super) fn violation(&self) -> Option<&Violation> {
+        self.violation.as_ref()
+    }
+
+    pub(super) fn fail(&mut self, invariant: Invariant, text: String) {
+        self.violation.get_or_insert(Violation { invariant, text });
+    }
+
+    /// A record waits for the handler.
+    pub(super) fn arrived(&mut self, at: At, record: usize, attempts: u32, earliest: Timestamp) {
+        self.places.insert(at, Place { record, attempts, earliest, handled: false, hops: 0, asked: None });
+    }
+
+    /// A member has read where partitions go on that it takes over.
+    pub(super) fn read_by(&mut self, tp: Tp, life: Life) {
+        self.readers.insert(tp, life);
+    }
+
+    /// A record is given to the handler.
+    pub(super) fn delivered(&mut self, at: At, now: Timestamp) {
+        let Some(place) = self.places.get(&at) else {
+            return self.fail(Invariant::Conservation, format!("{at:?} was delivered and holds no record"));
+        };
+        if now < place.earliest {
+            let text = format!("{at:?} was delivered at {now}, due at {}", place.earliest);
+            self.fail(Invariant::NotEarly, text);
+        }
+    }
+
+    /// What the handler says.
+    pub(super) fn verdict(&mut self, at: At, now: Timestamp) -> Verdict {
+        let place = self.places.get_mut(&at).expect("what was delivered has a place");
+        let plan = &self.plans[place.record];
+        let verdict = plan.verdict(place.attempts);
+        place.handled |= verdict.is_ok();
+        if let Some(after) = plan.after.filter(|_| place.attempts == 0 && verdict.is_err()) {
+            place.asked = Some(place.asked.map_or(now + after, |asked| asked.min(now + after)));
+        }
+        verdict
+    }
+
+    /// A hop was committed by this life. Not before the moment that is returned may the record be delivered again, whatever its
+    /// tier.
+    pub(super) fn hopped(&mut self, seen: &Seen, by: Life) -> Timestamp {
+        let from = seen.from;
+        let Some(place) = self.places.get_mut(&from) else {
+            self.fail(Invariant::Conservation, format!("a hop out of {from:?}, which holds no record"));
+            return Timestamp::default();
+        };
+        place.hops += 1;
+        let place = place.clone();
+        if self.exactly_once && self.readers.get(&from.0) != Some(&by) {
+            self.fail(Invariant::Fencing, format!("{by:?} hopped out of {from:?}, which is {:?}'s", self.readers.get(&from.0)));
+        }
+        let attempts = seen.envelope.attempts;
+        if attempts != place.attempts + 1 {
+            self.fail(Invariant::Attempts, format!("{from:?} had {} failed attempts, its hop has {attempts}", place.attempts));
+        }
+        if self.exactly_once && (place.hops > 1 || place.handled) {
+            let text = format!("{from:?} was left {} times, handled: {}", place.hops, place.handled);
+            self.fail(Invariant::HopOnce, text);
+        }
+        if seen.value != place.record {
+            self.fail(Invariant::Conservation, format!("the hop out of {from:?} carries the value of record {}", seen.value));
+        }
+        let due = self.tier_of(&place);
+        if seen.tier != due || seen.envelope.tier != due && due.is_some() {
+            let text = format!("{from:?} after {attempts} attempts: expected tier {due:?}, found {:?}", seen.tier);
+            self.fail(Invariant::Tiers, text);
+        }
+        if seen.tier.is_none() {
+            *self.dead_letters.entry(place.record).or_default() += 1;
+        }
+        place.asked.unwrap_or_default()
+    }
+
+    /// The tier that a place's failure earns, said without the code that decides; none is the DLQ.
+    fn tier_of(&self, place: &Place) -> Option<u32> {
+        let plan = &self.plans[place.record];
+        let attempts = place.attempts + 1;
+        if attempts >= self.ladder.attempts() || plan.rejects && attempts == plan.fails {
+            return None;
+        }
+        let tiers = self.ladder.tiers();
+        let earned = (attempts as usize).min(tiers.len());
+        let after = plan.after.filter(|_| attempts == 1).unwrap_or_default();
+        let long_enough = tiers.iter().position(|tier| tier.delay().duration() >= after).map_or(tiers.len(), |index| index + 1);
+        u32::try_from(earned.max(long_enough)).ok()
+    }
+
+    /// A committed position changes.
+    pub(super) fn committing(&mut self, tp: Tp, before: &CommitPoint, after: &CommitPoint, by: Life) {
+        if self.readers.get(&tp) != Some(&by) {
+            let text = format!("{by:?} commits {after:?} for {tp:?}, which is {:?}'s", self.readers.get(&tp));
+            self.fail(Invariant::Fencing, text);
+        }
+        let mut back = after.offset < before.offset;
+        let mut faults = Vec::new();
+        for (at, place) in self.places.range((tp, i64::MIN)..=(tp, i64::MAX)) {
+            let finished = after.finishes(at.1);
+            back |= before.finishes(at.1) && !finished;
+            if finished && !place.handled && place.hops == 0 {
+                let failed = self.plans[place.record].verdict(place.attempts).is_err();
+                let invariant = if failed { Invariant::Atomicity } else { Invariant::Conservation };
+                faults.push((invariant, format!("{by:?} commits {after:?}: {at:?} is consumed and neither done nor hopped")));
+            }
+        }
+        if back {
+            self.fail(Invariant::OffsetsForward, format!("{by:?} commits {after:?} for {tp:?} after {before:?}"));
+        }
+        for (invariant, text) in faults {
+            self.fail(invariant, text);
+        }
+    }
+
+    /// After a transaction: each of its hops has its offset committed.
+    pub(super) fn consumed(&mut self, from: At, committed: &CommitPoint) {
+        if self.exactly_once && !committed.finishes(from.1) {
+            self.fail(Invariant::Atomicity, format!("a hop out of {from:?} is committed, its offset is not: {committed:?}"));
+        }
+    }
+
+    /// Which places are not finished by what is committed.
+    pub(super) fn unfinished(&self, committed: &BTreeMap<Tp, CommitPoint>) -> Vec<At> {
+        self.places.keys().filter(|at| !committed[&at.0].finishes(at.1)).copied().collect()
+    }
+
+    /// Everything has come to rest: each record has ended as its handler has it.
+    pub(super) fn at_rest(&mut self) {
+        for record in 0..self.plans.len() {
+            let plan = &self.plans[record];
+            let buried = plan.rejects || plan.fails >= self.ladder.attempts();
+            let dead = self.dead_letters.get(&record).copied().unwrap_or(0);
+            let done = self.places.values().filter(|place| place.record == record && place.handled).count();
+            let ends = if buried { (dead, done as u32) } else { (done as u32, dead) };
+            if ends.1 > 0 || ends.0 == 0 || self.exactly_once && ends.0 > 1 {
+                self.fail(
+                    Invariant::Conservation,
+                    format!("record {record} was done {done} times and dead-lettered {dead} times"),
+                );
+            }
+        }
+    }
+}

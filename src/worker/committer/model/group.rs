@@ -1,0 +1,134 @@
+//! The group coordinator of the model: generations, static members, cooperative assignment, committed offsets.
+//!
+//! What the brokers were seen to do: a commit of a stale generation is rejected; a live member's offsets are taken for whatever
+//! partition; a member that starts anew under its name has its partitions back without a new generation.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::core::ack_tracker::CommitPoint;
+use crate::core::leader_clock::LocalTime;
+use crate::worker::committer::model::chance::Chance;
+use crate::worker::committer::model::check::{Life, Tp};
+
+const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A member, as the coordinator and its own client see it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Membership {
+    /// Which process holds the name.
+    pub(super) incarnation: u64,
+    /// Whether there is such a process, stopped or not.
+    pub(super) alive: bool,
+    /// Whether it stands still, so that its client sends no heartbeat.
+    pub(super) stopped: bool,
+    /// Whether the coordinator counts it.
+    pub(super) joined: bool,
+    /// The generation that its client knows; none before it has joined and after it has learnt that it is out.
+    pub(super) generation: Option<u64>,
+    /// What its client has taken over.
+    pub(super) taken: BTreeSet<Tp>,
+    last_seen: i64,
+}
+
+/// What serving the group tells a member.
+pub(super) enum Change {
+    Assigned(Vec<Tp>),
+    Revoked(Vec<Tp>),
+    Lost(Vec<Tp>),
+}
+
+/// The group.
+pub(super) struct Group {
+    pub(super) members: [Membership; 2],
+    pub(super) generation: u64,
+    pub(super) committed: BTreeMap<Tp, CommitPoint>,
+    owners: BTreeMap<Tp, usize>,
+    wanted: BTreeMap<Tp, usize>,
+}
+
+impl Group {
+    pub(super) fn new(partitions: impl Iterator<Item = Tp>) -> Self {
+        let committed = partitions.map(|tp| (tp, CommitPoint { offset: 0, metadata: String::new() })).collect();
+        let (owners, wanted) = (BTreeMap::new(), BTreeMap::new());
+        Self { members: Default::default(), generation: 1, committed, owners, wanted }
+    }
+
+    /// A process starts under a member's name.
+    pub(super) fn started(&mut self, life: Life, now: LocalTime) {
+        let joined = self.members[life.0].joined;
+        self.members[life.0] = Membership { incarnation: life.1, alive: true, joined, ..Membership::default() };
+        self.members[life.0].last_seen = now.as_micros();
+    }
+
+    /// Time has passed: who is alive sends heartbeats, who has sent none for long is out.
+    pub(super) fn tick(&mut self, now: LocalTime, chance: &mut Chance) {
+        for member in 0..self.members.len() {
+            let m = &mut self.members[member];
+            if m.alive && !m.stopped {
+                m.last_seen = now.as_micros();
+            } else if m.joined && now > LocalTime::from_micros(m.last_seen).later(SESSION_TIMEOUT) {
+                m.joined = false;
+                self.owners.retain(|_, owner| *owner != member);
+                self.rebalance(chance);
+            }
+        }
+    }
+
+    /// A new generation, with the partitions dealt anew.
+    pub(super) fn rebalance(&mut self, chance: &mut Chance) {
+        self.generation += 1;
+        let joined: Vec<usize> = (0..self.members.len()).filter(|m| self.members[*m].joined).collect();
+        self.wanted.clear();
+        if !joined.is_empty() {
+            self.wanted = self.committed.keys().map(|tp| (*tp, joined[chance.index(joined.len())])).collect();
+        }
+    }
+
+    /// A member serves the group.
+    pub(super) fn serve(&mut self, member: usize, chance: &mut Chance) -> Option<Change> {
+        if !self.members[member].joined {
+            let m = &mut self.members[member];
+            m.generation = None;
+            if !m.taken.is_empty() {
+                return Some(Change::Lost(m.taken.iter().copied().collect()));
+            }
+            m.joined = true;
+            self.rebalance(chance);
+        }
+        let (owners, wanted, m) = (&mut self.owners, &self.wanted, &mut self.members[member]);
+        m.generation = Some(self.generation);
+        let revoked: Vec<Tp> = m.taken.iter().filter(|tp| wanted.get(tp) != Some(&member)).copied().collect();
+        if !revoked.is_empty() {
+            return Some(Change::Revoked(revoked));
+        }
+        // What it owned under its name before it started anew, and what is no longer its own.
+        owners.retain(|tp, owner| *owner != member || m.taken.contains(tp) || wanted.get(tp) == Some(&member));
+        let free = |tp: &Tp| owners.get(tp).is_none_or(|owner| *owner == member) && !m.taken.contains(tp);
+        let assigned: Vec<Tp> = wanted.iter().filter(|(tp, to)| **to == member && free(tp)).map(|(tp, _)| *tp).collect();
+        owners.extend(assigned.iter().map(|tp| (*tp, member)));
+        (!assigned.is_empty()).then_some(Change::Assigned(assigned))
+    }
+
+    /// A member gives partitions away.
+    pub(super) fn release(&mut self, member: usize, partitions: &[Tp]) {
+        let m = &mut self.members[member];
+        m.taken.retain(|tp| !partitions.contains(tp));
+        if m.joined && m.generation.is_some() {
+            self.owners.retain(|tp, owner| *owner != member || !partitions.contains(tp));
+            self.generation += 1;
+        }
+    }
+
+    /// Whether a partition is this member's and its client has not begun with it.
+    pub(super) fn is_taking_over(&self, life: Life, tp: &Tp) -> bool {
+        let m = &self.members[life.0];
+        m.joined && m.incarnation == life.1 && self.owners.get(tp) == Some(&life.0) && !m.taken.contains(tp)
+    }
+
+    /// Whether offsets that are sent under this membership are taken.
+    pub(super) fn takes(&self, life: Life, generation: u64) -> bool {
+        let m = &self.members[life.0];
+        m.joined && m.incarnation == life.1 && generation == self.generation
+    }
+}

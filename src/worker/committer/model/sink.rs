@@ -1,0 +1,216 @@
+//! The port that hops go to, over the cluster in memory: a producer as librdkafka behaves under `HopProducer`.
+
+use std::rc::Rc;
+
+use crate::core::ack_tracker::CommitPoint;
+use crate::kafka::NativeHeaders;
+use crate::kafka::consumer::TopicPartition;
+use crate::kafka::error::{ClientError, TxnError, WriteFault};
+use crate::kafka::producer::{Outgoing, Settled, TopicId};
+use crate::worker::committer::model::cluster::{Cluster, Stored};
+use crate::worker::committer::model::source::ModelGroup;
+use crate::worker::committer::model::world::{Fault, Process, World};
+use crate::worker::ports::HopSink;
+
+/// A producer.
+pub(super) struct ModelSink {
+    world: Rc<World>,
+    process: Rc<Process>,
+    transactional: bool,
+    /// Of the client that lives; none before one was made.
+    epoch: Option<u64>,
+    in_transaction: bool,
+    /// Something was lost inside a transaction.
+    suspect: bool,
+    reports: Vec<(usize, WriteFault)>,
+}
+
+impl ModelSink {
+    pub(super) fn new(world: Rc<World>, process: Rc<Process>, transactional: bool) -> Self {
+        let (epoch, reports) = (None, Vec::new());
+        Self { world, process, transactional, epoch, in_transaction: false, suspect: false, reports }
+    }
+
+    fn id(&self) -> usize {
+        self.process.life.0
+    }
+
+    fn rebuild(&mut self) {
+        self.epoch = None;
+        self.in_transaction = false;
+    }
+
+    /// What every call that asks the coordinator finds: a process that has crashed, or a successor of the same name.
+    fn ask(&self) -> Result<(), ClientError> {
+        self.world.enter(&self.process)?;
+        let current = |epoch| self.world.cluster.borrow().is_current(self.id(), epoch);
+        if self.transactional && !self.epoch.is_some_and(current) { Err(ClientError::fenced()) } else { Ok(()) }
+    }
+
+    fn fault(&self) -> WriteFault {
+        match self.world.chance.borrow_mut().below(20) {
+            0..=11 => WriteFault::Passing("of the model"),
+            12..=15 => WriteFault::Aborted,
+            16..=18 => WriteFault::TooLarge,
+            _ => WriteFault::Denied,
+        }
+    }
+
+    fn cluster(&self) -> std::cell::RefMut<'_, Cluster> {
+        self.world.cluster.borrow_mut()
+    }
+}
+
+impl HopSink for ModelSink {
+    type Group = ModelGroup;
+
+    fn is_transactional(&self) -> bool {
+        self.transactional
+    }
+
+    fn connect(&mut self) -> Result<(), TxnError> {
+        self.world.enter(&self.process).map_err(TxnError::Rebuild)?;
+        if self.transactional && self.suspect {
+            self.rebuild();
+        }
+        if self.epoch.is_none() {
+            if self.world.strikes(Fault::Connect) {
+                return Err(TxnError::Rebuild(ClientError::outage()));
+            }
+            if self.transactional {
+                if self.world.chance.borrow_mut().coin() {
+                    self.cluster().hurry(self.id());
+                }
+                let epoch = self.cluster().init(self.id());
+                self.epoch = Some(epoch);
+                self.world.note(|| format!("{:?} initialises its producer, epoch {epoch}", self.process.life));
+            }
+            self.suspect = false;
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self) -> Result<(), TxnError> {
+        self.connect()?;
+        self.reports.clear();
+        if self.world.strikes(Fault::Begin) {
+            return Err(TxnError::Abort(ClientError::outage()));
+        }
+        self.in_transaction = self.transactional;
+        Ok(())
+    }
+
+    fn send(
+        &mut self,
+        topic: TopicId,
+        partition: i32,
+        record: Outgoing<'_>,
+        headers: NativeHeaders,
+        tag: usize,
+    ) -> Result<(), WriteFault> {
+        let target = (topic.number(), partition);
+        let fault = self.world.strikes(Fault::Write).then(|| self.fault());
+        // What timed out may have been written.
+        let written = match fault {
+            None => true,
+            Some(WriteFault::Passing(_)) => self.world.chance.borrow_mut().coin(),
+            Some(_) => false,
+        };
+        let current = |epoch| self.world.cluster.borrow().is_current(self.id(), epoch);
+        let alive = !self.process.dead.get() && (!self.transactional || self.epoch.is_some_and(current));
+        if written && alive {
+            let now = self.world.clock.now();
+            let value = record.value.unwrap_or_default().to_vec();
+            let stored = Stored { value, headers, appended: now.timestamp() };
+            self.cluster().append(self.process.life, target, stored, self.transactional, now);
+            self.world.note(|| format!("{:?} writes record {:?} to {target:?}", self.process.life, record.value));
+        }
+        match fault {
+            Some(fault) if self.world.chance.borrow_mut().coin() => return Err(fault),
+            Some(fault) => self.reports.push((tag, fault)),
+            None if !alive => self.reports.push((tag, WriteFault::Passing("gone"))),
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn settle(&mut self) -> Result<Settled, TxnError> {
+        self.ask().map_err(TxnError::Rebuild)?;
+        if self.world.strikes(Fault::Settle) {
+            return Err(TxnError::Rebuild(ClientError::outage()));
+        }
+        let faults = std::mem::take(&mut self.reports);
+        self.suspect |= faults.iter().any(|(_, fault)| fault.is_passing());
+        Ok(Settled { faults, ..Settled::default() })
+    }
+
+    fn send_offsets(&mut self, group: &ModelGroup, points: &[(TopicPartition, CommitPoint)]) -> Result<(), TxnError> {
+        self.ask().map_err(TxnError::Rebuild)?;
+        let lost = self.world.strikes(Fault::SendOffsets);
+        if !lost || self.world.chance.borrow_mut().coin() {
+            let now = self.world.clock.now();
+            let mut cluster = self.cluster();
+            if !cluster.group.takes(self.process.life, group.0) {
+                self.world.note(|| format!("{:?} sends offsets under a stale generation", self.process.life));
+                return Err(TxnError::Abort(ClientError::group_change()));
+            }
+            self.world.note(|| format!("{:?} sends offsets {points:?}", self.process.life));
+            let points = points.iter().map(|(tp, point)| (cluster.numbered(tp), point.clone())).collect();
+            cluster.put_offsets(self.process.life, points, now);
+        }
+        if lost {
+            self.suspect = true;
+            return Err(TxnError::Abort(ClientError::outage()));
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Result<(), TxnError> {
+        self.ask().map_err(TxnError::Unknown)?;
+        let id = self.id();
+        if self.world.strikes(Fault::CommitRefused) {
+            return Err(TxnError::Abort(ClientError::outage()));
+        }
+        if self.world.strikes(Fault::CommitUnknown) {
+            self.suspect = true;
+            let what = self.world.chance.borrow_mut().below(3);
+            self.world.note(|| format!("{:?} commits, nobody answers ({what})", self.process.life));
+            match what {
+                0 => self.cluster().end(id, true),
+                1 => self.cluster().delay_commit(id),
+                _ => {}
+            }
+            return Err(TxnError::Unknown(ClientError::outage()));
+        }
+        self.cluster().end(id, true);
+        self.in_transaction = false;
+        self.world.note(|| format!("{:?} commits its transaction", self.process.life));
+        self.world.enter(&self.process).map_err(TxnError::Unknown)
+    }
+
+    fn abort(&mut self) {
+        if !std::mem::take(&mut self.in_transaction) {
+            return;
+        }
+        if self.ask().is_err() || self.world.strikes(Fault::Abort) {
+            return self.rebuild();
+        }
+        self.cluster().end(self.id(), false);
+        self.world.note(|| format!("{:?} aborts", self.process.life));
+    }
+
+    fn recover(&mut self, error: &TxnError) {
+        match error {
+            TxnError::Abort(_) => self.abort(),
+            TxnError::Rebuild(_) | TxnError::Unknown(_) => self.rebuild(),
+        }
+    }
+
+    fn idle(&mut self) {}
+
+    fn look_again(&self, _: TopicId) {}
+
+    fn topic_name(&self, _: TopicId) -> &'static str {
+        "topic"
+    }
+}

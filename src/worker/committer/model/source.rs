@@ -1,0 +1,208 @@
+//! The port that records come from, over the cluster in memory.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::core::ack_tracker::CommitPoint;
+use crate::core::time::Timestamp;
+use crate::kafka::NativeHeaders;
+use crate::kafka::consumer::{Committed, Next, Rebalance, TopicPartition};
+use crate::kafka::error::ClientError;
+use crate::worker::committer::model::check::Tp;
+use crate::worker::committer::model::cluster::{Fetched, Stored};
+use crate::worker::committer::model::group::Change;
+use crate::worker::committer::model::world::{Fault, Process, World};
+use crate::worker::ports::{RecordQueue, RecordSource, SourceRecord, Wake};
+
+/// A membership.
+pub(super) struct ModelSource {
+    pub(super) world: Rc<World>,
+    pub(super) process: Rc<Process>,
+}
+
+/// What offsets are sent under.
+pub(super) struct ModelGroup(pub(super) u64);
+
+impl RecordSource for ModelSource {
+    type Queue = ModelQueue;
+    type Group = ModelGroup;
+
+    fn serve(&self, _: Duration) -> Result<Option<Rebalance>, ClientError> {
+        self.world.enter(&self.process)?;
+        if self.world.strikes(Fault::Serve) {
+            return Err(ClientError::fatal());
+        }
+        let mut chance = self.world.chance.borrow_mut();
+        let cluster = &mut *self.world.cluster.borrow_mut();
+        let change = cluster.group.serve(self.process.life.0, &mut chance);
+        let named = |partitions: Vec<Tp>| partitions.into_iter().map(|tp| cluster.named(tp)).collect();
+        let change = change.map(|change| match change {
+            Change::Assigned(partitions) => Rebalance::Assigned(named(partitions)),
+            Change::Revoked(partitions) => Rebalance::Revoked { partitions: named(partitions), lost: false },
+            Change::Lost(partitions) => Rebalance::Revoked { partitions: named(partitions), lost: true },
+        });
+        if let Some(change) = &change {
+            self.world.note(|| format!("{:?} is told {change:?}", self.process.life));
+        }
+        Ok(change)
+    }
+
+    fn committed(&self, partitions: &[TopicPartition]) -> Result<Vec<Option<Committed>>, ClientError> {
+        self.world.enter(&self.process)?;
+        if self.world.strikes(Fault::Committed) {
+            return Err(ClientError::outage());
+        }
+        let asked: Vec<Tp> = partitions.iter().map(|tp| self.world.cluster.borrow().numbered(tp)).collect();
+        // The broker tells no offset while a transaction is open on it, and the call waits for 15 s at the most.
+        let mut waited = 0;
+        while asked.iter().any(|tp| self.world.cluster.borrow().is_unstable(*tp)) {
+            if waited >= 15 {
+                return Err(ClientError::outage());
+            }
+            self.world.advance(1_000);
+            waited += 1;
+        }
+        let cluster = &mut *self.world.cluster.borrow_mut();
+        let life = self.process.life;
+        for tp in asked.iter().filter(|tp| cluster.group.is_taking_over(life, tp)) {
+            cluster.check.read_by(*tp, life);
+        }
+        let of = |tp: &Tp| cluster.group.committed.get(tp).cloned();
+        let found: Vec<Option<CommitPoint>> = asked.iter().map(of).collect();
+        self.world.note(|| format!("{life:?} reads the committed {found:?} of {asked:?}"));
+        Ok(found.into_iter().map(|p| p.map(|p| Committed { offset: p.offset, metadata: p.metadata })).collect())
+    }
+
+    fn bounds(&self, tp: &TopicPartition) -> Result<(i64, i64), ClientError> {
+        let cluster = self.world.cluster.borrow();
+        Ok((0, cluster.end_of(cluster.numbered(tp))))
+    }
+
+    fn start(&self, assigned: &[(TopicPartition, i64)], _: Option<Wake<'_>>) -> Result<Vec<ModelQueue>, ClientError> {
+        self.world.enter(&self.process)?;
+        let cluster = &mut *self.world.cluster.borrow_mut();
+        let numbered: Vec<(Tp, i64)> = assigned.iter().map(|(tp, at)| (cluster.numbered(tp), *at)).collect();
+        cluster.group.members[self.process.life.0].taken.extend(numbered.iter().map(|(tp, _)| *tp));
+        let queue = |((named, _), (tp, at)): (&(TopicPartition, i64), (Tp, i64))| ModelQueue {
+            world: self.world.clone(),
+            named: named.clone(),
+            tp,
+            next: Cell::new(at),
+            told: Cell::new(-1),
+        };
+        Ok(assigned.iter().zip(numbered).map(queue).collect())
+    }
+
+    fn release(&self, partitions: &[TopicPartition]) -> Result<(), ClientError> {
+        self.world.enter(&self.process)?;
+        let cluster = &mut *self.world.cluster.borrow_mut();
+        let numbered: Vec<Tp> = partitions.iter().map(|tp| cluster.numbered(tp)).collect();
+        cluster.group.release(self.process.life.0, &numbered);
+        Ok(())
+    }
+
+    fn commit(&self, points: &[(TopicPartition, CommitPoint)]) -> Result<(), ClientError> {
+        self.world.enter(&self.process)?;
+        let life = self.process.life;
+        if self.world.strikes(Fault::PlainCommitLost) {
+            self.world.note(|| format!("{life:?} commits plainly, the request is lost"));
+            return Err(ClientError::outage());
+        }
+        {
+            let cluster = &mut *self.world.cluster.borrow_mut();
+            let generation = cluster.group.members[life.0].generation;
+            if !generation.is_some_and(|generation| cluster.group.takes(life, generation)) {
+                self.world.note(|| format!("{life:?} commits plainly under a stale generation"));
+                return Err(ClientError::group_change());
+            }
+            self.world.note(|| format!("{life:?} commits plainly {points:?}"));
+            for (tp, point) in points {
+                let tp = cluster.numbered(tp);
+                cluster.commit_point(tp, point.clone(), life);
+            }
+        }
+        if self.world.strikes(Fault::PlainCommitUnanswered) {
+            return Err(ClientError::outage());
+        }
+        self.world.enter(&self.process)
+    }
+
+    fn live_group(&self) -> Option<ModelGroup> {
+        if self.process.dead.get() || self.world.strikes(Fault::NoLiveGroup) {
+            return None;
+        }
+        self.world.cluster.borrow().group.members[self.process.life.0].generation.map(ModelGroup)
+    }
+
+    fn assignment_lost(&self) -> bool {
+        // The client learns it some time after the fact.
+        let joined = self.world.cluster.borrow().group.members[self.process.life.0].joined;
+        !joined && self.world.chance.borrow_mut().coin()
+    }
+
+    fn group(&self) -> &'static str {
+        "group"
+    }
+}
+
+/// The records of a partition.
+pub(super) struct ModelQueue {
+    world: Rc<World>,
+    named: TopicPartition,
+    pub(super) tp: Tp,
+    next: Cell<i64>,
+    told: Cell<i64>,
+}
+
+impl RecordQueue for ModelQueue {
+    type Record = ModelRecord;
+
+    fn poll(&self) -> Option<Next<Box<ModelRecord>>> {
+        if self.world.strikes(Fault::Fetch) {
+            return Some(Next::Passing);
+        }
+        match self.world.cluster.borrow().fetch(self.tp, self.next.get()) {
+            Fetched::Record(offset, stored) => {
+                self.next.set(offset + 1);
+                Some(Next::Record(Box::new(ModelRecord { offset, stored })))
+            }
+            Fetched::End(end) => {
+                self.next.set(end);
+                (self.told.replace(end) != end).then_some(Next::End(end))
+            }
+        }
+    }
+
+    fn partition(&self) -> &TopicPartition {
+        &self.named
+    }
+}
+
+/// A record that was fetched.
+pub(super) struct ModelRecord {
+    offset: i64,
+    stored: Rc<Stored>,
+}
+
+impl SourceRecord for ModelRecord {
+    fn offset(&self) -> i64 {
+        self.offset
+    }
+
+    fn timestamp(&self) -> Timestamp {
+        self.stored.appended
+    }
+
+    fn key(&self) -> Option<&[u8]> {
+        None
+    }
+
+    fn value(&self) -> Option<&[u8]> {
+        Some(&self.stored.value)
+    }
+
+    fn copy_headers(&self) -> NativeHeaders {
+        self.stored.headers.clone()
+    }
+}
