@@ -8,6 +8,8 @@ mod answers;
 mod bad_input;
 mod empty;
 mod harness;
+mod hostile;
+mod idle;
 mod kill;
 mod lost;
 mod outage;
