@@ -18,6 +18,7 @@ mod push;
 mod readme;
 mod rebalance;
 mod resume;
+mod scale;
 mod signals;
 mod support;
 mod tier;
