@@ -20,5 +20,6 @@ mod rebalance;
 mod resume;
 mod scale;
 mod signals;
+mod storm;
 mod support;
 mod tier;
