@@ -48,7 +48,25 @@ pub fn read(table: Option<&Table>, document: &Document<'_>, check: PropertyCheck
         None if mistakes.touches(&root.key("metadata.broker.list")) => {}
         None => mistakes.note_missing(&servers, keys::hint(&servers).unwrap_or_default()),
     }
+    newer_protocol(&kafka, &root, mistakes);
     kafka
+}
+
+/// By the newer group protocol (KIP-848) the broker decides over sessions, and the client refuses to be made with limits of its own.
+fn newer_protocol(kafka: &KafkaConfig, root: &Path, mistakes: &mut Mistakes) {
+    if !kafka.has_newer_group_protocol() {
+        return;
+    }
+    for (name, at_broker) in [
+        ("session.timeout.ms", "group.consumer.session.timeout.ms"),
+        ("heartbeat.interval.ms", "group.consumer.heartbeat.interval.ms"),
+    ] {
+        if kafka.consumer.contains_key(name) {
+            let path = root.keys(&name.split('.').collect::<Vec<_>>());
+            let hint = format!("leave it out: the broker decides it ({at_broker})");
+            mistakes.note(&path, "does not go with group.protocol = \"consumer\"", Some(hint));
+        }
+    }
 }
 
 struct Property {

@@ -59,7 +59,6 @@ const LATER: &[&str] = &[
     "max_age",
     "max_rate",
     "inbox",
-    "dialect",
     "parking",
     "handler.headers",
     "handler.tls",

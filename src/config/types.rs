@@ -161,6 +161,12 @@ impl KafkaConfig {
         merged(&self.common, &self.producer)
     }
 
+    /// Whether consumers join by the newer group protocol (KIP-848), under which the broker decides over sessions and assignment.
+    #[must_use]
+    pub fn has_newer_group_protocol(&self) -> bool {
+        self.for_consumer().get("group.protocol").is_some_and(|protocol| protocol.eq_ignore_ascii_case("consumer"))
+    }
+
     /// The brokers to start from, for messages.
     #[must_use]
     pub fn brokers(&self) -> &str {

@@ -2,8 +2,8 @@
 //! headers.
 //!
 //! On a source topic such a header would drive the framework of whoever reads it (Spring Kafka counts its own attempts by them,
-//! SmallRye its delays), so they are stripped on the way there, and never otherwise. A prefix is taken where the framework owns all
-//! of it; where it begins with plain words, as SmallRye's do, only the names that are known, since the rest may be an
+//! `SmallRye` its delays), so they are stripped on the way there, and never otherwise. A prefix is taken where the framework owns all
+//! of it; where it begins with plain words, as `SmallRye`'s do, only the names that are known, since the rest may be an
 //! application's.
 
 /// The prefixes that a framework owns: Spring Kafka's retry topics and dead letters, Kafka Connect, Kafka Streams (KIP-1034), share
@@ -18,7 +18,7 @@ const PREFIXES: [&str; 7] = [
     "__dlq.errors.",
 ];
 
-/// What SmallRye writes behind either of its prefixes.
+/// What `SmallRye` writes behind either of its prefixes.
 const SMALLRYE: [&str; 7] = ["exception-class-name", "cause-class-name", "reason", "cause", "topic", "partition", "offset"];
 /// What it writes only on what it will try again.
 const SMALLRYE_DELAYED: [&str; 3] = ["count", "original-timestamp", "first-processing-timestamp"];

@@ -83,7 +83,7 @@ pub struct Coordinates {
 }
 
 /// Why a record is in the DLQ.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {
     /// All attempts failed.
     Exhausted,

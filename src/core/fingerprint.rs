@@ -338,16 +338,11 @@ impl Memory {
     }
 
     fn place(&mut self, at: &Coordinates) -> Place {
-        let topic = match self.topics.get(at.topic.as_str()) {
-            Some(known) => known.clone(),
-            None => {
-                let topic: Arc<str> = at.topic.as_str().into();
-                if self.topics.len() < SHARED_TOPICS {
-                    self.topics.insert(topic.clone());
-                }
-                topic
-            }
-        };
+        let known = self.topics.get(at.topic.as_str()).cloned();
+        let topic = known.unwrap_or_else(|| at.topic.as_str().into());
+        if self.topics.len() < SHARED_TOPICS {
+            self.topics.insert(topic.clone());
+        }
         Place { topic, partition: at.partition, offset: at.offset }
     }
 

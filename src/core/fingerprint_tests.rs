@@ -32,8 +32,8 @@ fn memory() -> Memory {
 
 #[test]
 fn null_and_empty_and_where_the_key_ends_make_a_difference() {
-    let pairs: [(Option<&[u8]>, Option<&[u8]>); 8] = [
-        (None, None),
+    let pairs = [
+        (None::<&[u8]>, None::<&[u8]>),
         (Some(b""), None),
         (None, Some(b"")),
         (Some(b""), Some(b"")),

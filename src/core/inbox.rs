@@ -74,8 +74,11 @@ pub fn read<'a>(ladder: &Ladder, at: &Coordinates, headers: impl Iterator<Item =
     Arrival { envelope: reading.envelope, failure, malformed, carried }
 }
 
+/// The value of a header that is there; null is one.
+type Value<'a> = Option<&'a [u8]>;
+
 /// A record's headers that bear kladder's names, in order.
-struct Own<'a>(Vec<(&'a [u8], Option<&'a [u8]>)>);
+struct Own<'a>(Vec<(&'a [u8], Value<'a>)>);
 
 impl<'a> Own<'a> {
     fn envelope(&self, ladder: &Ladder, at: &Coordinates) -> (Reading, Carried) {
@@ -175,7 +178,7 @@ impl<'a> Own<'a> {
     /// An application that appends leaves what the ladder wrote of the failure before. So where one of the error headers stands
     /// twice, those that stand once and before it are of the failure before too: a new class does not go with an old stack. (What
     /// the application decides never stands on a record that it consumed, so that is always new.)
-    fn heard(&self, ladder: &Ladder) -> impl Fn(&str) -> Option<Option<&'a [u8]>> {
+    fn heard(&self, ladder: &Ladder) -> impl Fn(&str) -> Option<Value<'a>> {
         let is_foreign = self.last(LADDER).is_some_and(|name| name != Some(ladder.name().as_bytes()));
         let mut seen = [false; ERROR.len()];
         let first_repeat = self.0.iter().position(|(name, _)| {
@@ -192,7 +195,7 @@ impl<'a> Own<'a> {
         }
     }
 
-    fn last(&self, name: &str) -> Option<Option<&'a [u8]>> {
+    fn last(&self, name: &str) -> Option<Value<'a>> {
         self.0.iter().rev().find(|(n, _)| *n == name.as_bytes()).map(|(_, value)| *value)
     }
 

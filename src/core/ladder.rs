@@ -288,7 +288,16 @@ impl Ladder {
         })
     }
 
-    /// `{ladder}.redeliver`
+    /// The topics in which due records come back: the redeliver topic, or the sources.
+    #[must_use]
+    pub fn back_topics(&self) -> Vec<String> {
+        match self.redelivery {
+            Redelivery::Topic => vec![self.redeliver_topic()],
+            Redelivery::Origin => self.sources.clone(),
+        }
+    }
+
+    /// `{ladder}.redeliver`; there is none where records come back in their origins.
     #[must_use]
     pub fn redeliver_topic(&self) -> String {
         topics::redeliver_topic(&self.name)

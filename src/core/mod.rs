@@ -16,5 +16,6 @@ pub mod headers;
 pub mod inbox;
 pub mod ladder;
 pub mod leader_clock;
+pub mod state;
 pub mod time;
 pub mod topics;

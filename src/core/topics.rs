@@ -31,6 +31,14 @@ pub fn redeliver_topic(ladder: &str) -> String {
     format!("{ladder}.redeliver")
 }
 
+/// The ladder whose redeliver topic this is.
+#[must_use]
+pub fn ladder_of_redeliver_topic(topic: &str) -> Option<&str> {
+    let ladder = topic.strip_suffix(".redeliver")?;
+    let is_name = !ladder.is_empty() && ladder.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
+    is_name.then_some(ladder)
+}
+
 /// `{ladder}.inbox`
 #[must_use]
 pub fn inbox_topic(ladder: &str) -> String {

@@ -7,6 +7,8 @@ use rdkafka::config::RDKafkaLogLevel;
 
 use crate::config::KafkaConfig;
 
+const CLIENT_ID: &str = "kladder";
+
 /// For consumers, before what [`crate::kafka::consumer`] owns.
 pub(crate) fn consumer_config(kafka: &KafkaConfig) -> ClientConfig {
     client_config(&kafka.for_consumer())
@@ -17,9 +19,15 @@ pub(crate) fn producer_config(kafka: &KafkaConfig) -> ClientConfig {
     client_config(&kafka.for_producer())
 }
 
+/// What kladder's clients of this configuration call themselves.
+#[must_use]
+pub fn client_id(kafka: &KafkaConfig) -> String {
+    kafka.for_consumer().remove("client.id").unwrap_or_else(|| CLIENT_ID.to_owned())
+}
+
 fn client_config(properties: &BTreeMap<String, String>) -> ClientConfig {
     let mut config = ClientConfig::new();
-    config.set("client.id", "kladder");
+    config.set("client.id", CLIENT_ID);
     for (key, value) in properties {
         config.set(key, value);
     }

@@ -5,6 +5,11 @@
 //! [`GroupConsumer::release`]. Until it does, the group waits for it. So all that touches a partition — building a batch, taking
 //! the group metadata, sending offsets, committing, giving the partition away — happens on one thread, one after the other, and
 //! no lock can be forgotten.
+//!
+//! A member is static: under its name it comes back to its partitions. Two live workers of one name would throw each other out in
+//! turn, so whoever finds its name taken does not join again ([`ClientError::is_rival`]). By the classic protocol the newcomer wins
+//! and the other is told with its next heartbeat, unless it was stopped for longer than its session: then the client forgets its
+//! member id and would join like a restarted one. Before it may, the group is asked who has the name.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -86,6 +91,9 @@ pub struct LiveGroup(pub(crate) ConsumerGroupMetadata);
 pub struct GroupConsumer {
     inner: Arc<BaseConsumer<Context>>,
     group: String,
+    instance: String,
+    /// What the coordinator called this member when it last gave it partitions.
+    member_id: Mutex<Option<String>>,
     /// Told, and not answered yet: closing waits for an answer.
     unanswered: Mutex<Option<Rebalance>>,
 }
@@ -99,6 +107,13 @@ struct Context {
 /// How long a call may take that asks the broker and waits.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// How long the question may take who has this member's name; nobody is a rival while there is no answer.
+const RIVAL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often the client asks for the partition counts of its topics: so long may partitions that were added wait for a consumer. The
+/// client's default is five minutes. At 200 workers of two consumers each it makes 13 small requests a second, all brokers together.
+const METADATA_REFRESH: Duration = Duration::from_secs(30);
+
 /// The least that a partition may prefetch; below it, one fetch would not carry a usual record.
 const MIN_PREFETCH_KIB: usize = 16;
 
@@ -111,15 +126,21 @@ impl GroupConsumer {
         let mut config = client_config::consumer_config(kafka);
         // With split queues the limit counts for each partition (measured: 1 GiB over 600 of them with the default).
         let each = (membership.prefetch_kib / membership.partitions.max(1)).max(MIN_PREFETCH_KIB);
-        let defaults = [
+        let mut defaults = vec![
             ("queued.max.messages.kbytes", each.to_string()),
             ("fetch.message.max.bytes", (each * 1024).to_string()),
             // The default of 1000 makes a queue that was just drained wait for a second.
             ("fetch.queue.backoff.ms", "10".to_owned()),
-            ("session.timeout.ms", "10000".to_owned()),
-            ("heartbeat.interval.ms", "2000".to_owned()),
+            ("topic.metadata.refresh.interval.ms", METADATA_REFRESH.as_millis().to_string()),
             ("socket.nagle.disable", "true".to_owned()),
         ];
+        if kafka.has_newer_group_protocol() {
+            // Session, heartbeat and assignor are the broker's business then, and the client refuses to be told of them.
+        } else {
+            config.set("partition.assignment.strategy", "cooperative-sticky");
+            defaults.push(("session.timeout.ms", "10000".to_owned()));
+            defaults.push(("heartbeat.interval.ms", "2000".to_owned()));
+        }
         for (key, value) in defaults {
             if config.get(key).is_none() {
                 config.set(key, value);
@@ -128,7 +149,6 @@ impl GroupConsumer {
         config
             .set("group.id", &membership.group)
             .set("group.instance.id", &membership.instance)
-            .set("partition.assignment.strategy", "cooperative-sticky")
             .set("isolation.level", "read_committed")
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
@@ -141,14 +161,20 @@ impl GroupConsumer {
             BaseConsumer::from_config_and_context(&config, Context::default()).map_err(|e| ClientError::new(doing(), &e))?;
         let topics: Vec<&str> = membership.topics.iter().map(String::as_str).collect();
         inner.subscribe(&topics).map_err(|e| ClientError::new(doing(), &e))?;
-        Ok(Self { inner: Arc::new(inner), group: membership.group.clone(), unanswered: Mutex::default() })
+        Ok(Self {
+            inner: Arc::new(inner),
+            group: membership.group.clone(),
+            instance: membership.instance.clone(),
+            member_id: Mutex::default(),
+            unanswered: Mutex::default(),
+        })
     }
 
     /// Serves the group for at most this long (in whole milliseconds; it returns at once when something happened) and says what
     /// changed, which is to be answered before the next call.
     ///
     /// # Errors
-    /// When the member is fenced or the client is beyond repair.
+    /// When the member is fenced, its name is taken by another, or the client is beyond repair.
     pub fn serve(&self, timeout: Duration) -> Result<Option<Rebalance>, ClientError> {
         let mut timeout = timeout;
         loop {
@@ -157,6 +183,9 @@ impl GroupConsumer {
             let pending = lock(&self.inner.context().pending).pop_front();
             if pending.is_some() {
                 lock(&self.unanswered).clone_from(&pending);
+                if matches!(pending, Some(Rebalance::Revoked { lost: true, .. })) {
+                    self.look_for_rival()?;
+                }
                 return Ok(pending);
             }
             match polled {
@@ -173,7 +202,10 @@ impl GroupConsumer {
     }
 
     fn judge(&self, error: &KafkaError) -> Result<(), ClientError> {
-        let error_of = || ClientError::new(format!("consuming as group {}", self.group), error);
+        let error_of = || self.error(format!("consuming as group {}", self.group), error);
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::PollExceeded) {
+            self.look_for_rival()?;
+        }
         match error {
             KafkaError::PartitionEOF(_) => Ok(()),
             KafkaError::MessageConsumptionFatal(_) => Err(error_of()),
@@ -184,6 +216,30 @@ impl GroupConsumer {
                 Ok(())
             }
         }
+    }
+
+    /// After a session that ended unnoticed: whether another member has this one's name now.
+    fn look_for_rival(&self) -> Result<(), ClientError> {
+        let Some(own) = lock(&self.member_id).clone() else { return Ok(()) };
+        match ffi::group_members(self.inner.client().native_ptr(), &self.group, RIVAL_TIMEOUT) {
+            Ok(members) => {
+                let is_rival = |m: &&ffi::GroupMember| m.instance.as_deref() == Some(&self.instance) && m.id != own;
+                let Some(rival) = members.iter().find(is_rival) else { return Ok(()) };
+                let cause = format!("a member from {} has taken the name {}", rival.host, self.instance);
+                Err(ClientError::text(format!("coming back to group {}", self.group), cause).by_rival())
+            }
+            Err(code) => {
+                tracing::debug!(group = %self.group, %code, "cannot see who has this member's name");
+                Ok(())
+            }
+        }
+    }
+
+    /// The calls of a client that is beyond repair only say that it is.
+    fn error(&self, doing: String, error: &KafkaError) -> ClientError {
+        let told = ClientError::new(doing.clone(), error);
+        let fatal = self.inner.client().fatal_error().filter(|_| told.is_fatal());
+        fatal.map_or(told, |fatal| ClientError::beyond_repair(doing, fatal))
     }
 
     /// The committed offsets and their metadata, from the broker. Waits for transactions that are still open on them.
@@ -246,6 +302,8 @@ impl GroupConsumer {
                 .map_err(|e| ClientError::new(doing(), &e))?;
         }
         self.inner.incremental_assign(&list).map_err(|e| ClientError::new(doing(), &e))?;
+        // It stays the same for as long as these partitions do: whatever ends it takes them away first, and waits for an answer.
+        *lock(&self.member_id) = ffi::member_id(self.inner.client().native_ptr());
         lock(&self.unanswered).take();
         Ok(queues)
     }
@@ -270,7 +328,7 @@ impl GroupConsumer {
     pub fn commit(&self, points: &[(TopicPartition, CommitPoint)]) -> Result<(), ClientError> {
         let doing = || format!("committing offsets of group {}", self.group);
         let list = points_list(points).map_err(|e| ClientError::new(doing(), &e))?;
-        self.inner.commit(&list, CommitMode::Sync).map_err(|e| ClientError::new(doing(), &e))
+        self.inner.commit(&list, CommitMode::Sync).map_err(|e| self.error(doing(), &e))
     }
 
     /// The membership, if it is live: the broker does not fence offsets that are sent without a generation.
@@ -380,6 +438,12 @@ impl PartitionQueue {
 /// A fetched record, still in the memory that it was fetched into: to be held only for short, since it keeps the whole fetch.
 pub struct Record {
     raw: RawMessage,
+}
+
+impl From<RawMessage> for Record {
+    fn from(raw: RawMessage) -> Self {
+        Self { raw }
+    }
 }
 
 impl Record {

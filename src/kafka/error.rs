@@ -11,6 +11,7 @@ pub struct ClientError {
     cause: String,
     code: Option<RDKafkaErrorCode>,
     fatal: bool,
+    rival: bool,
 }
 
 impl ClientError {
@@ -24,15 +25,48 @@ impl ClientError {
             KafkaError::Transaction(e) => e.string(),
             other => other.to_string(),
         };
-        Self { doing: doing.into(), cause, code: error.rdkafka_error_code(), fatal }
+        Self { doing: doing.into(), cause, code: error.rdkafka_error_code(), fatal, rival: false }
     }
 
     pub(crate) fn text(doing: impl Into<String>, cause: impl Into<String>) -> Self {
-        Self { doing: doing.into(), cause: cause.into(), code: None, fatal: false }
+        Self { doing: doing.into(), cause: cause.into(), code: None, fatal: false, rival: false }
     }
 
     pub(crate) fn code(doing: impl Into<String>, code: RDKafkaErrorCode) -> Self {
-        Self { doing: doing.into(), cause: code.to_string(), code: Some(code), fatal: false }
+        Self { doing: doing.into(), cause: code.to_string(), code: Some(code), fatal: false, rival: false }
+    }
+
+    /// What a client has declared itself beyond repair for.
+    pub(crate) fn beyond_repair(doing: impl Into<String>, (code, text): (RDKafkaErrorCode, String)) -> Self {
+        Self { doing: doing.into(), cause: text, code: Some(code), fatal: true, rival: false }
+    }
+
+    /// The same, by a live worker of the same name.
+    pub(crate) fn by_rival(mut self) -> Self {
+        self.rival = true;
+        self
+    }
+
+    /// Whether another live worker of the same name has taken this one's place: a group has one member of a name, and one producer
+    /// of a transactional.id. To join again would throw the other one out, and so on in turn.
+    #[must_use]
+    pub fn is_rival(&self) -> bool {
+        self.rival || self.code == Some(RDKafkaErrorCode::FencedInstanceId)
+    }
+
+    /// Whether the group still has a member of this name. By the newer group protocol a name is free again only when its last owner
+    /// has left or its session has ended, so a worker that comes back after a crash has to wait for that.
+    #[must_use]
+    pub fn is_name_taken(&self) -> bool {
+        self.code == Some(RDKafkaErrorCode::UnreleasedInstanceId)
+    }
+
+    /// For a record that was not written.
+    pub(crate) fn fault(doing: impl Into<String>, fault: WriteFault) -> Self {
+        match fault {
+            WriteFault::Denied => Self::code(doing, RDKafkaErrorCode::TopicAuthorizationFailed),
+            other => Self::text(doing, other.to_string()),
+        }
     }
 
     /// Whether the broker does not allow it. Somebody has to grant it; asked for again after that, it will be done.
@@ -45,6 +79,11 @@ impl ClientError {
         if self.is_denied() { " (`kladder generate acls` prints the rules that are needed)" } else { "" }
     }
 
+    /// What was being done, and what came of it, for those who add the remedy themselves.
+    pub(crate) fn without_remedy(&self) -> String {
+        format!("{}: {}", self.doing, self.cause)
+    }
+
     /// Whether the client itself is beyond repair and has to be made anew.
     #[must_use]
     pub fn is_fatal(&self) -> bool {
@@ -54,15 +93,7 @@ impl ClientError {
     /// Whether this producer was fenced by another of the same transactional.id.
     #[must_use]
     pub fn is_fenced(&self) -> bool {
-        matches!(
-            self.code,
-            Some(
-                RDKafkaErrorCode::Fenced
-                    | RDKafkaErrorCode::ProducerFenced
-                    | RDKafkaErrorCode::InvalidProducerEpoch
-                    | RDKafkaErrorCode::FencedInstanceId
-            )
-        )
+        self.code.is_some_and(is_fence)
     }
 
     /// Whether nobody answered: that passes, however long it takes.
@@ -97,9 +128,20 @@ impl ClientError {
                     | RDKafkaErrorCode::AssignmentLost
                     | RDKafkaErrorCode::NoOffset
                     | RDKafkaErrorCode::StaleMemberEpoch
+                    | RDKafkaErrorCode::FencedMemberEpoch
             )
         )
     }
+}
+
+pub(crate) fn is_fence(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::Fenced
+            | RDKafkaErrorCode::ProducerFenced
+            | RDKafkaErrorCode::InvalidProducerEpoch
+            | RDKafkaErrorCode::FencedInstanceId
+    )
 }
 
 pub(crate) fn is_denial(code: RDKafkaErrorCode) -> bool {
@@ -124,6 +166,9 @@ pub enum TxnError {
     /// Nobody knows whether the transaction committed: rebuild the producer, then read the committed offsets.
     #[error("transaction of unknown outcome: {0}")]
     Unknown(#[source] ClientError),
+    /// Another live worker of the same name uses the transactional.id: to rebuild the producer would fence that one in turn.
+    #[error("transaction fenced: {0}")]
+    Rival(#[source] ClientError),
 }
 
 impl TxnError {
@@ -132,6 +177,7 @@ impl TxnError {
     pub(crate) fn of(doing: &str, error: &KafkaError) -> Self {
         let cause = ClientError::new(doing, error);
         match error {
+            _ if cause.is_rival() => Self::Rival(cause),
             KafkaError::Transaction(e) if e.txn_requires_abort() || e.is_retriable() => Self::Abort(cause),
             _ if cause.is_group_change() => Self::Abort(cause),
             _ => Self::Rebuild(cause),
@@ -142,7 +188,7 @@ impl TxnError {
     #[must_use]
     pub fn cause(&self) -> &ClientError {
         match self {
-            Self::Abort(cause) | Self::Rebuild(cause) | Self::Unknown(cause) => cause,
+            Self::Abort(cause) | Self::Rebuild(cause) | Self::Unknown(cause) | Self::Rival(cause) => cause,
         }
     }
 }

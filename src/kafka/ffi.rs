@@ -3,7 +3,9 @@
 //! - Header names as bytes: its reader panics on a name that is not UTF-8, so one such record would crash every worker again and
 //!   again; its writer takes UTF-8 names only.
 //! - The offset of a partition-end event, which carries the transaction markers that an end offset counts.
-//! - The generation of a group membership, without which offsets must never be sent.
+//! - Reading partitions without a group.
+//! - The generation of a group membership, without which offsets must never be sent; the member's own id, and who else is in its
+//!   group: by either group protocol, and with the names of static members.
 //! - Delivery reports without its `poll`, which blocks for the whole timeout even when reports are there, and spins in the last
 //!   millisecond of any timeout.
 //!
@@ -11,6 +13,7 @@
 
 #![expect(unsafe_code, reason = "the one reviewed file of calls to librdkafka that the safe crate lacks")]
 
+use std::collections::BTreeSet;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
@@ -140,6 +143,16 @@ pub(crate) enum Polled {
     Error(RDKafkaErrorCode),
 }
 
+impl Polled {
+    fn of(raw: RawMessage) -> Self {
+        match raw.native().err {
+            sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => Self::Message(raw),
+            sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__PARTITION_EOF => Self::End(raw.offset()),
+            other => Self::Error(other.into()),
+        }
+    }
+}
+
 impl RawMessage {
     fn native(&self) -> &sys::rd_kafka_message_t {
         // SAFETY: owned and alive.
@@ -253,13 +266,7 @@ impl RawPartitionQueue {
     pub(crate) fn poll(&self) -> Option<Polled> {
         // SAFETY: returns an owned message or null.
         let message = NonNull::new(unsafe { sys::rd_kafka_consume_queue(self.queue.as_ptr(), 0) })?;
-        let raw = RawMessage { message, _client: self.client.clone() };
-        let err = raw.native().err;
-        Some(match err {
-            sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => Polled::Message(raw),
-            sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__PARTITION_EOF => Polled::End(raw.offset()),
-            other => Polled::Error(other.into()),
-        })
+        Some(Polled::of(RawMessage { message, _client: self.client.clone() }))
     }
 }
 
@@ -281,6 +288,70 @@ unsafe extern "C" fn wake_callback(_: *mut RDKafka, opaque: *mut c_void) {
     wake();
 }
 
+/// Partitions that are read without any group, all of them by one queue.
+///
+/// It is the older of librdkafka's consumers. The newer one takes an assignment only with a group.id, for which it then looks for
+/// a coordinator twice a second: a right that a mere reader has no use for, and a denial in the broker's log each time where it
+/// was not given.
+pub(crate) struct RawReader {
+    queue: NonNull<sys::rd_kafka_queue_t>,
+    started: Vec<(RawTopic, i32)>,
+    client: KeepAlive,
+}
+
+// SAFETY: queues are made to be polled from any thread, one at a time.
+unsafe impl Send for RawReader {}
+
+impl RawReader {
+    /// `client` must be what owns `rk`, a consumer without group.id.
+    pub(crate) fn new(rk: *mut RDKafka, client: KeepAlive) -> Self {
+        // SAFETY: the client lives; the call returns an owned queue.
+        let queue = unsafe { sys::rd_kafka_queue_new(rk) };
+        Self { queue: NonNull::new(queue).expect("librdkafka allocates or aborts"), started: Vec::new(), client }
+    }
+
+    /// Reads a partition from an offset on. `rk` as for [`RawReader::new`].
+    pub(crate) fn start(&mut self, rk: *mut RDKafka, topic: &str, partition: i32, offset: i64) -> Result<(), RDKafkaErrorCode> {
+        let topic = RawTopic::new(rk, self.client.clone(), topic).ok_or(RDKafkaErrorCode::InvalidTopic)?;
+        // SAFETY: topic and queue are alive, and stay so until `Drop` has stopped the partition.
+        let outcome = unsafe { sys::rd_kafka_consume_start_queue(topic.topic.as_ptr(), partition, offset, self.queue.as_ptr()) };
+        if outcome != 0 {
+            // SAFETY: reads a number that the call has left for this thread.
+            return Err(unsafe { sys::rd_kafka_last_error() }.into());
+        }
+        self.started.push((topic, partition));
+        Ok(())
+    }
+
+    /// Waits for the next of any partition and hands it on with its topic and partition. `false` when the time ran out.
+    pub(crate) fn poll(&self, timeout: Duration, handle: impl FnOnce(&str, i32, Polled)) -> bool {
+        let millis = c_int::try_from(timeout.as_millis()).unwrap_or(c_int::MAX);
+        // SAFETY: returns an owned message or null.
+        let Some(message) = NonNull::new(unsafe { sys::rd_kafka_consume_queue(self.queue.as_ptr(), millis) }) else {
+            return false;
+        };
+        let raw = RawMessage { message, _client: self.client.clone() };
+        let (topic, partition) = (raw.native().rkt, raw.native().partition);
+        // SAFETY: null, or a topic whose handle `started` holds, and its name with it; names end by a zero byte.
+        let name =
+            if topic.is_null() { "" } else { unsafe { CStr::from_ptr(sys::rd_kafka_topic_name(topic)) }.to_str().unwrap_or("") };
+        handle(name, partition, Polled::of(raw));
+        true
+    }
+}
+
+impl Drop for RawReader {
+    fn drop(&mut self) {
+        // SAFETY: what was started is stopped before its topic's handle and the queue go; the queue is owned.
+        unsafe {
+            for (topic, partition) in &self.started {
+                sys::rd_kafka_consume_stop(topic.topic.as_ptr(), *partition);
+            }
+            sys::rd_kafka_queue_destroy(self.queue.as_ptr());
+        }
+    }
+}
+
 /// The generation of the consumer's membership; below 0 when it is no member now.
 ///
 /// The broker does not fence an offset commit that carries a negative generation, so none must ever be sent with one.
@@ -294,6 +365,107 @@ pub(crate) fn generation(rk: *mut RDKafka) -> i32 {
         let generation = sys::rd_kafka_consumer_group_metadata_generation_id(metadata);
         sys::rd_kafka_consumer_group_metadata_destroy(metadata);
         generation
+    }
+}
+
+/// The consumer's own member id, as its coordinator gave it; `None` when it has none now.
+pub(crate) fn member_id(rk: *mut RDKafka) -> Option<String> {
+    // SAFETY: the caller holds the client; the text is owned and freed here by the library that made it.
+    unsafe {
+        let text = sys::rd_kafka_memberid(rk);
+        let id = owned_text(text);
+        if !text.is_null() {
+            sys::rd_kafka_mem_free(rk, text.cast());
+        }
+        (!id.is_empty()).then_some(id)
+    }
+}
+
+/// The members of a group, as its coordinator describes them; none where there is no such group.
+///
+/// # Errors
+/// The coordinator's refusal, or that it did not answer in time.
+pub(crate) fn group_members(rk: *mut RDKafka, group: &str, timeout: Duration) -> Result<Vec<GroupMember>, RDKafkaErrorCode> {
+    let group = CString::new(group).map_err(|_| RDKafkaErrorCode::InvalidGroupId)?;
+    let millis = c_int::try_from(timeout.as_millis()).unwrap_or(c_int::MAX);
+    let mut reason = [0; 256];
+    // SAFETY: the caller holds the client; options, queue and event are owned and destroyed here, after all that was read of them.
+    unsafe {
+        let options = sys::rd_kafka_AdminOptions_new(rk, sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS);
+        sys::rd_kafka_AdminOptions_set_request_timeout(options, millis, reason.as_mut_ptr(), reason.len());
+        let queue = sys::rd_kafka_queue_new(rk);
+        let mut names = [group.as_ptr()];
+        sys::rd_kafka_DescribeConsumerGroups(rk, names.as_mut_ptr(), names.len(), options, queue);
+        // The request itself ends by its own limit; this one is for a client that serves nobody any more.
+        let event = sys::rd_kafka_queue_poll(queue, millis.saturating_add(1_000));
+        let members = if event.is_null() { Err(RDKafkaErrorCode::OperationTimedOut) } else { read_members(event) };
+        if !event.is_null() {
+            sys::rd_kafka_event_destroy(event);
+        }
+        sys::rd_kafka_queue_destroy(queue);
+        sys::rd_kafka_AdminOptions_destroy(options);
+        members
+    }
+}
+
+/// # Safety
+/// `event` is alive, and the answer to one described group.
+unsafe fn read_members(event: *mut sys::rd_kafka_event_t) -> Result<Vec<GroupMember>, RDKafkaErrorCode> {
+    let none = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
+    // SAFETY: all that is read belongs to the event, and only what is not null is followed.
+    unsafe {
+        let failed = sys::rd_kafka_event_error(event);
+        if failed != none {
+            return Err(failed.into());
+        }
+        let mut count = 0;
+        let result = sys::rd_kafka_event_DescribeConsumerGroups_result(event);
+        let groups = sys::rd_kafka_DescribeConsumerGroups_result_groups(result, &raw mut count);
+        if groups.is_null() || count == 0 {
+            return Ok(Vec::new());
+        }
+        let group = *groups;
+        let refusal = sys::rd_kafka_ConsumerGroupDescription_error(group);
+        if !refusal.is_null() {
+            let code = sys::rd_kafka_error_code(refusal);
+            if code == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_GROUP_ID_NOT_FOUND {
+                return Ok(Vec::new());
+            }
+            if code != none {
+                return Err(code.into());
+            }
+        }
+        let members = 0..sys::rd_kafka_ConsumerGroupDescription_member_count(group);
+        let read = members.map(|index| {
+            let member = sys::rd_kafka_ConsumerGroupDescription_member(group, index);
+            let instance = owned_text(sys::rd_kafka_MemberDescription_group_instance_id(member));
+            GroupMember {
+                id: owned_text(sys::rd_kafka_MemberDescription_consumer_id(member)),
+                instance: (!instance.is_empty()).then_some(instance),
+                client_id: owned_text(sys::rd_kafka_MemberDescription_client_id(member)),
+                host: owned_text(sys::rd_kafka_MemberDescription_host(member)),
+                topics: assigned_topics(member),
+            }
+        });
+        Ok(read.collect())
+    }
+}
+
+/// # Safety
+/// `member` is alive.
+unsafe fn assigned_topics(member: *const sys::rd_kafka_MemberDescription_t) -> BTreeSet<String> {
+    // SAFETY: all that is read belongs to the member, and only what is not null is followed.
+    unsafe {
+        let assignment = sys::rd_kafka_MemberDescription_assignment(member);
+        if assignment.is_null() {
+            return BTreeSet::new();
+        }
+        let Some(list) = sys::rd_kafka_MemberAssignment_partitions(assignment).as_ref() else { return BTreeSet::new() };
+        let count = usize::try_from(list.cnt).unwrap_or(0);
+        if list.elems.is_null() {
+            return BTreeSet::new();
+        }
+        slice::from_raw_parts(list.elems, count).iter().map(|element| owned_text(element.topic)).collect()
     }
 }
 
@@ -374,6 +546,21 @@ pub(crate) fn produce(
     } else {
         Err((err.into(), headers))
     }
+}
+
+/// A member of a consumer group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupMember {
+    /// What the coordinator calls it; another one each time that it joins anew.
+    pub id: String,
+    /// Its name, if it is a static member.
+    pub instance: Option<String>,
+    /// What it calls itself.
+    pub client_id: String,
+    /// From where.
+    pub host: String,
+    /// The topics of the partitions that it has.
+    pub topics: BTreeSet<String>,
 }
 
 /// What became of one produced record.

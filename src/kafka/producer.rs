@@ -7,17 +7,21 @@
 //! librdkafka does not speak transaction protocol v2 (KIP-890), under which a delayed `EndTxn` could end the *next* transaction.
 //! So after any lost connection or time-out inside a transaction the producer is made anew under the same transactional.id, which
 //! moves its epoch on.
+//!
+//! To rebuild fences whoever else uses the transactional.id. That must be nobody, or two workers of one name would fence each other
+//! in turn for ever. So a producer that is fenced although its transaction was younger than its timeout has a rival
+//! ([`TxnError::Rival`]) and is not rebuilt. One whose transaction was older may have been fenced by the coordinator, which ends what
+//! times out; it rests first, for the group to tell whether the name is taken.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
-use rdkafka::metadata::MetadataTopic;
 use rdkafka::producer::{BaseProducer, Producer, ProducerContext};
 
 use crate::config::KafkaConfig;
@@ -27,8 +31,9 @@ use crate::core::time::Timestamp;
 use crate::kafka::client_config;
 use crate::kafka::clock::Clock;
 use crate::kafka::consumer::{LiveGroup, TopicPartition, points_list};
-use crate::kafka::error::{ClientError, TxnError, WriteFault, is_denial};
-use crate::kafka::ffi::{self, NativeHeaders, RawEventQueue, RawTopic};
+use crate::kafka::error::{ClientError, TxnError, WriteFault, is_fence};
+use crate::kafka::ffi::{self, GroupMember, NativeHeaders, RawEventQueue, RawTopic};
+use crate::kafka::lookup;
 
 /// How long a transaction may stay open. It bounds how long a dead owner's holds up its successor.
 pub const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
@@ -38,6 +43,10 @@ const DELIVERY_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// How long a commit is asked for again before its outcome counts as unknown.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(12);
+
+/// How long a producer that was fenced by no certain rival waits before it is made anew: longer than a heartbeat and its answer, by
+/// which a member learns that another has its name.
+const FENCED_REST: Duration = Duration::from_secs(4);
 
 /// How long the first contact with the transaction coordinator may take.
 const INIT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -90,9 +99,20 @@ pub struct HopProducer {
     topic_names: Vec<String>,
     live: Option<Live>,
     in_transaction: bool,
+    /// When the open transaction began, or the last one that did not end well.
+    began: Option<Began>,
+    /// Not made anew before then, after it was fenced.
+    rests_until: LocalTime,
     /// The client did not take a record of this transaction.
     not_taken: bool,
     first_sent: Option<LocalTime>,
+}
+
+/// When a transaction began: by the clock that never jumps, and by the one that goes on while the machine sleeps.
+#[derive(Debug, Clone, Copy)]
+struct Began {
+    at: LocalTime,
+    wall: SystemTime,
 }
 
 /// What is made anew by a rebuild. Handles go before the client that they came from.
@@ -105,7 +125,7 @@ struct Live {
     /// A connection was lost, or something timed out, since the transaction began.
     suspect: bool,
     /// The client has declared itself beyond repair.
-    fatal: Option<String>,
+    fatal: Option<(RDKafkaErrorCode, String)>,
 }
 
 impl Live {
@@ -114,13 +134,15 @@ impl Live {
         let mut timeout = timeout;
         loop {
             let (reports, suspect, fatal) = (&mut self.reports, &mut self.suspect, &mut self.fatal);
+            let client = self.client.client();
             let served = self.events.serve(timeout, |event| match event {
                 ffi::Event::Report(report) => reports.push(report),
                 ffi::Event::Error { code, text, is_fatal } => {
                     tracing::debug!(%code, text, "producer error");
                     *suspect = true;
                     if is_fatal {
-                        *fatal = Some(text);
+                        // The event itself only says that there is one.
+                        *fatal = Some(client.fatal_error().unwrap_or((code, text)));
                     }
                 }
                 ffi::Event::Log { level, facility, text } => {
@@ -210,6 +232,8 @@ impl HopProducer {
             topic_names: Vec::new(),
             live: None,
             in_transaction: false,
+            began: None,
+            rests_until: LocalTime::from_micros(0),
             not_taken: false,
             first_sent: None,
         }
@@ -252,9 +276,17 @@ impl HopProducer {
     pub fn connect(&mut self) -> Result<(), TxnError> {
         if self.is_transactional() && self.live.as_ref().is_some_and(|live| live.suspect) {
             tracing::info!(transactional_id = self.transactional_id, "connection trouble inside a transaction: rebuilding");
+            if self.live.as_ref().and_then(|live| live.fatal.as_ref()).is_some_and(|(code, _)| is_fence(*code)) {
+                self.rest();
+            }
             self.rebuild();
         }
         if self.live.is_none() {
+            if self.clock.now() < self.rests_until {
+                let why = "fenced, perhaps by the coordinator that ended a transaction which took too long, so waiting for the group \
+                           to tell whether the name is taken";
+                return Err(TxnError::Rebuild(ClientError::text("making a producer", why)));
+            }
             let doing = || "making a producer".to_owned();
             let client = BaseProducer::from_config_and_context(&self.config, Context)
                 .map_err(|e| TxnError::Rebuild(ClientError::new(doing(), &e)))?;
@@ -276,6 +308,39 @@ impl HopProducer {
         Ok(())
     }
 
+    fn rest(&mut self) {
+        self.rests_until = self.clock.now().later(FENCED_REST);
+    }
+
+    /// Sorts an error of a transaction call.
+    fn failed(&self, doing: &str, error: &KafkaError) -> TxnError {
+        self.judge(match self.beyond_repair(error) {
+            Some(fatal) => TxnError::Rebuild(ClientError::beyond_repair(doing, fatal)),
+            None => TxnError::of(doing, error),
+        })
+    }
+
+    /// The calls of a client that is beyond repair only say that it is.
+    fn beyond_repair(&self, error: &KafkaError) -> Option<(RDKafkaErrorCode, String)> {
+        let is_one = error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal);
+        self.live.as_ref().filter(|_| is_one).and_then(|live| live.client.client().fatal_error())
+    }
+
+    /// Tells a rival from a coordinator that ended what took too long.
+    fn judge(&self, error: TxnError) -> TxnError {
+        let is_young = self.began.is_some_and(|began| {
+            // A wall clock that was set back says nothing.
+            let slept = self.clock.wall().duration_since(began.wall).unwrap_or_default();
+            self.clock.now().since(began.at).max(slept) < TRANSACTION_TIMEOUT
+        });
+        match error {
+            TxnError::Rebuild(cause) | TxnError::Unknown(cause) | TxnError::Abort(cause) if is_young && cause.is_fenced() => {
+                TxnError::Rival(cause.by_rival())
+            }
+            other => other,
+        }
+    }
+
     /// Throws the client away; the next use makes a new one under the same transactional.id.
     pub fn rebuild(&mut self) {
         self.live = None;
@@ -294,6 +359,7 @@ impl HopProducer {
             let client = &self.live.as_ref().expect("connected").client;
             client.begin_transaction().map_err(|e| TxnError::of("beginning a transaction", &e))?;
             self.in_transaction = true;
+            self.began = Some(Began { at: self.clock.now(), wall: self.clock.wall() });
         }
         Ok(())
     }
@@ -375,7 +441,12 @@ impl HopProducer {
             let cause = ClientError::text("writing", "deliveries were neither confirmed nor refused");
             return Err(TxnError::Rebuild(cause));
         }
-        live.fatal.take().map_or(Ok(settled), |text| Err(TxnError::Rebuild(ClientError::text("writing", text))))
+        // It may be told later than what it did to the records.
+        let unsaid = || live.client.client().fatal_error().filter(|_| !settled.faults.is_empty());
+        match live.fatal.take().or_else(unsaid) {
+            Some(fatal) => Err(self.judge(TxnError::Rebuild(ClientError::beyond_repair("writing", fatal)))),
+            None => Ok(settled),
+        }
     }
 
     /// Puts consumed offsets into the open transaction.
@@ -387,10 +458,9 @@ impl HopProducer {
         let list = points_list(points).map_err(|e| TxnError::of(doing, &e))?;
         let live = self.live.as_mut().expect("a transaction is open");
         let outcome = live.client.send_offsets_to_transaction(&list, &group.0, TRANSACTION_TIMEOUT);
-        outcome.map_err(|e| {
-            live.suspect |= e.rdkafka_error_code() == Some(RDKafkaErrorCode::OperationTimedOut);
-            TxnError::of(doing, &e)
-        })
+        let Err(error) = outcome else { return Ok(()) };
+        live.suspect |= error.rdkafka_error_code() == Some(RDKafkaErrorCode::OperationTimedOut);
+        Err(self.failed(doing, &error))
     }
 
     /// Commits the open transaction.
@@ -405,18 +475,25 @@ impl HopProducer {
         let live = self.live.as_mut().expect("a transaction is open");
         loop {
             let Err(error) = live.client.commit_transaction(TRANSACTION_TIMEOUT) else {
-                self.in_transaction = false;
+                (self.in_transaction, self.began) = (false, None);
                 // A connection that was lost while it committed is told now.
                 live.serve(Duration::ZERO);
                 return Ok(());
             };
-            let cause = ClientError::new("committing a transaction", &error);
             live.suspect = true;
-            let KafkaError::Transaction(native) = &error else { return Err(TxnError::Unknown(cause)) };
-            if native.is_retriable() && self.clock.now().since(started) < COMMIT_TIMEOUT {
+            let (retriable, abortable) = match &error {
+                KafkaError::Transaction(native) => (native.is_retriable(), native.txn_requires_abort()),
+                _ => (false, false),
+            };
+            if retriable && self.clock.now().since(started) < COMMIT_TIMEOUT {
                 continue;
             }
-            return Err(if native.txn_requires_abort() { TxnError::Abort(cause) } else { TxnError::Unknown(cause) });
+            let doing = "committing a transaction";
+            let cause = match self.beyond_repair(&error) {
+                Some(fatal) => ClientError::beyond_repair(doing, fatal),
+                None => ClientError::new(doing, &error),
+            };
+            return Err(self.judge(if abortable { TxnError::Abort(cause) } else { TxnError::Unknown(cause) }));
         }
     }
 
@@ -424,7 +501,12 @@ impl HopProducer {
     pub fn recover(&mut self, error: &TxnError) {
         match error {
             TxnError::Abort(_) => self.abort(),
-            TxnError::Rebuild(_) | TxnError::Unknown(_) => self.rebuild(),
+            TxnError::Rebuild(cause) | TxnError::Unknown(cause) | TxnError::Rival(cause) => {
+                if cause.is_fenced() {
+                    self.rest();
+                }
+                self.rebuild();
+            }
         }
     }
 
@@ -435,6 +517,11 @@ impl HopProducer {
         self.in_transaction = false;
         if let Err(error) = outcome {
             tracing::info!(%error, "transaction could not be aborted, rebuilding the producer");
+            // No sure sign of a rival here: a producer id that the coordinator has forgotten ends in a fence as well. If there is one,
+            // it will be the one to find the other.
+            if self.beyond_repair(&error).map(|(code, _)| code).or(error.rdkafka_error_code()).is_some_and(is_fence) {
+                self.rest();
+            }
             self.rebuild();
         }
     }
@@ -446,6 +533,17 @@ impl HopProducer {
             live.serve(Duration::ZERO);
             live.suspect = suspect || live.fatal.is_some();
         }
+    }
+
+    /// The members of a group.
+    ///
+    /// # Errors
+    /// When the broker does not answer within 15 s or refuses.
+    pub fn group_members(&mut self, group: &str) -> Result<Vec<GroupMember>, ClientError> {
+        self.connect().map_err(|error| error.cause().clone())?;
+        let client = &self.live.as_ref().expect("connected").client;
+        ffi::group_members(client.client().native_ptr(), group, Duration::from_secs(15))
+            .map_err(|code| ClientError::code(format!("listing the members of group {group}"), code))
     }
 
     /// How many partitions the topics have that were made known.
@@ -477,18 +575,6 @@ impl HopProducer {
     /// When it does not exist or the broker does not answer within 15 s.
     pub fn partition_count(&mut self, name: &str) -> Result<i32, ClientError> {
         self.connect().map_err(|error| error.cause().clone())?;
-        let client = &self.live.as_ref().expect("connected").client;
-        let doing = || format!("looking up topic {name}");
-        let metadata =
-            client.client().fetch_metadata(Some(name), Duration::from_secs(15)).map_err(|e| ClientError::new(doing(), &e))?;
-        let found = metadata.topics().iter().find(|t| t.name() == name);
-        if let Some(denial) = found.and_then(MetadataTopic::error).map(RDKafkaErrorCode::from).filter(|code| is_denial(*code)) {
-            return Err(ClientError::code(doing(), denial));
-        }
-        let found = found.filter(|t| t.error().is_none());
-        match found.map_or(0, |t| t.partitions().len()) {
-            0 => Err(ClientError::text(doing(), "it does not exist: run `kladder setup`, or create it if it is a source")),
-            count => Ok(i32::try_from(count).unwrap_or(i32::MAX)),
-        }
+        lookup::partition_count(self.live.as_ref().expect("connected").client.client(), name, Duration::from_secs(15))
     }
 }

@@ -18,6 +18,43 @@ pub enum WorkError {
     /// Where to start is not known.
     #[error(transparent)]
     Position(#[from] PositionError),
+    /// Another live worker has this one's name.
+    #[error(
+        "another live worker has the name of this {role} of ladder {ladder}, `{instance}`, and took its place ({cause}): give each \
+         worker an `instance` of its own below [worker]; the name of a host, or of a pod of a StatefulSet, is one"
+    )]
+    Rival {
+        /// The ladder.
+        ladder: String,
+        /// What the worker does.
+        role: &'static str,
+        /// The name.
+        instance: String,
+        /// How it was found out.
+        cause: ClientError,
+    },
+    /// Members that are not kladder's sit in the deliverer's group.
+    #[error(
+        "group {group} has members that are not kladder's: {members}; they would take a part of the partitions, and their records \
+         would never climb the ladder: stop them, or give the ladder a `group` of its own"
+    )]
+    ForeignMembers {
+        /// The group.
+        group: String,
+        /// The first few of them.
+        members: String,
+    },
+    /// Deliverers of another ladder sit in the deliverer's group.
+    #[error(
+        "group {group} is that of ladder {other} too, whose workers are in it: each ladder would get a part of the partitions, and \
+         records of one would be given to the handler of the other; name all sources in one ladder, or give each a `group` of its own"
+    )]
+    SharedGroup {
+        /// The group.
+        group: String,
+        /// The other ladder.
+        other: String,
+    },
     /// The broker no longer has what the group has not yet consumed.
     #[error(
         "{partition} no longer has the committed offset of group {group}: records were deleted before they were consumed (retention, \
@@ -32,13 +69,35 @@ pub enum WorkError {
         /// The group.
         group: String,
     },
+    /// The state topic says that the ladder is another group's.
+    #[error(
+        "ladder {ladder} belongs to group {owner}, not to group {group}: two groups never share a ladder, so give it another name \
+         or correct its `group`; if group {group} is to have it from now on, stop the workers of the other and run `kladder setup \
+         --take-over --ladder {ladder}`"
+    )]
+    OtherOwner {
+        /// The ladder.
+        ladder: String,
+        /// Whose it is.
+        owner: String,
+        /// Whose it is configured to be.
+        group: String,
+    },
 }
 
 impl WorkError {
     /// Whether starting anew cannot help, so that somebody has to decide.
     #[must_use]
     pub fn needs_decision(&self) -> bool {
-        matches!(self, Self::OffsetLost { .. } | Self::Position(PositionError::Missing { .. }))
+        matches!(
+            self,
+            Self::OffsetLost { .. }
+                | Self::OtherOwner { .. }
+                | Self::Rival { .. }
+                | Self::ForeignMembers { .. }
+                | Self::SharedGroup { .. }
+                | Self::Position(PositionError::Missing { .. })
+        )
     }
 
     /// Whether nobody answered: the worker starts anew until somebody does.
@@ -51,6 +110,22 @@ impl WorkError {
     #[must_use]
     pub fn is_denied(&self) -> bool {
         self.cause().is_some_and(ClientError::is_denied)
+    }
+
+    /// Whether the group still has a member of this worker's name; see [`ClientError::is_name_taken`].
+    #[must_use]
+    pub fn is_name_taken(&self) -> bool {
+        self.cause().is_some_and(ClientError::is_name_taken)
+    }
+
+    /// Names the worker where it has a rival.
+    pub(crate) fn naming(self, ladder: &str, role: &'static str, instance: &str) -> Self {
+        match self.cause() {
+            Some(cause) if cause.is_rival() => {
+                Self::Rival { ladder: ladder.to_owned(), role, instance: instance.to_owned(), cause: cause.clone() }
+            }
+            _ => self,
+        }
     }
 
     fn cause(&self) -> Option<&ClientError> {

@@ -14,6 +14,13 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 const LONGEST_OUTAGE_PAUSE: Duration = Duration::from_secs(5);
 
+/// How often a worker tries to join whose name the group has not released yet.
+const NAME_PAUSE: Duration = Duration::from_secs(2);
+
+/// The group releases the name of a dead member when its session ends, which Kafka's default lets take 45 s and at most 60 s
+/// (`group.consumer.max.session.timeout.ms`). Whoever has it for longer is alive.
+const NAME_TAKEN_FOR_GOOD: Duration = Duration::from_secs(150);
+
 /// A worker that ran this long was healthy: its next failure is the first again.
 const HEALTHY: Duration = Duration::from_secs(60);
 
@@ -117,6 +124,7 @@ fn supervise(
 ) -> bool {
     let clock = Clock::system();
     let (mut failures, mut pause) = (0, FIRST_PAUSE);
+    let mut name_taken_since = None;
     loop {
         let began = clock.now();
         let Err(error) = work(presence) else { return true };
@@ -124,6 +132,28 @@ fn supervise(
             tracing::warn!(worker = name, %error, "worker failed while stopping");
             return true;
         }
+        if error.is_name_taken() {
+            if name_taken_since.is_none() {
+                tracing::warn!(
+                    worker = name, %error,
+                    "group still has a member of this worker's name: waiting until its predecessor's session ends (45 s by Kafka's \
+                     default, group.consumer.session.timeout.ms)"
+                );
+            }
+            if clock.now().since(*name_taken_since.get_or_insert(began)) > NAME_TAKEN_FOR_GOOD {
+                tracing::error!(
+                    worker = name, %error,
+                    "group does not release this worker's name, so another live worker has it: give each worker an `instance` of its \
+                     own below [worker]; the name of a host, or of a pod of a StatefulSet, is one"
+                );
+                return false;
+            }
+            if !rested(&clock, presence, NAME_PAUSE) {
+                return true;
+            }
+            continue;
+        }
+        name_taken_since = None;
         if clock.now().since(began) > HEALTHY {
             (failures, pause) = (0, FIRST_PAUSE);
         }
@@ -139,13 +169,21 @@ fn supervise(
         } else {
             tracing::warn!(worker = name, %error, failures, restart_in = ?pause, "worker failed");
         }
-        let until = clock.now().as_micros() + i64::try_from(pause.as_micros()).unwrap_or(0);
-        while clock.now().as_micros() < until {
-            if presence.stop.is_set() {
-                return true;
-            }
-            std::thread::sleep(Duration::from_millis(50));
+        if !rested(&clock, presence, pause) {
+            return true;
         }
         pause = (pause * 2).min(if error.is_outage() { LONGEST_OUTAGE_PAUSE } else { LONGEST_PAUSE });
     }
+}
+
+/// Waits, and gives whether nobody has asked to stop meanwhile.
+fn rested(clock: &Clock, presence: &Presence, pause: Duration) -> bool {
+    let until = clock.now().later(pause);
+    while clock.now() < until {
+        if presence.stop.is_set() {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    true
 }

@@ -89,9 +89,12 @@ impl<W: Work> Committer<W> {
 
     /// The transaction failed: its hops are tried again, unless it turns out to have been committed.
     pub(super) fn undo(&mut self, batch: Vec<Hop<W::Place>>, error: TxnError) -> Result<(), WorkError> {
-        let unknown = matches!(error, TxnError::Unknown(_));
+        let (unknown, fenced) = (matches!(error, TxnError::Unknown(_)), error.cause().is_fenced());
         self.metrics.transaction_aborted();
         self.sink.recover(&error);
+        if matches!(error, TxnError::Rival(_)) {
+            return Err(error.into());
+        }
         self.backoff.failed(self.clock.now());
         if error.cause().is_denied() {
             tracing::error!(ladder = self.ladder.name(), %error, retry_in = ?self.backoff.pause(), "{} is not allowed what it needs", self.role);
@@ -103,8 +106,10 @@ impl<W: Work> Committer<W> {
             return Ok(());
         }
         // Initialising under the same transactional.id ends what was open, one way or the other; what is committed then is the
-        // truth.
-        self.sink.connect()?;
+        // truth. A fence says that it has been ended already.
+        if !fenced {
+            self.sink.connect()?;
+        }
         let partitions: Vec<TopicPartition> = self.lanes.iter().map(|lane| lane.tp().clone()).collect();
         let committed = self.source.committed(&partitions)?;
         for (lane, committed) in self.lanes.iter_mut().zip(committed) {

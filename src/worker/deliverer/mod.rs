@@ -32,7 +32,9 @@ use crate::worker::committer::{Committer, Content, Parts, Polled, RecordId, Targ
 use crate::worker::deliverer::dispatch::{Dispatcher, Event, Gate, Job, Kind, Slots, due_of};
 use crate::worker::delivery::Delivery;
 use crate::worker::error::WorkError;
+use crate::worker::group::refuse_foreign_members;
 use crate::worker::handler::Handler;
+use crate::worker::hold::Hold;
 use crate::worker::supervisor::Presence;
 
 /// The prefetch budget of a deliverer, all partitions together.
@@ -59,12 +61,16 @@ pub struct DelivererSettings {
     pub redeliver_share: f64,
     /// How long a shutdown or a revoked partition waits for deliveries in flight.
     pub drain: Duration,
+    /// Whether the ladder is held.
+    pub hold: Hold,
 }
 
 /// Delivers until it is told to stop.
 pub struct Deliverer<H> {
     ladder: Arc<Ladder>,
+    instance: String,
     drain: Duration,
+    hold: Hold,
     clock: Clock,
     committer: Committer<Delivering>,
     dispatcher: Dispatcher<H>,
@@ -136,6 +142,7 @@ impl<H: Handler> Deliverer<H> {
         let transactional = (ladder.hops() == Hops::ExactlyOnce)
             .then(|| topics::transactional_id(ladder.name(), "deliverer", &settings.instance));
         let mut producer = HopProducer::new(&settings.kafka, transactional, 500_000, clock.clone());
+        refuse_foreign_members(&mut producer, &ladder, &settings.kafka)?;
         let targets = Targets::look_up(&mut producer, &ladder)?;
         let mut consumed: Vec<String> = ladder.sources().to_vec();
         consumed.push(ladder.redeliver_topic());
@@ -156,8 +163,7 @@ impl<H: Handler> Deliverer<H> {
         let metrics = DelivererMetrics::new(&ladder);
         let (sender, events) = mpsc::channel();
         let waker = Waker { events: sender.clone(), pending: Arc::new(AtomicBool::new(false)) };
-        let (most, share) = (settings.max_in_flight, settings.redeliver_share);
-        let dispatcher = Dispatcher::new(ladder.name(), runtime, handler, most, share, sender, metrics.clone());
+        let dispatcher = Dispatcher::new(settings, runtime, handler, sender, metrics.clone());
         let committer = Committer::new(Parts {
             ladder: ladder.clone(),
             role: "deliverer",
@@ -170,7 +176,9 @@ impl<H: Handler> Deliverer<H> {
         });
         Ok(Self {
             ladder,
+            instance: settings.instance.clone(),
             drain: settings.drain,
+            hold: settings.hold.clone(),
             clock,
             committer,
             dispatcher,
@@ -189,7 +197,7 @@ impl<H: Handler> Deliverer<H> {
     /// # Errors
     /// When it cannot go on; see [`WorkError`].
     pub fn run(&mut self, presence: &Presence) -> Result<(), WorkError> {
-        let outcome = self.work(presence);
+        let outcome = self.work(presence).map_err(|error| error.naming(self.ladder.name(), "deliverer", &self.instance));
         if outcome.is_err() {
             self.let_handlers_end();
         }
@@ -255,6 +263,10 @@ impl<H: Handler> Deliverer<H> {
         let anyway = now >= self.look_at;
         if anyway {
             self.look_at = now.later(LOOK_ANYWAY);
+        }
+        // What stays in its queue until the ladder is released will be looked at anyway.
+        if self.hold.is_held() {
+            return Ok(());
         }
         let lanes = self.committer.lanes.len();
         // Records whose hops cannot be written at the moment do not pile up: what is taken stays bounded.

@@ -16,6 +16,8 @@ use rdkafka::{Offset, TopicPartitionList};
 use super::clock::{self, PATIENCE};
 use super::raw::{self, Record};
 
+const GROUP_TOOL: &str = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand";
+
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The bootstrap servers: `KLADDER_TEST_BROKERS`, or those of `scripts/kafka up`.
@@ -89,6 +91,41 @@ pub fn create_topic_on(cluster: &str, name: &str, partitions: i32, settings: &[(
         let metadata = consumer.fetch_metadata(Some(name), TIMEOUT).expect("metadata");
         let found = metadata.topics().first().map_or(0, |t| t.partitions().iter().filter(|p| p.leader() >= 0).count());
         i32::try_from(found) == Ok(partitions)
+    });
+}
+
+/// Gives a topic more partitions.
+pub fn add_partitions(topic: &str, total: usize) {
+    let new = [rdkafka::admin::NewPartitions::new(topic, total)];
+    let options = AdminOptions::new().operation_timeout(Some(TIMEOUT));
+    for result in block_on(admin(brokers()).create_partitions(&new, &options)).expect("the broker answers") {
+        result.unwrap_or_else(|(topic, error)| panic!("topic {topic} got no partitions: {error}"));
+    }
+    let consumer = plain_consumer(brokers(), "none");
+    clock::eventually(&format!("the new partitions of {topic} have leaders"), PATIENCE, || {
+        let metadata = consumer.fetch_metadata(Some(topic), TIMEOUT).expect("metadata");
+        metadata.topics().first().is_some_and(|t| t.partitions().iter().filter(|p| p.leader() >= 0).count() == total)
+    });
+}
+
+/// Deletes what a group has committed, on one topic or as a whole, with Kafka's own tool.
+pub fn delete_offsets(group: &str, topic: Option<&str>) {
+    let mut arguments = vec!["--bootstrap-server", brokers(), "--group", group];
+    match topic {
+        Some(topic) => arguments.extend(["--delete-offsets", "--topic", topic]),
+        None => arguments.push("--delete"),
+    }
+    await_no_members(group);
+    kafka_tool(GROUP_TOOL, &arguments);
+}
+
+/// Waits until nobody is in a group: a static member stays in it until its session ends, and until then its topics count as
+/// subscribed.
+pub fn await_no_members(group: &str) {
+    let consumer = plain_consumer(brokers(), "none");
+    clock::eventually(&format!("group {group} has no members"), PATIENCE, || {
+        let list = consumer.fetch_group_list(Some(group), TIMEOUT).expect("the broker answers");
+        list.groups().iter().all(|found| found.members().is_empty())
     });
 }
 
@@ -204,7 +241,7 @@ pub struct GroupLine {
 /// What Kafka's own tool says of a group.
 pub fn describe_group(group: &str) -> Vec<GroupLine> {
     let arguments = ["--bootstrap-server", brokers(), "--describe", "--group", group];
-    parse_group(&kafka_tool("org.apache.kafka.tools.consumer.group.ConsumerGroupCommand", &arguments))
+    parse_group(&kafka_tool(GROUP_TOOL, &arguments))
 }
 
 pub fn parse_group(text: &str) -> Vec<GroupLine> {
