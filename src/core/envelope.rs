@@ -62,6 +62,10 @@ pub const RETRY_AFTER: &str = "kladder-retry-after";
 const MESSAGE_LIMIT: usize = 1024;
 const STACK_LIMIT: usize = 8 * 1024;
 const CLASS_LIMIT: usize = 256;
+/// No id that kladder makes is longer than the names in it (of the ladder 100, of the topic 249) and three numbers. Ids and topics go
+/// into the head of each request, which servers bound.
+const ID_LIMIT: usize = 512;
+const TOPIC_LIMIT: usize = 249;
 const HISTORY_CLASS_LIMIT: usize = 64;
 const HISTORY_ENTRIES: usize = 16;
 
@@ -430,8 +434,10 @@ impl<'a> Raw<'a> {
         let error = class.map(|class| ErrorInfo { class: class.to_owned(), message, status, stack });
         let id = self.required(ID)?;
         let origin_topic = self.required(ORIGIN_TOPIC)?;
-        if id.is_empty() || origin_topic.is_empty() {
-            return Err(Malformed::Value(if id.is_empty() { ID } else { ORIGIN_TOPIC }));
+        for (name, text, limit) in [(ID, id, ID_LIMIT), (ORIGIN_TOPIC, origin_topic, TOPIC_LIMIT)] {
+            if text.is_empty() || text.len() > limit {
+                return Err(Malformed::Value(name));
+            }
         }
         let reason = match self.text(REASON)? {
             None => None,

@@ -5,6 +5,7 @@ pub mod broker;
 pub mod checker;
 pub mod clock;
 pub mod handler;
+pub mod heavy;
 pub mod independent;
 pub mod load;
 pub mod process;
