@@ -14,5 +14,8 @@ pub mod leaders;
 pub mod mover;
 mod ports;
 pub mod positions;
+pub mod runner;
+pub mod set_up;
 pub mod stop;
 pub mod supervisor;
+pub mod testing;
