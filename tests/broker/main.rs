@@ -9,6 +9,7 @@ mod bad_input;
 mod empty;
 mod harness;
 mod kill;
+mod library;
 mod lost;
 mod outage;
 mod oversize;
