@@ -3,6 +3,47 @@
 //! A record that fails is republished to the delay topic of its next tier, waits there without blocking anybody, comes back when
 //! it is due, and goes to the dead-letter topic after the last tier.
 //!
+//! This crate is the `kladder` binary and, for a Rust program, the same as a library. All that a user needs stands at the root:
+//!
+//! - **Push**: a [`Worker`] consumes the sources, calls a [`Handler`] (a closure will do), and brings back what failed when it is
+//!   due. [`set_up`] makes the topics that it needs.
+//! - **Relay**: an application that consumes the source itself makes, with [`Ladder::relay`], an inbox [`Record`] of what it could
+//!   not handle, and produces it with its own client.
+//! - **Tests**: [`testing::climb`] tells how a record would climb, without Kafka and in no time.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use kladder::{Delivery, Failure, Handler, Ladder, OrReject, Record, testing};
+//!
+//! struct Billing;
+//!
+//! impl Handler for Billing {
+//!     async fn handle(&self, delivery: Delivery) -> Result<(), Failure> {
+//!         // What will never be text is not tried again: it is dead-lettered at once.
+//!         let order = std::str::from_utf8(delivery.value().unwrap_or_default()).or_reject()?;
+//!         // Any error becomes a retry by `?`.
+//!         let amount: u32 = order.trim().parse()?;
+//!         match amount {
+//!             0 => Err(Failure::retry("Busy", "the bank is closed").after(Duration::from_secs(30))),
+//!             _ => Ok(()),
+//!         }
+//!     }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), kladder::LadderErrors> {
+//! let ladder = Ladder::builder("billing-orders", "billing").source("orders").tiers(["5s", "1m", "10m"]).build()?;
+//! let steps = testing::climb(&ladder, &Billing, Record::to("orders").value("no number")).await;
+//! assert_eq!(steps.len(), 4);
+//! assert!(steps[3].is_dead());
+//! assert_eq!(steps[3].at, Duration::from_secs(5 + 60 + 600));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! With the brokers it is `Worker::new(ladder, KafkaConfig::new("localhost:9092"), Billing).run_until(stop).await`; see [`Worker`].
+//! Handlers are called at least once, so one with effects looks at [`Delivery::id`].
+//!
 //! # Map of the architecture
 //!
 //! Layers import downwards only; a test keeps it so.
@@ -26,3 +67,22 @@ pub mod kafka;
 pub mod telemetry;
 pub mod topology;
 pub mod worker;
+
+pub use crate::config::{KafkaConfig, PropertyError, Role, Start};
+pub use crate::core::decide::Decision;
+pub use crate::core::envelope::{Coordinates, Envelope, Reason};
+pub use crate::core::failure::{Disposition, ErrorInfo, Failure, OrReject, Verdict};
+pub use crate::core::headers::{Header, Headers};
+pub use crate::core::ladder::{Hops, Ladder, LadderBuilder, LadderError, LadderErrors, Mode, Redelivery, Tier};
+pub use crate::core::record::{Consumed, Record};
+pub use crate::core::time::Timestamp;
+pub use crate::worker::delivery::Delivery;
+pub use crate::worker::handler::Handler;
+pub use crate::worker::runner::{Report, RunError, Worker};
+pub use crate::worker::set_up::{NotSetUp, SetUpError, set_up};
+pub use crate::worker::testing;
+
+/// The README's own Rust, which has to compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -178,6 +178,130 @@ fn rdkafka_and_unsafe_code_stay_where_they_belong() {
     assert_none(&faults);
 }
 
+/// The names that a file has from rdkafka.
+fn names_from_rdkafka(text: &str) -> Vec<String> {
+    let lines: Vec<&str> = code(text).map(|(_, line)| line).collect();
+    let joined = lines.join(" ");
+    let mut names = vec!["rdkafka".to_owned()];
+    for (at, _) in joined.match_indices("use rdkafka") {
+        let rest = &joined[at..];
+        let path = &rest[..rest.find(';').unwrap_or(rest.len())];
+        let leaves = path.rsplit_once('{').map_or_else(|| path.rsplit("::").next().unwrap_or(path), |(_, leaves)| leaves);
+        for leaf in leaves.trim_end_matches('}').split(',') {
+            // `a as b` is called b; of a path the last part counts.
+            let name = leaf.split_whitespace().next_back().unwrap_or_default();
+            names.extend(name.rsplit("::").next().filter(|n| !n.is_empty() && *n != "self").map(str::to_owned));
+        }
+    }
+    names
+}
+
+/// What a file offers to everybody: from the line that says so to the end of its signature, or, where all of its inside is as
+/// public as itself, to its closing brace.
+fn public_parts(text: &str) -> Vec<(usize, String)> {
+    let lines: Vec<(usize, &str)> = code(text).collect();
+    let names: Vec<&str> = lines
+        .iter()
+        .filter_map(|(_, line)| line.strip_prefix("pub struct ").or_else(|| line.strip_prefix("pub enum ")))
+        .map(|rest| rest.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default())
+        .collect();
+    let mut parts = Vec::new();
+    for (start, (number, first)) in lines.iter().enumerate() {
+        let implements = first.starts_with("impl")
+            && first
+                .split_once(" for ")
+                .is_some_and(|(_, of)| names.contains(&of.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default()));
+        if !first.starts_with("pub ") && !implements {
+            continue;
+        }
+        let whole = ["pub enum ", "pub trait "].iter().any(|kind| first.starts_with(kind));
+        let mut part = String::new();
+        let mut depth = 0_i32;
+        for (_, line) in &lines[start..] {
+            if whole || !line.contains('{') {
+                part.push_str(line);
+            } else {
+                part.push_str(&line[..line.find('{').unwrap_or(line.len())]);
+                break;
+            }
+            part.push(' ');
+            depth +=
+                i32::try_from(line.matches('{').count()).unwrap_or(0) - i32::try_from(line.matches('}').count()).unwrap_or(0);
+            let is_field = first.trim_end().ends_with(',') && !whole;
+            if is_field || (depth <= 0 && (line.contains(';') || (whole && line.contains('}')))) {
+                break;
+            }
+        }
+        // Of a tuple struct only its public fields are anybody's business.
+        if let Some((head, fields)) = part.split_once('(').filter(|_| part.starts_with("pub struct ")) {
+            let public: Vec<&str> = fields.split(',').filter(|field| field.trim_start().starts_with("pub ")).collect();
+            part = format!("{head}({}", public.join(","));
+        }
+        parts.push((*number, part));
+    }
+    parts
+}
+
+fn rdkafka_leaks(path: &str, text: &str) -> Vec<String> {
+    let names = names_from_rdkafka(text);
+    let mut faults = Vec::new();
+    for (number, part) in public_parts(text) {
+        let words: Vec<&str> = part.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
+        for name in names.iter().filter(|name| words.contains(&name.as_str())) {
+            faults.push(format!("{path}:{number}: {name} of rdkafka is part of what is public"));
+        }
+    }
+    faults
+}
+
+/// The files of src/kafka that can be reached from outside: its public modules, and those of which it offers names again.
+fn public_kafka_files() -> Vec<PathBuf> {
+    let root = fs::read_to_string(house().join("src/kafka/mod.rs")).expect("text");
+    let mut names = vec!["mod".to_owned()];
+    for (_, line) in code(&root) {
+        let module = line.strip_prefix("pub mod ").map(|rest| rest.trim_end_matches(';'));
+        let again = line.strip_prefix("pub use ").map(|rest| rest.split("::").next().unwrap_or(rest));
+        names.extend(module.or(again).map(str::to_owned));
+    }
+    names.into_iter().map(|name| house().join(format!("src/kafka/{name}.rs"))).collect()
+}
+
+#[test]
+fn no_type_of_rdkafka_is_public() {
+    let files = public_kafka_files();
+    assert!(files.len() > 5, "{files:?}");
+    let faults: Vec<String> =
+        files.iter().flat_map(|path| rdkafka_leaks(&shown(path), &fs::read_to_string(path).expect("text"))).collect();
+    assert_none(&faults);
+}
+
+#[test]
+fn a_public_type_of_rdkafka_is_found() {
+    let faults = |text: &str| {
+        let imports = "use rdkafka::client::ClientContext;\nuse rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};\nuse rdkafka::bindings as sys;\n";
+        rdkafka_leaks("x.rs", &format!("{imports}{text}")).len()
+    };
+    assert_eq!(faults("pub fn of(error: KafkaError) -> Self {\n}"), 1);
+    assert_eq!(faults("pub fn of(\n    tag: usize,\n    error: &KafkaError,\n) -> Self {\n}"), 1);
+    assert_eq!(faults("pub fn code(&self) -> Option<Code> {\n}"), 1);
+    assert_eq!(faults("pub fn raw(&self) -> *mut sys::rd_kafka_t {\n}"), 1);
+    assert_eq!(faults("pub fn of(error: rdkafka::error::KafkaError) {\n}"), 1);
+    assert_eq!(faults("pub struct Error(pub KafkaError);"), 1);
+    assert_eq!(faults("pub struct Error {\n    pub cause: KafkaError,\n}"), 1);
+    assert_eq!(faults("pub enum Error {\n    /// Such.\n    Kafka(KafkaError),\n}"), 1);
+    assert_eq!(faults("pub trait Judge {\n    fn judge(&self, error: &KafkaError);\n}"), 1);
+    assert_eq!(faults("pub type Error = KafkaError;"), 1);
+    assert_eq!(faults("pub use rdkafka::Offset;"), 1);
+    assert_eq!(faults("pub struct Watch;\nimpl ClientContext for Watch {\n}"), 1);
+    assert_eq!(faults("pub struct Error(String);\nimpl From<KafkaError> for Error {\n}"), 1);
+    assert_eq!(faults("pub struct Error(KafkaError);"), 0);
+    assert_eq!(faults("pub struct Group(pub(crate) KafkaError);"), 0);
+    assert_eq!(faults("pub struct Error {\n    cause: KafkaError,\n}"), 0);
+    assert_eq!(faults("pub(crate) fn of(error: KafkaError) -> Self {\n}"), 0);
+    assert_eq!(faults("struct Watch;\nimpl ClientContext for Watch {\n}"), 0);
+    assert_eq!(faults("pub fn of(text: &str) -> Self {\n    let _: KafkaError;\n}\nfn private(error: KafkaError) {\n}"), 0);
+}
+
 #[test]
 fn the_core_asks_nobody_for_anything() {
     let mut faults = Vec::new();

@@ -13,16 +13,16 @@ use crate::cli::exit::Exit;
 use crate::cli::{ConfigArg, chosen_ladders};
 use crate::config::types::{Config, HandlerConfig, LadderConfig, Role};
 use crate::core::ladder::Mode;
-use crate::kafka::admin::KafkaCluster;
 use crate::telemetry::events::{DelivererMetrics, HttpMetrics, MoverMetrics, RouterMetrics};
 use crate::telemetry::exporter;
 use crate::telemetry::logging::{self, LogFormat};
-use crate::topology::{self, Change, Cluster, ClusterError, LadderPlan, Limits, Scope};
+use crate::telemetry::tally::Tally;
 use crate::worker::deliverer::{Deliverer, DelivererSettings};
 use crate::worker::hold::HoldWatch;
 use crate::worker::http_handler::HttpHandler;
 use crate::worker::mover::{Mover, MoverSettings};
 use crate::worker::router::{Router, RouterSettings};
+use crate::worker::set_up::{self, SetUpError};
 use crate::worker::stop::Stop;
 use crate::worker::supervisor::{Presence, Supervisor};
 
@@ -107,100 +107,26 @@ fn runs(role: Role, mode: Mode) -> bool {
     }
 }
 
-/// Whether the workers find what they need; what they do not find is told. Half a ladder would look like a whole one, so nothing
-/// starts without all of it. What has grown since setup stops nobody: a fleet must be able to restart at any time.
+/// Whether the workers find what they need; what they do not find is told.
 fn is_set_up(config: &Config, ladders: &[&LadderConfig]) -> anyhow::Result<bool> {
-    let cluster = KafkaCluster::connect(&config.kafka)?;
-    let mut observed = match cluster.observe(&Scope::of(ladders)) {
-        Ok(observed) => observed,
-        Err(ClusterError::NotAuthorised { .. }) => {
-            match cluster.look_without_settings(&Scope::of(ladders)) {
-                Ok(observed) => {
-                    tracing::info!(
-                        "the settings of the topics are not checked: that takes DescribeConfigs, which a worker can do without"
-                    );
-                    observed
-                }
-                Err(error @ ClusterError::NotAuthorised { .. }) => {
-                    // A worker of one role may not see what the others need, and will tell what it lacks itself.
-                    tracing::warn!(%error, "cannot check whether the ladders are set up");
-                    return Ok(true);
-                }
-                Err(error) => return Err(error.into()),
+    match set_up::check(&config.kafka, ladders) {
+        Ok(()) => Ok(true),
+        Err(SetUpError::Cluster(error)) => Err(error.into()),
+        Err(SetUpError::NotSetUp(lacking)) => {
+            for refusal in &lacking.refusals {
+                eprintln!("error: {}: {}\n  {}", refusal.subject, refusal.problem, refusal.remedy);
             }
+            for change in &lacking.missing {
+                eprintln!("error: missing: {change}");
+            }
+            for lost in &lacking.lost {
+                eprintln!("error: {lost}");
+            }
+            if !lacking.missing.is_empty() && lacking.lost.is_empty() {
+                eprintln!("the ladder is not set up: run `kladder setup`");
+            }
+            Ok(false)
         }
-        Err(error) => return Err(error.into()),
-    };
-    // Setup needs groups without members; a worker is about to be one.
-    observed.groups.values_mut().for_each(|group| group.members = 0);
-    let desired: Vec<_> = ladders.iter().map(|l| topology::desired(l, &observed.topics)).collect();
-    let limits = Limits { max_partitions: u32::MAX, take_over: false, bootstrap_servers: config.kafka.brokers().to_owned() };
-    let plan = topology::plan(&desired, &observed, &limits);
-    for ladder in &plan.ladders {
-        for drift in &ladder.drift {
-            tracing::warn!(
-                topic = drift.topic,
-                setting = drift.setting,
-                have = drift.have,
-                want = drift.want,
-                "topic differs from what the ladder needs: `kladder setup` says how to mend it"
-            );
-        }
-    }
-    let refusals: Vec<_> = plan.refusals.iter().chain(plan.ladders.iter().flat_map(|l| &l.refusals)).collect();
-    for refusal in &refusals {
-        eprintln!("error: {}: {}\n  {}", refusal.subject, refusal.problem, refusal.remedy);
-    }
-    let missing: Vec<_> = plan.changes().filter(|change| is_missing(change)).collect();
-    for change in &missing {
-        eprintln!("error: missing: {change}");
-    }
-    let lost: Vec<_> = plan.ladders.iter().flat_map(lost_offsets).collect();
-    if !lost.is_empty() {
-        for (group, topic) in &lost {
-            eprintln!(
-                "error: group {group} has no offsets on {topic}, although the ladder is set up: they were deleted or have expired, \
-                 unless {topic} is a new source. Nothing starts, since records would be skipped or moved again. Decide where to go on, \
-                 while no worker runs: `kladder setup` tells where it would begin and how many records that concerns, and does it \
-                 once it is confirmed; any other place is set with `kafka-consumer-groups.sh --bootstrap-server {} --group {group} \
-                 --topic {topic} --reset-offsets --to-datetime TIME --execute` (or --to-earliest, --to-latest, --to-offset N)",
-                config.kafka.brokers()
-            );
-        }
-    } else if !missing.is_empty() {
-        eprintln!("the ladder is not set up: run `kladder setup`");
-    } else if plan.changes().any(|change| matches!(change, Change::AddPartitions { .. } | Change::CommitOffsets { .. })) {
-        tracing::warn!("sources have more partitions than when the ladder was set up: `kladder setup` makes it grow along");
-    }
-    for change in plan.changes() {
-        if let Change::Claim { topic, group, .. } = change {
-            tracing::warn!(topic, group, "nothing says yet whom the ladder belongs to: `kladder setup` puts the group down");
-        }
-    }
-    Ok(refusals.is_empty() && missing.is_empty())
-}
-
-/// Groups that lack the offsets of a topic in a ladder whose topics are all there: it was set up once, so they had them.
-fn lost_offsets(ladder: &LadderPlan) -> Vec<(&str, &str)> {
-    if ladder.changes.iter().any(|change| matches!(change, Change::CreateTopic { .. })) {
-        return Vec::new();
-    }
-    let lacking = ladder.changes.iter().filter(|change| is_missing(change));
-    lacking
-        .filter_map(|change| match change {
-            Change::CommitOffsets { group, topic, .. } => Some((group.as_str(), topic.as_str())),
-            _ => None,
-        })
-        .collect()
-}
-
-/// A topic that is not there, or a group that does not know it. Partitions that were added later are taken up by the workers, and
-/// a ladder that was set up before owners were put down is nobody else's.
-fn is_missing(change: &Change) -> bool {
-    match change {
-        Change::CreateTopic { .. } => true,
-        Change::AddPartitions { .. } | Change::Claim { .. } => false,
-        Change::CommitOffsets { partitions, .. } => partitions.contains(&0),
     }
 }
 
@@ -257,12 +183,12 @@ async fn work(config: &Config, ladders: &[&LadderConfig], roles: &[Role]) -> any
         #[expect(unreachable_code, reason = "gives the block its type")]
         std::io::Result::Ok(())
     });
-    let ended_well = tokio::task::spawn_blocking(move || supervisor.wait()).await.context("waiting for the workers")?;
+    let ended = tokio::task::spawn_blocking(move || supervisor.wait()).await.context("waiting for the workers")?;
     signals.abort();
     let _ = end_server.send(());
     server.await.context("serving the probes")??;
     tracing::info!("kladder has ended");
-    Ok(if ended_well { Exit::Done } else { Exit::Failed })
+    Ok(if ended.is_ok() { Exit::Done } else { Exit::Failed })
 }
 
 fn start_mover(
@@ -277,6 +203,7 @@ fn start_mover(
         kafka: config.kafka.clone(),
         instance: config.worker.instance.clone(),
         hold: watch.hold(ladder.ladder.name()),
+        tally: Tally::default(),
     };
     let metrics = MoverMetrics::new(&settings.ladder).worker;
     let joined = health.expect(settings.ladder.name(), Role::Mover);
@@ -326,6 +253,7 @@ fn start_deliverer(
         redeliver_share: handler.redeliver_share,
         drain: config.worker.drain,
         hold: watch.hold(ladder.ladder.name()),
+        tally: Tally::default(),
     };
     let http = HttpHandler::new(handler, HttpMetrics::new(&settings.ladder))
         .with_context(|| format!("ladder `{}`", settings.ladder.name()))?;

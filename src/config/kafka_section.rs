@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use toml::{Table, Value};
 
 use crate::config::document::Document;
+use crate::config::kafka_property::{self, Refusal};
 use crate::config::keys;
 use crate::config::mistake::Mistakes;
-use crate::config::nearest::nearest;
 use crate::config::path::Path;
-use crate::config::properties::{self, Client};
+use crate::config::properties::Client;
+use crate::config::redact;
 use crate::config::types::KafkaConfig;
-use crate::config::{owned, redact};
 
 /// Asks the client library whether it takes a value: `Err` with its own words.
 pub type PropertyCheck<'a> = &'a dyn Fn(&str, &str) -> Result<(), String>;
@@ -27,15 +27,13 @@ pub fn read(table: Option<&Table>, document: &Document<'_>, check: PropertyCheck
     let mut seen: BTreeMap<String, String> = BTreeMap::new();
     for property in found {
         if let Some((name, value)) = property.judge(document, check, &mut seen, mistakes) {
-            match property.section {
-                // Its own section's value wins over the common one, whichever comes first.
+            // Its own section's value wins over the common one, whichever comes first.
+            match kafka_property::home(property.section, &name) {
+                Client::Producer if property.section == Client::Any => drop(kafka.producer.entry(name).or_insert(value)),
+                Client::Consumer if property.section == Client::Any => drop(kafka.consumer.entry(name).or_insert(value)),
                 Client::Producer => drop(kafka.producer.insert(name, value)),
                 Client::Consumer => drop(kafka.consumer.insert(name, value)),
-                Client::Any => match properties::find(&name) {
-                    Some(Client::Producer) => drop(kafka.producer.entry(name).or_insert(value)),
-                    Some(Client::Consumer) => drop(kafka.consumer.entry(name).or_insert(value)),
-                    _ => drop(kafka.common.insert(name, value)),
-                },
+                Client::Any => drop(kafka.common.insert(name, value)),
             }
         }
     }
@@ -96,13 +94,8 @@ fn flatten(table: &Table, at: &Path, prefix: &str, found: &mut Vec<Property>, mi
                 continue;
             }
         };
-        // No property of librdkafka's begins with these words, so they are ours to mean the client.
-        let (section, name) = match dotted.split_once('.') {
-            Some(("producer", name)) => (Client::Producer, name.to_owned()),
-            Some(("consumer", name)) => (Client::Consumer, name.to_owned()),
-            _ => (Client::Any, dotted),
-        };
-        found.push(Property { path, section, name, value: text });
+        let (section, name) = kafka_property::section(&dotted);
+        found.push(Property { path, section, name: name.to_owned(), value: text });
     }
 }
 
@@ -119,36 +112,11 @@ impl Property {
             mistakes.note(&self.path, what, hint);
             None
         };
-        let name = properties::canonical(&self.name);
-        if let Some(reason) = owned::reason(name) {
-            if owned::is_what_kladder_sets(name, &self.value) {
-                return None;
-            }
-            return refuse("is set by kladder itself".to_owned(), Some(reason.to_owned()));
-        }
-        if let Some(hint) = owned::java_hint(name) {
-            return refuse("is a property of Java clients".to_owned(), Some(hint.to_owned()));
-        }
-        let Some(client) = properties::find(name) else {
-            let hint = nearest(&self.name, properties::names()).map_or_else(
-                || "kladder takes the properties of librdkafka: see its CONFIGURATION.md".to_owned(),
-                |meant| format!("did you mean `{meant}`?"),
-            );
-            return refuse("is no property that librdkafka knows".to_owned(), Some(hint));
+        let name = match kafka_property::judge(&self.name, self.section, &self.value) {
+            Ok(Some(name)) => name,
+            Ok(None) => return None,
+            Err(Refusal { what, hint }) => return refuse(what.to_owned(), Some(hint)),
         };
-        if self.section != Client::Any && name == "bootstrap.servers" {
-            let hint = "write it below [kafka]: producer and consumer talk to one cluster, or a hop could be no transaction";
-            return refuse("does not belong here".to_owned(), Some(hint.to_owned()));
-        }
-        match (self.section, client) {
-            (Client::Producer, Client::Consumer) => {
-                return refuse("is a property of consumers".to_owned(), Some("write it below [kafka.consumer]".to_owned()));
-            }
-            (Client::Consumer, Client::Producer) => {
-                return refuse("is a property of producers".to_owned(), Some("write it below [kafka.producer]".to_owned()));
-            }
-            _ => {}
-        }
         let slot = format!("{:?}.{name}", self.section);
         if let Some(first) = seen.insert(slot, self.path.to_string()) {
             return refuse("is given twice".to_owned(), Some(format!("it also stands as `{first}`; keep one of them")));

@@ -9,7 +9,7 @@ use crate::config::nearest::nearest;
 use crate::config::path::Path;
 use crate::config::raw::{RawLadder, Span, Whole};
 use crate::config::tiers;
-use crate::config::types::{HandlerConfig, LadderConfig, Start, TopicsConfig};
+use crate::config::types::{DEFAULT_MAX_IN_FLIGHT, DEFAULT_REDELIVER_SHARE, HandlerConfig, LadderConfig, Start, TopicsConfig};
 use crate::core::ladder::{Hops, Ladder, LadderError, LadderErrors, Mode, Redelivery};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -198,8 +198,8 @@ fn handler(scope: &Scope<'_>, mode: Option<Mode>, mistakes: &mut Mistakes) -> Op
     Some(HandlerConfig {
         url: url.to_owned(),
         timeout: timeout.unwrap_or(Duration::from_secs(10)),
-        max_in_flight: max_in_flight.unwrap_or(64),
-        redeliver_share: share.unwrap_or(0.5),
+        max_in_flight: max_in_flight.unwrap_or(DEFAULT_MAX_IN_FLIGHT),
+        redeliver_share: share.unwrap_or(DEFAULT_REDELIVER_SHARE),
     })
 }
 

@@ -7,6 +7,7 @@ pub mod types;
 
 mod across;
 mod document;
+mod kafka_property;
 mod kafka_section;
 mod keys;
 mod ladder_section;
@@ -23,7 +24,9 @@ mod tiers;
 #[cfg(test)]
 mod load_tests;
 
+pub use kafka_property::PropertyError;
 pub use kafka_section::PropertyCheck;
 pub use load::{Surroundings, load};
 pub use mistake::{ConfigErrors, Mistake};
+pub use service_sections::is_instance_name;
 pub use types::*;

@@ -9,7 +9,7 @@ use crate::config::ladder_section::{duration_in, one_of};
 use crate::config::mistake::Mistakes;
 use crate::config::path::Path;
 use crate::config::raw::{RawListener, RawWorker};
-use crate::config::types::{AdminConfig, HealthConfig, Role, WorkerConfig};
+use crate::config::types::{AdminConfig, DEFAULT_DRAIN, HealthConfig, Role, WorkerConfig};
 
 /// Where both listeners stand. `None` where they do not.
 pub fn listeners(
@@ -45,17 +45,22 @@ fn address(raw: Option<RawListener>, default: &str, path: &Path, mistakes: &mut 
     address
 }
 
+/// Whether a worker may bear this name.
+#[must_use]
+pub fn is_instance_name(name: &str) -> bool {
+    // It becomes group.instance.id, which the broker checks like a topic name, and the end of transactional ids.
+    (1..=120).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+        && !matches!(name, "." | "..")
+}
+
 /// How this process works.
 pub fn worker(raw: Option<RawWorker>, host_name: &str, mistakes: &mut Mistakes) -> WorkerConfig {
     let raw = raw.unwrap_or_default();
     let at = Path::of("worker");
     let instance = raw.instance.unwrap_or_else(|| host_name.to_owned());
     let path = at.key("instance");
-    // It becomes group.instance.id, which the broker checks like a topic name, and the end of transactional ids.
-    let fits = (1..=120).contains(&instance.len())
-        && instance.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
-        && !matches!(instance.as_str(), "." | "..");
-    if !fits {
+    if !is_instance_name(&instance) {
         mistakes.note(
             &path,
             "is no name for a worker: 1 to 120 letters, digits, `.`, `_` or `-`",
@@ -92,5 +97,5 @@ pub fn worker(raw: Option<RawWorker>, host_name: &str, mistakes: &mut Mistakes) 
     }
     let hour = Duration::from_secs(60 * 60);
     let drain = raw.drain.and_then(|span| duration_in(span, Duration::ZERO..=hour, &at.key("drain"), mistakes));
-    WorkerConfig { instance, roles, state_dir: raw.state_dir.map(PathBuf::from), drain: drain.unwrap_or(Duration::from_secs(25)) }
+    WorkerConfig { instance, roles, state_dir: raw.state_dir.map(PathBuf::from), drain: drain.unwrap_or(DEFAULT_DRAIN) }
 }

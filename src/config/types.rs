@@ -8,6 +8,13 @@ use std::time::Duration;
 use crate::config::redact;
 use crate::core::ladder::Ladder;
 
+/// How long a shutdown or a revoked partition waits for deliveries in flight, unless told otherwise.
+pub const DEFAULT_DRAIN: Duration = Duration::from_secs(25);
+/// How many deliveries are open at most, unless told otherwise.
+pub const DEFAULT_MAX_IN_FLIGHT: usize = 64;
+/// The share of them that redeliveries may take, unless told otherwise.
+pub const DEFAULT_REDELIVER_SHARE: f64 = 0.5;
+
 /// The whole configuration.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -23,7 +30,17 @@ pub struct Config {
     pub ladders: Vec<LadderConfig>,
 }
 
-/// librdkafka properties, by their dotted names.
+/// How to reach Kafka: librdkafka's properties, by their dotted names.
+///
+/// ```
+/// use kladder::KafkaConfig;
+///
+/// let kafka = KafkaConfig::new("localhost:9092").set("security.protocol", "ssl")?.set("consumer.fetch.min.bytes", "1000")?;
+/// let refused = KafkaConfig::new("localhost:9092").set("group.id", "billing").unwrap_err();
+/// assert!(refused.to_string().starts_with("`group.id` is set by kladder itself: each worker's group follows from the ladder"));
+/// # let _ = kafka;
+/// # Ok::<(), kladder::PropertyError>(())
+/// ```
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct KafkaConfig {
     /// For every client.

@@ -16,6 +16,7 @@ pub mod headers;
 pub mod inbox;
 pub mod ladder;
 pub mod leader_clock;
+pub mod record;
 pub mod state;
 pub mod time;
 pub mod topics;

@@ -17,6 +17,7 @@ use crate::core::envelope::Reason;
 use crate::core::failure::{Disposition, Verdict};
 use crate::core::ladder::Ladder;
 use crate::telemetry::names;
+use crate::telemetry::tally::Tally;
 
 /// What the handler said, as metrics tell it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,6 +128,7 @@ pub struct HopMetrics {
     redeliver: Counter,
     dlq: Counter,
     dead_letters: [Counter; Reason::ALL.len()],
+    tally: Tally,
 }
 
 impl HopMetrics {
@@ -141,11 +143,19 @@ impl HopMetrics {
             redeliver: to(names::TO_REDELIVER.to_owned()),
             dlq: to(names::TO_DLQ.to_owned()),
             dead_letters: Reason::ALL.map(dead),
+            tally: Tally::default(),
         }
+    }
+
+    /// The same handles, which count into this too.
+    #[must_use]
+    pub fn counted_by(self, tally: &Tally) -> Self {
+        Self { tally: tally.clone(), ..self }
     }
 
     /// Records hopped into the tier of this number.
     pub fn to_tier(&self, number: u32, records: u64) {
+        self.tally.to_tier(records);
         let counter = number.checked_sub(1).and_then(|n| self.tiers.get(usize::try_from(n).ok()?));
         if let Some(counter) = counter {
             counter.increment(records);
@@ -154,11 +164,13 @@ impl HopMetrics {
 
     /// Records hopped back.
     pub fn to_redeliver(&self, records: u64) {
+        self.tally.back(records);
         self.redeliver.increment(records);
     }
 
     /// A record became a dead letter.
     pub fn dead_lettered(&self, reason: Reason) {
+        self.tally.dead_lettered(reason);
         self.dlq.increment(1);
         if let Some(at) = Reason::ALL.iter().position(|r| *r == reason) {
             self.dead_letters[at].increment(1);
@@ -228,6 +240,12 @@ impl MoverMetrics {
         }
     }
 
+    /// The same handles, which count into this too.
+    #[must_use]
+    pub fn counted_by(self, tally: &Tally) -> Self {
+        Self { hops: self.hops.counted_by(tally), ..self }
+    }
+
     /// The handles of one tier, to be kept by whoever moves it. A tier that the ladder no longer has gets its own: it is emptied
     /// like the others.
     #[must_use]
@@ -259,6 +277,7 @@ pub struct DelivererMetrics {
     handler: Histogram,
     delays: Vec<Histogram>,
     delay_other: Histogram,
+    tally: Tally,
 }
 
 impl DelivererMetrics {
@@ -275,7 +294,14 @@ impl DelivererMetrics {
             handler: histogram!(names::HANDLER.name, names::LADDER => name.to_owned()),
             delays: ladder.tiers().iter().map(|t| delay(t.delay().to_string())).collect(),
             delay_other: delay(names::TIER_OTHER.to_owned()),
+            tally: Tally::default(),
         }
+    }
+
+    /// The same handles, which count into this too.
+    #[must_use]
+    pub fn counted_by(self, tally: &Tally) -> Self {
+        Self { hops: self.hops.counted_by(tally), tally: tally.clone(), ..self }
     }
 
     /// The handler is called, that long after the due time of a record that waited in the tier of this number.
@@ -286,6 +312,7 @@ impl DelivererMetrics {
 
     /// The handler has answered after that time.
     pub fn delivered(&self, kind: VerdictKind, took: Duration) {
+        self.tally.delivered(kind);
         self.deliveries[kind as usize].increment(1);
         if kind != VerdictKind::Unsent {
             self.handler.record(took);

@@ -4,3 +4,4 @@ pub mod events;
 pub mod exporter;
 pub mod logging;
 pub mod names;
+pub mod tally;

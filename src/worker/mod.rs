@@ -16,5 +16,8 @@ pub mod mover;
 mod ports;
 pub mod positions;
 pub mod router;
+pub mod runner;
+pub mod set_up;
 pub mod stop;
 pub mod supervisor;
+pub mod testing;

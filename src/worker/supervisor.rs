@@ -1,9 +1,10 @@
 //! Keeps workers running: one thread each, started again with backoff, given up loudly.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
+
+use thiserror::Error;
 
 use crate::kafka::clock::Clock;
 use crate::telemetry::events::WorkerMetrics;
@@ -47,10 +48,36 @@ impl Presence {
     }
 }
 
+/// Why the workers ended before they were told to.
+#[derive(Debug, Error)]
+pub enum GivenUp {
+    /// It failed in a way that somebody has to decide about, or too often in a row.
+    #[error("{worker} was given up: {error}")]
+    Failed {
+        /// Which worker of which ladder.
+        worker: String,
+        /// How it failed last; its words stand in the message.
+        error: WorkError,
+    },
+    /// A defect.
+    #[error("{worker} panicked, which is a defect of kladder: please report it with what stands on stderr")]
+    Panicked {
+        /// Which worker of which ladder.
+        worker: String,
+    },
+}
+
+/// The first that was given up.
+type Failed = Arc<Mutex<Option<GivenUp>>>;
+
+fn lock(failed: &Failed) -> MutexGuard<'_, Option<GivenUp>> {
+    failed.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// The workers of a process.
 pub struct Supervisor {
     stop: Stop,
-    failed: Arc<AtomicBool>,
+    failed: Failed,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -77,41 +104,49 @@ impl Supervisor {
         let failed = self.failed.clone();
         let thread = std::thread::Builder::new().name(name.clone());
         self.threads.push(thread.spawn(move || {
-            let guard = EndsAll { stop: presence.stop.clone(), failed };
-            let ended_well = supervise(&name, &metrics, &presence, &mut work);
-            guard.disarm_if(ended_well);
+            let guard = EndsAll { worker: name.clone(), stop: presence.stop.clone(), failed, outcome: Err(None) };
+            guard.end(supervise(&name, &metrics, &presence, &mut work));
         })?);
         Ok(())
     }
 
-    /// Waits for all workers to end. `false` when one was given up.
-    #[must_use]
-    pub fn wait(self) -> bool {
+    /// Waits for all workers to end.
+    ///
+    /// # Errors
+    /// The first that was given up, whereupon the others were told to end.
+    pub fn wait(self) -> Result<(), GivenUp> {
         for thread in self.threads {
             // A panic has been told by then, and has stopped the others.
             let _ = thread.join();
         }
-        !self.failed.load(Ordering::Acquire)
+        lock(&self.failed).take().map_or(Ok(()), Err)
     }
 }
 
 /// A worker that is given up, or that panics, ends the process: half a ladder would look like a whole one.
 struct EndsAll {
+    worker: String,
     stop: Stop,
-    failed: Arc<AtomicBool>,
+    failed: Failed,
+    /// Without an error it is that of a panic.
+    outcome: Result<(), Option<WorkError>>,
 }
 
 impl EndsAll {
-    fn disarm_if(self, ended_well: bool) {
-        if ended_well {
-            std::mem::forget(self);
-        }
+    fn end(mut self, outcome: Result<(), WorkError>) {
+        self.outcome = outcome.map_err(Some);
     }
 }
 
 impl Drop for EndsAll {
     fn drop(&mut self) {
-        self.failed.store(true, Ordering::Release);
+        let Err(error) = std::mem::replace(&mut self.outcome, Ok(())) else { return };
+        let worker = std::mem::take(&mut self.worker);
+        let given_up = match error {
+            Some(error) => GivenUp::Failed { worker, error },
+            None => GivenUp::Panicked { worker },
+        };
+        lock(&self.failed).get_or_insert(given_up);
         self.stop.set();
     }
 }
@@ -121,16 +156,16 @@ fn supervise(
     metrics: &WorkerMetrics,
     presence: &Presence,
     work: &mut impl FnMut(&Presence) -> Result<(), WorkError>,
-) -> bool {
+) -> Result<(), WorkError> {
     let clock = Clock::system();
     let (mut failures, mut pause) = (0, FIRST_PAUSE);
     let mut name_taken_since = None;
     loop {
         let began = clock.now();
-        let Err(error) = work(presence) else { return true };
+        let Err(error) = work(presence) else { return Ok(()) };
         if presence.stop.is_set() {
             tracing::warn!(worker = name, %error, "worker failed while stopping");
-            return true;
+            return Ok(());
         }
         if error.is_name_taken() {
             if name_taken_since.is_none() {
@@ -146,10 +181,10 @@ fn supervise(
                     "group does not release this worker's name, so another live worker has it: give each worker an `instance` of its \
                      own below [worker]; the name of a host, or of a pod of a StatefulSet, is one"
                 );
-                return false;
+                return Err(error);
             }
             if !rested(&clock, presence, NAME_PAUSE) {
-                return true;
+                return Ok(());
             }
             continue;
         }
@@ -160,8 +195,8 @@ fn supervise(
         // An outage is waited out, for hours if it must be.
         failures += u32::from(!error.is_outage());
         if error.needs_decision() || failures >= GIVE_UP_AFTER {
-            tracing::error!(worker = name, %error, failures, "worker is given up and the process ends");
-            return false;
+            tracing::error!(worker = name, %error, failures, "worker is given up, and the others end with it");
+            return Err(error);
         }
         metrics.restarted();
         if error.is_denied() {
@@ -170,7 +205,7 @@ fn supervise(
             tracing::warn!(worker = name, %error, failures, restart_in = ?pause, "worker failed");
         }
         if !rested(&clock, presence, pause) {
-            return true;
+            return Ok(());
         }
         pause = (pause * 2).min(if error.is_outage() { LONGEST_OUTAGE_PAUSE } else { LONGEST_PAUSE });
     }

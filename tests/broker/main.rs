@@ -13,6 +13,7 @@ mod hold;
 mod hostile;
 mod idle;
 mod kill;
+mod library;
 mod lost;
 mod newer_protocol;
 mod origin;

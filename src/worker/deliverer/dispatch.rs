@@ -15,7 +15,7 @@ use crate::telemetry::events::{DelivererMetrics, VerdictKind};
 use crate::worker::committer::RecordId;
 use crate::worker::deliverer::DelivererSettings;
 use crate::worker::delivery::Delivery;
-use crate::worker::handler::Handler;
+use crate::worker::handler::{self, Handler};
 use crate::worker::hold::Hold;
 
 /// Between tries in place. They have no end but that of the assignment: that nothing can be sent is never the record's fault, so it
@@ -195,7 +195,7 @@ impl Shared {
         let mut pause = FIRST_PAUSE;
         loop {
             let began = self.clock.now();
-            let verdict = handler.handle(job.delivery.clone()).await;
+            let verdict = handler::call(handler, job.delivery.clone()).await;
             self.metrics.delivered(VerdictKind::of(&verdict), self.clock.now().since(began));
             match verdict {
                 Err(failure) if failure.is_unsent() => self.note_unreachable(&failure),

@@ -28,6 +28,7 @@ use crate::kafka::clock::Clock;
 use crate::kafka::consumer::{GroupConsumer, Membership, Rebalance, Record, TopicPartition};
 use crate::kafka::producer::HopProducer;
 use crate::telemetry::events::DelivererMetrics;
+use crate::telemetry::tally::Tally;
 use crate::worker::committer::{Committer, Content, Parts, Polled, RecordId, Targets, Work};
 use crate::worker::deliverer::dispatch::{Dispatcher, Event, Gate, Job, Kind, Slots, due_of};
 use crate::worker::delivery::Delivery;
@@ -63,6 +64,8 @@ pub struct DelivererSettings {
     pub drain: Duration,
     /// Whether the ladder is held.
     pub hold: Hold,
+    /// Where what was done is counted, besides the metrics.
+    pub tally: Tally,
 }
 
 /// Delivers until it is told to stop.
@@ -160,7 +163,7 @@ impl<H: Handler> Deliverer<H> {
         membership.partitions = usize::try_from(partitions).unwrap_or(1);
         let consumer = GroupConsumer::join(&settings.kafka, &membership)?;
 
-        let metrics = DelivererMetrics::new(&ladder);
+        let metrics = DelivererMetrics::new(&ladder).counted_by(&settings.tally);
         let (sender, events) = mpsc::channel();
         let waker = Waker { events: sender.clone(), pending: Arc::new(AtomicBool::new(false)) };
         let dispatcher = Dispatcher::new(settings, runtime, handler, sender, metrics.clone());

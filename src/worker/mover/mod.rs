@@ -27,6 +27,7 @@ use crate::kafka::consumer::{GroupConsumer, Membership, Rebalance, TopicPartitio
 use crate::kafka::error::{TxnError, WriteFault};
 use crate::kafka::producer::{HopProducer, Outgoing};
 use crate::telemetry::events::MoverMetrics;
+use crate::telemetry::tally::Tally;
 use crate::worker::backoff::Backoff;
 use crate::worker::error::WorkError;
 use crate::worker::hold::Hold;
@@ -59,6 +60,8 @@ pub struct MoverSettings {
     pub instance: String,
     /// Whether the ladder is held.
     pub hold: Hold,
+    /// Where what was done is counted, besides the metrics.
+    pub tally: Tally,
 }
 
 /// Moves until it is told to stop.
@@ -106,7 +109,7 @@ impl Mover {
             topics: consumed.into_iter().map(|(topic, _)| topic).collect(),
         };
         let consumer = GroupConsumer::join(&settings.kafka, &membership)?;
-        let metrics = MoverMetrics::new(&ladder);
+        let metrics = MoverMetrics::new(&ladder).counted_by(&settings.tally);
         let zero = LocalTime::from_micros(0);
         Ok(Self {
             ladder,

@@ -202,7 +202,7 @@ impl HopSink for ModelSink {
     fn recover(&mut self, error: &TxnError) {
         match error {
             TxnError::Abort(_) => self.abort(),
-            TxnError::Rebuild(_) | TxnError::Unknown(_) => self.rebuild(),
+            TxnError::Rebuild(_) | TxnError::Unknown(_) | TxnError::Rival(_) => self.rebuild(),
         }
     }
 

@@ -1,0 +1,327 @@
+//! A push ladder's workers inside an application: mover and deliverer under one supervisor, with a handler in process.
+//!
+//! What `kladder run` is for the command line, this is for a Rust program, without its configuration file, probes and signals.
+//! The workers have threads of their own; on the runtime of the caller run the handler's calls alone, and nothing here blocks it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::runtime::Handle;
+
+use crate::config::{self, KafkaConfig, Role, Start};
+use crate::core::envelope::Reason;
+use crate::core::ladder::{Ladder, Mode};
+use crate::telemetry::events::{DelivererMetrics, MoverMetrics, VerdictKind};
+use crate::telemetry::tally::Tally;
+use crate::topology::ClusterError;
+use crate::worker::deliverer::{Deliverer, DelivererSettings};
+use crate::worker::handler::Handler;
+use crate::worker::hold::HoldWatch;
+use crate::worker::mover::{Mover, MoverSettings};
+use crate::worker::set_up::{self, NotSetUp, SetUpError};
+use crate::worker::stop::Stop;
+use crate::worker::supervisor::{GivenUp, Presence, Supervisor};
+
+/// Runs a push ladder in this process.
+///
+/// ```no_run
+/// use kladder::{Delivery, KafkaConfig, Ladder, Start, Worker};
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let ladder = Ladder::builder("billing-orders", "billing").source("orders").tiers(["5s", "1m", "10m"]).build()?;
+/// let kafka = KafkaConfig::new("localhost:9092");
+/// kladder::set_up(&ladder, &kafka, Start::Earliest).await?;
+/// let worker = Worker::new(ladder, kafka, |delivery: Delivery| async move {
+///     println!("{} is delivered, attempt {}", delivery.id(), delivery.attempt());
+///     Ok(())
+/// });
+/// let report = worker.run_until(async { tokio::signal::ctrl_c().await.unwrap_or(()) }).await?;
+/// println!("{report}");
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "a worker does nothing until it is run"]
+pub struct Worker<H> {
+    ladder: Arc<Ladder>,
+    kafka: KafkaConfig,
+    handler: Arc<H>,
+    instance: String,
+    drain: Duration,
+    max_in_flight: usize,
+    redeliver_share: f64,
+    roles: Vec<Role>,
+}
+
+/// Why a worker did not run, or ended before it was told to.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// The ladder's records do not come here.
+    #[error(
+        "ladder `{0}` is a relay: its application consumes the source itself and puts what failed into the inbox with \
+         `Ladder::relay`; build the ladder in push mode to have a worker call the handler"
+    )]
+    Relay(String),
+    /// Something that was set makes no sense.
+    #[error("{name} {problem}")]
+    Setting {
+        /// What was set.
+        name: &'static str,
+        /// What is wrong with it, and what would not be.
+        problem: &'static str,
+    },
+    /// The cluster could not be asked for what there is.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    /// Something is missing that setting the ladder up makes.
+    #[error(transparent)]
+    NotSetUp(#[from] NotSetUp),
+    /// One of the workers cannot go on; the others have drained.
+    #[error(transparent)]
+    GivenUp(#[from] GivenUp),
+    /// The machine gives no thread.
+    #[error("cannot start a thread: {0}")]
+    Thread(std::io::Error),
+    /// The runtime was shut down around the worker.
+    #[error("the runtime has ended before the worker: keep it until `run_until` has returned")]
+    RuntimeEnded,
+}
+
+impl From<SetUpError> for RunError {
+    fn from(error: SetUpError) -> Self {
+        match error {
+            SetUpError::Cluster(error) => error.into(),
+            SetUpError::NotSetUp(lacking) => lacking.into(),
+        }
+    }
+}
+
+impl<H: Handler> Worker<H> {
+    /// A worker of this ladder, which calls this handler. It moves due records back and delivers; see the other methods for what
+    /// can be set.
+    pub fn new(ladder: Ladder, kafka: KafkaConfig, handler: H) -> Self {
+        Self {
+            ladder: Arc::new(ladder),
+            kafka,
+            handler: Arc::new(handler),
+            instance: gethostname::gethostname().to_string_lossy().into_owned(),
+            drain: config::DEFAULT_DRAIN,
+            max_in_flight: config::DEFAULT_MAX_IN_FLIGHT,
+            redeliver_share: config::DEFAULT_REDELIVER_SHARE,
+            roles: vec![Role::Mover, Role::Deliverer],
+        }
+    }
+
+    /// The name of this worker, the host's unless said. It has to survive restarts, so that a restarted worker takes its place
+    /// back at once, and no two workers of a ladder may share one.
+    pub fn instance(mut self, name: impl Into<String>) -> Self {
+        self.instance = name.into();
+        self
+    }
+
+    /// How long a shutdown or a revoked partition waits for deliveries in flight; 25 s unless said.
+    pub fn drain(mut self, deadline: Duration) -> Self {
+        self.drain = deadline;
+        self
+    }
+
+    /// How many deliveries run at the same time at most (1 to 10,000); 64 unless said.
+    pub fn max_in_flight(mut self, deliveries: usize) -> Self {
+        self.max_in_flight = deliveries;
+        self
+    }
+
+    /// The share of them that redeliveries may take (above 0, at most 1); 0.5 unless said.
+    pub fn redeliver_share(mut self, share: f64) -> Self {
+        self.redeliver_share = share;
+        self
+    }
+
+    /// What this process does: [`Role::Mover`] and [`Role::Deliverer`] unless said. Thirty processes that deliver need not be
+    /// thirty that move.
+    pub fn roles(mut self, roles: impl IntoIterator<Item = Role>) -> Self {
+        self.roles = roles.into_iter().collect();
+        self
+    }
+
+    /// Runs until `stop` resolves, then drains: what is in flight is waited for, no longer than the deadline, and committed.
+    ///
+    /// Dropped before its end it drains in the background. Nothing is lost in either case; what was not committed is delivered
+    /// again.
+    ///
+    /// # Errors
+    /// When something is missing that the workers need, and when one of them is given up. Outages are waited out.
+    pub async fn run_until(self, stop: impl Future<Output = ()>) -> Result<Report, RunError> {
+        self.check_settings()?;
+        let stopping = Stop::new();
+        let _on_drop = SetOnDrop(stopping.clone());
+        let tally = Tally::default();
+        let mut workers = {
+            let (runtime, stopping, tally) = (Handle::current(), stopping.clone(), tally.clone());
+            tokio::task::spawn_blocking(move || self.work(&runtime, &stopping, &tally))
+        };
+        let stop = pin!(stop);
+        let ended = tokio::select! {
+            ended = &mut workers => ended,
+            () = stop => {
+                stopping.set();
+                workers.await
+            }
+        };
+        ended.unwrap_or_else(|ended| match ended.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(RunError::RuntimeEnded),
+        })?;
+        Ok(Report::of(&tally))
+    }
+
+    fn check_settings(&self) -> Result<(), RunError> {
+        let refuse = |name, problem| Err(RunError::Setting { name, problem });
+        if self.ladder.mode() == Mode::Relay {
+            return Err(RunError::Relay(self.ladder.name().to_owned()));
+        }
+        if !config::is_instance_name(&self.instance) {
+            return refuse("instance", "is no name for a worker: 1 to 120 letters, digits, `.`, `_` or `-`");
+        }
+        if !(1..=10_000).contains(&self.max_in_flight) {
+            return refuse("max_in_flight", "must be between 1 and 10,000");
+        }
+        if !(self.redeliver_share > 0.0 && self.redeliver_share <= 1.0) {
+            return refuse("redeliver_share", "must be above 0 and at most 1");
+        }
+        if self.roles.is_empty() || self.roles.iter().any(|role| ![Role::Mover, Role::Deliverer].contains(role)) {
+            return refuse("roles", "must be one or both of Mover and Deliverer: a push ladder has no other workers");
+        }
+        Ok(())
+    }
+
+    /// Blocks until all workers have ended.
+    fn work(&self, runtime: &Handle, stop: &Stop, tally: &Tally) -> Result<(), RunError> {
+        // Where the group starts was decided when the ladder was set up, so here it is of no concern.
+        set_up::check(&self.kafka, &[&set_up::config_of(&self.ladder, Start::Earliest)])?;
+        let mut supervisor = Supervisor::new(stop.clone());
+        let watch = HoldWatch::start(&self.kafka, [self.ladder.as_ref()]).map_err(RunError::Thread)?;
+        let started = self.start(&mut supervisor, &watch, runtime, tally).map_err(RunError::Thread);
+        if started.is_err() {
+            stop.set();
+        }
+        let ended = supervisor.wait();
+        started?;
+        Ok(ended?)
+    }
+
+    fn start(&self, supervisor: &mut Supervisor, watch: &HoldWatch, runtime: &Handle, tally: &Tally) -> std::io::Result<()> {
+        let name = self.ladder.name();
+        if self.roles.contains(&Role::Mover) {
+            let settings = MoverSettings {
+                ladder: self.ladder.clone(),
+                kafka: self.kafka.clone(),
+                instance: self.instance.clone(),
+                hold: watch.hold(name),
+                tally: tally.clone(),
+            };
+            let work = move |presence: &Presence| {
+                if settings.hold.ready(&presence.stop)? { Mover::start(&settings)?.run(presence) } else { Ok(()) }
+            };
+            supervisor.spawn(format!("mover of {name}"), MoverMetrics::new(&self.ladder).worker, || {}, work)?;
+        }
+        if self.roles.contains(&Role::Deliverer) {
+            let settings = DelivererSettings {
+                ladder: self.ladder.clone(),
+                kafka: self.kafka.clone(),
+                instance: self.instance.clone(),
+                max_in_flight: self.max_in_flight,
+                redeliver_share: self.redeliver_share,
+                drain: self.drain,
+                hold: watch.hold(name),
+                tally: tally.clone(),
+            };
+            let (handler, runtime) = (self.handler.clone(), runtime.clone());
+            let work = move |presence: &Presence| {
+                if settings.hold.ready(&presence.stop)? {
+                    Deliverer::start(&settings, handler.clone(), runtime.clone())?.run(presence)
+                } else {
+                    Ok(())
+                }
+            };
+            supervisor.spawn(format!("deliverer of {name}"), DelivererMetrics::new(&self.ladder).worker, || {}, work)?;
+        }
+        Ok(())
+    }
+}
+
+impl<H> fmt::Debug for Worker<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker").field("ladder", &self.ladder.name()).field("instance", &self.instance).finish_non_exhaustive()
+    }
+}
+
+/// Whoever drops the future of a worker wants it to end.
+struct SetOnDrop(Stop);
+
+impl Drop for SetOnDrop {
+    fn drop(&mut self) {
+        self.0.set();
+    }
+}
+
+/// What a worker has done while it ran.
+///
+/// It counts what this process saw: deliveries when the handler has answered, hops and dead letters when they are committed. So a
+/// record that was delivered twice counts twice, and what another worker of the ladder did is not in it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Report {
+    /// Deliveries that the handler was done with.
+    pub done: u64,
+    /// Deliveries that failed and are to be tried again; after the last attempt that means a dead letter.
+    pub retried: u64,
+    /// Deliveries that the handler rejected.
+    pub rejected: u64,
+    /// Tries that did not reach what the handler needs ([`Failure::unsent`](crate::Failure::unsent)): no attempts.
+    pub unsent: u64,
+    /// Hops into a tier.
+    pub hops: u64,
+    /// Records that were moved back when they were due.
+    pub redelivered: u64,
+    /// Dead letters, by their reasons.
+    pub dead_letters: BTreeMap<Reason, u64>,
+}
+
+impl Report {
+    fn of(tally: &Tally) -> Self {
+        Self {
+            done: tally.deliveries(VerdictKind::Done),
+            retried: tally.deliveries(VerdictKind::Retry) + tally.deliveries(VerdictKind::RetryAfter),
+            rejected: tally.deliveries(VerdictKind::Reject),
+            unsent: tally.deliveries(VerdictKind::Unsent),
+            hops: tally.into_tiers(),
+            redelivered: tally.redelivered(),
+            dead_letters: tally.dead_letters().collect(),
+        }
+    }
+
+    /// All dead letters.
+    #[must_use]
+    pub fn dead(&self) -> u64 {
+        self.dead_letters.values().sum()
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "done {}, retried {}, rejected {}, hops {}, redelivered {}, dead letters {}",
+            self.done,
+            self.retried,
+            self.rejected,
+            self.hops,
+            self.redelivered,
+            self.dead()
+        )
+    }
+}
