@@ -372,3 +372,7 @@ impl Reading {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "hold_tests.rs"]
+mod tests;

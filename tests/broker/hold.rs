@@ -79,7 +79,8 @@ fn a_hold_stops_three_workers_outlives_kill_9_and_burns_no_attempt() {
         let answer = if fails { Answer::fail(503, FAILURE) } else { Answer::ok() };
         answer.after(Duration::from_millis(20))
     });
-    let mut scene = Scene::with_source("hold", &["500ms", "1s", "2s"], PARTITIONS);
+    // When it is held, some in the last tier are due only after everybody must have heard of it.
+    let mut scene = Scene::with_source("hold", &["500ms", "1s", "5s"], PARTITIONS);
     scene.handler = handler.url().to_owned();
     scene.max_in_flight = 16;
     let config = scene.set_up();
@@ -87,9 +88,9 @@ fn a_hold_stops_three_workers_outlives_kill_9_and_burns_no_attempt() {
     let start = || workers.iter().map(|(config, _)| Kladder::run(config)).collect::<Vec<_>>();
     let redelivered = || broker::read(&scene.redeliver_topic()).len();
     let all_deliver = || {
-        clock::eventually("all three deliver", PATIENCE, || {
+        clock::eventually("all three deliver, and records wait in the last tier", PATIENCE, || {
             let delivered = |port| scene::metric_at(port, "kladder_deliveries_total", "").is_some_and(|count| count > 20.0);
-            workers.iter().all(|(_, port)| delivered(*port))
+            workers.iter().all(|(_, port)| delivered(*port)) && broker::lag(&scene.mover_group(), &scene.tier_topic("5s")) > 0
         });
     };
 
@@ -102,6 +103,8 @@ fn a_hold_stops_three_workers_outlives_kill_9_and_burns_no_attempt() {
         assert!(said.stderr.contains("the handler is being replaced"), "{said}");
         clock::pause(OBEYED_WITHIN);
         let in_redeliver = redelivered();
+        let waiting = || broker::lag(&scene.mover_group(), &scene.tier_topic("5s"));
+        assert!(waiting() > 0, "nothing waits that the mover would have to hold back");
         // As long as every record of the tiers needs to come due.
         clock::pause(Duration::from_secs(4));
         let late = begun.last().map_or(Duration::ZERO, |last| last.saturating_duration_since(held_at));
