@@ -78,6 +78,8 @@ fn consume(ladder: &Ladder, brokers: &str, stop: &AtomicBool) -> Result<(), Box<
     let consumer: BaseConsumer = client()
         .set("group.id", ladder.group())
         .set("enable.auto.commit", "false")
+        // Of an application's own group kladder sets no offsets: where there is none yet, no record may be passed over.
+        .set("auto.offset.reset", "earliest")
         // Hops are transactions: what was aborted is none of ours.
         .set("isolation.level", "read_committed")
         .create()?;

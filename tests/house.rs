@@ -247,7 +247,7 @@ fn rdkafka_leaks(path: &str, text: &str) -> Vec<String> {
     let mut faults = Vec::new();
     for (number, part) in public_parts(text) {
         let words: Vec<&str> = part.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
-        for name in names.iter().filter(|name| words.contains(&name.as_str())) {
+        if let Some(name) = names.iter().find(|name| words.contains(&name.as_str())) {
             faults.push(format!("{path}:{number}: {name} of rdkafka is part of what is public"));
         }
     }

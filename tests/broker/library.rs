@@ -28,7 +28,7 @@ impl House {
         let source = format!("{name}.orders");
         broker::create_topic(&source, PARTITIONS, &[]);
         let builder = Ladder::builder(name.clone(), format!("{name}.billing")).source(&source).mode(mode);
-        Self { ladder: builder.tiers(["1s", "2s"]).build().unwrap(), source }
+        Self { ladder: builder.tiers(["1s", "2s"]).build().expect("a ladder"), source }
     }
 
     fn kafka() -> KafkaConfig {
@@ -78,7 +78,7 @@ struct Running {
 
 impl Running {
     fn start<H: Handler>(worker: Worker<H>) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
         let (stop, stopped) = oneshot::channel();
         let ended = runtime.spawn(worker.run_until(async { stopped.await.unwrap_or(()) }));
         Self { runtime, stop, ended }
@@ -91,7 +91,7 @@ impl Running {
 }
 
 fn set_up(house: &House) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(kladder::set_up(&house.ladder, &House::kafka(), Start::Earliest)).expect("a cluster that lets us");
 }
 
@@ -146,7 +146,7 @@ fn a_closure_is_a_handler_and_its_panics_fail_their_attempts_alone() {
     let running = Running::start(house.worker(|delivery: Delivery| async move {
         // Half of them before the third attempt, and one always.
         let number = number_of(&delivery);
-        assert!(number != 7 && (number % 2 == 0 || delivery.attempt() > 1), "order {number} is too much");
+        assert!(number != 7 && (number.is_multiple_of(2) || delivery.attempt() > 1), "order {number} is too much");
         Ok(())
     }));
     clock::eventually("all records are done or dead", PATIENCE, || house.dead().len() == 1 && house.is_at_rest());
