@@ -114,7 +114,7 @@ pub(super) struct Check {
     pub(super) places: BTreeMap<At, Place>,
     /// Who read last where a partition goes on.
     readers: BTreeMap<Tp, Life>,
-    dead_letters: BTreeMap<usize, u32>,
+    dead_letters: BTreeMap<usize, usize>,
     violation: Option<Violation>,
 }
 
@@ -259,8 +259,8 @@ impl Check {
             let buried = plan.rejects || plan.fails >= self.ladder.attempts();
             let dead = self.dead_letters.get(&record).copied().unwrap_or(0);
             let done = self.places.values().filter(|place| place.record == record && place.handled).count();
-            let ends = if buried { (dead, done as u32) } else { (done as u32, dead) };
-            if ends.1 > 0 || ends.0 == 0 || self.exactly_once && ends.0 > 1 {
+            let (right, wrong) = if buried { (dead, done) } else { (done, dead) };
+            if wrong > 0 || right == 0 || self.exactly_once && right > 1 {
                 self.fail(
                     Invariant::Conservation,
                     format!("record {record} was done {done} times and dead-lettered {dead} times"),

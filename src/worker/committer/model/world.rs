@@ -41,6 +41,8 @@ pub(super) enum Fault {
     Abort,
 }
 
+const BEGINNING: LocalTime = LocalTime::from_micros(1_000_000_000_000);
+
 const FAULTS: usize = Fault::Abort as usize + 1;
 
 /// How long everything may take to drain once nothing goes wrong any more: longer than the longest pauses and all tiers.
@@ -90,7 +92,7 @@ impl World {
         let records = 4 + chance.index(9);
         let plans = (0..records).map(|_| plan(&mut chance, attempts)).collect();
         let partitions = 2 + i32::from(chance.coin());
-        let clock = Clock::manual(LocalTime::from_micros(1_000_000_000_000));
+        let clock = Clock::manual(BEGINNING);
         let check = Check::new(ladder.clone(), hops == Hops::ExactlyOnce, plans);
         let mut cluster = Cluster::new(ladder.clone(), partitions, check);
         for record in 0..records {
@@ -104,9 +106,13 @@ impl World {
         for rate in &mut rates {
             *rate = [0, 0, 3, 15, 60][chance.index(5)];
         }
-        // What each call may meet has to be rarer than what one call in many may.
+        // What any call may meet has to be rarer than what one call in many may.
         for often in [Fault::Crash, Fault::StandStill, Fault::Serve, Fault::Stop] {
             rates[often as usize] /= 3;
+        }
+        let rarely = [Fault::PlainCommitLost, Fault::PlainCommitUnanswered, Fault::Committed, Fault::Settle, Fault::SendOffsets];
+        for rare in rarely.into_iter().chain([Fault::CommitRefused, Fault::CommitUnknown, Fault::Abort]) {
+            rates[rare as usize] *= 5;
         }
         let down = || RefCell::new(Slot::Down { until: clock.now() });
         Rc::new(Self {
@@ -255,7 +261,7 @@ impl World {
     /// Tells what happens, when a seed is run alone.
     pub(super) fn note(&self, text: impl FnOnce() -> String) {
         if self.traced {
-            println!("{:>9.3} s  {}", (self.clock.now().as_micros() - 1_000_000_000_000) as f64 / 1e6, text());
+            println!("{:>10.1?}  {}", self.clock.now().since(BEGINNING), text());
         }
     }
 }
