@@ -52,7 +52,7 @@ fn up_and_down(theme: &str, records: usize, kills: usize, hops: Hops) {
         answer.after(Duration::from_millis(10))
     });
     let mut scene = Scene::with_source(theme, &["500ms", "1s", "2s"], PARTITIONS);
-    scene.handler = handler.url().to_owned();
+    handler.url().clone_into(&mut scene.handler);
     scene.max_in_flight = IN_FLIGHT;
     if hops == Hops::AtLeastOnce {
         scene.settings += "\nhops = \"at-least-once\"";
