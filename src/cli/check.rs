@@ -11,7 +11,7 @@ use crate::cli::exit::Exit;
 use crate::cli::{ConfigArg, Output, config_file, stdout};
 use crate::config::{Config, LadderConfig, Start};
 use crate::core::delay::format_duration;
-use crate::core::ladder::{Hops, Ladder, Mode};
+use crate::core::ladder::{Hops, Ladder, Mode, Redelivery};
 use crate::core::topics;
 
 /// Check a configuration file, without a broker
@@ -42,14 +42,20 @@ fn topics_of(config: &LadderConfig) -> Vec<(String, String, String)> {
     let ladder = &config.ladder;
     let row = |role: &str, topic: &str, note: String| (role.to_owned(), topic.to_owned(), note);
     let kept = |prefix: &str, time: Duration| format!("{prefix}{}", format_duration(time));
-    let mut rows: Vec<_> = ladder.sources().iter().map(|topic| row("source", topic, "never touched".to_owned())).collect();
+    let (of_source, comes_back) = match ladder.redelivery() {
+        Redelivery::Topic => ("never touched", true),
+        Redelivery::Origin => ("due records come back here, in every group that reads it", false),
+    };
+    let mut rows: Vec<_> = ladder.sources().iter().map(|topic| row("source", topic, of_source.to_owned())).collect();
     if ladder.mode() == Mode::Relay {
         rows.push(row("inbox", &ladder.inbox_topic(), "the application puts failed records here".to_owned()));
     }
     for tier in ladder.tiers() {
         rows.push(row(&format!("tier {}", tier.number()), tier.topic(), format!("waits {}", tier.delay())));
     }
-    rows.push(row("redeliver", &ladder.redeliver_topic(), "due records come back here".to_owned()));
+    if comes_back {
+        rows.push(row("redeliver", &ladder.redeliver_topic(), "due records come back here".to_owned()));
+    }
     rows.push(row("dlq", &ladder.dlq_topic(), kept("kept ", config.topics.dlq_retention)));
     rows.push(row("state", &ladder.state_topic(), "compacted, 1 partition".to_owned()));
     rows
@@ -107,6 +113,13 @@ fn as_text(config: &Config, path: &str, state_dir: &str) -> String {
         if ladder.mode() == Mode::Push {
             let start = config_of.start.map_or("must be said (`start`) while the group has no offsets", start);
             let _ = writeln!(text, "start {start}");
+        } else {
+            let settle = format_duration(ladder.settle());
+            let back = match ladder.redelivery() {
+                Redelivery::Topic => ladder.redeliver_topic(),
+                Redelivery::Origin => "their origins".to_owned(),
+            };
+            let _ = writeln!(text, "due records come back in {back} and are presumed done after {settle}");
         }
         let mut table = table(&["", "topic", ""]);
         for (role, topic, note) in topics_of(config_of) {
@@ -161,7 +174,9 @@ fn ladder_json(config: &LadderConfig, instance: &str) -> Value {
         "sources": ladder.sources(),
         "inbox": (ladder.mode() == Mode::Relay).then(|| ladder.inbox_topic()),
         "tiers": ladder.tiers().iter().map(tier).collect::<Vec<_>>(),
-        "redeliver": ladder.redeliver_topic(),
+        "redelivery": redelivery(ladder.redelivery()),
+        "redeliver": (ladder.redelivery() == Redelivery::Topic).then(|| ladder.redeliver_topic()),
+        "settle_ms": (ladder.mode() == Mode::Relay).then(|| u64::try_from(ladder.settle().as_millis()).unwrap_or(u64::MAX)),
         "dlq": ladder.dlq_topic(),
         "state": ladder.state_topic(),
         "handler": config.handler.as_ref().map(|handler| json!({
@@ -177,6 +192,13 @@ fn mode(mode: Mode) -> &'static str {
     match mode {
         Mode::Push => "push",
         Mode::Relay => "relay",
+    }
+}
+
+fn redelivery(redelivery: Redelivery) -> &'static str {
+    match redelivery {
+        Redelivery::Topic => "topic",
+        Redelivery::Origin => "origin",
     }
 }
 

@@ -113,6 +113,11 @@ max_in_flight = 64
 # The application consumes the sources, and copies a record that fails to {name}.inbox, headers and all.
 # It also consumes {name}.redeliver, read committed.
 mode = "relay"
+# A record that was redelivered is presumed done when the group has committed past it and it has not failed again for so long.
+settle = "2m"
+# To get due records back in the topics that they came from, which every group that reads those sees:
+# redeliver = "origin"
+# reaches_all_groups = true
 "#
         ),
     };

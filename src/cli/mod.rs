@@ -5,9 +5,12 @@ pub mod exit;
 pub mod stdout;
 
 mod check;
+mod confirm;
 mod generate;
+mod hold;
 mod init;
 mod metrics_scrape;
+mod resume;
 mod run;
 mod setup;
 mod status;
@@ -39,6 +42,8 @@ enum Command {
     Setup(setup::SetupArgs),
     Run(run::RunArgs),
     Status(status::StatusArgs),
+    Hold(hold::HoldArgs),
+    Resume(resume::ResumeArgs),
     Generate(generate::GenerateArgs),
     Stub(stub::StubArgs),
 }
@@ -76,6 +81,8 @@ pub fn main() -> ExitCode {
         Command::Setup(args) => setup::run(args),
         Command::Run(args) => run::run(args),
         Command::Status(args) => status::run(args),
+        Command::Hold(args) => hold::run(args),
+        Command::Resume(args) => resume::run(args),
         Command::Generate(args) => generate::run(args),
         Command::Stub(args) => stub::run(args),
     };

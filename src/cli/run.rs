@@ -14,17 +14,19 @@ use crate::cli::{ConfigArg, chosen_ladders};
 use crate::config::types::{Config, HandlerConfig, LadderConfig, Role};
 use crate::core::ladder::Mode;
 use crate::kafka::admin::KafkaCluster;
-use crate::telemetry::events::{DelivererMetrics, HttpMetrics, MoverMetrics};
+use crate::telemetry::events::{DelivererMetrics, HttpMetrics, MoverMetrics, RouterMetrics};
 use crate::telemetry::exporter;
 use crate::telemetry::logging::{self, LogFormat};
 use crate::topology::{self, Change, Cluster, ClusterError, LadderPlan, Limits, Scope};
 use crate::worker::deliverer::{Deliverer, DelivererSettings};
+use crate::worker::hold::HoldWatch;
 use crate::worker::http_handler::HttpHandler;
 use crate::worker::mover::{Mover, MoverSettings};
+use crate::worker::router::{Router, RouterSettings};
 use crate::worker::stop::Stop;
-use crate::worker::supervisor::Supervisor;
+use crate::worker::supervisor::{Presence, Supervisor};
 
-/// Run the workers: movers bring due records back, deliverers call the handlers
+/// Run the workers: movers bring due records back, deliverers call the handlers, routers take what applications could not handle
 ///
 /// A first SIGTERM or SIGINT drains: what is in flight is waited for up to [worker] drain, then committed. A second one ends at
 /// once; what was in flight is delivered again.
@@ -47,8 +49,10 @@ pub struct RunArgs {
 enum RoleArg {
     /// Moves due records from the tiers to redeliver
     Mover,
-    /// Consumes source and redeliver and calls the handler
+    /// Consumes source and redeliver and calls the handler (push)
     Deliverer,
+    /// Consumes the inbox of failed records (relay)
+    Router,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -66,8 +70,8 @@ pub fn run(args: RunArgs) -> anyhow::Result<Exit> {
         LogArg::Json => LogFormat::Json,
     })?;
     let config = file.config;
-    let ladders = runnable(&config, &args.ladder)?;
     let roles = roles(&config, &args.role);
+    let ladders = runnable(&config, &args.ladder, &roles)?;
     if !is_set_up(&config, &ladders)? {
         return Ok(Exit::Failed);
     }
@@ -75,16 +79,32 @@ pub fn run(args: RunArgs) -> anyhow::Result<Exit> {
     runtime.block_on(work(&config, &ladders, &roles))
 }
 
-/// The ladders to run; a relay cannot be among them yet.
-fn runnable<'a>(config: &'a Config, names: &[String]) -> anyhow::Result<Vec<&'a LadderConfig>> {
+/// The ladders to run.
+fn runnable<'a>(config: &'a Config, names: &[String], roles: &[Role]) -> anyhow::Result<Vec<&'a LadderConfig>> {
     let ladders = chosen_ladders(config, names)?;
-    if let Some(relay) = ladders.iter().find(|l| l.ladder.mode() == Mode::Relay) {
+    let has_work = |mode| roles.iter().any(|role| runs(*role, mode));
+    if let Some(idle) = ladders.iter().map(|l| &l.ladder).find(|ladder| !has_work(ladder.mode())) {
+        let (mode, need) = match idle.mode() {
+            Mode::Push => ("push", "mover or deliverer"),
+            Mode::Relay => ("relay", "mover or router"),
+        };
         bail!(
-            "ladder `{}` is a relay, whose router is not built into this version: run push ladders with --ladder NAME",
-            relay.ladder.name()
+            "ladder `{}` is a {mode} ladder, for which these roles do nothing: add {need} with --role, or name other ladders with \
+             --ladder NAME",
+            idle.name()
         );
     }
     Ok(ladders)
+}
+
+/// Whether a role has something to do for a ladder of this mode.
+fn runs(role: Role, mode: Mode) -> bool {
+    match role {
+        Role::Mover => true,
+        Role::Deliverer => mode == Mode::Push,
+        Role::Router => mode == Mode::Relay,
+        Role::Index => false,
+    }
 }
 
 /// Whether the workers find what they need; what they do not find is told. Half a ladder would look like a whole one, so nothing
@@ -114,7 +134,7 @@ fn is_set_up(config: &Config, ladders: &[&LadderConfig]) -> anyhow::Result<bool>
     // Setup needs groups without members; a worker is about to be one.
     observed.groups.values_mut().for_each(|group| group.members = 0);
     let desired: Vec<_> = ladders.iter().map(|l| topology::desired(l, &observed.topics)).collect();
-    let limits = Limits { max_partitions: u32::MAX, bootstrap_servers: config.kafka.brokers().to_owned() };
+    let limits = Limits { max_partitions: u32::MAX, take_over: false, bootstrap_servers: config.kafka.brokers().to_owned() };
     let plan = topology::plan(&desired, &observed, &limits);
     for ladder in &plan.ladders {
         for drift in &ladder.drift {
@@ -149,8 +169,13 @@ fn is_set_up(config: &Config, ladders: &[&LadderConfig]) -> anyhow::Result<bool>
         }
     } else if !missing.is_empty() {
         eprintln!("the ladder is not set up: run `kladder setup`");
-    } else if plan.has_changes() {
+    } else if plan.changes().any(|change| matches!(change, Change::AddPartitions { .. } | Change::CommitOffsets { .. })) {
         tracing::warn!("sources have more partitions than when the ladder was set up: `kladder setup` makes it grow along");
+    }
+    for change in plan.changes() {
+        if let Change::Claim { topic, group, .. } = change {
+            tracing::warn!(topic, group, "nothing says yet whom the ladder belongs to: `kladder setup` puts the group down");
+        }
     }
     Ok(refusals.is_empty() && missing.is_empty())
 }
@@ -169,11 +194,12 @@ fn lost_offsets(ladder: &LadderPlan) -> Vec<(&str, &str)> {
         .collect()
 }
 
-/// A topic that is not there, or a group that does not know it. Partitions that were added later are taken up by the workers.
+/// A topic that is not there, or a group that does not know it. Partitions that were added later are taken up by the workers, and
+/// a ladder that was set up before owners were put down is nobody else's.
 fn is_missing(change: &Change) -> bool {
     match change {
         Change::CreateTopic { .. } => true,
-        Change::AddPartitions { .. } => false,
+        Change::AddPartitions { .. } | Change::Claim { .. } => false,
         Change::CommitOffsets { partitions, .. } => partitions.contains(&0),
     }
 }
@@ -185,6 +211,7 @@ fn roles(config: &Config, given: &[RoleArg]) -> Vec<Role> {
     let role = |arg: &RoleArg| match arg {
         RoleArg::Mover => Role::Mover,
         RoleArg::Deliverer => Role::Deliverer,
+        RoleArg::Router => Role::Router,
     };
     given.iter().map(role).collect()
 }
@@ -199,13 +226,18 @@ async fn work(config: &Config, ladders: &[&LadderConfig], roles: &[Role]) -> any
 
     let stop = Stop::new();
     let mut supervisor = Supervisor::new(stop.clone());
+    let watch = HoldWatch::start(&config.kafka, ladders.iter().map(|l| &l.ladder)).context("cannot start a thread")?;
     for ladder in ladders {
         if roles.contains(&Role::Mover) {
-            start_mover(&mut supervisor, config, ladder, &health)?;
+            start_mover(&mut supervisor, config, ladder, &watch, &health)?;
         }
-        if roles.contains(&Role::Deliverer) {
+        let mode = ladder.ladder.mode();
+        if roles.contains(&Role::Router) && runs(Role::Router, mode) {
+            start_router(&mut supervisor, config, ladder, &watch, &health)?;
+        }
+        if roles.contains(&Role::Deliverer) && runs(Role::Deliverer, mode) {
             let handler = ladder.handler.as_ref().context("a push ladder has a handler")?;
-            start_deliverer(&mut supervisor, config, ladder, handler, &health)?;
+            start_deliverer(&mut supervisor, config, ladder, handler, &watch, &health)?;
         }
     }
     health.started();
@@ -233,16 +265,48 @@ async fn work(config: &Config, ladders: &[&LadderConfig], roles: &[Role]) -> any
     Ok(if ended_well { Exit::Done } else { Exit::Failed })
 }
 
-fn start_mover(supervisor: &mut Supervisor, config: &Config, ladder: &LadderConfig, health: &HealthState) -> anyhow::Result<()> {
+fn start_mover(
+    supervisor: &mut Supervisor,
+    config: &Config,
+    ladder: &LadderConfig,
+    watch: &HoldWatch,
+    health: &HealthState,
+) -> anyhow::Result<()> {
     let settings = MoverSettings {
         ladder: Arc::new(ladder.ladder.clone()),
         kafka: config.kafka.clone(),
         instance: config.worker.instance.clone(),
+        hold: watch.hold(ladder.ladder.name()),
     };
     let metrics = MoverMetrics::new(&settings.ladder).worker;
     let joined = health.expect(settings.ladder.name(), Role::Mover);
     let name = format!("mover of {}", settings.ladder.name());
-    let work = move |presence: &_| Mover::start(&settings)?.run(presence);
+    let work = move |presence: &Presence| {
+        if settings.hold.ready(&presence.stop)? { Mover::start(&settings)?.run(presence) } else { Ok(()) }
+    };
+    supervisor.spawn(name, metrics, move || joined.set(), work).context("cannot start a thread")
+}
+
+fn start_router(
+    supervisor: &mut Supervisor,
+    config: &Config,
+    ladder: &LadderConfig,
+    watch: &HoldWatch,
+    health: &HealthState,
+) -> anyhow::Result<()> {
+    let settings = RouterSettings {
+        ladder: Arc::new(ladder.ladder.clone()),
+        kafka: config.kafka.clone(),
+        instance: config.worker.instance.clone(),
+        drain: config.worker.drain,
+        hold: watch.hold(ladder.ladder.name()),
+    };
+    let metrics = RouterMetrics::new(&settings.ladder).worker;
+    let joined = health.expect(settings.ladder.name(), Role::Router);
+    let name = format!("router of {}", settings.ladder.name());
+    let work = move |presence: &Presence| {
+        if settings.hold.ready(&presence.stop)? { Router::start(&settings)?.run(presence) } else { Ok(()) }
+    };
     supervisor.spawn(name, metrics, move || joined.set(), work).context("cannot start a thread")
 }
 
@@ -251,6 +315,7 @@ fn start_deliverer(
     config: &Config,
     ladder: &LadderConfig,
     handler: &HandlerConfig,
+    watch: &HoldWatch,
     health: &HealthState,
 ) -> anyhow::Result<()> {
     let settings = DelivererSettings {
@@ -260,6 +325,7 @@ fn start_deliverer(
         max_in_flight: handler.max_in_flight,
         redeliver_share: handler.redeliver_share,
         drain: config.worker.drain,
+        hold: watch.hold(ladder.ladder.name()),
     };
     let http = HttpHandler::new(handler, HttpMetrics::new(&settings.ladder))
         .with_context(|| format!("ladder `{}`", settings.ladder.name()))?;
@@ -268,6 +334,12 @@ fn start_deliverer(
     let joined = health.expect(settings.ladder.name(), Role::Deliverer);
     let name = format!("deliverer of {}", settings.ladder.name());
     let runtime = Handle::current();
-    let work = move |presence: &_| Deliverer::start(&settings, http.clone(), runtime.clone())?.run(presence);
+    let work = move |presence: &Presence| {
+        if settings.hold.ready(&presence.stop)? {
+            Deliverer::start(&settings, http.clone(), runtime.clone())?.run(presence)
+        } else {
+            Ok(())
+        }
+    };
     supervisor.spawn(name, metrics, move || joined.set(), work).context("cannot start a thread")
 }

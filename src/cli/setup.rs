@@ -1,11 +1,10 @@
 //! `kladder setup`
 
-use std::io::{BufRead, IsTerminal, Write};
-
 use anyhow::bail;
 use clap::Args;
 use serde::Serialize;
 
+use crate::cli::confirm::confirmed;
 use crate::cli::exit::Exit;
 use crate::cli::{ConfigArg, Output, chosen_ladders, config_file, stdout};
 use crate::config::{Config, LadderConfig};
@@ -23,7 +22,7 @@ Exit codes:
 Fields of -o json:
   outcome                        in-order, planned (--dry-run), applied, drift or refused
   plan.ladders[].ladder, group   the name and the consumer group
-  plan.ladders[].changes[]       change: create-topic, add-partitions or commit-offsets
+  plan.ladders[].changes[]       change: create-topic, add-partitions, claim or commit-offsets
   plan.ladders[].drift[]         topic, setting, have, want, and the command that mends it
   plan.ladders[].refusals[]      subject, problem, remedy
   plan.ladders[].notes[]         subject, text
@@ -32,8 +31,8 @@ Fields of -o json:
 
 /// Create and check the topics of the ladders
 ///
-/// Prints what is missing as a plan, asks, and carries it out: topics, partitions, and where the groups start. Running it again
-/// changes nothing. It never touches a source topic and never alters a setting of a topic that exists: what differs is told
+/// Prints what is missing as a plan, asks, and carries it out: topics, partitions, whose they are, and where the groups start. Running it again
+/// changes nothing. A ladder belongs to the group that set it up; another one is refused. It never touches a source topic and never alters a setting of a topic that exists: what differs is told
 /// as drift, with the command that mends it.
 #[derive(Debug, Args)]
 #[command(after_long_help = AFTER_HELP)]
@@ -56,6 +55,10 @@ pub struct SetupArgs {
     /// Only this ladder; may be repeated
     #[arg(long = "ladder", value_name = "NAME")]
     ladders: Vec<String>,
+
+    /// Take over a ladder that belongs to another group, whose workers have to be stopped first; say which with --ladder
+    #[arg(long, requires = "ladders")]
+    take_over: bool,
 
     /// Refuse to create more partitions than this in total
     #[arg(long, value_name = "N", default_value_t = 1_000)]
@@ -123,7 +126,7 @@ fn carry_out(
     if args.dry_run {
         return Ok(Some(Outcome::Planned));
     }
-    if !args.yes && !confirmed()? {
+    if !args.yes && !confirmed("apply this plan?", "add --yes to apply the plan, or --dry-run to look only")? {
         return Ok(None);
     }
     topology::apply(plan, cluster, |step| say(&told(step)))?;
@@ -137,25 +140,12 @@ fn carry_out(
 fn make_plan(args: &SetupArgs, config: &Config, ladders: &[&LadderConfig], cluster: &KafkaCluster) -> Result<Plan, ClusterError> {
     let observed = cluster.observe(&Scope::of(ladders))?;
     let desired: Vec<_> = ladders.iter().map(|l| topology::desired(l, &observed.topics)).collect();
-    let limits = Limits { max_partitions: args.max_partitions, bootstrap_servers: config.kafka.brokers().to_owned() };
+    let limits = Limits {
+        max_partitions: args.max_partitions,
+        take_over: args.take_over,
+        bootstrap_servers: config.kafka.brokers().to_owned(),
+    };
     Ok(topology::plan(&desired, &observed, &limits))
-}
-
-/// Asks on a terminal; elsewhere nobody could answer.
-fn confirmed() -> anyhow::Result<bool> {
-    if !std::io::stdin().is_terminal() {
-        eprintln!("error: nobody to ask: stdin is no terminal; add --yes to apply the plan, or --dry-run to look only");
-        return Ok(false);
-    }
-    eprint!("apply this plan? [y/N] ");
-    std::io::stderr().flush()?;
-    let mut answer = String::new();
-    std::io::stdin().lock().read_line(&mut answer)?;
-    let yes = matches!(answer.trim(), "y" | "Y" | "yes");
-    if !yes {
-        say("not confirmed: nothing was changed");
-    }
-    Ok(yes)
 }
 
 fn told(step: &Step) -> String {
@@ -164,6 +154,7 @@ fn told(step: &Step) -> String {
         Step::CreatingTopics(count) => format!("creating {count} topics"),
         Step::AddingPartitions(topic, want) => format!("adding partitions to {topic}, {want} in all"),
         Step::Waiting(_) => "waiting until they can be used".to_owned(),
+        Step::Claiming(group, topic) => format!("putting group {group} down as the owner in {topic}"),
         Step::Committing(group, topic) => format!("setting where group {group} starts on {topic}"),
     }
 }

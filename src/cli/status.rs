@@ -8,11 +8,13 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
 use crate::cli::exit::Exit;
+use crate::cli::hold::{moment, since};
 use crate::cli::metrics_scrape::{Samples, reachable, scrape_twice};
 use crate::cli::{ConfigArg, Output, chosen_ladders, config_file, stdout};
 use crate::config::LadderConfig;
 use crate::core::delay::format_duration;
-use crate::core::ladder::{Mode, Tier};
+use crate::core::ladder::{Mode, Redelivery, Tier};
+use crate::core::state::{Entry, LadderState};
 use crate::core::time::Timestamp;
 use crate::core::topics::{mover_group, router_group};
 use crate::kafka::admin::KafkaCluster;
@@ -29,6 +31,8 @@ Fields of -o json:
   exact                            whether the records were counted
   worker                           the address of the worker that answered, or null
   ladders[].ladder, mode, group    the name, push or relay, the consumer group
+  ladders[].held                   whether it is held; null where that cannot be told
+  ladders[].hold                   by whom (by), when (at, at_ms), why; null where it is not held, or the record cannot be read
   ladders[].tiers[]                one for each tier whose topic exists
     tier, topic, delay_ms          its number from 1, its topic, its delay
     waiting, due                   records that wait, and those of them that are due
@@ -76,9 +80,21 @@ struct LadderStatus {
     ladder: String,
     mode: &'static str,
     group: String,
+    held: Option<bool>,
+    hold: Option<HoldStatus>,
+    #[serde(skip)]
+    held_text: Option<String>,
     tiers: Vec<TierStatus>,
     reads: Vec<ReadStatus>,
     dlq: Option<DlqStatus>,
+}
+
+#[derive(Debug, Serialize)]
+struct HoldStatus {
+    by: String,
+    at: String,
+    at_ms: i64,
+    why: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -147,7 +163,10 @@ impl Look<'_> {
                 tiers.push(self.tier(ladder.name(), tier)?);
             }
         }
-        let mut read_by = vec![("redeliver", ladder.group().to_owned(), ladder.redeliver_topic())];
+        let mut read_by = Vec::new();
+        if ladder.redelivery() == Redelivery::Topic {
+            read_by.push(("redeliver", ladder.group().to_owned(), ladder.redeliver_topic()));
+        }
         if ladder.mode() == Mode::Relay {
             read_by.push(("inbox", router_group(ladder.name()), ladder.inbox_topic()));
         }
@@ -161,7 +180,36 @@ impl Look<'_> {
         let dlq = ladder.dlq_topic();
         let dlq = if self.exists(&dlq) { Some(self.dlq(dlq)?) } else { None };
         let mode = if ladder.mode() == Mode::Push { "push" } else { "relay" };
-        Ok(LadderStatus { ladder: ladder.name().to_owned(), mode, group: ladder.group().to_owned(), tiers, reads, dlq })
+        let state = self.state(&ladder.state_topic());
+        let record = state.as_ref().and_then(|state| match &state.hold {
+            Entry::Read(hold) if hold.held => Some(hold),
+            _ => None,
+        });
+        Ok(LadderStatus {
+            ladder: ladder.name().to_owned(),
+            mode,
+            group: ladder.group().to_owned(),
+            held: state.as_ref().map(LadderState::is_held),
+            hold: record.map(|r| HoldStatus { by: r.by.clone(), at: moment(r.at), at_ms: r.at.as_millis(), why: r.why.clone() }),
+            held_text: state.as_ref().and_then(|state| held_text(state, Clock::system().now().timestamp())),
+            tiers,
+            reads,
+            dlq,
+        })
+    }
+
+    /// What stands in the state topic; `None` where that cannot be told, which must not hide the rest.
+    fn state(&self, topic: &str) -> Option<LadderState> {
+        if !self.exists(topic) {
+            return None;
+        }
+        match self.cluster.states(&[topic.to_owned()]) {
+            Ok(mut states) => states.remove(topic),
+            Err(error) => {
+                eprintln!("note: whether the ladder is held is unknown: {error}");
+                None
+            }
+        }
     }
 
     fn exists(&self, topic: &str) -> bool {
@@ -235,9 +283,23 @@ fn render(status: &Status) -> String {
     let mut text = String::new();
     for ladder in &status.ladders {
         let _ = writeln!(text, "ladder {} ({}, group {})", ladder.ladder, ladder.mode, ladder.group);
+        if let Some(held) = &ladder.held_text {
+            let _ = writeln!(text, "{held}");
+        }
         let _ = writeln!(text, "{}", table(ladder, status.exact));
     }
     text
+}
+
+/// `HELD since 2026-01-31T12:00:00Z (5m ago) by anna@ops-1: the handler is being replaced`
+fn held_text(state: &LadderState, now: Timestamp) -> Option<String> {
+    match &state.hold {
+        Entry::Read(hold) if hold.held => Some(format!("HELD {}", since(hold, now))),
+        Entry::Unreadable(error) => Some(format!(
+            "HELD by a record that cannot be read ({error}); if it should not be held, kladder resume overwrites it"
+        )),
+        Entry::Read(_) | Entry::Absent => None,
+    }
 }
 
 fn table(ladder: &LadderStatus, exact: bool) -> String {

@@ -10,7 +10,7 @@ use crate::config::path::Path;
 use crate::config::raw::{RawLadder, Span, Whole};
 use crate::config::tiers;
 use crate::config::types::{HandlerConfig, LadderConfig, Start, TopicsConfig};
-use crate::core::ladder::{Hops, Ladder, LadderError, LadderErrors, Mode};
+use crate::core::ladder::{Hops, Ladder, LadderError, LadderErrors, Mode, Redelivery};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -68,13 +68,20 @@ pub fn read(name: &str, scope: &Scope<'_>, mistakes: &mut Mistakes) -> Option<La
         .pick(&["max_not_before"], |l| l.max_not_before)
         .and_then(|(span, path)| duration_in(span, Duration::from_secs(1)..=365 * DAY, &path, mistakes));
 
+    let relay = relay_keys(scope, mode, mistakes);
+
     let mut builder = Ladder::builder(name, scope.own.0.group.as_deref().unwrap_or_default())
         .mode(mode.unwrap_or(Mode::Push))
         .hops(hops.unwrap_or(Hops::ExactlyOnce))
         .max_not_before(max_not_before.unwrap_or(Ladder::DEFAULT_MAX_NOT_BEFORE))
+        .redelivery(relay.redelivery)
+        .reaches_all_groups(relay.reaches_all_groups)
         .tiers(tiers.delays.iter().map(|(_, text)| text.as_str()));
     for (_, source) in &sources {
         builder = builder.source(source);
+    }
+    if let Some(settle) = relay.settle {
+        builder = builder.settle(settle);
     }
     // An attempt count that was refused is not judged again; nor does it become the default.
     if let Some(attempts) = attempts.map_or(tiers.attempts, |given| given.or(Some(1))) {
@@ -111,6 +118,50 @@ fn start(scope: &Scope<'_>, mode: Option<Mode>, mistakes: &mut Mistakes) -> Opti
         return None;
     }
     start
+}
+
+/// What only a relay ladder is told.
+struct RelayKeys {
+    redelivery: Redelivery,
+    reaches_all_groups: bool,
+    settle: Option<Duration>,
+}
+
+fn relay_keys(scope: &Scope<'_>, mode: Option<Mode>, mistakes: &mut Mistakes) -> RelayKeys {
+    let known = [("topic", Redelivery::Topic), ("origin", Redelivery::Origin)];
+    let redelivery =
+        scope.pick(&["redeliver"], |l| l.redeliver.as_deref()).and_then(|(text, path)| one_of(text, &known, &path, mistakes));
+    let consent = scope.pick(&["reaches_all_groups"], |l| l.reaches_all_groups).map(|(consent, _)| consent.0);
+    let settle = scope
+        .pick(&["settle"], |l| l.settle)
+        .and_then(|(span, path)| duration_in(span, Duration::from_secs(1)..=DAY, &path, mistakes));
+    if mode == Some(Mode::Relay) {
+        // Consent is asked for once it is clear what for.
+        return RelayKeys {
+            redelivery: redelivery.unwrap_or(Redelivery::Topic),
+            reaches_all_groups: consent.unwrap_or(false),
+            settle,
+        };
+    }
+    // What the defaults say for relay ladders is no concern of a push ladder.
+    let raw = scope.own.0;
+    let keys = [
+        (
+            "redeliver",
+            raw.redeliver.is_some(),
+            "a push ladder's deliverer reads the redeliver topic; take it out, or set mode = \"relay\"",
+        ),
+        (
+            "reaches_all_groups",
+            raw.reaches_all_groups.is_some(),
+            "it consents to redeliver = \"origin\", which is for relay ladders",
+        ),
+        ("settle", raw.settle.is_some(), "in push mode the handler says what succeeded; take it out, or set mode = \"relay\""),
+    ];
+    for (key, _, hint) in keys.into_iter().filter(|(_, is_there, _)| *is_there && mode.is_some()) {
+        mistakes.note(&scope.own.1.key(key), "has no meaning for a push ladder", Some(hint.to_owned()));
+    }
+    RelayKeys { redelivery: Redelivery::Topic, reaches_all_groups: false, settle: None }
 }
 
 fn handler(scope: &Scope<'_>, mode: Option<Mode>, mistakes: &mut Mistakes) -> Option<HandlerConfig> {
@@ -215,6 +266,9 @@ fn note_ladder_errors(
             LadderError::NotRising(_, delay) => tier_path(tiers.position(*delay, 0)),
             LadderError::Delay(text, _) => tier_path(tiers.delays.iter().find(|(_, t)| t == text).and_then(|(i, _)| *i)),
             LadderError::Attempts(_) => scope.path(&["attempts"], |l| l.attempts.is_some()),
+            LadderError::OriginWithoutRelay => scope.path(&["redeliver"], |l| l.redeliver.is_some()),
+            LadderError::OriginWithoutConsent => scope.path(&["reaches_all_groups"], |l| l.reaches_all_groups.is_some()),
+            LadderError::SettleWithoutRelay => scope.path(&["settle"], |l| l.settle.is_some()),
         };
         // `sources = []` is its own mistake; a list whose only element was refused is not empty.
         let follows =

@@ -8,7 +8,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::core::ladder::{Hops, Mode};
+use crate::core::ladder::{Hops, Ladder, Mode, Redelivery};
 
 fn load_with(text: &str, env: &BTreeMap<&str, &str>) -> Result<Config, ConfigErrors> {
     let env = |name: &str| env.get(name).map(|value| (*value).to_owned());
@@ -254,6 +254,51 @@ fn a_relay_ladder_has_no_handler() {
     let inherited =
         relay.replace("handler.url = \"http://h/\"\n", "") + "[defaults]\nstart = \"latest\"\nhandler.timeout = \"1s\"\n";
     assert_eq!(load_text(&inherited).unwrap().ladders[0].handler, None);
+}
+
+/// A relay ladder with `more` of its own.
+fn relay_with(more: &str) -> String {
+    with(&format!("mode = \"relay\"\n{more}\n")).replace("handler.url = \"http://h/\"\n", "")
+}
+
+#[test]
+fn a_relay_ladder_says_where_due_records_come_back() {
+    let ladder = |text: &str| load_text(text).unwrap().ladders.remove(0).ladder;
+    let plain = ladder(&relay_with(""));
+    assert_eq!((plain.redelivery(), plain.settle()), (Redelivery::Topic, Ladder::DEFAULT_SETTLE));
+    let settle = ladder(&relay_with("redeliver = \"topic\"\nsettle = \"30s\"")).settle();
+    assert_eq!(settle, Duration::from_secs(30));
+    let origin = ladder(&relay_with("redeliver = \"origin\"\nreaches_all_groups = true"));
+    assert_eq!(origin.redelivery(), Redelivery::Origin);
+    let substituted = ladder(&relay_with("redeliver = \"origin\"\nreaches_all_groups = \"${SURE:-true}\""));
+    assert_eq!(substituted.redelivery(), Redelivery::Origin);
+    // What all relay ladders have in common may stand above push ladders as well.
+    let defaults = "[defaults]\nredeliver = \"origin\"\nreaches_all_groups = true\nsettle = \"1m\"\n";
+    assert_eq!(ladder(&with(defaults)).redelivery(), Redelivery::Topic);
+    let inherited = ladder(&relay_with(defaults));
+    assert_eq!((inherited.redelivery(), inherited.settle()), (Redelivery::Origin, Duration::from_secs(60)));
+}
+
+#[test]
+fn mistakes_of_redelivery_are_told_where_they_are() {
+    for (text, path, what) in [
+        (relay_with("redeliver = \"origin\""), "ladder.a.reaches_all_groups", "reaches_all_groups = true says"),
+        (relay_with("redeliver = \"origin\"\nreaches_all_groups = false"), "ladder.a.reaches_all_groups = false", "consented"),
+        (relay_with("redeliver = \"orgin\""), "ladder.a.redeliver", "did you mean \"origin\"?"),
+        (relay_with("reaches_all_groups = \"yes\""), "ladder.a.reaches_all_groups", "is not true or false"),
+        (relay_with("settle = \"0s\""), "ladder.a.settle", "out of range"),
+        (relay_with("settle = \"2d\""), "ladder.a.settle", "1s to 1d"),
+        (relay_with("settle = 120"), "ladder.a.settle", "is a whole number, not a duration"),
+        (relay_with("inbox = { dialect = \"connect\" }"), "ladder.a.inbox", "not built into this version yet"),
+        (with("redeliver = \"topic\"\n"), "ladder.a.redeliver", "has no meaning for a push ladder"),
+        (with("reaches_all_groups = true\n"), "ladder.a.reaches_all_groups", "for relay ladders"),
+        (with("settle = \"2m\"\n"), "ladder.a.settle", "the handler says what succeeded"),
+    ] {
+        let shown = only(&text);
+        assert!(shown.contains(path) && shown.contains(what), "{shown}");
+    }
+    let both = mistakes(&with("redeliver = \"origin\"\nsettle = \"1h\"\n"));
+    assert_eq!(both.len(), 2, "{both:?}");
 }
 
 #[test]

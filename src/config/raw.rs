@@ -52,6 +52,9 @@ pub struct RawDefaults {
     tiers: Option<RawTiers>,
     attempts: Option<Whole>,
     max_not_before: Option<Span>,
+    redeliver: Option<String>,
+    reaches_all_groups: Option<Switch>,
+    settle: Option<Span>,
     #[serde(default, deserialize_with = "table")]
     handler: Option<RawHandler>,
     #[serde(default, deserialize_with = "table")]
@@ -69,6 +72,9 @@ pub struct RawLadder {
     pub tiers: Option<RawTiers>,
     pub attempts: Option<Whole>,
     pub max_not_before: Option<Span>,
+    pub redeliver: Option<String>,
+    pub reaches_all_groups: Option<Switch>,
+    pub settle: Option<Span>,
     #[serde(default, deserialize_with = "table")]
     pub handler: Option<RawHandler>,
     #[serde(default, deserialize_with = "table")]
@@ -77,8 +83,34 @@ pub struct RawLadder {
 
 impl From<RawDefaults> for RawLadder {
     fn from(raw: RawDefaults) -> Self {
-        let RawDefaults { start, mode, hops, tiers, attempts, max_not_before, handler, topics } = raw;
-        Self { sources: None, group: None, start, mode, hops, tiers, attempts, max_not_before, handler, topics }
+        let RawDefaults {
+            start,
+            mode,
+            hops,
+            tiers,
+            attempts,
+            max_not_before,
+            redeliver,
+            reaches_all_groups,
+            settle,
+            handler,
+            topics,
+        } = raw;
+        Self {
+            sources: None,
+            group: None,
+            start,
+            mode,
+            hops,
+            tiers,
+            attempts,
+            max_not_before,
+            redeliver,
+            reaches_all_groups,
+            settle,
+            handler,
+            topics,
+        }
     }
 }
 
@@ -132,6 +164,10 @@ pub struct Whole(pub i64);
 /// A number, also as a string.
 #[derive(Debug, Clone, Copy)]
 pub struct Decimal(pub f64);
+
+/// True or false, also as a string.
+#[derive(Debug, Clone, Copy)]
+pub struct Switch(pub bool);
 
 /// A duration, as `10s`.
 #[derive(Debug, Clone, Copy)]
@@ -252,6 +288,30 @@ impl<'de> Deserialize<'de> for Decimal {
         }
 
         deserializer.deserialize_any(Number)
+    }
+}
+
+impl<'de> Deserialize<'de> for Switch {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+
+        impl Visitor<'_> for Either {
+            type Value = Switch;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("true or false")
+            }
+
+            fn visit_bool<E: de::Error>(self, switch: bool) -> Result<Switch, E> {
+                Ok(Switch(switch))
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Switch, E> {
+                text.trim().parse().map(Switch).map_err(|_| E::invalid_type(de::Unexpected::Str(text), &self))
+            }
+        }
+
+        deserializer.deserialize_any(Either)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::core::envelope::{Envelope, Reason};
 use crate::core::failure::{Disposition, Verdict};
-use crate::core::ladder::Ladder;
+use crate::core::ladder::{Ladder, Redelivery};
 use crate::core::time::Timestamp;
 
 /// What the ladder does with a verdict. The envelope is the one that the record carries from here on.
@@ -57,6 +57,8 @@ pub fn decide(envelope: &Envelope, verdict: &Verdict, ladder: &Ladder, now: Time
     let after = match failure.disposition() {
         Disposition::Reject => return dead_letter(next, Reason::Rejected),
         Disposition::Retry { .. } if next.attempts >= ladder.attempts() => return dead_letter(next, Reason::Exhausted),
+        // Told now, while somebody looks, and not after it has waited.
+        Disposition::Retry { .. } if !comes_back(ladder, &next) => return dead_letter(next, Reason::NoOrigin),
         Disposition::Retry { after } => after.map(|a| a.min(ladder.max_not_before())),
     };
     let earned = ladder.tier_after(next.attempts);
@@ -67,6 +69,11 @@ pub fn decide(envelope: &Envelope, verdict: &Verdict, ladder: &Ladder, now: Time
     next.not_before = after.filter(|a| *a > tier.delay().duration()).map(|a| now + a);
     next.tier = Some(tier.number());
     Decision::Hop { tier: tier.number(), envelope: Box::new(next) }
+}
+
+/// Whether there is a topic in which the record may come back.
+fn comes_back(ladder: &Ladder, envelope: &Envelope) -> bool {
+    ladder.redelivery() == Redelivery::Topic || ladder.origin_of(&envelope.origin).is_ok()
 }
 
 fn dead_letter(mut envelope: Envelope, reason: Reason) -> Decision {

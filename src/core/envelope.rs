@@ -53,6 +53,11 @@ pub const HISTORY: &str = "kladder-history";
 pub const REASON: &str = "kladder-reason";
 /// How often the record was sent back from the DLQ.
 pub const REDRIVES: &str = "kladder-redrives";
+/// What the application has decided of a record that it puts into the inbox: `reject` dead-letters it at once. Never on a tier.
+pub const VERDICT: &str = "kladder-verdict";
+/// How many whole milliseconds from now a record that the application puts into the inbox is not to be tried again. Never on a
+/// tier.
+pub const RETRY_AFTER: &str = "kladder-retry-after";
 
 const MESSAGE_LIMIT: usize = 1024;
 const STACK_LIMIT: usize = 8 * 1024;
@@ -74,7 +79,7 @@ pub struct Coordinates {
 }
 
 /// Why a record is in the DLQ.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {
     /// All attempts failed.
     Exhausted,
@@ -462,7 +467,7 @@ const NOT_BEFORE_SLACK: std::time::Duration = std::time::Duration::from_secs(600
 
 /// A decimal number as kladder writes it: digits only, no sign but a leading minus (a record without timestamp has −1), no
 /// leading zero.
-fn parse_number<T: TryFrom<i64>>(text: &str) -> Option<T> {
+pub(super) fn parse_number<T: TryFrom<i64>>(text: &str) -> Option<T> {
     let digits = text.strip_prefix('-').unwrap_or(text);
     if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) || (digits.len() > 1 && digits.starts_with('0')) {
         return None;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::core::delay::{Delay, DelayError};
+use crate::core::envelope::Coordinates;
 use crate::core::topics;
 
 /// How records reach the ladder.
@@ -24,6 +25,28 @@ pub enum Hops {
     ExactlyOnce,
     /// The hop is confirmed before the offset is committed.
     AtLeastOnce,
+}
+
+/// Where due records come back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Redelivery {
+    /// To `{ladder}.redeliver`, which only this ladder's group reads.
+    Topic,
+    /// To the topic that the record first came from (relay only). Every group that reads that topic gets it again, so this has to
+    /// be consented to.
+    Origin,
+}
+
+/// Why a record cannot go back to its origin.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum NoOrigin {
+    /// It never came from anywhere else: nobody said where it came from, so that the topic of the ladder where it was found
+    /// stands in for its origin. (To send it there would be a loop.)
+    #[error("its origin `{0}` is a topic of the ladder itself")]
+    OwnTopic(String),
+    /// Where it came from is none of the ladder's sources, so nobody has consented to write there.
+    #[error("its origin `{0}` is not among the ladder's sources")]
+    NotASource(String),
 }
 
 /// One delay of the ladder, with its topic.
@@ -65,6 +88,8 @@ pub struct Ladder {
     mode: Mode,
     hops: Hops,
     max_not_before: Duration,
+    redelivery: Redelivery,
+    settle: Duration,
 }
 
 /// One mistake in a ladder.
@@ -106,6 +131,15 @@ pub enum LadderError {
     /// Fewer attempts than one.
     #[error("{0} attempts: a record has between 1 and 32767 attempts")]
     Attempts(u32),
+    /// A push ladder's records come back to the deliverer, which reads the redeliver topic.
+    #[error("redelivery to the origin needs relay mode: a push ladder's deliverer reads the redeliver topic")]
+    OriginWithoutRelay,
+    /// Redelivery to the origin was not consented to.
+    #[error("redelivery to the origin reaches every group that reads the source, which has to be consented to")]
+    OriginWithoutConsent,
+    /// In push mode the handler says what succeeded.
+    #[error("settle has no meaning for a push ladder: its handler says what succeeded")]
+    SettleWithoutRelay,
 }
 
 /// All mistakes of a ladder at once.
@@ -130,6 +164,9 @@ impl Ladder {
     /// How far off a handler may ask for a record to be tried again, unless told otherwise: 24 h.
     pub const DEFAULT_MAX_NOT_BEFORE: Duration = Duration::from_secs(24 * 60 * 60);
 
+    /// How long after its redelivery a record that has not failed again is presumed done (relay), unless told otherwise: 2 m.
+    pub const DEFAULT_SETTLE: Duration = Duration::from_secs(2 * 60);
+
     /// Starts a ladder of this name for this consumer group.
     #[must_use]
     pub fn builder(name: impl Into<String>, group: impl Into<String>) -> LadderBuilder {
@@ -142,6 +179,9 @@ impl Ladder {
             mode: Mode::Push,
             hops: Hops::ExactlyOnce,
             max_not_before: Self::DEFAULT_MAX_NOT_BEFORE,
+            redelivery: Redelivery::Topic,
+            reaches_all_groups: false,
+            settle: None,
         }
     }
 
@@ -224,7 +264,40 @@ impl Ladder {
         self.max_not_before
     }
 
-    /// `{ladder}.redeliver`
+    /// Where due records come back.
+    #[must_use]
+    pub fn redelivery(&self) -> Redelivery {
+        self.redelivery
+    }
+
+    /// How long after its redelivery a record is presumed done that has not come back and that the group has committed past.
+    #[must_use]
+    pub fn settle(&self) -> Duration {
+        self.settle
+    }
+
+    /// The source that a record of this origin may go back to, as its place among [`Ladder::sources`].
+    ///
+    /// # Errors
+    /// When the origin is no source: missing (then a topic of the ladder stands in for it), not listed, or the ladder's own.
+    pub fn origin_of(&self, origin: &Coordinates) -> Result<usize, NoOrigin> {
+        // A source is never a topic of the ladder itself, see `build`.
+        self.sources.iter().position(|source| *source == origin.topic).ok_or_else(|| {
+            let topic = origin.topic.clone();
+            if self.owns_topic(&topic) { NoOrigin::OwnTopic(topic) } else { NoOrigin::NotASource(topic) }
+        })
+    }
+
+    /// The topics in which due records come back: the redeliver topic, or the sources.
+    #[must_use]
+    pub fn back_topics(&self) -> Vec<String> {
+        match self.redelivery {
+            Redelivery::Topic => vec![self.redeliver_topic()],
+            Redelivery::Origin => self.sources.clone(),
+        }
+    }
+
+    /// `{ladder}.redeliver`; there is none where records come back in their origins.
     #[must_use]
     pub fn redeliver_topic(&self) -> String {
         topics::redeliver_topic(&self.name)
@@ -268,6 +341,9 @@ pub struct LadderBuilder {
     mode: Mode,
     hops: Hops,
     max_not_before: Duration,
+    redelivery: Redelivery,
+    reaches_all_groups: bool,
+    settle: Option<Duration>,
 }
 
 impl LadderBuilder {
@@ -313,6 +389,28 @@ impl LadderBuilder {
         self
     }
 
+    /// Where due records come back; the redeliver topic unless said. The origin needs relay mode and
+    /// [`LadderBuilder::reaches_all_groups`].
+    #[must_use]
+    pub fn redelivery(mut self, redelivery: Redelivery) -> Self {
+        self.redelivery = redelivery;
+        self
+    }
+
+    /// Consents to that redelivery to the origin reaches every group that reads the source.
+    #[must_use]
+    pub fn reaches_all_groups(mut self, consent: bool) -> Self {
+        self.reaches_all_groups = consent;
+        self
+    }
+
+    /// How long after its redelivery a record that has not come back is presumed done (relay); 2 m unless said.
+    #[must_use]
+    pub fn settle(mut self, settle: Duration) -> Self {
+        self.settle = Some(settle);
+        self
+    }
+
     /// Checks everything.
     ///
     /// # Errors
@@ -341,6 +439,16 @@ impl LadderBuilder {
         if !(1..=32_767).contains(&attempts) {
             errors.push(LadderError::Attempts(attempts));
         }
+        if self.redelivery == Redelivery::Origin {
+            if self.mode != Mode::Relay {
+                errors.push(LadderError::OriginWithoutRelay);
+            } else if !self.reaches_all_groups {
+                errors.push(LadderError::OriginWithoutConsent);
+            }
+        }
+        if self.settle.is_some() && self.mode != Mode::Relay {
+            errors.push(LadderError::SettleWithoutRelay);
+        }
         let ladder = Ladder {
             name: self.name,
             group: self.group,
@@ -350,6 +458,8 @@ impl LadderBuilder {
             mode: self.mode,
             hops: self.hops,
             max_not_before: self.max_not_before,
+            redelivery: self.redelivery,
+            settle: self.settle.unwrap_or(Ladder::DEFAULT_SETTLE),
         };
         errors.extend(ladder.sources.iter().filter(|s| ladder.owns_topic(s)).cloned().map(LadderError::SourceIsOwn));
         if errors.is_empty() { Ok(ladder) } else { Err(LadderErrors(errors)) }
@@ -424,5 +534,36 @@ mod tests {
     fn a_source_cannot_be_a_topic_of_the_ladder() {
         let errors = Ladder::builder("b", "g").source("b.dlq").tiers(["5s"]).build().unwrap_err();
         assert_eq!(errors.0, [LadderError::SourceIsOwn("b.dlq".into())]);
+    }
+
+    fn relay() -> LadderBuilder {
+        Ladder::builder("b", "g").source("orders").source("b.orders").tiers(["5s"]).mode(Mode::Relay)
+    }
+
+    #[test]
+    fn redelivery_to_the_origin_needs_relay_and_consent() {
+        let origin = relay().redelivery(Redelivery::Origin);
+        assert_eq!(origin.clone().build().unwrap_err().0, [LadderError::OriginWithoutConsent]);
+        let consented = origin.reaches_all_groups(true);
+        assert_eq!(consented.clone().build().unwrap().redelivery(), Redelivery::Origin);
+        let pushed = consented.mode(Mode::Push).settle(Duration::from_secs(1)).build().unwrap_err();
+        assert_eq!(pushed.0, [LadderError::OriginWithoutRelay, LadderError::SettleWithoutRelay]);
+        assert_eq!(relay().build().unwrap().settle(), Duration::from_secs(120));
+    }
+
+    #[test]
+    fn only_a_source_is_an_origin() {
+        let ladder = relay().build().unwrap();
+        let of = |topic: &str| {
+            let timestamp = crate::core::time::Timestamp::default();
+            ladder.origin_of(&Coordinates { topic: topic.into(), partition: 7, offset: 0, timestamp })
+        };
+        assert_eq!(of("orders"), Ok(0));
+        assert_eq!(of("b.orders"), Ok(1));
+        for own in ["b.inbox", "b.retry-5s", "b.retry-1h", "b.dlq", "b.redeliver", "b.state"] {
+            assert_eq!(of(own), Err(NoOrigin::OwnTopic(own.into())));
+        }
+        assert_eq!(of("payments"), Err(NoOrigin::NotASource("payments".into())));
+        assert_eq!(of(""), Err(NoOrigin::NotASource(String::new())));
     }
 }

@@ -14,8 +14,10 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionLi
 
 use crate::config::KafkaConfig;
 use crate::core::leader_clock::LocalTime;
+use crate::core::state::{OWNER_KEY, OwnerRecord};
 use crate::kafka::client_config::{consumer_config, producer_config};
 use crate::kafka::clock::Clock;
+use crate::kafka::error::ClientError;
 use crate::kafka::watch::Watch;
 use crate::topology::{Change, Cluster, ClusterError, Observed, Position, Scope};
 
@@ -28,7 +30,7 @@ const USABLE_WITHIN: Duration = Duration::from_secs(30);
 
 /// A cluster that was reached.
 pub struct KafkaCluster {
-    kafka: KafkaConfig,
+    pub(super) kafka: KafkaConfig,
     /// Without a group: for metadata and offsets.
     pub(super) client: BaseConsumer<Watch>,
     pub(super) admin: AdminClient<Watch>,
@@ -283,6 +285,17 @@ impl Cluster for KafkaCluster {
             _ => self.error(&action, &error),
         })
     }
+
+    fn claim(&self, topic: &str, group: &str) -> Result<(), ClusterError> {
+        let owner = OwnerRecord { group: group.to_owned(), at: self.clock.now().timestamp() };
+        self.write_state(topic, OWNER_KEY, &owner.to_value())
+    }
+}
+
+/// What an error of a worker's client means to an operator.
+pub(super) fn told(action: &str, error: &ClientError) -> ClusterError {
+    let (action, reason) = (action.to_owned(), error.without_remedy());
+    if error.is_denied() { ClusterError::NotAuthorised { action, reason } } else { ClusterError::Failed { action, reason } }
 }
 
 fn new_topic(change: &Change) -> Option<NewTopic<'_>> {

@@ -402,9 +402,9 @@ pub struct PartitionQueue {
 }
 
 /// What a partition's queue holds.
-pub enum Next {
+pub enum Next<R = Box<Record>> {
     /// A record.
-    Record(Box<Record>),
+    Record(R),
     /// The end was reached; below the offset nothing more will come.
     End(i64),
     /// The offset that was asked for is gone (retention, a topic made anew).
@@ -438,6 +438,12 @@ impl PartitionQueue {
 /// A fetched record, still in the memory that it was fetched into: to be held only for short, since it keeps the whole fetch.
 pub struct Record {
     raw: RawMessage,
+}
+
+impl From<RawMessage> for Record {
+    fn from(raw: RawMessage) -> Self {
+        Self { raw }
+    }
 }
 
 impl Record {

@@ -61,6 +61,14 @@ impl ClientError {
         self.code == Some(RDKafkaErrorCode::UnreleasedInstanceId)
     }
 
+    /// For a record that was not written.
+    pub(crate) fn fault(doing: impl Into<String>, fault: WriteFault) -> Self {
+        match fault {
+            WriteFault::Denied => Self::code(doing, RDKafkaErrorCode::TopicAuthorizationFailed),
+            other => Self::text(doing, other.to_string()),
+        }
+    }
+
     /// Whether the broker does not allow it. Somebody has to grant it; asked for again after that, it will be done.
     #[must_use]
     pub fn is_denied(&self) -> bool {
@@ -69,6 +77,11 @@ impl ClientError {
 
     fn remedy(&self) -> &'static str {
         if self.is_denied() { " (`kladder generate acls` prints the rules that are needed)" } else { "" }
+    }
+
+    /// What was being done, and what came of it, for those who add the remedy themselves.
+    pub(crate) fn without_remedy(&self) -> String {
+        format!("{}: {}", self.doing, self.cause)
     }
 
     /// Whether the client itself is beyond repair and has to be made anew.

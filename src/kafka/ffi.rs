@@ -3,6 +3,7 @@
 //! - Header names as bytes: its reader panics on a name that is not UTF-8, so one such record would crash every worker again and
 //!   again; its writer takes UTF-8 names only.
 //! - The offset of a partition-end event, which carries the transaction markers that an end offset counts.
+//! - Reading partitions without a group.
 //! - The generation of a group membership, without which offsets must never be sent; the member's own id, and who else is in its
 //!   group: by either group protocol, and with the names of static members.
 //! - Delivery reports without its `poll`, which blocks for the whole timeout even when reports are there, and spins in the last
@@ -142,6 +143,16 @@ pub(crate) enum Polled {
     Error(RDKafkaErrorCode),
 }
 
+impl Polled {
+    fn of(raw: RawMessage) -> Self {
+        match raw.native().err {
+            sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => Self::Message(raw),
+            sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__PARTITION_EOF => Self::End(raw.offset()),
+            other => Self::Error(other.into()),
+        }
+    }
+}
+
 impl RawMessage {
     fn native(&self) -> &sys::rd_kafka_message_t {
         // SAFETY: owned and alive.
@@ -255,13 +266,7 @@ impl RawPartitionQueue {
     pub(crate) fn poll(&self) -> Option<Polled> {
         // SAFETY: returns an owned message or null.
         let message = NonNull::new(unsafe { sys::rd_kafka_consume_queue(self.queue.as_ptr(), 0) })?;
-        let raw = RawMessage { message, _client: self.client.clone() };
-        let err = raw.native().err;
-        Some(match err {
-            sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => Polled::Message(raw),
-            sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__PARTITION_EOF => Polled::End(raw.offset()),
-            other => Polled::Error(other.into()),
-        })
+        Some(Polled::of(RawMessage { message, _client: self.client.clone() }))
     }
 }
 
@@ -281,6 +286,70 @@ unsafe extern "C" fn wake_callback(_: *mut RDKafka, opaque: *mut c_void) {
     // SAFETY: set by `split` to a `WakeFn` that outlives the callback.
     let wake = unsafe { &*opaque.cast::<WakeFn>() };
     wake();
+}
+
+/// Partitions that are read without any group, all of them by one queue.
+///
+/// It is the older of librdkafka's consumers. The newer one takes an assignment only with a group.id, for which it then looks for
+/// a coordinator twice a second: a right that a mere reader has no use for, and a denial in the broker's log each time where it
+/// was not given.
+pub(crate) struct RawReader {
+    queue: NonNull<sys::rd_kafka_queue_t>,
+    started: Vec<(RawTopic, i32)>,
+    client: KeepAlive,
+}
+
+// SAFETY: queues are made to be polled from any thread, one at a time.
+unsafe impl Send for RawReader {}
+
+impl RawReader {
+    /// `client` must be what owns `rk`, a consumer without group.id.
+    pub(crate) fn new(rk: *mut RDKafka, client: KeepAlive) -> Self {
+        // SAFETY: the client lives; the call returns an owned queue.
+        let queue = unsafe { sys::rd_kafka_queue_new(rk) };
+        Self { queue: NonNull::new(queue).expect("librdkafka allocates or aborts"), started: Vec::new(), client }
+    }
+
+    /// Reads a partition from an offset on. `rk` as for [`RawReader::new`].
+    pub(crate) fn start(&mut self, rk: *mut RDKafka, topic: &str, partition: i32, offset: i64) -> Result<(), RDKafkaErrorCode> {
+        let topic = RawTopic::new(rk, self.client.clone(), topic).ok_or(RDKafkaErrorCode::InvalidTopic)?;
+        // SAFETY: topic and queue are alive, and stay so until `Drop` has stopped the partition.
+        let outcome = unsafe { sys::rd_kafka_consume_start_queue(topic.topic.as_ptr(), partition, offset, self.queue.as_ptr()) };
+        if outcome != 0 {
+            // SAFETY: reads a number that the call has left for this thread.
+            return Err(unsafe { sys::rd_kafka_last_error() }.into());
+        }
+        self.started.push((topic, partition));
+        Ok(())
+    }
+
+    /// Waits for the next of any partition and hands it on with its topic and partition. `false` when the time ran out.
+    pub(crate) fn poll(&self, timeout: Duration, handle: impl FnOnce(&str, i32, Polled)) -> bool {
+        let millis = c_int::try_from(timeout.as_millis()).unwrap_or(c_int::MAX);
+        // SAFETY: returns an owned message or null.
+        let Some(message) = NonNull::new(unsafe { sys::rd_kafka_consume_queue(self.queue.as_ptr(), millis) }) else {
+            return false;
+        };
+        let raw = RawMessage { message, _client: self.client.clone() };
+        let (topic, partition) = (raw.native().rkt, raw.native().partition);
+        // SAFETY: null, or a topic whose handle `started` holds, and its name with it; names end by a zero byte.
+        let name =
+            if topic.is_null() { "" } else { unsafe { CStr::from_ptr(sys::rd_kafka_topic_name(topic)) }.to_str().unwrap_or("") };
+        handle(name, partition, Polled::of(raw));
+        true
+    }
+}
+
+impl Drop for RawReader {
+    fn drop(&mut self) {
+        // SAFETY: what was started is stopped before its topic's handle and the queue go; the queue is owned.
+        unsafe {
+            for (topic, partition) in &self.started {
+                sys::rd_kafka_consume_stop(topic.topic.as_ptr(), *partition);
+            }
+            sys::rd_kafka_queue_destroy(self.queue.as_ptr());
+        }
+    }
 }
 
 /// The generation of the consumer's membership; below 0 when it is no member now.

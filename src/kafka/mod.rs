@@ -6,9 +6,13 @@ pub mod clock;
 pub mod consumer;
 pub mod error;
 mod ffi;
+pub mod group_offsets;
+mod lookup;
 mod observe;
 pub mod producer;
 pub mod properties;
+pub mod state;
+pub mod tail;
 pub mod tails;
 mod watch;
 

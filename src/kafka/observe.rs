@@ -8,7 +8,10 @@ use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::metadata::MetadataTopic;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
 
-use crate::kafka::admin::{ASK_WITHIN, KafkaCluster};
+use crate::core::state::{Entry, LadderState, OwnerRecord};
+use crate::core::topics::state_topic;
+use crate::kafka::admin::{ASK_WITHIN, KafkaCluster, told};
+use crate::kafka::state::{read_states, write_state};
 use crate::topology::{ClusterError, GroupFacts, Observed, Scope, TopicFacts, Watermarks};
 
 /// The committed offsets of a group, by topic and partition.
@@ -33,7 +36,38 @@ impl KafkaCluster {
         self.watermarks(&mut topics)?;
         let groups = scope.groups().map(|group| Ok((group.to_owned(), self.group(group, &topics)?)));
         let groups = groups.collect::<Result<_, ClusterError>>()?;
-        Ok(Observed { topics, groups })
+        let owners = self.owners(scope, &topics)?;
+        Ok(Observed { topics, groups, owners })
+    }
+
+    /// What the state topics that exist say of whom their ladders belong to.
+    fn owners(
+        &self,
+        scope: &Scope,
+        topics: &BTreeMap<String, TopicFacts>,
+    ) -> Result<BTreeMap<String, Entry<OwnerRecord>>, ClusterError> {
+        let existing =
+            scope.ladders().map(|ladder| (ladder, state_topic(ladder))).filter(|(_, state)| topics.contains_key(state));
+        let (ladders, states): (Vec<&str>, Vec<String>) = existing.unzip();
+        let mut found = self.states(&states)?;
+        let owner = |(ladder, state): (&str, &String)| (ladder.to_owned(), found.remove(state).unwrap_or_default().owner);
+        Ok(ladders.into_iter().zip(&states).map(owner).collect())
+    }
+
+    /// What these state topics say now, by their names.
+    ///
+    /// # Errors
+    /// When one does not exist or may not be read, or the cluster does not answer.
+    pub fn states(&self, topics: &[String]) -> Result<BTreeMap<String, LadderState>, ClusterError> {
+        read_states(&self.kafka, topics).map_err(|error| told("read the state of the ladders", &error))
+    }
+
+    /// Writes one record into a state topic, confirmed by all replicas in sync.
+    ///
+    /// # Errors
+    /// When it was refused or not confirmed.
+    pub fn write_state(&self, topic: &str, key: &str, value: &str) -> Result<(), ClusterError> {
+        write_state(&self.kafka, topic, key, value).map_err(|error| told(&format!("write {key} to {topic}"), &error))
     }
 
     /// Topics and groups as they stand now; no settings and no members.
@@ -48,7 +82,7 @@ impl KafkaCluster {
         });
         let groups = groups.collect::<Result<_, ClusterError>>()?;
         self.watermarks(&mut topics)?;
-        Ok(Observed { topics, groups })
+        Ok(Observed { topics, groups, ..Observed::default() })
     }
 
     /// From the metadata of all topics: to ask for one by name might create it.

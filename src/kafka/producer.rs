@@ -22,7 +22,6 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
-use rdkafka::metadata::MetadataTopic;
 use rdkafka::producer::{BaseProducer, Producer, ProducerContext};
 
 use crate::config::KafkaConfig;
@@ -32,8 +31,9 @@ use crate::core::time::Timestamp;
 use crate::kafka::client_config;
 use crate::kafka::clock::Clock;
 use crate::kafka::consumer::{LiveGroup, TopicPartition, points_list};
-use crate::kafka::error::{ClientError, TxnError, WriteFault, is_denial, is_fence};
+use crate::kafka::error::{ClientError, TxnError, WriteFault, is_fence};
 use crate::kafka::ffi::{self, GroupMember, NativeHeaders, RawEventQueue, RawTopic};
+use crate::kafka::lookup;
 
 /// How long a transaction may stay open. It bounds how long a dead owner's holds up its successor.
 pub const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
@@ -589,18 +589,6 @@ impl HopProducer {
     /// When it does not exist or the broker does not answer within 15 s.
     pub fn partition_count(&mut self, name: &str) -> Result<i32, ClientError> {
         self.connect().map_err(|error| error.cause().clone())?;
-        let client = &self.live.as_ref().expect("connected").client;
-        let doing = || format!("looking up topic {name}");
-        let metadata =
-            client.client().fetch_metadata(Some(name), Duration::from_secs(15)).map_err(|e| ClientError::new(doing(), &e))?;
-        let found = metadata.topics().iter().find(|t| t.name() == name);
-        if let Some(denial) = found.and_then(MetadataTopic::error).map(RDKafkaErrorCode::from).filter(|code| is_denial(*code)) {
-            return Err(ClientError::code(doing(), denial));
-        }
-        let found = found.filter(|t| t.error().is_none());
-        match found.map_or(0, |t| t.partitions().len()) {
-            0 => Err(ClientError::text(doing(), "it does not exist: run `kladder setup`, or create it if it is a source")),
-            count => Ok(i32::try_from(count).unwrap_or(i32::MAX)),
-        }
+        lookup::partition_count(self.live.as_ref().expect("connected").client.client(), name, Duration::from_secs(15))
     }
 }

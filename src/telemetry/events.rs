@@ -271,8 +271,7 @@ impl DelivererMetrics {
         Self {
             worker: WorkerMetrics::new(ladder, Role::Deliverer),
             hops: HopMetrics::new(ladder),
-            deliveries: VerdictKind::ALL
-                .map(|kind| counter!(names::DELIVERIES.name, names::LADDER => name.to_owned(), names::VERDICT => kind.as_str())),
+            deliveries: deliveries(name),
             handler: histogram!(names::HANDLER.name, names::LADDER => name.to_owned()),
             delays: ladder.tiers().iter().map(|t| delay(t.delay().to_string())).collect(),
             delay_other: delay(names::TIER_OTHER.to_owned()),
@@ -294,6 +293,51 @@ impl DelivererMetrics {
     }
 }
 
+/// What the router tells.
+#[derive(Clone)]
+pub struct RouterMetrics {
+    /// What every worker tells.
+    pub worker: WorkerMetrics,
+    /// Hops into the tiers, and dead letters.
+    pub hops: HopMetrics,
+    deliveries: [Counter; VerdictKind::ALL.len()],
+    headers_missing: Counter,
+}
+
+impl RouterMetrics {
+    /// Makes the handles of the router of one ladder.
+    #[must_use]
+    pub fn new(ladder: &Ladder) -> Self {
+        let name = ladder.name();
+        Self {
+            worker: WorkerMetrics::new(ladder, Role::Router),
+            hops: HopMetrics::new(ladder),
+            deliveries: deliveries(name),
+            headers_missing: counter!(names::RELAY_HEADERS_MISSING.name, names::LADDER => name.to_owned()),
+        }
+    }
+
+    /// A record has failed in the application.
+    pub fn arrived(&self, kind: VerdictKind) {
+        self.deliveries[kind as usize].increment(1);
+    }
+
+    /// So many records are presumed to have succeeded.
+    pub fn presumed_done(&self, records: u64) {
+        self.deliveries[VerdictKind::Done as usize].increment(records);
+    }
+
+    /// A record came back without its headers.
+    pub fn headers_missing(&self) {
+        self.headers_missing.increment(1);
+    }
+}
+
+fn deliveries(ladder: &str) -> [Counter; VerdictKind::ALL.len()] {
+    VerdictKind::ALL
+        .map(|kind| counter!(names::DELIVERIES.name, names::LADDER => ladder.to_owned(), names::VERDICT => kind.as_str()))
+}
+
 /// What the HTTP handler tells.
 #[derive(Clone)]
 pub struct HttpMetrics {
@@ -310,6 +354,27 @@ impl HttpMetrics {
     /// The handler gave an answer that it should not give.
     pub fn odd_answer(&self) {
         self.odd.increment(1);
+    }
+}
+
+/// What the watch over a ladder's state tells.
+#[derive(Clone)]
+pub struct HoldMetrics {
+    held: Gauge,
+}
+
+impl HoldMetrics {
+    /// Makes the handle of one ladder, which is not held as far as is known.
+    #[must_use]
+    pub fn new(ladder: &Ladder) -> Self {
+        let metrics = Self { held: gauge!(names::HELD.name, names::LADDER => ladder.name().to_owned()) };
+        metrics.held(false);
+        metrics
+    }
+
+    /// Whether the ladder is held now.
+    pub fn held(&self, is_held: bool) {
+        self.held.set(if is_held { 1.0 } else { 0.0 });
     }
 }
 

@@ -84,7 +84,7 @@ mod tests {
     use super::*;
     use crate::core::envelope::Reason;
     use crate::core::ladder::Ladder;
-    use crate::telemetry::events::{DelivererMetrics, HttpMetrics, MoverMetrics, VerdictKind};
+    use crate::telemetry::events::{DelivererMetrics, HoldMetrics, HttpMetrics, MoverMetrics, RouterMetrics, VerdictKind};
 
     fn rendered(touch: impl FnOnce(&Ladder)) -> String {
         let recorder = recorder();
@@ -100,7 +100,9 @@ mod tests {
     #[test]
     fn every_name_of_the_table_is_rendered_as_what_it_is() {
         let text = rendered(|ladder| {
-            let _ = (MoverMetrics::new(ladder), DelivererMetrics::new(ladder), HttpMetrics::new(ladder));
+            let _ =
+                (MoverMetrics::new(ladder), DelivererMetrics::new(ladder), HttpMetrics::new(ladder), HoldMetrics::new(ladder));
+            let _ = RouterMetrics::new(ladder);
         });
         for metric in names::ALL {
             let name = metric.name;
@@ -136,6 +138,7 @@ mod tests {
             mover.tier("7s".parse().unwrap()).standing(5, 2, Duration::from_secs(1));
             mover.clock_offset(-1_500_000);
             mover.worker.partitions_stopped(2);
+            HoldMetrics::new(ladder).held(true);
         });
         for line in [
             r#"kladder_deliveries_total{ladder="billing",verdict="retry"} 1"#,
@@ -152,6 +155,7 @@ mod tests {
             r#"kladder_tier_oldest_overdue_seconds{ladder="billing",tier="7s"} 1"#,
             r#"kladder_clock_offset_seconds{ladder="billing"} -1.5"#,
             r#"kladder_partitions_stopped{ladder="billing",role="mover"} 2"#,
+            r#"kladder_held{ladder="billing"} 1"#,
         ] {
             assert!(text.lines().any(|l| l == line), "no {line} in\n{text}");
         }

@@ -71,7 +71,8 @@ const fn histogram(name: &'static str, labels: &'static [&'static str], buckets:
 pub const DELIVERIES: Metric = counter(
     "kladder_deliveries_total",
     &[LADDER, VERDICT],
-    "Deliveries to the handler by verdict: done, retry, retry_after, reject; unsent ones never reached it and count no attempt.",
+    "Deliveries by verdict: done, retry, retry_after, reject; unsent ones never reached the handler and count no attempt. In relay \
+     the arrivals in the inbox, and done where success is presumed.",
 );
 /// Hops that have been committed.
 pub const HOPS: Metric = counter(
@@ -148,6 +149,12 @@ pub const MALFORMED_HEADERS: Metric = counter(
     &[LADDER, ROLE],
     "Records whose kladder headers were malformed; each was treated as a fresh one.",
 );
+/// Records that came back to the inbox without their headers.
+pub const RELAY_HEADERS_MISSING: Metric = counter(
+    "kladder_relay_headers_missing_total",
+    &[LADDER],
+    "Records that came back to the inbox without their kladder headers, known again by their content: the application drops headers.",
+);
 /// Partitions that stand still.
 pub const PARTITIONS_STOPPED: Metric = gauge(
     "kladder_partitions_stopped",
@@ -163,11 +170,17 @@ pub const ODD_ANSWERS: Metric = counter(
     &[LADDER],
     "Answers of the handler that it should not give: status 1xx, 3xx or above 599, an unknown Kladder-Verdict, not HTTP.",
 );
+/// Whether a ladder is held.
+pub const HELD: Metric = gauge(
+    "kladder_held",
+    &[LADDER],
+    "1 while the ladder is held, so that nothing is moved and no delivery begun (kladder resume releases it); else 0.",
+);
 /// Which build runs.
 pub const BUILD_INFO: Metric = gauge("kladder_build_info", &[VERSION], "1, labelled with the version of kladder.");
 
 /// All of them.
-pub const ALL: [Metric; 19] = [
+pub const ALL: [Metric; 21] = [
     DELIVERIES,
     HOPS,
     LATENESS,
@@ -183,9 +196,11 @@ pub const ALL: [Metric; 19] = [
     CLOCK_OFFSET,
     EARLY,
     MALFORMED_HEADERS,
+    RELAY_HEADERS_MISSING,
     PARTITIONS_STOPPED,
     WORKER_RESTARTS,
     ODD_ANSWERS,
+    HELD,
     BUILD_INFO,
 ];
 

@@ -3,11 +3,13 @@
 //! They are what a broker with an authorizer asks for, tried role by role (`tests/broker/acls.rs`). Read, Write and Alter imply
 //! Describe with Kafka's own authorizers, and since Kafka 2.8 Write on a topic implies writing to it idempotently, so neither is
 //! granted by itself.
+//!
+//! Every worker reads the state topic before it begins: whether the ladder is held, and whose it is, stands there.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::config::LadderConfig;
-use crate::core::ladder::{Hops, Ladder, Mode};
+use crate::core::ladder::{Hops, Ladder, Mode, Redelivery};
 use crate::core::topics::{mover_group, router_group, transactional_id};
 
 /// Who works with a ladder.
@@ -113,13 +115,18 @@ pub fn acls(config: &LadderConfig, role: AclRole, instances: &[&str]) -> Vec<Acl
             // It hops from tier to tier too: a record whose time is further off than its tier waits on.
             rules.topics(tiers(ladder), &[Operation::Read, Operation::Write]);
             // It reads a broker's clock by a record of its own in the state topic.
-            rules.topics([ladder.redeliver_topic(), ladder.state_topic()], &[Operation::Write]);
+            rules.topics(ladder.back_topics().into_iter().chain([ladder.state_topic()]), &[Operation::Write]);
+            rules.topics([ladder.state_topic()], &[Operation::Read]);
+            if ladder.redelivery() == Redelivery::Origin {
+                // What has no origin.
+                rules.topics([ladder.dlq_topic()], &[Operation::Write]);
+            }
             rules.transactions(ladder, "mover", instances);
         }
         AclRole::Deliverer => {
             rules.group(ladder.group().to_owned(), &[Operation::Read]);
             rules.topics(ladder.sources().iter().cloned(), &[Operation::Read]);
-            rules.topics([ladder.redeliver_topic()], &[Operation::Read]);
+            rules.topics([ladder.redeliver_topic(), ladder.state_topic()], &[Operation::Read]);
             rules.topics(tiers(ladder), &[Operation::Write]);
             rules.topics([ladder.dlq_topic()], &[Operation::Write]);
             rules.transactions(ladder, "deliverer", instances);
@@ -128,7 +135,11 @@ pub fn acls(config: &LadderConfig, role: AclRole, instances: &[&str]) -> Vec<Acl
             rules.group(router_group(ladder.name()), &[Operation::Read]);
             // Success is presumed from what the application's group has committed.
             rules.group(ladder.group().to_owned(), &[Operation::Describe]);
-            rules.topics([ladder.inbox_topic(), ladder.redeliver_topic(), ladder.state_topic()], &[Operation::Read]);
+            rules.topics([ladder.inbox_topic(), ladder.state_topic()], &[Operation::Read]);
+            // It holds the ladder where the application drops the headers.
+            rules.topics([ladder.state_topic()], &[Operation::Write]);
+            // What was redelivered, to know it again without its headers.
+            rules.topics(ladder.back_topics(), &[Operation::Read]);
             rules.topics(tiers(ladder), &[Operation::Write]);
             rules.topics([ladder.dlq_topic()], &[Operation::Write]);
             rules.transactions(ladder, "router", instances);
@@ -137,16 +148,17 @@ pub fn acls(config: &LadderConfig, role: AclRole, instances: &[&str]) -> Vec<Acl
         AclRole::Redrive => {
             rules.topics([ladder.dlq_topic()], &[Operation::Read]);
             rules.topics([ladder.state_topic()], &[Operation::Read, Operation::Write]);
-            rules.topics([ladder.redeliver_topic()], &[Operation::Write]);
+            rules.topics(ladder.back_topics(), &[Operation::Write]);
             // One for all who write dead-letter state: they take turns by it.
             rules.add(Resource::TransactionalId(ladder.dlq_topic()), &[Operation::Write]);
         }
         AclRole::Setup => setup(&mut rules, ladder),
         AclRole::Status => {
-            let read_by_group = ladder.sources().iter().cloned().chain([ladder.redeliver_topic(), ladder.dlq_topic()]);
-            rules.topics(read_by_group, &[Operation::Describe]);
-            // The head of a tier is read for its time.
+            let read_by_group = ladder.sources().iter().cloned().chain(ladder.back_topics());
+            rules.topics(read_by_group.chain([ladder.dlq_topic()]), &[Operation::Describe]);
+            // The head of a tier is read for its time, the state for whether the ladder is held.
             rules.topics(tiers(ladder), &[Operation::Read]);
+            rules.topics([ladder.state_topic()], &[Operation::Read]);
             rules.group(mover_group(ladder.name()), &[Operation::Describe]);
             rules.group(ladder.group().to_owned(), &[Operation::Describe]);
             if ladder.mode() == Mode::Relay {
@@ -156,7 +168,10 @@ pub fn acls(config: &LadderConfig, role: AclRole, instances: &[&str]) -> Vec<Acl
         }
         AclRole::App => {
             rules.group(ladder.group().to_owned(), &[Operation::Read]);
-            rules.topics([ladder.redeliver_topic()], &[Operation::Read]);
+            // What it may do on its sources is its own affair, also where records come back in them.
+            if ladder.redelivery() == Redelivery::Topic {
+                rules.topics([ladder.redeliver_topic()], &[Operation::Read]);
+            }
             rules.topics([ladder.inbox_topic()], &[Operation::Write]);
         }
     }
@@ -166,10 +181,13 @@ pub fn acls(config: &LadderConfig, role: AclRole, instances: &[&str]) -> Vec<Acl
 fn setup(rules: &mut Rules, ladder: &Ladder) {
     rules.topics(ladder.sources().iter().cloned(), &[Operation::Describe, Operation::DescribeConfigs]);
     let mut own: Vec<String> = tiers(ladder).collect();
-    own.extend([ladder.redeliver_topic(), ladder.dlq_topic(), ladder.state_topic()]);
+    own.extend([ladder.dlq_topic(), ladder.state_topic()]);
     // To commit an offset takes Read on both the group and the topic.
     let mut committed: Vec<String> = tiers(ladder).collect();
-    committed.push(ladder.redeliver_topic());
+    if ladder.redelivery() == Redelivery::Topic {
+        own.push(ladder.redeliver_topic());
+        committed.push(ladder.redeliver_topic());
+    }
     rules.group(mover_group(ladder.name()), &[Operation::Read]);
     rules.group(ladder.group().to_owned(), &[Operation::Read]);
     match ladder.mode() {
@@ -182,6 +200,8 @@ fn setup(rules: &mut Rules, ladder: &Ladder) {
     }
     rules.topics(own, &[Operation::Create, Operation::Alter, Operation::DescribeConfigs]);
     rules.topics(committed, &[Operation::Read]);
+    // It reads whom the ladder belongs to, and puts that down.
+    rules.topics([ladder.state_topic()], &[Operation::Read, Operation::Write]);
 }
 
 fn tiers(ladder: &Ladder) -> impl Iterator<Item = String> {
@@ -269,12 +289,12 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::topology::fixtures::{push, relay};
+    use crate::topology::fixtures::{push, relay, relay_to_origin};
 
     #[test]
     fn each_role_gets_what_it_needs_and_no_more() {
         let mut text = String::new();
-        for (mode, config) in [("push", push()), ("relay", relay())] {
+        for (mode, config) in [("push", push()), ("relay", relay()), ("relay to origin", relay_to_origin())] {
             for role in AclRole::ALL {
                 text += &["# ", mode, ", ", role.name(), "\n"].concat();
                 for command in commands(&acls(&config, role, &["pod-0", "pod-1"]), "User:kladder", "kafka:9092") {
@@ -284,6 +304,19 @@ mod tests {
             }
         }
         insta::assert_snapshot!(text);
+    }
+
+    #[test]
+    fn without_redelivery_to_the_origin_nobody_may_write_to_a_source() {
+        let writes = |config: &LadderConfig, role| {
+            acls(config, role, &["a"])
+                .iter()
+                .any(|a| a.resource == Resource::Topic("orders".into()) && a.operations.contains(&Operation::Write))
+        };
+        for role in AclRole::ALL {
+            assert!(!writes(&push(), role) && !writes(&relay(), role), "{role:?}");
+            assert_eq!(writes(&relay_to_origin(), role), matches!(role, AclRole::Mover | AclRole::Redrive), "{role:?}");
+        }
     }
 
     #[test]

@@ -15,9 +15,11 @@ pub enum Step<'a> {
     Waiting(usize),
     /// A group is getting offsets.
     Committing(&'a str, &'a str),
+    /// A group is being put down as the owner, in this state topic.
+    Claiming(&'a str, &'a str),
 }
 
-/// Carries the changes of a plan out: topics first, then, when they can be used, the offsets on them.
+/// Carries the changes of a plan out: topics first, then, when they can be used, whose they are and the offsets on them.
 ///
 /// # Errors
 /// The first failure. What was done until then stays; the next plan goes on from there.
@@ -42,7 +44,7 @@ pub fn apply(plan: &Plan, cluster: &dyn Cluster, mut progress: impl FnMut(&Step)
                 cluster.create_partitions(topic, *want)?;
                 grown.insert(topic.clone(), *want);
             }
-            Change::CommitOffsets { .. } => {}
+            Change::CommitOffsets { .. } | Change::Claim { .. } => {}
         }
     }
     if !grown.is_empty() {
@@ -50,9 +52,16 @@ pub fn apply(plan: &Plan, cluster: &dyn Cluster, mut progress: impl FnMut(&Step)
         cluster.wait_usable(&grown)?;
     }
     for change in plan.changes() {
-        if let Change::CommitOffsets { group, topic, at, partitions } = change {
-            progress(&Step::Committing(group, topic));
-            cluster.commit_offsets(group, topic, partitions, *at)?;
+        match change {
+            Change::Claim { topic, group, .. } => {
+                progress(&Step::Claiming(group, topic));
+                cluster.claim(topic, group)?;
+            }
+            Change::CommitOffsets { group, topic, at, partitions } => {
+                progress(&Step::Committing(group, topic));
+                cluster.commit_offsets(group, topic, partitions, *at)?;
+            }
+            Change::CreateTopic { .. } | Change::AddPartitions { .. } => {}
         }
     }
     Ok(())

@@ -39,6 +39,12 @@ pub trait Cluster {
     /// # Errors
     /// When it was refused, above all because the group has members.
     fn commit_offsets(&self, group: &str, topic: &str, partitions: &[i32], at: Position) -> Result<(), ClusterError>;
+
+    /// Writes into a state topic which group its ladder belongs to.
+    ///
+    /// # Errors
+    /// When it was refused or not confirmed.
+    fn claim(&self, topic: &str, group: &str) -> Result<(), ClusterError>;
 }
 
 /// What can go wrong with a cluster.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::config::{LadderConfig, Start};
-use crate::core::ladder::Mode;
+use crate::core::ladder::{Mode, Redelivery};
 use crate::core::topics::{TopicRole, mover_group, router_group};
 use crate::topology::TopicFacts;
 
@@ -85,6 +85,8 @@ pub fn desired(config: &LadderConfig, topics: &BTreeMap<String, TopicFacts>) -> 
     let sources: Vec<&TopicFacts> = ladder.sources().iter().filter_map(|s| topics.get(s)).collect();
     let missing_sources = ladder.sources().iter().filter(|s| !topics.contains_key(*s)).cloned().collect();
     let shape = Shape::of(config, &sources);
+    let mut hazards = if sources.is_empty() { Vec::new() } else { shape.hazards() };
+    hazards.extend(compacted_origins(config, topics));
     Desired {
         ladder: ladder.name().to_owned(),
         mode: ladder.mode(),
@@ -92,8 +94,24 @@ pub fn desired(config: &LadderConfig, topics: &BTreeMap<String, TopicFacts>) -> 
         topics: if sources.is_empty() { Vec::new() } else { desired_topics(config, &shape) },
         offsets: desired_offsets(config),
         missing_sources,
-        hazards: if sources.is_empty() { Vec::new() } else { shape.hazards() },
+        hazards,
     }
+}
+
+/// In a compacted topic the last record of a key is the one that stays, and a redelivered one may be older than that.
+fn compacted_origins(config: &LadderConfig, topics: &BTreeMap<String, TopicFacts>) -> Vec<String> {
+    let ladder = &config.ladder;
+    if ladder.redelivery() == Redelivery::Topic {
+        return Vec::new();
+    }
+    let is_compacted = |source: &&String| {
+        let policy = topics.get(*source).and_then(|facts| facts.setting(CLEANUP_POLICY));
+        policy.is_some_and(|policy| policy.contains("compact"))
+    };
+    let hazard = |source: &String| {
+        format!("source {source} is compacted, and records come back in it: an old one takes the place of a newer one of its key")
+    };
+    ladder.sources().iter().filter(is_compacted).map(hazard).collect()
 }
 
 /// What all topics of a ladder have in common.
@@ -162,7 +180,11 @@ fn desired_topics(config: &LadderConfig, shape: &Shape) -> Vec<DesiredTopic> {
         .iter()
         .map(|t| topic(t.topic().to_owned(), TopicRole::Tier(t.delay()), t.delay().duration().saturating_add(budget)))
         .collect();
-    topics.push(topic(ladder.redeliver_topic(), TopicRole::Redeliver, budget));
+    // Where records come back in their origins nobody reads a redeliver topic: what was redriven to it would be lost unseen, so
+    // there is none, and a redrive goes to the origin as well.
+    if ladder.redelivery() == Redelivery::Topic {
+        topics.push(topic(ladder.redeliver_topic(), TopicRole::Redeliver, budget));
+    }
     if ladder.mode() == Mode::Relay {
         topics.push(topic(ladder.inbox_topic(), TopicRole::Inbox, budget));
     }
@@ -192,7 +214,9 @@ fn desired_offsets(config: &LadderConfig) -> Vec<DesiredOffsets> {
         |group: &str, topic: &str| DesiredOffsets { group: group.to_owned(), topic: topic.to_owned(), start: StartRule::Oldest };
     let mover = mover_group(ladder.name());
     let mut offsets: Vec<DesiredOffsets> = ladder.tiers().iter().map(|t| at_oldest(&mover, t.topic())).collect();
-    offsets.push(at_oldest(ladder.group(), &ladder.redeliver_topic()));
+    if ladder.redelivery() == Redelivery::Topic {
+        offsets.push(at_oldest(ladder.group(), &ladder.redeliver_topic()));
+    }
     match ladder.mode() {
         Mode::Relay => offsets.push(at_oldest(&router_group(ladder.name()), &ladder.inbox_topic())),
         // In relay the sources are the application's own affair.

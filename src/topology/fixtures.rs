@@ -1,9 +1,9 @@
 //! Ladders and clusters for the tests beside this file.
 
-use std::collections::BTreeMap;
-
 use crate::config::{LadderConfig, Start, TopicsConfig};
-use crate::core::ladder::{Ladder, Mode};
+use crate::core::ladder::{Ladder, LadderBuilder, Mode, Redelivery};
+use crate::core::state::{Entry, OwnerRecord};
+use crate::core::time::Timestamp;
 use crate::topology::{Change, Limits, Observed, Plan, Position, TopicFacts, Watermarks};
 
 pub fn push() -> LadderConfig {
@@ -14,14 +14,27 @@ pub fn relay() -> LadderConfig {
     ladder(Mode::Relay, &["orders"], &["5s", "1m"], None)
 }
 
-pub fn ladder(mode: Mode, sources: &[&str], tiers: &[&str], start: Option<Start>) -> LadderConfig {
+pub fn relay_to_origin() -> LadderConfig {
+    redelivering(Redelivery::Origin, &["orders"], &["5s", "1m"])
+}
+
+/// A relay ladder whose records come back there.
+pub fn redelivering(redelivery: Redelivery, sources: &[&str], tiers: &[&str]) -> LadderConfig {
+    let ladder = builder(Mode::Relay, sources, tiers).redelivery(redelivery).reaches_all_groups(true);
+    LadderConfig { ladder: ladder.build().unwrap(), start: None, handler: None, topics: TopicsConfig::default() }
+}
+
+fn builder(mode: Mode, sources: &[&str], tiers: &[&str]) -> LadderBuilder {
     let builder = Ladder::builder("billing-orders", "billing").tiers(tiers.iter().copied()).mode(mode);
-    let builder = sources.iter().fold(builder, |b, s| b.source(*s));
-    LadderConfig { ladder: builder.build().unwrap(), start, handler: None, topics: TopicsConfig::default() }
+    sources.iter().fold(builder, |b, s| b.source(*s))
+}
+
+pub fn ladder(mode: Mode, sources: &[&str], tiers: &[&str], start: Option<Start>) -> LadderConfig {
+    LadderConfig { ladder: builder(mode, sources, tiers).build().unwrap(), start, handler: None, topics: TopicsConfig::default() }
 }
 
 pub fn limits() -> Limits {
-    Limits { max_partitions: 1_000, bootstrap_servers: "kafka:9092".to_owned() }
+    Limits { max_partitions: 1_000, take_over: false, bootstrap_servers: "kafka:9092".to_owned() }
 }
 
 /// A source with the settings that a broker tells.
@@ -42,7 +55,7 @@ pub fn source(partitions: usize, replication_factor: i32, min_insync_replicas: i
 }
 
 pub fn with_sources(topics: &[(&str, TopicFacts)]) -> Observed {
-    Observed { topics: topics.iter().map(|(n, t)| ((*n).to_owned(), t.clone())).collect(), groups: BTreeMap::new() }
+    Observed { topics: topics.iter().map(|(n, t)| ((*n).to_owned(), t.clone())).collect(), ..Observed::default() }
 }
 
 /// What a cluster does with a plan.
@@ -61,6 +74,11 @@ pub fn applied(plan: &Plan, observed: &Observed) -> Observed {
             Change::AddPartitions { topic, want, .. } => {
                 let facts = after.topics.get_mut(topic).unwrap();
                 facts.partitions.resize(usize::try_from(*want).unwrap(), Watermarks::default());
+            }
+            Change::Claim { topic, group, .. } => {
+                assert!(after.topics.contains_key(topic), "{topic} is not there");
+                let owner = OwnerRecord { group: group.clone(), at: Timestamp::from_millis(1) };
+                after.owners.insert(topic.trim_end_matches(".state").to_owned(), Entry::Read(owner));
             }
             Change::CommitOffsets { group, topic, at, partitions } => {
                 let marks = after.topics[topic].partitions.clone();

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::config::LadderConfig;
 use crate::core::ladder::Mode;
+use crate::core::state::{Entry, OwnerRecord};
 use crate::core::topics::{delay_of_tier_topic, mover_group, router_group};
 
 /// A snapshot of the topics and groups within a [`Scope`].
@@ -13,6 +14,8 @@ pub struct Observed {
     pub topics: BTreeMap<String, TopicFacts>,
     /// The consumer groups, by name; one that is absent has neither members nor offsets.
     pub groups: BTreeMap<String, GroupFacts>,
+    /// What the state topics say of whom the ladders belong to, by the ladders' names.
+    pub owners: BTreeMap<String, Entry<OwnerRecord>>,
 }
 
 /// A topic that exists.
@@ -120,6 +123,11 @@ impl Scope {
     /// The topics that are known by name: all but the tiers.
     pub fn named_topics(&self) -> impl Iterator<Item = &str> {
         self.topics.iter().map(String::as_str)
+    }
+
+    /// The ladders.
+    pub fn ladders(&self) -> impl Iterator<Item = &str> {
+        self.ladders.iter().map(String::as_str)
     }
 
     /// The consumer groups.

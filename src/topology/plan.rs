@@ -67,6 +67,15 @@ pub enum Change {
         /// On these partitions.
         partitions: Vec<i32>,
     },
+    /// The ladder is put down as belonging to a group.
+    Claim {
+        /// The state topic, where that stands.
+        topic: String,
+        /// The group.
+        group: String,
+        /// The group that it belonged to, or what stood there instead.
+        from: Option<String>,
+    },
 }
 
 /// A place in a partition that is looked up when the plan is applied.
@@ -130,6 +139,8 @@ pub struct Totals {
 pub struct Limits {
     /// No plan adds to more partitions than that in total.
     pub max_partitions: u32,
+    /// Ladders of other groups are taken over, not refused.
+    pub take_over: bool,
     /// The brokers' addresses, for the commands that it prints.
     pub bootstrap_servers: String,
 }

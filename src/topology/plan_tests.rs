@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use crate::config::Start;
 use crate::core::ladder::Mode;
-use crate::topology::fixtures::{applied, ladder, limits, push, relay, source, with_sources};
+use crate::core::state::{Entry, OwnerRecord, StateError};
+use crate::core::time::Timestamp;
+use crate::topology::fixtures::{applied, ladder, limits, push, relay, relay_to_origin, source, with_sources};
 use crate::topology::{Change, GroupFacts, Limits, Observed, Plan, Position, desired, plan, render};
 
 fn planned(config: &crate::config::LadderConfig, observed: &Observed) -> Plan {
@@ -36,6 +38,27 @@ fn an_empty_cluster_gets_everything() {
 fn relay_has_an_inbox_and_leaves_the_source_to_the_application() {
     let plan = planned(&relay(), &with_sources(&[("orders", source(1, 1, 1))]));
     insta::assert_snapshot!("empty_relay_text", render(&plan));
+}
+
+#[test]
+fn where_records_come_back_in_their_origins_there_is_no_redeliver_topic() {
+    let observed = with_sources(&[("orders", source(1, 3, 2))]);
+    let plan = planned(&relay_to_origin(), &observed);
+    insta::assert_snapshot!("empty_relay_to_origin_text", render(&plan));
+    let after = applied(&plan, &observed);
+    assert!(planned(&relay_to_origin(), &after).is_in_order());
+    assert!(!plan.changes().any(|change| change.to_string().contains("orders ") || change.to_string().contains("redeliver")));
+}
+
+#[test]
+fn a_redeliver_topic_from_before_is_told() {
+    let mut observed = applied(&planned(&relay(), &with_sources(&[("orders", source(3, 3, 2))])), &Observed::default());
+    observed.topics.insert("orders".to_owned(), source(3, 3, 2));
+    observed.topics.get_mut("billing-orders.redeliver").unwrap().partitions[0].high = 4;
+    let plan = planned(&relay_to_origin(), &observed);
+    let told = |plan: &Plan| plan.ladders[0].notes.iter().find(|n| n.subject == "billing-orders.redeliver").unwrap().text.clone();
+    assert!(told(&plan).contains("about 4 records that group billing has not read"), "{}", told(&plan));
+    assert!(plan.is_in_order(), "{}", render(&plan));
 }
 
 #[test]
@@ -79,6 +102,41 @@ fn what_would_lose_records_or_make_them_early_is_refused() {
     set(&mut observed, "billing-orders.dlq", "cleanup.policy", "compact");
     let plan = planned(&push(), &observed);
     insta::assert_snapshot!("refused_text", render(&plan));
+}
+
+fn owned_by(config: &crate::config::LadderConfig, entry: Entry<OwnerRecord>) -> Observed {
+    let mut observed = complete(config);
+    observed.owners.insert("billing-orders".to_owned(), entry);
+    observed
+}
+
+#[test]
+fn a_ladder_that_was_set_up_before_owners_were_put_down_is_claimed() {
+    for entry in [None, Some(Entry::Absent)] {
+        let mut observed = complete(&push());
+        observed.owners.clear();
+        observed.owners.extend(entry.map(|entry| ("billing-orders".to_owned(), entry)));
+        let plan = planned(&push(), &observed);
+        assert!(!plan.is_refused());
+        let changes: Vec<String> = plan.changes().map(ToString::to_string).collect();
+        assert_eq!(changes, ["+ put group billing down as the ladder's owner in billing-orders.state"]);
+        assert!(planned(&push(), &applied(&plan, &observed)).is_in_order());
+    }
+}
+
+#[test]
+fn a_ladder_of_another_group_is_refused_unless_it_is_taken_over() {
+    let shipping = Entry::Read(OwnerRecord { group: "shipping".to_owned(), at: Timestamp::from_millis(7) });
+    for (name, entry) in [("other", shipping), ("unreadable", Entry::Unreadable(StateError::Version(2)))] {
+        let observed = owned_by(&push(), entry);
+        let refused = planned(&push(), &observed);
+        assert!(refused.is_refused() && !refused.has_changes());
+        insta::assert_snapshot!(format!("{name}_owner_text"), render(&refused));
+        let limits = Limits { take_over: true, ..limits() };
+        let taken = plan(&[desired(&push(), &observed.topics)], &observed, &limits);
+        insta::assert_snapshot!(format!("{name}_owner_take_over_text"), render(&taken));
+        assert!(planned(&push(), &applied(&taken, &observed)).is_in_order());
+    }
 }
 
 #[test]

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::config::Start;
 use crate::core::ladder::Mode;
-use crate::core::topics::{delay_of_tier_topic, mover_group};
+use crate::core::state::Entry;
+use crate::core::topics::{delay_of_tier_topic, mover_group, redeliver_topic, state_topic};
 use crate::topology::compare::compare;
 use crate::topology::{
     Change, Desired, DesiredOffsets, DesiredTopic, Drift, LadderPlan, Limits, Note, Observed, Plan, Position, Refusal, StartRule,
@@ -16,7 +17,8 @@ use crate::topology::{
 pub fn plan(desired: &[Desired], observed: &Observed, limits: &Limits) -> Plan {
     let ladders: Vec<LadderPlan> = desired.iter().map(|d| plan_ladder(d, observed, limits)).collect();
     let totals = totals(desired, observed);
-    let grows = ladders.iter().flat_map(|l| &l.changes).any(|c| !matches!(c, Change::CommitOffsets { .. }));
+    let grows =
+        ladders.iter().flat_map(|l| &l.changes).any(|c| matches!(c, Change::CreateTopic { .. } | Change::AddPartitions { .. }));
     let mut refusals = Vec::new();
     if grows && totals.partitions > i64::from(limits.max_partitions) {
         refusals.push(Refusal {
@@ -63,6 +65,7 @@ fn plan_ladder(desired: &Desired, observed: &Observed, limits: &Limits) -> Ladde
         let partitions = plan_topic(&mut plan, topic, observed.topics.get(&topic.name), limits);
         counts.insert(&topic.name, partitions);
     }
+    plan_owner(&mut plan, desired, observed, limits);
     // A tier that was taken out of the configuration still waits to be emptied, so its mover needs a place to start from.
     let removed = removed_tiers(desired, observed);
     for topic in &removed {
@@ -77,6 +80,7 @@ fn plan_ladder(desired: &Desired, observed: &Observed, limits: &Limits) -> Ladde
         };
         plan.notes.push(note(topic, text));
     }
+    plan.notes.extend(left_behind(desired, observed));
     let mover = mover_group(&desired.ladder);
     let strays = removed.iter().map(|t| DesiredOffsets { group: mover.clone(), topic: t.clone(), start: StartRule::Oldest });
     for offsets in desired.offsets.iter().cloned().chain(strays) {
@@ -85,6 +89,64 @@ fn plan_ladder(desired: &Desired, observed: &Observed, limits: &Limits) -> Ladde
         }
     }
     plan
+}
+
+/// Two groups never share a ladder: they would take each other's records. One that was set up before owners were put down is
+/// claimed by whoever sets it up next.
+fn plan_owner(plan: &mut LadderPlan, desired: &Desired, observed: &Observed, limits: &Limits) {
+    // Its topics follow the sources: without any there is nothing to own yet.
+    let topic = state_topic(&desired.ladder);
+    if desired.topics.is_empty() {
+        return;
+    }
+    let group = desired.group.clone();
+    let (from, problem) = match observed.owners.get(&desired.ladder) {
+        None | Some(Entry::Absent) => {
+            plan.changes.push(Change::Claim { topic, group, from: None });
+            return;
+        }
+        Some(Entry::Read(owner)) if owner.group == group => return,
+        Some(Entry::Read(owner)) => {
+            let from = format!("group {}", owner.group);
+            (from.clone(), format!("the ladder belongs to {from}, not to group {group}"))
+        }
+        Some(Entry::Unreadable(error)) => {
+            let problem = format!("the record that says whom the ladder belongs to cannot be read: {error}");
+            ("an unreadable record".to_owned(), problem)
+        }
+    };
+    if limits.take_over {
+        plan.changes.push(Change::Claim { topic, group, from: Some(from) });
+        return;
+    }
+    plan.refusals.push(Refusal {
+        subject: topic,
+        problem,
+        remedy: format!(
+            "give this ladder another name, or correct `group` of [ladder.{}]; if group {group} is to have it from now on, stop the \
+             workers of the other and run kladder setup --take-over --ladder {}",
+            desired.ladder, desired.ladder
+        ),
+    });
+}
+
+/// A redeliver topic from before records came back in their origins.
+fn left_behind(desired: &Desired, observed: &Observed) -> Option<Note> {
+    let redeliver = redeliver_topic(&desired.ladder);
+    if desired.topics.is_empty() || desired.topics.iter().any(|topic| topic.name == redeliver) {
+        return None;
+    }
+    observed.topics.get(&redeliver)?;
+    let text = match observed.waiting(&desired.group, &redeliver) {
+        0 => "is no longer used, since records come back in their origins: it may be deleted once no worker has it configured"
+            .to_owned(),
+        waiting => format!(
+            "is no longer used, since records come back in their origins, and holds about {waiting} records that group {} has not \
+             read: let it read them first",
+            desired.group
+        ),
+    };
+    Some(note(&redeliver, text))
 }
 
 fn removed_tiers(desired: &Desired, observed: &Observed) -> Vec<String> {

@@ -4,18 +4,24 @@ use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 
 use crate::config::{LadderConfig, Start};
-use crate::core::ladder::Mode;
-use crate::topology::fixtures::{applied, ladder, limits, source, with_sources};
+use crate::core::ladder::{Mode, Redelivery};
+use crate::core::state::{Entry, OwnerRecord, StateError};
+use crate::core::time::Timestamp;
+use crate::topology::fixtures::{applied, ladder, limits, redelivering, source, with_sources};
 use crate::topology::{Observed, Watermarks, desired, plan};
 
 fn ladders() -> impl Strategy<Value = LadderConfig> {
     let tiers = proptest::sample::subsequence(vec!["1s", "5s", "1m", "10m", "1d"], 1..=5);
     let numbers = (proptest::option::of(1..20_i32), proptest::option::of(1..4_i32));
-    (any::<bool>(), any::<bool>(), 1..3_usize, tiers, numbers).prop_map(
-        |(push, earliest, sources, tiers, (partitions, replicas))| {
-            let mode = if push { Mode::Push } else { Mode::Relay };
+    let kinds = [(Mode::Push, Redelivery::Topic), (Mode::Relay, Redelivery::Topic), (Mode::Relay, Redelivery::Origin)].to_vec();
+    (proptest::sample::select(kinds), any::<bool>(), 1..3_usize, tiers, numbers).prop_map(
+        |((mode, redelivery), earliest, sources, tiers, (partitions, replicas))| {
             let start = if earliest { Start::Earliest } else { Start::Latest };
-            let mut config = ladder(mode, &["orders", "refunds"][..sources], &tiers, Some(start));
+            let sources = &["orders", "refunds"][..sources];
+            let mut config = ladder(mode, sources, &tiers, Some(start));
+            if redelivery == Redelivery::Origin {
+                config = redelivering(redelivery, sources, &tiers);
+            }
             config.topics.partitions = partitions;
             config.topics.replication_factor = replicas;
             config
@@ -42,7 +48,8 @@ fn clusters() -> impl Strategy<Value = Observed> {
         btree_map(0..15_i32, 0..100_i64, 0..15),
         0..8,
     );
-    ((1..40_usize, 1..40_usize), 1..4_i32, own, offsets).prop_map(|((orders, refunds), replicas, own, offsets)| {
+    let owners = proptest::option::of(proptest::sample::select(vec!["billing", "shipping", ""]));
+    ((1..40_usize, 1..40_usize), 1..4_i32, own, offsets, owners).prop_map(|((orders, refunds), replicas, own, offsets, owner)| {
         let mut observed = with_sources(&[
             ("orders", source(orders, replicas, replicas - replicas / 2)),
             ("refunds", source(refunds, replicas, 1)),
@@ -59,6 +66,11 @@ fn clusters() -> impl Strategy<Value = Observed> {
         }
         for ((group, topic), offsets) in offsets {
             observed.groups.entry(group.to_owned()).or_default().offsets.insert(topic, offsets);
+        }
+        if let Some(owner) = owner {
+            let record = OwnerRecord { group: owner.to_owned(), at: Timestamp::from_millis(1) };
+            let entry = if owner.is_empty() { Entry::Unreadable(StateError::Version(2)) } else { Entry::Read(record) };
+            observed.owners.insert("billing-orders".to_owned(), entry);
         }
         observed
     })

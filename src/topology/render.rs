@@ -68,6 +68,10 @@ impl Display for Change {
                 };
                 write!(f, "+ start group {group} on {topic} at the {at} of {}", spans(partitions))
             }
+            Self::Claim { topic, group, from: None } => write!(f, "+ put group {group} down as the ladder's owner in {topic}"),
+            Self::Claim { topic, group, from: Some(from) } => {
+                write!(f, "~ take the ladder over in {topic}: {from} -> group {group}")
+            }
         }
     }
 }

@@ -69,6 +69,20 @@ pub enum WorkError {
         /// The group.
         group: String,
     },
+    /// The state topic says that the ladder is another group's.
+    #[error(
+        "ladder {ladder} belongs to group {owner}, not to group {group}: two groups never share a ladder, so give it another name \
+         or correct its `group`; if group {group} is to have it from now on, stop the workers of the other and run `kladder setup \
+         --take-over --ladder {ladder}`"
+    )]
+    OtherOwner {
+        /// The ladder.
+        ladder: String,
+        /// Whose it is.
+        owner: String,
+        /// Whose it is configured to be.
+        group: String,
+    },
 }
 
 impl WorkError {
@@ -80,6 +94,7 @@ impl WorkError {
             Self::OffsetLost { .. }
                 | Self::Rival { .. }
                 | Self::ForeignMembers { .. }
+                | Self::OtherOwner { .. }
                 | Self::SharedGroup { .. }
                 | Self::Position(PositionError::Missing { .. })
         )

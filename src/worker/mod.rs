@@ -1,16 +1,20 @@
 //! The workers: mover, deliverer, handlers, and what keeps them running.
 
 mod backoff;
+mod committer;
 pub mod deliverer;
 pub mod delivery;
 pub mod error;
 mod group;
 pub mod handler;
+pub mod hold;
 mod http_connect;
 pub mod http_handler;
 mod http_request;
 pub mod leaders;
 pub mod mover;
+mod ports;
 pub mod positions;
+pub mod router;
 pub mod stop;
 pub mod supervisor;

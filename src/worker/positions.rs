@@ -2,8 +2,9 @@
 
 use thiserror::Error;
 
-use crate::kafka::consumer::{Committed, GroupConsumer, TopicPartition};
+use crate::kafka::consumer::{Committed, TopicPartition};
 use crate::kafka::error::ClientError;
+use crate::worker::ports::RecordSource;
 
 /// Why partitions could not be taken over.
 #[derive(Debug, Error)]
@@ -31,7 +32,7 @@ pub enum PositionError {
 ///
 /// # Errors
 /// See [`PositionError`].
-pub fn committed_positions(consumer: &GroupConsumer, assigned: &[TopicPartition]) -> Result<Vec<Committed>, PositionError> {
+pub fn committed_positions(consumer: &impl RecordSource, assigned: &[TopicPartition]) -> Result<Vec<Committed>, PositionError> {
     let found = consumer.committed(assigned)?;
     let mut missing = Vec::new();
     let mut positions = Vec::with_capacity(assigned.len());
@@ -54,7 +55,7 @@ pub fn committed_positions(consumer: &GroupConsumer, assigned: &[TopicPartition]
 }
 
 /// The first offset of a partition that was added later: all below it have committed offsets, so the group knows the topic.
-fn added_partition(consumer: &GroupConsumer, tp: &TopicPartition) -> Result<Option<i64>, ClientError> {
+fn added_partition(consumer: &impl RecordSource, tp: &TopicPartition) -> Result<Option<i64>, ClientError> {
     if tp.partition == 0 {
         return Ok(None);
     }

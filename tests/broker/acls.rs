@@ -188,7 +188,16 @@ fn each_role_works_with_the_rules_that_are_printed_for_it() {
     let said = process::kladder(&["status", "-c", path(&config)]).succeeds();
     assert!(!said.stderr.contains("may not be described"), "{said}");
     assert!(said.stdout.contains(&limited.scene.dlq_topic()) && said.stdout.contains(&limited.scene.source), "{said}");
+    assert!(!said.stderr.contains("is unknown"), "{said}");
     process::kladder(&["status", "--exact", "-c", path(&config)]).refuses(1, &["not authorised", "kladder generate acls"]);
+    process::kladder(&["hold", "-c", path(&config)]).refuses(1, &["not authorised to write hold", "kladder generate acls"]);
+
+    limited.withdraw();
+    process::kladder(&["hold", "-c", path(&config)]).refuses(1, &["not authorised to read the state", "kladder generate acls"]);
+    limited.grant(&["redrive"]);
+    for command in ["hold", "resume"] {
+        process::kladder(&[command, "-c", path(&config), "-o", "json"]).succeeds();
+    }
 }
 
 #[test]
@@ -326,4 +335,61 @@ fn a_mover_that_may_not_read_a_clock_says_so_and_goes_on_after_the_grant() {
         handler.count() == 2
     });
     assert!(!kladder.log().contains("worker failed"), "a worker started anew:\n{}", kladder.log());
+}
+
+#[test]
+fn workers_that_may_not_read_whether_the_ladder_is_held_do_not_begin() {
+    let handler = Handler::start(by_word);
+    let mut limited = Limited::set_up("acl-hold", &["1s"], 1, &handler);
+    limited.grant(&["mover", "deliverer"]);
+    let state = format!("{}.state", limited.scene.ladder);
+    // The mover may still write it, and so see it.
+    on_topic("--remove", "Read", &state);
+    limited.write(&[says("retry", 0, 0)]);
+    let mut kladder = Kladder::run(&limited.scene.write());
+    clock::eventually("the log says what is denied and what helps", PATIENCE, || {
+        kladder.assert_running();
+        let log = kladder.log();
+        ["mover of", "deliverer of"].iter().all(|worker| {
+            let said = log.lines().find(|line| line.contains("ERROR") && line.contains(worker)).unwrap_or_default();
+            said.contains(&format!("reading {state}")) && said.contains("kladder generate acls")
+        })
+    });
+    assert_eq!(handler.count(), 0, "a worker began without knowing whether the ladder is held");
+    assert!(!kladder.log().contains("owns"), "a worker joined:\n{}", kladder.log());
+    on_topic("--add", "Read", &state);
+    clock::eventually("the record is retried", PATIENCE, || {
+        kladder.assert_running();
+        handler.count() == 2
+    });
+
+    // Taken away later, what was known last counts, and the loss is told.
+    on_topic("--remove", "Read", &state);
+    clock::eventually("the log says that nothing is heard any more", PATIENCE, || {
+        let log = kladder.log();
+        log.lines().any(|line| line.contains("ERROR") && line.contains("neither hold nor resume is heard"))
+    });
+    limited.write(&[says("done", 1, 0)]);
+    clock::eventually("it goes on", PATIENCE, || {
+        kladder.assert_running();
+        calls_of(&handler, "done") == 1
+    });
+    assert_clean(&kladder.log());
+}
+
+#[test]
+fn a_worker_that_may_see_only_its_own_topics_still_refuses_a_ladder_of_another_group() {
+    let handler = Handler::start(by_word);
+    let mut limited = Limited::set_up("acl-owner", &["1s"], 1, &handler);
+    limited.grant(&["mover"]);
+    let owner = NewRecord {
+        partition: 0,
+        key: Some(b"owner".to_vec()),
+        value: Some(br#"{"v":1,"group":"shipping","at":1}"#.to_vec()),
+        headers: Vec::new(),
+    };
+    RawProducer::new(broker::brokers()).write(&format!("{}.state", limited.scene.ladder), &[owner]);
+    let config = limited.scene.write();
+    process::kladder(&["run", "--role", "mover", "-c", path(&config)])
+        .refuses(1, &["cannot check whether the ladders are set up", "belongs to group shipping", "--take-over"]);
 }

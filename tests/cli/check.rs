@@ -24,6 +24,14 @@ sources = ["shipments", "returns"]
 group = "shipping"
 hops = "at-least-once"
 tiers = ["90s"]
+[ladder.stock]
+mode = "relay"
+sources = ["arrivals"]
+group = "stock"
+tiers = ["1m"]
+redeliver = "origin"
+reaches_all_groups = true
+settle = "30s"
 "#;
 
 #[test]

@@ -12,8 +12,11 @@ use crate::core::failure::{Failure, Verdict};
 use crate::core::time::Timestamp;
 use crate::kafka::clock::Clock;
 use crate::telemetry::events::{DelivererMetrics, VerdictKind};
+use crate::worker::committer::RecordId;
+use crate::worker::deliverer::DelivererSettings;
 use crate::worker::delivery::Delivery;
 use crate::worker::handler::Handler;
+use crate::worker::hold::Hold;
 
 /// Between tries in place. They have no end but that of the assignment: that nothing can be sent is never the record's fault, so it
 /// holds the source, as an open breaker would, and pours nothing into the DLQ.
@@ -25,13 +28,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 pub(super) enum Kind {
     Source,
     Redeliver,
-}
-
-/// The record that a delivery is of: the assignment of its partition, and its offset.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct RecordId {
-    pub(super) token: u64,
-    pub(super) offset: i64,
 }
 
 /// What the loop waits for.
@@ -72,6 +68,7 @@ struct Shared {
     metrics: DelivererMetrics,
     /// The handler could not be reached last time: told once, not once a record.
     unreachable: AtomicBool,
+    hold: Hold,
 }
 
 /// Lets the deliveries of a partition begin, until it is shut: those that have not begun then never do.
@@ -116,24 +113,23 @@ pub(super) struct Job {
 impl<H: Handler> Dispatcher<H> {
     /// `redeliver_share` of `max_in_flight` is the most that redeliveries take; a slot is always kept for them.
     pub(super) fn new(
-        ladder: &str,
+        settings: &DelivererSettings,
         runtime: Handle,
         handler: Arc<H>,
-        max_in_flight: usize,
-        redeliver_share: f64,
         events: Sender<Event>,
         metrics: DelivererMetrics,
     ) -> Self {
-        let all = max_in_flight.max(1);
+        let all = settings.max_in_flight.max(1);
         #[expect(
             clippy::cast_precision_loss,
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
             reason = "a share of at most 10,000"
         )]
-        let redeliver = ((all as f64 * redeliver_share).round() as usize).clamp(1, all);
+        let redeliver = ((all as f64 * settings.redeliver_share).round() as usize).clamp(1, all);
         let source = (all - 1).max(1);
-        let shared = Shared { ladder: ladder.to_owned(), clock: Clock::system(), metrics, unreachable: AtomicBool::new(false) };
+        let (ladder, hold) = (settings.ladder.name().to_owned(), settings.hold.clone());
+        let shared = Shared { ladder, clock: Clock::system(), metrics, unreachable: AtomicBool::new(false), hold };
         Self {
             runtime,
             handler,
@@ -173,7 +169,10 @@ impl<H: Handler> Dispatcher<H> {
         self.runtime.spawn(async move {
             let begin = async {
                 // Neither is ever closed, so both always come.
-                [own.acquire_owned().await, all.acquire_owned().await]
+                let slots = [own.acquire_owned().await, all.acquire_owned().await];
+                // Last: the ladder may have been held while it waited for its turn.
+                shared.hold.released().await;
+                slots
             };
             let verdict = tokio::select! {
                 biased;
@@ -205,9 +204,13 @@ impl Shared {
                     return Some(other);
                 }
             }
+            let again = async {
+                tokio::time::sleep(pause).await;
+                self.hold.released().await;
+            };
             tokio::select! {
                 () = job.gate.shut() => return None,
-                () = tokio::time::sleep(pause) => {}
+                () = again => {}
             }
             pause = (pause * 2).min(LONGEST_PAUSE);
         }

@@ -7,9 +7,7 @@
 //! Deliveries finish in any order. What is done is committed as a contiguous prefix with the set beyond it; what failed leaves in
 //! a transaction that carries the same. On the happy path there is no transaction at all, and none is open while a handler runs.
 
-mod barred;
 mod dispatch;
-mod hops;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,40 +15,30 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::runtime::Handle;
 
 use crate::config::KafkaConfig;
-use crate::core::ack_tracker::{AckTracker, Arrival, CommitPoint};
-use crate::core::decide::Decision;
 use crate::core::envelope::{self, Envelope};
 use crate::core::failure::Verdict;
 use crate::core::headers::Header;
 use crate::core::ladder::{Hops, Ladder};
 use crate::core::leader_clock::LocalTime;
-use crate::core::time::Timestamp;
 use crate::core::topics;
 use crate::kafka::clock::Clock;
-use crate::kafka::consumer::{GroupConsumer, Membership, Next, PartitionQueue, Rebalance, Record, TopicPartition};
-use crate::kafka::producer::{HopProducer, TopicId};
+use crate::kafka::consumer::{GroupConsumer, Membership, Rebalance, Record, TopicPartition};
+use crate::kafka::producer::HopProducer;
 use crate::telemetry::events::DelivererMetrics;
-use crate::worker::backoff::Backoff;
-use crate::worker::deliverer::barred::BarredTopics;
-use crate::worker::deliverer::dispatch::{Dispatcher, Event, Gate, Job, Kind, RecordId, Slots, due_of};
-use crate::worker::deliverer::hops::{Content, Hop, Target, Targets};
+use crate::worker::committer::{Committer, Content, Parts, Polled, RecordId, Targets, Work};
+use crate::worker::deliverer::dispatch::{Dispatcher, Event, Gate, Job, Kind, Slots, due_of};
 use crate::worker::delivery::Delivery;
 use crate::worker::error::WorkError;
 use crate::worker::group::refuse_foreign_members;
 use crate::worker::handler::Handler;
-use crate::worker::leaders::Leaders;
-use crate::worker::positions::committed_positions;
+use crate::worker::hold::Hold;
 use crate::worker::supervisor::Presence;
 
 /// The prefetch budget of a deliverer, all partitions together.
 const PREFETCH_KIB: usize = 32 * 1024;
-
-/// What is done is committed at the latest after this.
-const COMMIT_INTERVAL: Duration = Duration::from_millis(200);
 
 /// The loop looks after everything at least this often.
 const TICK: Duration = Duration::from_millis(50);
@@ -73,68 +61,51 @@ pub struct DelivererSettings {
     pub redeliver_share: f64,
     /// How long a shutdown or a revoked partition waits for deliveries in flight.
     pub drain: Duration,
+    /// Whether the ladder is held.
+    pub hold: Hold,
 }
 
 /// Delivers until it is told to stop.
 pub struct Deliverer<H> {
     ladder: Arc<Ladder>,
     instance: String,
-    redeliver_topic: String,
     drain: Duration,
+    hold: Hold,
     clock: Clock,
-    consumer: GroupConsumer,
-    producer: HopProducer,
-    targets: Targets,
-    leaders: Leaders,
-    lanes: Vec<Lane>,
-    next_token: u64,
+    committer: Committer<Delivering>,
     dispatcher: Dispatcher<H>,
     /// Bounded by what is taken from Kafka.
     events: Receiver<Event>,
     waker: Waker,
     in_flight: HashMap<RecordId, InFlight>,
     taken: [usize; 2],
-    hops: Vec<Hop>,
-    /// How many of them stand still.
-    standing: usize,
-    barred: BarredTopics,
-    /// Of deliveries that are done with and not committed yet.
-    unsettled: Vec<Slots>,
     metrics: DelivererMetrics,
-    /// No transaction before then, after one failed.
-    backoff: Backoff,
-    /// The client gave the last transaction up; the first time, it is begun again at once.
-    given_up: bool,
-    commit_at: LocalTime,
     look_at: LocalTime,
     turn: usize,
 }
 
-/// A partition of source or redeliver that this member owns.
-struct Lane {
-    queue: PartitionQueue,
+/// What a deliverer brings to its committer.
+struct Delivering;
+
+impl Work for Delivering {
+    type Source = GroupConsumer;
+    type Sink = HopProducer;
+    type Lane = Intake;
+    type Place = Slots;
+}
+
+/// What a deliverer keeps of a partition of source or redeliver.
+struct Intake {
     kind: Kind,
-    /// Names this assignment: a record that carries another one is not ours any more.
-    token: u64,
-    tracker: AckTracker,
-    committed: CommitPoint,
     gate: Arc<Gate>,
     /// Whether its queue has something, as far as is known.
     ready: Arc<AtomicBool>,
-    /// A record of it can be written nowhere: nothing new is taken.
-    standstill: bool,
 }
 
-/// What has not begun of a lane that goes never does.
-impl Drop for Lane {
+/// What has not begun of a partition that goes never does.
+impl Drop for Intake {
     fn drop(&mut self) {
         self.gate.close();
-    }
-}
-
-impl Lane {
-    fn tp(&self) -> &TopicPartition {
-        self.queue.partition()
     }
 }
 
@@ -172,12 +143,7 @@ impl<H: Handler> Deliverer<H> {
             .then(|| topics::transactional_id(ladder.name(), "deliverer", &settings.instance));
         let mut producer = HopProducer::new(&settings.kafka, transactional, 500_000, clock.clone());
         refuse_foreign_members(&mut producer, &ladder, &settings.kafka)?;
-        let tiers: Vec<TopicId> = ladder.tiers().iter().map(|t| producer.topic(t.topic())).collect();
-        let dlq = producer.topic(&ladder.dlq_topic());
-        let counts = producer.partition_counts()?;
-        let counted = |id: TopicId| (id, counts[&id]);
-        let targets = Targets { tiers: tiers.into_iter().map(counted).collect(), dlq: counted(dlq) };
-
+        let targets = Targets::look_up(&mut producer, &ladder)?;
         let mut consumed: Vec<String> = ladder.sources().to_vec();
         consumed.push(ladder.redeliver_topic());
         let mut partitions = 0;
@@ -197,35 +163,31 @@ impl<H: Handler> Deliverer<H> {
         let metrics = DelivererMetrics::new(&ladder);
         let (sender, events) = mpsc::channel();
         let waker = Waker { events: sender.clone(), pending: Arc::new(AtomicBool::new(false)) };
-        let (most, share) = (settings.max_in_flight, settings.redeliver_share);
-        let dispatcher = Dispatcher::new(ladder.name(), runtime, handler, most, share, sender, metrics.clone());
-        let zero = LocalTime::from_micros(0);
+        let dispatcher = Dispatcher::new(settings, runtime, handler, sender, metrics.clone());
+        let committer = Committer::new(Parts {
+            ladder: ladder.clone(),
+            role: "deliverer",
+            clock: clock.clone(),
+            source: consumer,
+            sink: producer,
+            targets,
+            metrics: metrics.worker.clone(),
+            hop_metrics: metrics.hops.clone(),
+        });
         Ok(Self {
-            redeliver_topic: ladder.redeliver_topic(),
             ladder,
             instance: settings.instance.clone(),
             drain: settings.drain,
+            hold: settings.hold.clone(),
             clock,
-            consumer,
-            producer,
-            targets,
-            leaders: Leaders::default(),
-            lanes: Vec::new(),
-            next_token: 1,
+            committer,
             dispatcher,
             events,
             waker,
             in_flight: HashMap::new(),
             taken: [0, 0],
-            hops: Vec::new(),
-            standing: 0,
-            barred: BarredTopics::default(),
-            unsettled: Vec::new(),
             metrics,
-            backoff: Backoff::new(),
-            given_up: false,
-            commit_at: zero,
-            look_at: zero,
+            look_at: LocalTime::from_micros(0),
             turn: 0,
         })
     }
@@ -245,7 +207,7 @@ impl<H: Handler> Deliverer<H> {
     /// After a failure: whoever takes over, this worker made anew above all, must not call the handler beside those calls that
     /// still run.
     fn let_handlers_end(&mut self) {
-        self.lanes.clear();
+        self.committer.lanes.clear();
         let deadline = self.clock.now().later(self.drain);
         while !self.in_flight.is_empty() && self.clock.now() < deadline {
             self.wait();
@@ -254,18 +216,17 @@ impl<H: Handler> Deliverer<H> {
 
     fn work(&mut self, presence: &Presence) -> Result<(), WorkError> {
         while !presence.stop.is_set() {
-            if let Some(change) = self.consumer.serve(Duration::ZERO)? {
+            if let Some(change) = self.committer.source.serve(Duration::ZERO)? {
                 self.rebalance(change)?;
                 presence.joined();
             }
             self.wait();
             self.feed()?;
-            self.run_hops()?;
+            self.committer.run_hops()?;
             self.commit(false)?;
-            self.producer.idle();
+            self.committer.idle();
         }
-        let owned: Vec<TopicPartition> = self.lanes.iter().map(|lane| lane.tp().clone()).collect();
-        self.drain(&owned)
+        self.drain(&self.committer.owned())
     }
 
     fn wait(&mut self) {
@@ -283,40 +244,17 @@ impl<H: Handler> Deliverer<H> {
         }
     }
 
-    /// A delivery is over: decides, notes what is finished and queues what has to hop.
+    /// A delivery is over.
     fn over(&mut self, id: RecordId, verdict: Option<Verdict>, slots: Slots) {
         let Some(record) = self.in_flight.remove(&id) else { return };
         self.taken[record.kind as usize] -= 1;
-        let Some(lane) = self.lanes.iter_mut().find(|lane| lane.token == id.token) else {
-            tracing::debug!(ladder = self.ladder.name(), "late verdict for a partition that has moved");
-            return;
-        };
         let Some(verdict) = verdict else { return };
-        if lane.gate.is_shut() && verdict.as_ref().is_err_and(|f| f.is_connection_lost() || f.is_unsent()) {
+        let drained = self.committer.lane_of(id.token).is_some_and(|lane| lane.own.gate.is_shut());
+        if drained && verdict.as_ref().is_err_and(|f| f.is_connection_lost() || f.is_unsent()) {
             // Whoever stops us may have stopped the handler too: that is no failed attempt. The next owner delivers it.
             return;
         }
-        let now = self.clock.now();
-        let broker_now = Timestamp::from_millis(self.leaders.now(-1, now).div_euclid(1_000));
-        let decision = self.ladder.decide(&record.envelope, &verdict, broker_now);
-        tracing::debug!(
-            ladder = self.ladder.name(),
-            attempt = record.envelope.attempts + 1,
-            decision = decision.name(),
-            "decided"
-        );
-        match decision {
-            Decision::Complete => {
-                lane.tracker.finish(id.offset);
-                self.unsettled.push(slots);
-            }
-            Decision::Hop { tier, envelope } => {
-                self.hops.push(Hop::new(id, Target::Tier(tier), *envelope, record.content, slots));
-            }
-            Decision::DeadLetter { reason, envelope } => {
-                self.hops.push(Hop::new(id, Target::Dlq(reason), *envelope, record.content, slots));
-            }
-        }
+        self.committer.judge(id, &record.envelope, record.content, &verdict, slots);
     }
 
     /// Takes what has arrived, as far as the budgets reach, each partition in turn.
@@ -326,15 +264,19 @@ impl<H: Handler> Deliverer<H> {
         if anyway {
             self.look_at = now.later(LOOK_ANYWAY);
         }
-        // Records whose hops cannot be written at the moment do not pile up: what is taken stays bounded.
-        if self.lanes.is_empty() || self.hops.len().saturating_sub(self.standing) > self.dispatcher.most_taken(Kind::Source) * 2 {
+        // What stays in its queue until the ladder is released will be looked at anyway.
+        if self.hold.is_held() {
             return Ok(());
         }
-        self.turn = (self.turn + 1) % self.lanes.len();
-        for i in 0..self.lanes.len() {
-            let index = (self.turn + i) % self.lanes.len();
-            let lane = &self.lanes[index];
-            if anyway || lane.ready.load(Ordering::Acquire) {
+        let lanes = self.committer.lanes.len();
+        // Records whose hops cannot be written at the moment do not pile up: what is taken stays bounded.
+        if lanes == 0 || self.committer.moving() > self.dispatcher.most_taken(Kind::Source) * 2 {
+            return Ok(());
+        }
+        self.turn = (self.turn + 1) % lanes;
+        for i in 0..lanes {
+            let index = (self.turn + i) % lanes;
+            if anyway || self.committer.lanes[index].own.ready.load(Ordering::Acquire) {
                 self.feed_lane(index)?;
             }
         }
@@ -344,64 +286,58 @@ impl<H: Handler> Deliverer<H> {
     fn feed_lane(&mut self, index: usize) -> Result<(), WorkError> {
         let mut reset = false;
         loop {
-            let lane = &mut self.lanes[index];
-            let room = self.taken[lane.kind as usize] < self.dispatcher.most_taken(lane.kind);
-            if lane.standstill || !room || !lane.tracker.has_room() {
+            let kind = self.committer.lanes[index].own.kind;
+            let room = self.taken[kind as usize] < self.dispatcher.most_taken(kind);
+            if !room || !self.committer.has_room(index) {
                 return Ok(());
             }
-            match lane.queue.poll() {
-                None if reset => return Ok(()),
+            let polled = self.committer.poll(index)?;
+            let ready = &self.committer.lanes[index].own.ready;
+            match polled {
+                Polled::Empty if reset => return Ok(()),
                 // What arrives between this look and the next one wakes the loop again.
-                None => {
-                    lane.ready.store(false, Ordering::Release);
+                Polled::Empty => {
+                    ready.store(false, Ordering::Release);
                     reset = true;
+                    continue;
                 }
-                Some(next) => {
-                    if reset {
-                        lane.ready.store(true, Ordering::Release);
-                        reset = false;
-                    }
-                    match next {
-                        Next::Record(record) => self.take_record(index, &record),
-                        Next::End(offset) => lane.tracker.reach_end(offset),
-                        Next::OffsetLost => return Err(WorkError::offset_lost(lane.tp(), self.consumer.group())),
-                        Next::Passing => {}
-                    }
-                }
+                Polled::Nothing => {}
+                Polled::New(record) => self.take_record(index, &record),
+            }
+            if std::mem::take(&mut reset) {
+                self.committer.lanes[index].own.ready.store(true, Ordering::Release);
             }
         }
     }
 
     fn take_record(&mut self, index: usize, record: &Record) {
-        let lane = &mut self.lanes[index];
-        let offset = record.offset();
-        if lane.tracker.arrive(offset) != Arrival::New {
-            return;
-        }
+        let lane = &self.committer.lanes[index];
+        let (kind, gate) = (lane.own.kind, lane.own.gate.clone());
+        let id = RecordId { token: lane.token, offset: record.offset() };
         let at = record.coordinates(lane.tp());
-        let envelope = match lane.kind {
+        let envelope = match kind {
             // Services copy the headers of what they received onto what they produce, so on a source they say nothing.
             Kind::Source => Envelope::fresh(self.ladder.name(), &at),
             Kind::Redeliver => {
                 let reading = Envelope::read(&self.ladder, &at, record.headers());
                 if let Some(malformed) = reading.malformed {
                     self.metrics.worker.malformed_headers();
-                    tracing::warn!(partition = %lane.tp(), offset, %malformed, "envelope is not trusted, the record starts afresh");
+                    tracing::warn!(
+                        partition = %lane.tp(), offset = id.offset, %malformed,
+                        "envelope is not trusted, the record starts afresh"
+                    );
                 }
                 reading.envelope
             }
         };
-        let (key, value) = (record.key().map(Bytes::copy_from_slice), record.value().map(Bytes::copy_from_slice));
+        let content = Content::of(record);
         let user = record.headers().filter(|(name, _)| !envelope::is_own(name));
         let user = user.map(|(name, value)| Header { name: name.to_vec(), value: value.map(<[u8]>::to_vec) }).collect();
-        let delivery = Delivery::new(&envelope, &self.ladder, key.clone(), value.clone(), user);
-        let id = RecordId { token: lane.token, offset };
-        let due = (lane.kind == Kind::Redeliver).then(|| due_of(&self.ladder, &envelope)).flatten();
-        let job = Job { id, kind: lane.kind, delivery, gate: lane.gate.clone(), due };
-        let content = Content { key, value, headers: record.copy_headers() };
-        self.taken[lane.kind as usize] += 1;
-        self.in_flight.insert(id, InFlight { envelope, content, kind: lane.kind });
-        self.dispatcher.dispatch(job);
+        let delivery = Delivery::new(&envelope, &self.ladder, content.key.clone(), content.value.clone(), user);
+        let due = (kind == Kind::Redeliver).then(|| due_of(&self.ladder, &envelope)).flatten();
+        self.taken[kind as usize] += 1;
+        self.in_flight.insert(id, InFlight { envelope, content, kind });
+        self.dispatcher.dispatch(Job { id, kind, delivery, gate, due });
     }
 
     fn rebalance(&mut self, change: Rebalance) -> Result<(), WorkError> {
@@ -414,66 +350,45 @@ impl<H: Handler> Deliverer<H> {
                 } else {
                     self.drain(&partitions)?;
                 }
-                self.forget(&partitions);
-                self.consumer.release(&partitions)?;
+                // Those still in flight are counted until their handlers answer: they take up slots until then.
+                self.committer.give_back(&partitions)?;
             }
         }
-        tracing::info!(ladder = self.ladder.name(), partitions = self.lanes.len(), "deliverer owns");
+        tracing::info!(ladder = self.ladder.name(), partitions = self.committer.lanes.len(), "deliverer owns");
         Ok(())
     }
 
     fn take_over(&mut self, partitions: Vec<TopicPartition>) -> Result<(), WorkError> {
-        let positions = committed_positions(&self.consumer, &partitions)?;
-        let at: Vec<(TopicPartition, i64)> = partitions.into_iter().zip(&positions).map(|(tp, p)| (tp, p.offset)).collect();
-        let flags: Vec<Arc<AtomicBool>> = at.iter().map(|_| Arc::new(AtomicBool::new(true))).collect();
-        let mut next_flag = flags.iter();
-        let next_flag = std::cell::RefCell::new(&mut next_flag);
+        let flags: Vec<Arc<AtomicBool>> = partitions.iter().map(|_| Arc::new(AtomicBool::new(true))).collect();
+        let waking = std::cell::RefCell::new(flags.clone().into_iter());
         let wake = || -> Box<dyn Fn() + Send + Sync> {
             let waker = self.waker.clone();
-            let ready = next_flag.borrow_mut().next().cloned().unwrap_or_default();
+            let ready = waking.borrow_mut().next().unwrap_or_default();
             Box::new(move || {
                 ready.store(true, Ordering::Release);
                 waker.wake();
             })
         };
-        let queues = self.consumer.start(&at, Some(&wake))?;
-        for ((queue, position), ready) in queues.into_iter().zip(positions).zip(flags) {
-            let (tracker, readable) = AckTracker::resume(position.offset, &position.metadata);
-            if !readable {
-                tracing::warn!(
-                    partition = %queue.partition(),
-                    "offset metadata is not kladder's: what was finished beyond the committed offset is delivered again"
-                );
-            }
-            let redeliver = *queue.partition().topic == *self.redeliver_topic;
-            self.lanes.push(Lane {
-                queue,
-                kind: if redeliver { Kind::Redeliver } else { Kind::Source },
-                token: self.next_token,
-                tracker,
-                committed: CommitPoint { offset: position.offset, metadata: position.metadata },
-                gate: Arc::default(),
-                ready,
-                standstill: false,
-            });
-            self.next_token += 1;
-        }
-        Ok(())
+        let redeliver = self.ladder.redeliver_topic();
+        let mut flags = flags.into_iter();
+        self.committer.take_over(partitions, Some(&wake), |tp| Intake {
+            kind: if *tp.topic == *redeliver { Kind::Redeliver } else { Kind::Source },
+            gate: Arc::default(),
+            ready: flags.next().unwrap_or_default(),
+        })
     }
 
     /// Waits for the deliveries in flight of these partitions, no longer than the deadline, carries out what follows and commits.
     fn drain(&mut self, partitions: &[TopicPartition]) -> Result<(), WorkError> {
-        let tokens: Vec<u64> = self.lanes.iter().filter(|l| partitions.contains(l.tp())).map(|l| l.token).collect();
-        for lane in self.lanes.iter().filter(|lane| tokens.contains(&lane.token)) {
-            lane.gate.close();
+        let tokens = self.committer.tokens_of(partitions);
+        for lane in self.committer.lanes.iter().filter(|lane| tokens.contains(&lane.token)) {
+            lane.own.gate.close();
         }
         let deadline = self.clock.now().later(self.drain);
         while self.clock.now() < deadline {
-            self.run_hops()?;
+            self.committer.run_hops()?;
             let open = self.in_flight.keys().any(|id| tokens.contains(&id.token));
-            // What can be written nowhere is its next owner's.
-            let hopping = self.hops.iter().any(|hop| tokens.contains(&hop.id.token) && !self.stands_still(hop));
-            if (!open && !hopping) || self.consumer.assignment_lost() {
+            if (!open && !self.committer.is_moving(&tokens)) || self.committer.source.assignment_lost() {
                 break;
             }
             self.wait();
@@ -483,55 +398,7 @@ impl<H: Handler> Deliverer<H> {
         self.commit(true)
     }
 
-    fn forget(&mut self, partitions: &[TopicPartition]) {
-        let gone: Vec<u64> = self.lanes.iter().filter(|l| partitions.contains(l.tp())).map(|l| l.token).collect();
-        self.lanes.retain(|lane| !gone.contains(&lane.token));
-        self.hops.retain(|hop| !gone.contains(&hop.id.token));
-        // Those of partitions that stay are as good as settled: the drain has committed them, or will with the next commit.
-        self.unsettled.clear();
-        // Those still in flight are counted until their handlers answer: they take up slots until then.
-    }
-
-    /// Commits what has finished since the last time, if it is time or `now` is set.
     fn commit(&mut self, at_once: bool) -> Result<(), WorkError> {
-        let now = self.clock.now();
-        if !at_once && now < self.commit_at && self.unsettled.len() < self.dispatcher.most_unsettled() {
-            return Ok(());
-        }
-        self.commit_at = now.later(COMMIT_INTERVAL);
-        let points = self.points_with_nothing();
-        self.metrics.worker.partitions_stopped(self.lanes.iter().filter(|lane| lane.standstill).count());
-        if self.consumer.live_group().is_none() {
-            return Ok(());
-        }
-        if points.is_empty() {
-            self.unsettled.clear();
-            return Ok(());
-        }
-        match self.consumer.commit(&points) {
-            Ok(()) => self.note_committed(points),
-            // The group will say what comes next; what is not committed is delivered again by its next owner.
-            Err(error) if error.is_group_change() => tracing::debug!(%error, "offsets not committed"),
-            Err(error) if error.is_fatal() || error.is_fenced() => return Err(error.into()),
-            Err(error) => tracing::info!(ladder = self.ladder.name(), %error, "offsets are committed later"),
-        }
-        Ok(())
-    }
-
-    fn points_with_nothing(&self) -> Vec<(TopicPartition, CommitPoint)> {
-        let changed = |lane: &Lane| {
-            let point = lane.tracker.commit_point();
-            (point != lane.committed).then(|| (lane.tp().clone(), point))
-        };
-        self.lanes.iter().filter_map(changed).collect()
-    }
-
-    fn note_committed(&mut self, points: Vec<(TopicPartition, CommitPoint)>) {
-        for (tp, point) in points {
-            if let Some(lane) = self.lanes.iter_mut().find(|lane| *lane.tp() == tp) {
-                lane.committed = point;
-            }
-        }
-        self.unsettled.clear();
+        self.committer.commit(at_once, self.dispatcher.most_unsettled())
     }
 }

@@ -4,20 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::core::ack_tracker::CommitPoint;
-use crate::core::due::{Move, due_time, next_move};
-use crate::core::envelope::{self, Envelope, Glance, Trim};
-use crate::core::ladder::Ladder;
+use crate::core::due::due_time;
 use crate::core::leader_clock::LocalTime;
 use crate::core::time::Timestamp;
-use crate::core::topics;
-use crate::kafka::NativeHeaders;
 use crate::kafka::consumer::TopicPartition;
 use crate::kafka::error::{TxnError, WriteFault};
-use crate::kafka::producer::TopicId;
 use crate::worker::error::WorkError;
 use crate::worker::leaders::Leaders;
+use crate::worker::mover::Mover;
 use crate::worker::mover::lane::{Held, Lane, Standstill, Taken};
-use crate::worker::mover::{Mover, Targets};
+use crate::worker::mover::route::{Target, route};
 
 /// A transaction costs by the partitions that it writes to (measured: 2.5 ms with 1, 10 ms with 20, 83 ms with 200), so they take
 /// turns.
@@ -49,12 +45,6 @@ struct Sent {
 /// By their tags, the records that could not be written.
 type Faults = Vec<(usize, WriteFault)>;
 
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Target {
-    Redeliver,
-    Tier(u32),
-}
-
 /// Whether the lane's head is due by its leader's clock.
 pub(super) fn is_due(lane: &Lane, leaders: &Leaders, now: LocalTime) -> bool {
     lane.due().zip(lane.head()).is_some_and(|(due, head)| leaders.now(head.broker, now) >= due.as_micros())
@@ -77,8 +67,7 @@ impl Mover {
             return self.survive(error);
         }
         if turn.iter().any(|index| self.lanes[*index].was_denied()) {
-            let topics = self.targets.tiers.iter().chain([&self.targets.redeliver]);
-            topics.for_each(|(topic, _)| self.producer.look_again(*topic));
+            self.targets.written().for_each(|topic| self.producer.look_again(topic));
         }
         let (sent, refused) = self.fill(&turn, began)?;
         let mut faults: Faults = refused;
@@ -129,7 +118,7 @@ impl Mover {
         let mut targets = BTreeSet::new();
         due.into_iter()
             .filter(|(_, index)| {
-                let partition = topics::target_partition(self.lanes[*index].tp().partition, self.targets.redeliver.1);
+                let partition = self.targets.likely_partition(self.lanes[*index].tp().partition);
                 targets.contains(&partition) || (targets.len() < MOST_TARGETS && targets.insert(partition))
             })
             .map(|(_, index)| index)
@@ -162,16 +151,16 @@ impl Mover {
                     taken += 1;
                     bytes += held.size();
                     let leader_now = Timestamp::from_millis(self.leaders.now(held.broker, now).div_euclid(1_000));
-                    let (target, headers, malformed) = route(&self.ladder, &held, lane, leader_now);
-                    if malformed {
+                    let way = route(&self.ladder, &held, lane, leader_now);
+                    if way.is_malformed {
                         self.metrics.worker.malformed_headers();
                     }
-                    let (topic, partition) = self.targets.resolve(target, lane.tp().partition);
+                    let (topic, partition) = self.targets.resolve(way.target, way.partition);
                     let tag = sent.len();
-                    if let Err(fault) = self.producer.send(topic, partition, held.outgoing(), headers, tag) {
+                    if let Err(fault) = self.producer.send(topic, partition, held.outgoing(), way.headers, tag) {
                         refused.push((tag, fault));
                     }
-                    sent.push(Sent { lane: index, held, target });
+                    sent.push(Sent { lane: index, held, target: way.target });
                     match lane.take(now) {
                         Taken::Head => {
                             let head = lane.head().expect("just taken");
@@ -193,10 +182,11 @@ impl Mover {
         Ok((sent, refused))
     }
 
-    /// By what the brokers themselves noted: nothing that is redelivered may have been appended before it was due.
+    /// By what the brokers themselves noted: nothing that is redelivered may have been appended before it was due. (A source may
+    /// have its producers' timestamps; then nobody but our own clock says so, and nothing is told.)
     fn look_for_early(&self, sent: &[Sent], appended: &[(usize, Timestamp)]) {
         for (tag, appended) in appended {
-            let Some(record) = sent.get(*tag).filter(|record| record.target == Target::Redeliver) else { continue };
+            let Some(record) = sent.get(*tag).filter(|record| record.target.is_back()) else { continue };
             let lane = &self.lanes[record.lane];
             if *appended < due_time(record.held.appended, lane.delay) {
                 self.metrics.early();
@@ -215,7 +205,7 @@ impl Mover {
             let lane = &self.lanes[record.lane];
             let entry = by_lane.entry(record.lane).or_default();
             *entry = (record.held.offset + 1, entry.1 + 1);
-            if record.target == Target::Redeliver {
+            if record.target.is_back() {
                 let due = due_time(record.held.appended, lane.delay).as_micros();
                 let late = self.leaders.now(record.held.broker, now).saturating_sub(due);
                 lane.metrics.redelivered(Duration::from_micros(u64::try_from(late).unwrap_or(0)));
@@ -236,12 +226,14 @@ impl Mover {
             let lane = &mut self.lanes[index];
             lane.moved_to(position, records);
             lane.standstill = None;
+            lane.given_up = None;
             lane.limit = lane.limit.map(|limit| limit * 2).filter(|limit| *limit < TURN);
         }
         for (target, records) in counts {
             match target {
-                Target::Redeliver => self.metrics.hops.to_redeliver(records),
+                Target::Redeliver | Target::Source(_) => self.metrics.hops.to_redeliver(records),
                 Target::Tier(number) => self.metrics.hops.to_tier(number, records),
+                Target::Dlq(reason) => (0..records).for_each(|_| self.metrics.hops.dead_lettered(reason)),
             }
         }
         self.metrics.worker.transaction_committed(now.since(began));
@@ -289,6 +281,14 @@ impl Mover {
             if !alone && denied_topic.is_none() {
                 lane.limit = Some((taken / 2).max(1));
                 continue;
+            }
+            let head = sent.first().filter(|_| alone && fault == WriteFault::TooLarge);
+            if let Some(sent) = head.filter(|sent| lane.give_up_more(sent.held.offset, sent.target)) {
+                tracing::debug!(partition = %lane.tp(), offset = sent.held.offset, "record is too large for its origin with all headers");
+                continue;
+            }
+            if let (WriteFault::Refused(_), Some(target)) = (fault, target) {
+                self.targets.recount(target, &mut self.producer);
             }
             lane.standstill = Some(standstill);
             longest = longest.max(pause);
@@ -351,43 +351,6 @@ impl Mover {
             self.lanes[index].put_back(held.into_iter());
         }
     }
-}
-
-impl Targets {
-    fn resolve(&self, target: Target, partition: i32) -> (TopicId, i32) {
-        let (topic, count) = match target {
-            Target::Redeliver => self.redeliver,
-            Target::Tier(number) => {
-                let index = usize::try_from(number).unwrap_or(1).saturating_sub(1);
-                self.tiers.get(index).copied().unwrap_or(self.redeliver)
-            }
-        };
-        (topic, topics::target_partition(partition, count))
-    }
-}
-
-/// Where a due record goes and what it carries. Whether its envelope could not be trusted is told too.
-fn route(ladder: &Ladder, held: &Held, lane: &Lane, now: Timestamp) -> (Target, NativeHeaders, bool) {
-    let mut headers = held.headers();
-    if envelope::glance(ladder, headers.iter()) == Glance::Plain {
-        return (Target::Redeliver, headers, false);
-    }
-    let reading = Envelope::read(ladder, &held.coordinates(lane.tp()), headers.iter());
-    let mut envelope = reading.envelope;
-    let target = match next_move(ladder, envelope.not_before, now) {
-        Move::Redeliver => Target::Redeliver,
-        Move::WaitOn(tier) => Target::Tier(tier.number()),
-    };
-    let here = ladder.tiers().iter().find(|t| t.delay() == lane.delay).map(crate::core::ladder::Tier::number);
-    envelope.tier = match target {
-        Target::Tier(number) => Some(number),
-        Target::Redeliver => envelope.tier.or(here),
-    };
-    headers.remove_if(envelope::is_own);
-    for (name, value) in envelope.headers(Trim::Nothing) {
-        headers.push(name.as_bytes(), Some(value.as_bytes()));
-    }
-    (target, headers, reading.malformed.is_some())
 }
 
 fn points_of(lanes: &[Lane], sent: &[Sent]) -> Vec<(TopicPartition, CommitPoint)> {

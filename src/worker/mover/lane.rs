@@ -13,6 +13,7 @@ use crate::kafka::consumer::{Next, PartitionQueue, Record, TopicPartition};
 use crate::kafka::producer::Outgoing;
 use crate::telemetry::events::TierMetrics;
 use crate::worker::leaders::Leaders;
+use crate::worker::mover::route::{GivenUp, Target};
 
 /// A record taken from its partition and not yet moved.
 pub(super) struct Held {
@@ -109,6 +110,8 @@ pub(super) struct Lane {
     /// At most so many are moved at once while a record that cannot be written is being isolated.
     pub(super) limit: Option<usize>,
     pub(super) standstill: Option<Standstill>,
+    /// What the record at this offset has given up because it was too large for its origin.
+    pub(super) given_up: Option<(i64, GivenUp)>,
     /// The end of the partition as last seen, for the count of waiting records.
     end: i64,
     /// Where this member began, and how many records it has moved since.
@@ -139,6 +142,7 @@ impl Lane {
             poll_at: LocalTime::from_micros(0),
             limit: None,
             standstill: None,
+            given_up: None,
             end: position,
             began_at: position,
             moved: 0,
@@ -217,6 +221,14 @@ impl Lane {
     /// When the lane has to be looked at next for what may have arrived; `None` while it has a head.
     pub(super) fn next_poll(&self) -> Option<LocalTime> {
         self.held.is_empty().then_some(self.poll_at)
+    }
+
+    /// The record at this offset was too large for where it had to go. Whether there is more that it can give up.
+    pub(super) fn give_up_more(&mut self, offset: i64, target: Target) -> bool {
+        let so_far = self.given_up.filter(|(of, _)| *of == offset).map_or(GivenUp::NOTHING, |(_, given_up)| given_up);
+        let more = matches!(target, Target::Source(_)).then(|| so_far.more()).flatten();
+        self.given_up = more.map(|more| (offset, more)).or(self.given_up);
+        more.is_some()
     }
 
     pub(super) fn was_denied(&self) -> bool {

@@ -1,4 +1,4 @@
-//! The mover: one thread for all tiers of a ladder, that moves records to redeliver when they are due.
+//! The mover: one thread for all tiers of a ladder, that moves records to redeliver, or to their origins, when they are due.
 //!
 //! A tier has one delay and its topic `LogAppendTime`, so of each partition only the head matters. It is held, not paused: what
 //! is fetched behind it is bounded by the prefetch budget, and nothing has to be thrown away and fetched again.
@@ -10,6 +10,7 @@
 
 mod batch;
 mod lane;
+mod route;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,12 +25,14 @@ use crate::kafka::NativeHeaders;
 use crate::kafka::clock::Clock;
 use crate::kafka::consumer::{GroupConsumer, Membership, Rebalance, TopicPartition};
 use crate::kafka::error::{TxnError, WriteFault};
-use crate::kafka::producer::{HopProducer, Outgoing, TopicId};
+use crate::kafka::producer::{HopProducer, Outgoing};
 use crate::telemetry::events::MoverMetrics;
 use crate::worker::backoff::Backoff;
 use crate::worker::error::WorkError;
+use crate::worker::hold::Hold;
 use crate::worker::leaders::Leaders;
 use crate::worker::mover::lane::{Lane, Taken};
+use crate::worker::mover::route::Targets;
 use crate::worker::positions::committed_positions;
 use crate::worker::supervisor::Presence;
 
@@ -54,6 +57,8 @@ pub struct MoverSettings {
     pub kafka: KafkaConfig,
     /// The name of this worker, stable over restarts.
     pub instance: String,
+    /// Whether the ladder is held.
+    pub hold: Hold,
 }
 
 /// Moves until it is told to stop.
@@ -74,13 +79,7 @@ pub struct Mover {
     standing_at: LocalTime,
     /// No write to read a clock before then.
     clock_at: LocalTime,
-}
-
-/// The topics that a mover writes to, with their partition counts.
-struct Targets {
-    redeliver: (TopicId, i32),
-    tiers: Vec<(TopicId, i32)>,
-    state: (TopicId, i32),
+    hold: Hold,
 }
 
 impl Mover {
@@ -94,13 +93,7 @@ impl Mover {
         let transactional =
             (ladder.hops() == Hops::ExactlyOnce).then(|| topics::transactional_id(ladder.name(), "mover", &settings.instance));
         let mut producer = HopProducer::new(&settings.kafka, transactional, 500_000, clock.clone());
-        let redeliver = producer.topic(&ladder.redeliver_topic());
-        let tiers: Vec<TopicId> = ladder.tiers().iter().map(|t| producer.topic(t.topic())).collect();
-        let state = producer.topic(&ladder.state_topic());
-        let counts = producer.partition_counts()?;
-        let counted = |id: TopicId| (id, counts[&id]);
-        let targets =
-            Targets { redeliver: counted(redeliver), tiers: tiers.iter().copied().map(counted).collect(), state: counted(state) };
+        let targets = Targets::of(&ladder, &mut producer)?;
         // Tiers that the configuration no longer names are emptied like the others: a changed ladder strands nobody.
         let existing = producer.existing_topics()?;
         let consumed: Vec<(String, usize)> =
@@ -129,6 +122,7 @@ impl Mover {
             given_up: false,
             standing_at: zero,
             clock_at: zero,
+            hold: settings.hold.clone(),
         })
     }
 
@@ -149,7 +143,7 @@ impl Mover {
             }
             self.take_heads()?;
             // Without any reading of a broker's clock nobody knows what is due.
-            if self.clock.now() >= self.backoff.until() && self.leaders.last_reading().is_some() {
+            if !self.hold.is_held() && self.clock.now() >= self.backoff.until() && self.leaders.last_reading().is_some() {
                 self.move_due()?;
             }
             self.commit_ends()?;
@@ -163,6 +157,10 @@ impl Mover {
     /// How long nothing will be due and no queue wants to be looked at: whole milliseconds for the client to wait in, the rest
     /// is slept here.
     fn idle_time(&self) -> Duration {
+        if self.hold.is_held() {
+            // What is due stays so: to look at it again and again would only burn the processor.
+            return Duration::from_millis(50);
+        }
         let now = self.clock.now();
         let mut wait: i64 = 50_000;
         for lane in &self.lanes {
@@ -318,7 +316,7 @@ impl Mover {
     fn survive(&mut self, error: TxnError) -> Result<(), WorkError> {
         self.metrics.worker.transaction_aborted();
         self.producer.recover(&error);
-        if matches!(error, TxnError::Rival(_)) {
+        if error.cause().is_rival() {
             return Err(error.into());
         }
         self.backoff.failed(self.clock.now());

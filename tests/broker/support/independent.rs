@@ -11,11 +11,16 @@ use super::handler::Handler;
 use super::raw::Record;
 use super::scene::Scene;
 
+/// The Python that has the independent client.
+pub fn python() -> std::ffi::OsString {
+    std::env::var_os("KLADDER_TEST_PYTHON").unwrap_or(broker::in_house(".venv/bin/python").into())
+}
+
 /// The topics as a reader sees them that shares no code with kladder.
 pub fn observe(scene: &Scene, handler: &Handler) -> Observed {
     let mut topics = vec![scene.source.clone(), scene.redeliver_topic(), scene.dlq_topic()];
     topics.extend(scene.tiers.iter().map(|tier| scene.tier_topic(tier)));
-    let python = std::env::var_os("KLADDER_TEST_PYTHON").unwrap_or(broker::in_house(".venv/bin/python").into());
+    let python = python();
     let output = Command::new(&python)
         .arg(broker::in_house("tests/broker/reader.py"))
         .arg(&scene.cluster)

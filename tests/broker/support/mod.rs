@@ -1,5 +1,6 @@
 //! What the tests need around the binary: a broker, records of any shape, a handler that remembers, a checker.
 
+pub mod app;
 pub mod broker;
 pub mod checker;
 pub mod clock;

@@ -31,6 +31,8 @@ pub struct Scene {
     pub kafka: String,
     /// More lines of `[ladder.NAME]`; `start` is one of them.
     pub settings: String,
+    /// The application consumes by itself: there is no handler.
+    pub relay: bool,
     health: u16,
     folder: TempDir,
 }
@@ -57,9 +59,18 @@ impl Scene {
             drain: "10s",
             kafka: String::new(),
             settings: "start = \"earliest\"".to_owned(),
+            relay: false,
             health: free_port(),
             folder: tempfile::tempdir().expect("a folder"),
         }
+    }
+
+    /// The same in relay mode, with its source topic.
+    pub fn of_relay(theme: &str, tiers: &[&'static str], partitions: i32) -> Self {
+        let mut scene = Self::with_source(theme, tiers, partitions);
+        scene.relay = true;
+        "mode = \"relay\"".clone_into(&mut scene.settings);
+        scene
     }
 
     /// With its source topic.
@@ -75,6 +86,14 @@ impl Scene {
 
     fn toml_of(&self, instance: &str, health: u16) -> String {
         let tiers: Vec<String> = self.tiers.iter().map(|tier| format!("{tier:?}")).collect();
+        let handler = if self.relay {
+            String::new()
+        } else {
+            format!(
+                "[ladder.{}.handler]\nurl = \"{}\"\ntimeout = \"{}\"\nmax_in_flight = {}\n",
+                self.ladder, self.handler, self.timeout, self.max_in_flight
+            )
+        };
         format!(
             r#"[kafka]
 bootstrap.servers = "{brokers}"
@@ -93,22 +112,15 @@ group = "{group}"
 tiers = [{tiers}]
 {settings}
 
-[ladder.{ladder}.handler]
-url = "{handler}"
-timeout = "{timeout}"
-max_in_flight = {max_in_flight}
-"#,
+{handler}"#,
             brokers = self.brokers,
             kafka = self.kafka,
             drain = self.drain,
-            timeout = self.timeout,
             ladder = self.ladder,
             source = self.source,
             group = self.group,
             tiers = tiers.join(", "),
             settings = self.settings,
-            handler = self.handler,
-            max_in_flight = self.max_in_flight,
         )
     }
 
@@ -153,6 +165,10 @@ max_in_flight = {max_in_flight}
 
     pub fn redeliver_topic(&self) -> String {
         format!("{}.redeliver", self.ladder)
+    }
+
+    pub fn inbox_topic(&self) -> String {
+        format!("{}.inbox", self.ladder)
     }
 
     pub fn dlq_topic(&self) -> String {

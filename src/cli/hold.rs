@@ -1,0 +1,205 @@
+//! `kladder hold`, and what it has in common with `kladder resume`.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use anyhow::bail;
+use clap::Args;
+use serde::Serialize;
+
+use crate::cli::confirm::confirmed;
+use crate::cli::exit::Exit;
+use crate::cli::{ConfigArg, Output, chosen_ladders, config_file, stdout};
+use crate::config::LadderConfig;
+use crate::core::delay::format_duration;
+use crate::core::state::{Entry, HOLD_KEY, HoldRecord, LadderState};
+use crate::core::time::Timestamp;
+use crate::kafka::admin::KafkaCluster;
+use crate::kafka::clock::Clock;
+use crate::topology::ClusterError;
+
+/// Exit codes and the fields of `-o json`, of both commands.
+pub const AFTER_HELP: &str = "\
+Exit codes:
+  0  done, or there was nothing to do
+  1  the cluster could not be reached, or refused something; ladders that were told nothing are named
+  2  usage or configuration, or there was nobody to confirm it
+
+Fields of -o json:
+  ladders[].ladder               the name
+  ladders[].held                 whether it is held now
+  ladders[].changed              whether that is new
+  ladders[].by, at, at_ms, why   who said so last, when and why; null where nobody ever did, or it cannot be read";
+
+/// Hold ladders: their workers move nothing and begin no delivery until they are resumed
+///
+/// One command stops all workers of a ladder, wherever they run, within two seconds, and those that are started later. What the
+/// handler has in its hands is finished and what follows is written; nothing is counted as an attempt, offsets stay where they are
+/// and the workers stay ready. Holding what is held changes nothing.
+///
+/// With no --ladder all ladders of the file are meant; where there are several that is asked about, or needs --yes.
+///
+/// Records wait in their topics, no longer than those keep them: `outage_budget` of [ladder.NAME.topics], 7 days unless said, and
+/// on the source its own retention.
+#[derive(Debug, Args)]
+#[command(after_long_help = AFTER_HELP)]
+pub struct HoldArgs {
+    #[command(flatten)]
+    which: Which,
+}
+
+/// Which ladders, why, and how it is told.
+#[derive(Debug, Args)]
+pub struct Which {
+    #[command(flatten)]
+    config: ConfigArg,
+
+    /// Only this ladder; may be repeated
+    #[arg(long = "ladder", value_name = "NAME")]
+    ladders: Vec<String>,
+
+    /// Why, for whoever finds it so
+    #[arg(long, value_name = "TEXT")]
+    why: Option<String>,
+
+    /// Do not ask, where all of several ladders are meant
+    #[arg(short, long)]
+    yes: bool,
+
+    /// How the outcome is printed; text goes to stderr
+    #[arg(short, long, value_enum, default_value = "text", value_name = "FORMAT")]
+    output: Output,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    ladders: Vec<Outcome>,
+}
+
+#[derive(Debug, Serialize)]
+struct Outcome {
+    ladder: String,
+    held: bool,
+    changed: bool,
+    by: Option<String>,
+    at: Option<String>,
+    at_ms: Option<i64>,
+    why: Option<String>,
+}
+
+pub fn run(args: HoldArgs) -> anyhow::Result<Exit> {
+    change(&args.which, true)
+}
+
+/// Holds or releases.
+///
+/// # Errors
+/// When a ladder is unknown or not set up, or the cluster does not do it.
+pub fn change(which: &Which, held: bool) -> anyhow::Result<Exit> {
+    let config = config_file::load(&which.config)?.config;
+    let ladders = chosen_ladders(&config, &which.ladders)?;
+    if which.ladders.is_empty() && ladders.len() > 1 && !which.yes {
+        let names: Vec<&str> = ladders.iter().map(|l| l.ladder.name()).collect();
+        let verb = if held { "hold" } else { "resume" };
+        let question = format!("{verb} all {} ladders ({})?", names.len(), names.join(", "));
+        let instead = format!("say which with --ladder NAME, or add --yes to {verb} all {}: {}", names.len(), names.join(", "));
+        if !confirmed(&question, &instead)? {
+            return Ok(Exit::Usage);
+        }
+    }
+    let cluster = KafkaCluster::connect(&config.kafka)?;
+    let topics: Vec<String> = ladders.iter().map(|l| l.ladder.state_topic()).collect();
+    // All are looked at before the first is told anything: a name that is not set up must not leave half of them held.
+    let states = cluster.states(&topics)?;
+    let now = Clock::system().now().timestamp();
+    let mut outcomes = Vec::new();
+    let mut untold = Vec::new();
+    for ladder in ladders {
+        let state = states.get(&ladder.ladder.state_topic()).cloned().unwrap_or_default();
+        if state.other_owner(ladder.ladder.group()).is_some() {
+            eprintln!("note: ladder {} belongs to another group than {}", ladder.ladder.name(), ladder.ladder.group());
+        }
+        match tell(&cluster, ladder, &state, held, which.why.as_deref(), now) {
+            Ok(outcome) => outcomes.push(outcome),
+            Err(error) => {
+                eprintln!("error: {error}");
+                untold.push(ladder.ladder.name());
+            }
+        }
+    }
+    if which.output == Output::Json {
+        stdout::print(&format!("{}\n", serde_json::to_string_pretty(&Report { ladders: outcomes })?))?;
+    }
+    if !untold.is_empty() {
+        bail!("not {}: {}", if held { "held" } else { "resumed" }, untold.join(", "));
+    }
+    Ok(Exit::Done)
+}
+
+fn tell(
+    cluster: &KafkaCluster,
+    ladder: &LadderConfig,
+    state: &LadderState,
+    held: bool,
+    why: Option<&str>,
+    now: Timestamp,
+) -> Result<Outcome, ClusterError> {
+    let name = ladder.ladder.name();
+    // A hold that cannot be read is one, and yet worth to be made readable.
+    let known = !matches!(state.hold, Entry::Unreadable(_));
+    if known && state.is_held() == held {
+        let last = match &state.hold {
+            Entry::Read(last) => Some(last),
+            _ => None,
+        };
+        match (held, last) {
+            (true, Some(last)) => eprintln!("ladder {name} is held already, {}", since(last, now)),
+            (_, Some(last)) => eprintln!("ladder {name} is not held; it was resumed {}", since(last, now)),
+            (_, None) => eprintln!("ladder {name} is not held"),
+        }
+        return Ok(Outcome::of(name, held, false, last));
+    }
+    let record = HoldRecord { held, by: who(), at: now, why: why.map(str::to_owned) };
+    cluster.write_state(&ladder.ladder.state_topic(), HOLD_KEY, &record.to_value())?;
+    match &state.hold {
+        Entry::Unreadable(error) => eprintln!("what stood there could not be read ({error}) and is overwritten"),
+        Entry::Read(before) if !held => eprintln!("ladder {name} was held {}", since(before, now)),
+        _ => {}
+    }
+    eprintln!("ladder {name} is {} {record}", if held { "held" } else { "resumed" });
+    Ok(Outcome::of(name, held, true, Some(&record)))
+}
+
+impl Outcome {
+    fn of(ladder: &str, held: bool, changed: bool, record: Option<&HoldRecord>) -> Self {
+        Self {
+            ladder: ladder.to_owned(),
+            held,
+            changed,
+            by: record.map(|r| r.by.clone()),
+            at: record.map(|r| moment(r.at)),
+            at_ms: record.map(|r| r.at.as_millis()),
+            why: record.and_then(|r| r.why.clone()),
+        }
+    }
+}
+
+/// `since 2026-01-31T12:00:00Z (5m ago) by anna@ops-1: the handler is being replaced`
+pub fn since(record: &HoldRecord, now: Timestamp) -> String {
+    let ago = Duration::from_secs(now.since(record.at).as_secs());
+    format!("since {} ({} ago) {record}", moment(record.at), format_duration(ago))
+}
+
+/// As people and machines write it.
+pub fn moment(at: Timestamp) -> String {
+    let after_epoch = Duration::from_millis(u64::try_from(at.as_millis()).unwrap_or(0));
+    // The calendar ends somewhere; nobody who writes a moment beyond it means one.
+    let last = Duration::from_secs(253_402_300_799);
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + after_epoch.min(last)).to_string()
+}
+
+/// The user, as the environment names them, and the host. Behind `sudo` it is whoever called it.
+fn who() -> String {
+    let named = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let user = ["SUDO_USER", "USER", "LOGNAME"].into_iter().find_map(named).unwrap_or_else(|| "somebody".to_owned());
+    format!("{user}@{}", gethostname::gethostname().to_string_lossy())
+}

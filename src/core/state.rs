@@ -1,0 +1,218 @@
+//! The records of `{ladder}.state` that are about the ladder as a whole: whether it is held, and whose it is.
+//!
+//! The topic is compacted, so of each key the last record counts. Keys are like paths: `hold` and `owner` are read here; what
+//! stands under others (`clock/{instance}`, dead letters) is somebody else's and is passed over.
+//!
+//! Values are JSON with a format version, read strictly: a value that is not exactly what this version writes is *unreadable*,
+//! which is told and never a crash. **A hold that cannot be read counts as held.** Somebody wrote it, by a newer version perhaps,
+//! and standing still loses nothing: records wait in their topics until a `resume` overwrites it. To go on in spite of it could do
+//! what a person wanted to stop. An owner that cannot be read is nobody's: to say whose the ladder is takes a person too.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::core::time::Timestamp;
+
+/// The key of a [`HoldRecord`].
+pub const HOLD_KEY: &str = "hold";
+
+/// The key of an [`OwnerRecord`].
+pub const OWNER_KEY: &str = "owner";
+
+/// The format that is written and read.
+const VERSION: u32 = 1;
+
+/// More than that of an unreadable value is not quoted.
+const QUOTED_CHARS: usize = 60;
+
+/// Whether a ladder is held, as somebody has said last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HoldRecord {
+    /// Held, or released again.
+    pub held: bool,
+    /// Who said so.
+    pub by: String,
+    /// When.
+    pub at: Timestamp,
+    /// Why, in their words.
+    pub why: Option<String>,
+}
+
+/// The consumer group that a ladder belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnerRecord {
+    /// The group.
+    pub group: String,
+    /// Since when.
+    pub at: Timestamp,
+}
+
+/// Why a value cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum StateError {
+    /// A format that this version does not know.
+    #[error("it has format version {0}, of which this version of kladder knows nothing: use the newer one")]
+    Version(u32),
+    /// Not what kladder writes.
+    #[error("it is not what kladder writes: {0}")]
+    Malformed(String),
+}
+
+/// The last word under a key.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Entry<T> {
+    /// There is none.
+    #[default]
+    Absent,
+    /// This.
+    Read(T),
+    /// There is one, and nobody can say what it means.
+    Unreadable(StateError),
+}
+
+/// What stands in the state topic of a ladder about itself, as far as it was read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LadderState {
+    /// Under `hold`.
+    pub hold: Entry<HoldRecord>,
+    /// Under `owner`.
+    pub owner: Entry<OwnerRecord>,
+}
+
+#[derive(Deserialize)]
+struct AnyVersion {
+    v: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawHold {
+    v: u32,
+    held: bool,
+    by: String,
+    at: i64,
+    why: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawOwner {
+    v: u32,
+    group: String,
+    at: i64,
+}
+
+impl HoldRecord {
+    /// As it is written.
+    #[must_use]
+    pub fn to_value(&self) -> String {
+        let Self { held, by, at, why } = self.clone();
+        written(&RawHold { v: VERSION, held, by, at: at.as_millis(), why })
+    }
+
+    /// Reads what [`HoldRecord::to_value`] has written.
+    ///
+    /// # Errors
+    /// When it is anything else.
+    pub fn read(value: &[u8]) -> Result<Self, StateError> {
+        let RawHold { held, by, at, why, .. } = read(value)?;
+        Ok(Self { held, by, at: Timestamp::from_millis(at), why })
+    }
+}
+
+/// `by anna@ops-1: the handler is being replaced`
+impl fmt::Display for HoldRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "by {}", on_one_line(&self.by))?;
+        self.why.as_ref().map_or(Ok(()), |why| write!(f, ": {}", on_one_line(why)))
+    }
+}
+
+impl OwnerRecord {
+    /// As it is written.
+    #[must_use]
+    pub fn to_value(&self) -> String {
+        written(&RawOwner { v: VERSION, group: self.group.clone(), at: self.at.as_millis() })
+    }
+
+    /// Reads what [`OwnerRecord::to_value`] has written.
+    ///
+    /// # Errors
+    /// When it is anything else.
+    pub fn read(value: &[u8]) -> Result<Self, StateError> {
+        let RawOwner { group, at, .. } = read(value)?;
+        Ok(Self { group, at: Timestamp::from_millis(at) })
+    }
+}
+
+impl LadderState {
+    /// Takes one record in, in the order of the topic. Whether it was about the ladder as a whole is returned.
+    pub fn apply(&mut self, key: Option<&[u8]>, value: Option<&[u8]>) -> bool {
+        match key {
+            Some(key) if key == HOLD_KEY.as_bytes() => self.hold = Entry::of(value, HoldRecord::read),
+            Some(key) if key == OWNER_KEY.as_bytes() => self.owner = Entry::of(value, OwnerRecord::read),
+            _ => return false,
+        }
+        true
+    }
+
+    /// Whether the ladder is held: also where nobody can read whether it is.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        match &self.hold {
+            Entry::Absent => false,
+            Entry::Read(hold) => hold.held,
+            Entry::Unreadable(_) => true,
+        }
+    }
+
+    /// The group that the ladder belongs to, where that is another one than this.
+    #[must_use]
+    pub fn other_owner(&self, group: &str) -> Option<&str> {
+        match &self.owner {
+            Entry::Read(owner) if owner.group != group => Some(&owner.group),
+            _ => None,
+        }
+    }
+}
+
+impl<T> Entry<T> {
+    /// A null value is a tombstone: there is none any more.
+    fn of(value: Option<&[u8]>, read: impl Fn(&[u8]) -> Result<T, StateError>) -> Self {
+        match value.map(read) {
+            None => Self::Absent,
+            Some(Ok(record)) => Self::Read(record),
+            Some(Err(error)) => Self::Unreadable(error),
+        }
+    }
+}
+
+fn written(raw: &impl Serialize) -> String {
+    serde_json::to_string(raw).expect("numbers and texts")
+}
+
+/// The version first: what a newer one means by the same names is not for this one to guess.
+fn read<T: for<'a> Deserialize<'a>>(value: &[u8]) -> Result<T, StateError> {
+    let malformed = || {
+        let text = on_one_line(&String::from_utf8_lossy(value));
+        let cut: String = text.chars().take(QUOTED_CHARS).collect();
+        StateError::Malformed(if cut.len() < text.len() { format!("{cut}…") } else { cut })
+    };
+    let AnyVersion { v } = serde_json::from_slice(value).map_err(|_| malformed())?;
+    if v != VERSION {
+        return Err(StateError::Version(v));
+    }
+    serde_json::from_slice(value).map_err(|_| malformed())
+}
+
+/// What others wrote must neither break a line of the log nor colour a terminal.
+#[must_use]
+pub fn on_one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+#[cfg(test)]
+#[path = "state_tests.rs"]
+mod tests;

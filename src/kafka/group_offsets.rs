@@ -1,0 +1,51 @@
+//! Where a group stands that this process is no member of.
+
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
+
+use crate::config::KafkaConfig;
+use crate::kafka::client_config;
+use crate::kafka::consumer::TopicPartition;
+use crate::kafka::error::ClientError;
+
+/// Asks for the committed offsets of one group, without joining it.
+pub struct GroupOffsets {
+    client: BaseConsumer,
+    group: String,
+}
+
+impl GroupOffsets {
+    /// Of this group. It connects at the first question.
+    ///
+    /// # Errors
+    /// When the client cannot be made.
+    pub fn new(kafka: &KafkaConfig, group: &str) -> Result<Self, ClientError> {
+        let mut config = client_config::consumer_config(kafka);
+        config.set("group.id", group).set("enable.auto.commit", "false").set("isolation.level", "read_uncommitted");
+        let client = config.create().map_err(|e| ClientError::new("making a reader of offsets", &e))?;
+        Ok(Self { client, group: group.to_owned() })
+    }
+
+    /// The committed offsets on these partitions, where there are some.
+    ///
+    /// # Errors
+    /// When the broker does not answer in time or refuses.
+    pub fn committed(&self, partitions: &[TopicPartition], within: Duration) -> Result<Vec<(TopicPartition, i64)>, ClientError> {
+        let doing = || format!("reading the committed offsets of group {}", self.group);
+        let mut list = TopicPartitionList::with_capacity(partitions.len());
+        for tp in partitions {
+            list.add_partition(&tp.topic, tp.partition);
+        }
+        // The client's events have to be served by somebody.
+        let _ = self.client.poll(Duration::ZERO);
+        let answer = self.client.committed_offsets(list, within).map_err(|e| ClientError::new(doing(), &e))?;
+        answer.elements().iter().try_for_each(TopicPartitionListElem::error).map_err(|e| ClientError::new(doing(), &e))?;
+        let offset = |tp: &TopicPartition| match answer.find_partition(&tp.topic, tp.partition)?.offset() {
+            Offset::Offset(offset) => Some((tp.clone(), offset)),
+            _ => None,
+        };
+        Ok(partitions.iter().filter_map(offset).collect())
+    }
+}

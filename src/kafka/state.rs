@@ -1,0 +1,65 @@
+//! Reads and writes what a ladder's state topic says of the ladder as a whole.
+//!
+//! What is read here is never written in a transaction, so it is read whether committed or not: a mover's open transaction, or the
+//! one of a mover that was killed, must not hide a hold that stands behind it for seconds.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::config::KafkaConfig;
+use crate::core::state::LadderState;
+use crate::kafka::NativeHeaders;
+use crate::kafka::clock::Clock;
+use crate::kafka::error::ClientError;
+use crate::kafka::producer::{HopProducer, Outgoing};
+use crate::kafka::tail::{ASK_WITHIN, Isolation, TailFrom, TopicTail};
+
+/// How long between two tries to read partitions that have no leader yet.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Larger than any state record.
+const LARGEST_BATCH: usize = 100_000;
+
+/// What the state topics say now, by their names.
+///
+/// # Errors
+/// When one does not exist or may not be read, or the brokers do not answer within 15 s.
+pub fn read_states(kafka: &KafkaConfig, topics: &[String]) -> Result<BTreeMap<String, LadderState>, ClientError> {
+    let mut states: BTreeMap<String, LadderState> = topics.iter().map(|topic| (topic.clone(), LadderState::default())).collect();
+    if topics.is_empty() {
+        return Ok(states);
+    }
+    let clock = Clock::system();
+    let deadline = clock.now().later(ASK_WITHIN);
+    let mut tail = TopicTail::new(kafka, TailFrom::Beginning, Isolation::Uncommitted)?;
+    for topic in topics {
+        while let Err(error) = tail.add(topic, ASK_WITHIN) {
+            if !error.is_outage() || clock.now() >= deadline {
+                return Err(error);
+            }
+            std::thread::sleep(PAUSE);
+        }
+    }
+    tail.catch_up(ASK_WITHIN, |tp, record| {
+        if let Some(state) = states.get_mut(&*tp.topic) {
+            state.apply(record.key(), record.value());
+        }
+    })?;
+    Ok(states)
+}
+
+/// Writes one record to a state topic and waits until all its replicas in sync have it.
+///
+/// # Errors
+/// When it is not confirmed, or refused.
+pub fn write_state(kafka: &KafkaConfig, topic: &str, key: &str, value: &str) -> Result<(), ClientError> {
+    let doing = || format!("writing to {topic}");
+    let mut producer = HopProducer::new(kafka, None, LARGEST_BATCH, Clock::system());
+    let id = producer.topic(topic);
+    producer.begin().map_err(|error| error.cause().clone())?;
+    let record = Outgoing { key: Some(key.as_bytes()), value: Some(value.as_bytes()) };
+    let sent = producer.send(id, 0, record, NativeHeaders::new(), 0);
+    let settled = producer.settle().map_err(|error| error.cause().clone())?;
+    let fault = sent.err().or(settled.faults.first().map(|(_, fault)| *fault));
+    fault.map_or(Ok(()), |fault| Err(ClientError::fault(doing(), fault)))
+}

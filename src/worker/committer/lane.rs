@@ -1,0 +1,47 @@
+//! One partition that is owned, from assignment to revocation.
+
+use crate::core::ack_tracker::{AckTracker, CommitPoint};
+use crate::kafka::consumer::{Committed, TopicPartition};
+use crate::worker::committer::Work;
+use crate::worker::ports::{RecordQueue, RecordSource};
+
+/// A partition that this member owns.
+pub(in crate::worker) struct Lane<W: Work> {
+    pub(super) queue: <W::Source as RecordSource>::Queue,
+    /// Names this assignment: a record that carries another one is not ours any more.
+    pub(in crate::worker) token: u64,
+    pub(super) tracker: AckTracker,
+    pub(super) committed: CommitPoint,
+    /// A record of it can be written nowhere: nothing new is taken.
+    pub(super) standstill: bool,
+    /// What the worker keeps of it.
+    pub(in crate::worker) own: W::Lane,
+}
+
+/// What a partition's queue gave.
+pub(in crate::worker) enum Polled<R> {
+    /// A record to be worked on.
+    New(R),
+    /// Something that is no record to be worked on; there may be more behind it.
+    Nothing,
+    /// There is nothing now.
+    Empty,
+}
+
+impl<W: Work> Lane<W> {
+    pub(super) fn new(queue: <W::Source as RecordSource>::Queue, token: u64, position: Committed, own: W::Lane) -> Self {
+        let (tracker, readable) = AckTracker::resume(position.offset, &position.metadata);
+        if !readable {
+            tracing::warn!(
+                partition = %queue.partition(),
+                "offset metadata is not kladder's: what was finished beyond the committed offset is delivered again"
+            );
+        }
+        let committed = CommitPoint { offset: position.offset, metadata: position.metadata };
+        Self { queue, token, tracker, committed, standstill: false, own }
+    }
+
+    pub(in crate::worker) fn tp(&self) -> &TopicPartition {
+        self.queue.partition()
+    }
+}

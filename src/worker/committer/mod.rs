@@ -1,0 +1,295 @@
+//! The committer: what becomes of records is committed so that nothing is lost and no hop doubled, whoever delivers them.
+//!
+//! It owns the consumer, the producer and the state of every partition, on one thread. So building a batch, taking the group
+//! metadata, sending offsets, committing and answering a rebalance happen one after the other, and no lock can be forgotten. What
+//! it keeps to:
+//!
+//! - A hop is written in one transaction with its own offset: below the committed prefix, or in the finished set beside it.
+//! - Each assignment of a partition has a token and each record carries it. What comes for a token that has gone is dropped: the
+//!   partition's next owner has the record.
+//! - A plain commit and a transaction never overlap: mixed, they move offsets back.
+//! - After a commit of unknown outcome the producer is made anew, which ends what was open one way or the other, and what the
+//!   group has committed then is the truth.
+//! - All attempt state is in the record. Nothing that is kept here outlives an assignment.
+//!
+//! Generic over the two ports, so that the model of it (`model`) runs this very code in virtual time.
+
+mod barred;
+mod batch;
+mod hop;
+mod lane;
+mod planted;
+mod targets;
+mod undo;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+pub(super) use crate::worker::committer::hop::{Content, RecordId};
+pub(super) use crate::worker::committer::lane::{Lane, Polled};
+pub(super) use crate::worker::committer::targets::Targets;
+
+use crate::core::ack_tracker::{Arrival, CommitPoint};
+use crate::core::decide::Decision;
+use crate::core::envelope::Envelope;
+use crate::core::failure::Verdict;
+use crate::core::ladder::Ladder;
+use crate::core::leader_clock::LocalTime;
+use crate::core::time::Timestamp;
+use crate::kafka::clock::Clock;
+use crate::kafka::consumer::{Next, TopicPartition};
+use crate::telemetry::events::{HopMetrics, WorkerMetrics};
+use crate::worker::backoff::Backoff;
+use crate::worker::committer::barred::BarredTopics;
+use crate::worker::committer::hop::{Hop, Target};
+use crate::worker::committer::planted::Bug;
+use crate::worker::error::WorkError;
+use crate::worker::leaders::Leaders;
+use crate::worker::ports::{HopSink, RecordQueue, RecordSource, SourceRecord, Wake};
+use crate::worker::positions::committed_positions;
+
+/// What is done is committed at the latest after this.
+const COMMIT_INTERVAL: Duration = Duration::from_millis(200);
+
+/// What a worker brings along: its two ports, and what it keeps itself.
+pub(super) trait Work {
+    /// Where its records come from.
+    type Source: RecordSource;
+    /// Where its hops go.
+    type Sink: HopSink<Group = <Self::Source as RecordSource>::Group>;
+    /// What the worker keeps of each partition, beside what the committer does.
+    type Lane;
+    /// What a record takes up until what became of it is committed.
+    type Place: Default;
+}
+
+/// What a committer is made of.
+pub(super) struct Parts<W: Work> {
+    pub(super) ladder: Arc<Ladder>,
+    /// The role, as messages name it.
+    pub(super) role: &'static str,
+    pub(super) clock: Clock,
+    pub(super) source: W::Source,
+    pub(super) sink: W::Sink,
+    pub(super) targets: Targets,
+    pub(super) metrics: WorkerMetrics,
+    pub(super) hop_metrics: HopMetrics,
+}
+
+/// Commits what becomes of records.
+pub(super) struct Committer<W: Work> {
+    ladder: Arc<Ladder>,
+    role: &'static str,
+    clock: Clock,
+    pub(super) source: W::Source,
+    sink: W::Sink,
+    targets: Targets,
+    leaders: Leaders,
+    pub(super) lanes: Vec<Lane<W>>,
+    next_token: u64,
+    hops: Vec<Hop<W::Place>>,
+    /// How many of them stand still.
+    standing: usize,
+    barred: BarredTopics,
+    /// Of records that are done with and not committed yet.
+    unsettled: Vec<W::Place>,
+    metrics: WorkerMetrics,
+    hop_metrics: HopMetrics,
+    /// No transaction before then, after one failed.
+    backoff: Backoff,
+    /// The client gave the last transaction up; the first time, it is begun again at once.
+    given_up: bool,
+    commit_at: LocalTime,
+    memory: planted::Memory,
+}
+
+impl<W: Work> Committer<W> {
+    pub(super) fn new(parts: Parts<W>) -> Self {
+        let Parts { ladder, role, clock, source, sink, targets, metrics, hop_metrics } = parts;
+        Self {
+            ladder,
+            role,
+            clock,
+            source,
+            sink,
+            targets,
+            leaders: Leaders::default(),
+            lanes: Vec::new(),
+            next_token: 1,
+            hops: Vec::new(),
+            standing: 0,
+            barred: BarredTopics::default(),
+            unsettled: Vec::new(),
+            metrics,
+            hop_metrics,
+            backoff: Backoff::new(),
+            given_up: false,
+            commit_at: LocalTime::from_micros(0),
+            memory: planted::Memory::default(),
+        }
+    }
+
+    /// Takes partitions over, each where its group has committed; `lane` makes what the worker keeps of one.
+    pub(super) fn take_over(
+        &mut self,
+        partitions: Vec<TopicPartition>,
+        wake: Option<Wake<'_>>,
+        mut lane: impl FnMut(&TopicPartition) -> W::Lane,
+    ) -> Result<(), WorkError> {
+        let positions = committed_positions(&self.source, &partitions)?;
+        let at: Vec<(TopicPartition, i64)> = partitions.into_iter().zip(&positions).map(|(tp, p)| (tp, p.offset)).collect();
+        let queues = self.source.start(&at, wake)?;
+        for (queue, position) in queues.into_iter().zip(positions) {
+            let own = lane(queue.partition());
+            self.lanes.push(Lane::new(queue, self.next_token, position, own));
+            self.next_token += 1;
+        }
+        Ok(())
+    }
+
+    /// Gives partitions back after what became of their records is committed, or could not be. What is left of them is their next
+    /// owner's.
+    pub(super) fn give_back(&mut self, partitions: &[TopicPartition]) -> Result<(), WorkError> {
+        let gone = self.tokens_of(partitions);
+        self.lanes.retain(|lane| !gone.contains(&lane.token));
+        if !planted::is(Bug::LateVerdict) {
+            self.hops.retain(|hop| !gone.contains(&hop.id.token));
+        }
+        // Those of partitions that stay are as good as settled: a drain has committed them, or the next commit will.
+        self.unsettled.clear();
+        self.source.release(partitions)?;
+        Ok(())
+    }
+
+    /// The tokens under which these partitions are owned.
+    pub(super) fn tokens_of(&self, partitions: &[TopicPartition]) -> Vec<u64> {
+        self.lanes.iter().filter(|lane| partitions.contains(lane.tp())).map(|lane| lane.token).collect()
+    }
+
+    /// All partitions that are owned.
+    pub(super) fn owned(&self) -> Vec<TopicPartition> {
+        self.lanes.iter().map(|lane| lane.tp().clone()).collect()
+    }
+
+    pub(super) fn lane_of(&self, token: u64) -> Option<&Lane<W>> {
+        self.lanes.iter().find(|lane| lane.token == token)
+    }
+
+    fn lane_of_mut(&mut self, token: u64) -> Option<&mut Lane<W>> {
+        self.lanes.iter_mut().find(|lane| lane.token == token)
+    }
+
+    /// Whether a partition takes a record now: its finished set will still fit, and nothing of it stands still.
+    pub(super) fn has_room(&self, index: usize) -> bool {
+        let lane = &self.lanes[index];
+        !lane.standstill && lane.tracker.has_room()
+    }
+
+    /// The next record of a partition that is to be worked on.
+    pub(super) fn poll(&mut self, index: usize) -> Result<Polled<Box<Record<W>>>, WorkError> {
+        let lane = &mut self.lanes[index];
+        Ok(match lane.queue.poll() {
+            None => Polled::Empty,
+            Some(Next::Record(record)) => {
+                if lane.tracker.arrive(record.offset()) == Arrival::New {
+                    Polled::New(record)
+                } else {
+                    Polled::Nothing
+                }
+            }
+            Some(Next::End(offset)) => {
+                lane.tracker.reach_end(offset);
+                Polled::Nothing
+            }
+            Some(Next::OffsetLost) => return Err(WorkError::offset_lost(lane.tp(), self.source.group())),
+            Some(Next::Passing) => Polled::Nothing,
+        })
+    }
+
+    /// The brokers' time, as far as it is known.
+    pub(super) fn broker_now(&self) -> Timestamp {
+        Timestamp::from_millis(self.leaders.now(-1, self.clock.now()).div_euclid(1_000))
+    }
+
+    /// What the handler, or the application, said of a record: decides, notes what is finished and queues what has to hop. What
+    /// comes for a partition that has moved is dropped.
+    pub(super) fn judge(&mut self, id: RecordId, envelope: &Envelope, content: Content, verdict: &Verdict, place: W::Place) {
+        let now = self.broker_now();
+        let decision = planted::decide(&mut self.memory, &self.ladder, envelope, verdict, now);
+        self.carry_out(id, decision, content, place);
+    }
+
+    /// Notes what follows from a decision; see [`Committer::judge`].
+    pub(super) fn carry_out(&mut self, id: RecordId, decision: Decision, content: Content, place: W::Place) {
+        if self.lane_of(id.token).is_none() && !planted::is(Bug::LateVerdict) {
+            tracing::debug!(ladder = self.ladder.name(), "late verdict for a partition that has moved");
+            return;
+        }
+        tracing::debug!(ladder = self.ladder.name(), decision = decision.name(), "decided");
+        match decision {
+            Decision::Complete => {
+                if let Some(lane) = self.lane_of_mut(id.token) {
+                    lane.tracker.finish(id.offset);
+                }
+                self.unsettled.push(place);
+            }
+            Decision::Hop { tier, envelope } => self.hops.push(Hop::new(id, Target::Tier(tier), *envelope, content, place)),
+            Decision::DeadLetter { reason, envelope } => {
+                self.hops.push(Hop::new(id, Target::Dlq(reason), *envelope, content, place));
+            }
+        }
+    }
+
+    /// Hops that are on their way and can go.
+    pub(super) fn moving(&self) -> usize {
+        self.hops.len().saturating_sub(self.standing)
+    }
+
+    /// Whether partitions still have hops on their way that can go; what can be written nowhere is their next owner's.
+    pub(super) fn is_moving(&self, tokens: &[u64]) -> bool {
+        self.hops.iter().any(|hop| tokens.contains(&hop.id.token) && !self.stands_still(hop))
+    }
+
+    /// Commits what has finished since the last time, when it is time, or `at_once`, or when `most_unsettled` are waiting for it.
+    pub(super) fn commit(&mut self, at_once: bool, most_unsettled: usize) -> Result<(), WorkError> {
+        let now = self.clock.now();
+        if !at_once && now < self.commit_at && self.unsettled.len() < most_unsettled {
+            return Ok(());
+        }
+        self.commit_at = now.later(COMMIT_INTERVAL);
+        let points = self.points_with(&[]);
+        self.metrics.partitions_stopped(self.lanes.iter().filter(|lane| lane.standstill).count());
+        if self.source.live_group().is_none() {
+            return Ok(());
+        }
+        if points.is_empty() {
+            self.unsettled.clear();
+            return Ok(());
+        }
+        match self.source.commit(&points) {
+            Ok(()) => self.note_committed(points),
+            // The group will say what comes next; what is not committed is delivered again by its next owner.
+            Err(error) if error.is_group_change() => tracing::debug!(%error, "offsets not committed"),
+            Err(error) if error.is_fatal() || error.is_fenced() => return Err(error.into()),
+            Err(error) => tracing::info!(ladder = self.ladder.name(), %error, "offsets are committed later"),
+        }
+        Ok(())
+    }
+
+    fn note_committed(&mut self, points: Vec<(TopicPartition, CommitPoint)>) {
+        for (tp, point) in points {
+            if let Some(lane) = self.lanes.iter_mut().find(|lane| *lane.tp() == tp) {
+                lane.committed = point;
+            }
+        }
+        self.unsettled.clear();
+    }
+
+    /// Serves the producer between transactions.
+    pub(super) fn idle(&mut self) {
+        self.sink.idle();
+    }
+}
+
+/// A record as the source of a worker gives it.
+pub(super) type Record<W> = <<<W as Work>::Source as RecordSource>::Queue as RecordQueue>::Record;

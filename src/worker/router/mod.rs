@@ -1,0 +1,271 @@
+//! The router (relay): consumes the inbox, where applications put failed records, and carries out what follows.
+//!
+//! Each arrival counts as one more failed attempt of the record. What was made before stands in the headers that the application has
+//! copied; where it drops them, [`Redelivered`] knows what is still out, so that no record loops in tier 1 for ever.
+//!
+//! Nothing waits here: an arrival is judged as soon as it is taken, and leaves in the next transaction together with its offset.
+
+mod redelivered;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::KafkaConfig;
+use crate::core::envelope::{Coordinates, Envelope};
+use crate::core::failure::Verdict;
+use crate::core::fingerprint::Fingerprint;
+use crate::core::inbox::{self, Arrival, Carried};
+use crate::core::ladder::{Hops, Ladder};
+use crate::core::topics;
+use crate::kafka::clock::Clock;
+use crate::kafka::consumer::{GroupConsumer, Membership, Rebalance, Record, TopicPartition};
+use crate::kafka::producer::HopProducer;
+use crate::telemetry::events::{RouterMetrics, VerdictKind};
+use crate::worker::committer::{Committer, Content, Parts, Polled, RecordId, Targets, Work};
+use crate::worker::error::WorkError;
+use crate::worker::hold::Hold;
+use crate::worker::router::redelivered::Redelivered;
+use crate::worker::supervisor::Presence;
+
+/// The prefetch budget of a router, all partitions together.
+const PREFETCH_KIB: usize = 16 * 1024;
+
+/// How many arrivals are judged at a time, of one partition and of all: a transaction takes as many.
+const TURN: usize = 250;
+const MOST_AT_ONCE: usize = 2_000;
+
+/// How long the group is served while nothing arrives.
+const IDLE: Duration = Duration::from_millis(20);
+
+/// What a router needs to know.
+#[derive(Clone)]
+pub struct RouterSettings {
+    /// The ladder.
+    pub ladder: Arc<Ladder>,
+    /// How to reach Kafka.
+    pub kafka: KafkaConfig,
+    /// The name of this worker, stable over restarts.
+    pub instance: String,
+    /// How long a shutdown or a revoked partition waits for what was judged to be written.
+    pub drain: Duration,
+    /// Whether the ladder is held.
+    pub hold: Hold,
+}
+
+/// Routes until it is told to stop.
+pub struct Router {
+    ladder: Arc<Ladder>,
+    instance: String,
+    drain: Duration,
+    clock: Clock,
+    committer: Committer<Routing>,
+    redelivered: Redelivered,
+    hold: Hold,
+    was_held: bool,
+    metrics: RouterMetrics,
+    turn: usize,
+}
+
+/// What a router brings to its committer.
+struct Routing;
+
+impl Work for Routing {
+    type Source = GroupConsumer;
+    type Sink = HopProducer;
+    type Lane = ();
+    type Place = ();
+}
+
+/// An arrival that was taken and is to be judged.
+struct Taken {
+    id: RecordId,
+    at: Coordinates,
+    content: Content,
+    arrival: Arrival,
+}
+
+impl Router {
+    /// Connects and joins.
+    ///
+    /// # Errors
+    /// When a topic is missing or Kafka is not reachable.
+    pub fn start(settings: &RouterSettings) -> Result<Self, WorkError> {
+        let ladder = settings.ladder.clone();
+        let clock = Clock::system();
+        let transactional =
+            (ladder.hops() == Hops::ExactlyOnce).then(|| topics::transactional_id(ladder.name(), "router", &settings.instance));
+        let mut producer = HopProducer::new(&settings.kafka, transactional, 500_000, clock.clone());
+        let targets = Targets::look_up(&mut producer, &ladder)?;
+        let inbox = ladder.inbox_topic();
+        let partitions = producer.partition_count(&inbox)?;
+        let membership = Membership {
+            group: topics::router_group(ladder.name()),
+            instance: settings.instance.clone(),
+            topics: vec![inbox],
+            prefetch_kib: PREFETCH_KIB,
+            partitions: usize::try_from(partitions).unwrap_or(1),
+        };
+        // Before the group is joined: what came back must be known before any arrival is judged.
+        let redelivered = Redelivered::open(settings, partitions)?;
+        let consumer = GroupConsumer::join(&settings.kafka, &membership)?;
+        let metrics = RouterMetrics::new(&ladder);
+        let committer = Committer::new(Parts {
+            ladder: ladder.clone(),
+            role: "router",
+            clock: clock.clone(),
+            source: consumer,
+            sink: producer,
+            targets,
+            metrics: metrics.worker.clone(),
+            hop_metrics: metrics.hops.clone(),
+        });
+        let (drain, hold) = (settings.drain, settings.hold.clone());
+        let instance = settings.instance.clone();
+        Ok(Self { ladder, instance, drain, clock, committer, redelivered, hold, was_held: false, metrics, turn: 0 })
+    }
+
+    /// Works until it is told to stop.
+    ///
+    /// # Errors
+    /// When it cannot go on; see [`WorkError`].
+    pub fn run(&mut self, presence: &Presence) -> Result<(), WorkError> {
+        self.work(presence).map_err(|error| error.naming(self.ladder.name(), "router", &self.instance))
+    }
+
+    fn work(&mut self, presence: &Presence) -> Result<(), WorkError> {
+        let mut found = false;
+        while !presence.stop.is_set() {
+            if let Some(change) = self.committer.source.serve(if found { Duration::ZERO } else { IDLE })? {
+                self.rebalance(change)?;
+                presence.joined();
+            }
+            self.redelivered.keep_up();
+            found = !self.stands_still() && self.route()?;
+            self.committer.run_hops()?;
+            self.committer.commit(false, usize::MAX)?;
+            self.committer.idle();
+            let done = self.redelivered.presume_done(self.committer.broker_now(), &self.committer.owned());
+            self.metrics.presumed_done(done);
+        }
+        self.drain(&self.committer.owned())
+    }
+
+    /// Whether the ladder is held. Once it is released, the application is judged by what comes then.
+    fn stands_still(&mut self) -> bool {
+        let held = self.hold.is_held();
+        if std::mem::replace(&mut self.was_held, held) && !held {
+            self.redelivered.judge_anew(self.committer.broker_now());
+        }
+        held
+    }
+
+    /// Judges what has arrived, each partition in turn, and tells whether there was anything.
+    fn route(&mut self) -> Result<bool, WorkError> {
+        let taken = self.take()?;
+        let found = !taken.is_empty();
+        if taken.iter().any(|taken| taken.arrival.carried != Carried::Envelope) {
+            // What came back without headers was redelivered before it came.
+            self.redelivered.catch_up()?;
+        }
+        for taken in taken {
+            self.judge(taken);
+        }
+        Ok(found)
+    }
+
+    fn take(&mut self) -> Result<Vec<Taken>, WorkError> {
+        let mut taken = Vec::new();
+        let lanes = self.committer.lanes.len();
+        // Records whose hops cannot be written at the moment do not pile up.
+        if lanes == 0 || self.committer.moving() > 0 {
+            return Ok(taken);
+        }
+        self.turn = (self.turn + 1) % lanes;
+        for i in 0..lanes {
+            let index = (self.turn + i) % lanes;
+            let most = MOST_AT_ONCE.min(taken.len() + TURN);
+            while taken.len() < most && self.committer.has_room(index) {
+                match self.committer.poll(index)? {
+                    Polled::Empty => break,
+                    Polled::Nothing => {}
+                    Polled::New(record) => taken.push(self.read(index, &record)),
+                }
+            }
+        }
+        Ok(taken)
+    }
+
+    fn read(&self, index: usize, record: &Record) -> Taken {
+        let lane = &self.committer.lanes[index];
+        let at = record.coordinates(lane.tp());
+        let arrival = inbox::read(&self.ladder, &at, record.headers());
+        if let Some(malformed) = &arrival.malformed {
+            self.metrics.worker.malformed_headers();
+            tracing::warn!(
+                partition = %lane.tp(), offset = at.offset, %malformed,
+                "headers of a record in the inbox are not trusted"
+            );
+        }
+        Taken { id: RecordId { token: lane.token, offset: at.offset }, at, content: Content::of(record), arrival }
+    }
+
+    fn judge(&mut self, taken: Taken) {
+        let Taken { id, at, content, arrival } = taken;
+        let envelope = if arrival.carried == Carried::Envelope {
+            self.redelivered.returned(&arrival.envelope);
+            arrival.envelope
+        } else {
+            let print = Fingerprint::of(content.key.as_deref(), content.value.as_deref());
+            match self.redelivered.without_headers(print, arrival.told_origin(), &at) {
+                Some(envelope) => self.headers_missing(envelope, &at),
+                None => arrival.envelope,
+            }
+        };
+        let verdict: Verdict = Err(arrival.failure);
+        self.metrics.arrived(VerdictKind::of(&verdict));
+        self.committer.judge(id, &envelope, content, &verdict, ());
+    }
+
+    fn headers_missing(&mut self, envelope: Envelope, at: &Coordinates) -> Envelope {
+        self.metrics.headers_missing();
+        tracing::debug!(
+            ladder = self.ladder.name(),
+            id = envelope.id,
+            partition = at.partition,
+            offset = at.offset,
+            "record came back without its headers"
+        );
+        self.redelivered.hold_where_advised(at, &self.hold);
+        envelope
+    }
+
+    fn rebalance(&mut self, change: Rebalance) -> Result<(), WorkError> {
+        self.metrics.worker.rebalanced();
+        match change {
+            Rebalance::Assigned(partitions) => self.committer.take_over(partitions, None, |_| ())?,
+            Rebalance::Revoked { partitions, lost } => {
+                if !lost {
+                    self.drain(&partitions)?;
+                }
+                self.committer.give_back(&partitions)?;
+            }
+        }
+        tracing::info!(ladder = self.ladder.name(), partitions = self.committer.lanes.len(), "router owns");
+        Ok(())
+    }
+
+    /// Writes what was judged of these partitions, no longer than the deadline, and commits.
+    fn drain(&mut self, partitions: &[TopicPartition]) -> Result<(), WorkError> {
+        let tokens = self.committer.tokens_of(partitions);
+        let deadline = self.clock.now().later(self.drain);
+        loop {
+            self.committer.run_hops()?;
+            let over = self.clock.now() >= deadline || self.committer.source.assignment_lost();
+            if over || !self.committer.is_moving(&tokens) {
+                break;
+            }
+            std::thread::sleep(IDLE);
+        }
+        self.committer.commit(true, 0)
+    }
+}

@@ -1,0 +1,306 @@
+//! Relay: an application in another language, with a client of its own, and every way in which it may copy what it could not handle.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::support::app::{App, Copy, Told};
+use crate::support::broker;
+use crate::support::checker::{self, Hops, Observed};
+use crate::support::clock::{self, PATIENCE};
+use crate::support::process::{self, Kladder};
+use crate::support::raw::{self, NewRecord, RawProducer, Record};
+use crate::support::records;
+use crate::support::scene::{self, Scene};
+
+const PARTITIONS: i32 = 3;
+
+/// A third fail not at all, the others once, twice and always.
+const FAIL: [i32; 6] = [0, 1, 0, 2, -1, 1];
+
+fn failures(number: usize) -> u32 {
+    u32::try_from(FAIL[number % FAIL.len()]).unwrap_or(u32::MAX)
+}
+
+/// Odd keys and values; headers that any client can write.
+fn written(count: usize) -> Vec<NewRecord> {
+    let odd = |n: usize| NewRecord { headers: records::plain(n, PARTITIONS).headers, ..records::hostile(n, PARTITIONS, "none") };
+    (0..count).map(odd).collect()
+}
+
+/// All topics of the ladder, and the application's deliveries in the handler's stead.
+fn observe(scene: &Scene, app: &App) -> Observed {
+    let read = |topic: &str| raw::read_topic(&scene.cluster, topic);
+    Observed {
+        source: read(&scene.source),
+        tiers: scene.tiers.iter().map(|tier| read(&scene.tier_topic(tier))).collect(),
+        redeliver: read(&scene.redeliver_topic()),
+        dlq: read(&scene.dlq_topic()),
+        calls: app.calls(),
+    }
+}
+
+fn planned(scene: &Scene, count: usize) -> (usize, usize) {
+    let shape = scene.shape();
+    let calls = (0..count).map(|n| usize::try_from(shape.calls(failures(n))).expect("a small number")).sum();
+    (calls, (0..count).filter(|n| failures(*n) >= shape.attempts).count())
+}
+
+fn climbs_with_a_python_application(theme: &str, hops: Hops) {
+    const RECORDS: usize = 600;
+    let mut scene = Scene::of_relay(theme, &["1s", "2s"], PARTITIONS);
+    if hops == Hops::AtLeastOnce {
+        scene.settings += "\nhops = \"at-least-once\"";
+    }
+    let config = scene.set_up();
+    RawProducer::new(&scene.brokers).write(&scene.source, &written(RECORDS));
+    let (calls, dead) = planned(&scene, RECORDS);
+    let kladder = Kladder::run(&config);
+    let mut app = App::start(&scene, &FAIL, Copy::Introduce, false);
+    // Killed while failures arrive, and while records come back.
+    app.await_deliveries(RECORDS / 2, PATIENCE);
+    kladder.kill_dash_nine();
+    let kladder = Kladder::run(&config);
+    app.await_deliveries(RECORDS + RECORDS / 3, PATIENCE);
+    kladder.kill_dash_nine();
+    let mut kladder = Kladder::run(&config);
+    clock::eventually("every record is done or dead", PATIENCE * 2, || {
+        kladder.assert_running();
+        app.told().len() >= calls
+            && broker::read(&scene.dlq_topic()).len() >= dead
+            && broker::lag(&format!("{}.router", scene.ladder), &scene.inbox_topic()) == 0
+    });
+    assert_eq!(kladder.terminate(PATIENCE).code(), Some(0), "its log:\n{}", kladder.log());
+    let report = checker::check(&scene.shape(), hops, &observe(&scene, &app), failures);
+    report.assert_no_faults();
+    println!("{RECORDS} records, {} deliveries, {} of them beyond the plan", app.told().len(), report.extra_calls);
+    if hops == Hops::ExactlyOnce {
+        assert_eq!(report.extra_calls, 0, "the application was asked more often than planned");
+    }
+}
+
+#[test]
+fn what_a_python_application_cannot_handle_climbs_exactly_once_from_the_inbox_on() {
+    climbs_with_a_python_application("relay", Hops::ExactlyOnce);
+}
+
+#[test]
+fn at_least_once_hops_of_a_relay_lose_nothing() {
+    climbs_with_a_python_application("relay-alo", Hops::AtLeastOnce);
+}
+
+/// The attempts that a record has made, in each of these records of it.
+fn attempts_by_id(found: &[Record]) -> BTreeMap<String, Vec<i64>> {
+    let mut by_id: BTreeMap<String, Vec<i64>> = BTreeMap::new();
+    for record in found {
+        let id = record.text(records::ID).expect("its id").to_owned();
+        by_id.entry(id).or_default().push(record.number("kladder-attempts").expect("attempts"));
+    }
+    for attempts in by_id.values_mut() {
+        attempts.sort_unstable();
+    }
+    by_id
+}
+
+#[test]
+fn an_application_that_only_copies_and_appends_gives_each_record_its_full_attempts() {
+    const RECORDS: usize = 60;
+    let scene = Scene::of_relay("relay-append", &["1s", "2s"], PARTITIONS);
+    let config = scene.set_up();
+    let foreign = |n: usize| {
+        let mut record = records::plain(n, PARTITIONS);
+        let header = |name: &str, value: &str| (name.into(), Some(value.as_bytes().to_vec()));
+        match n % 4 {
+            // Another ladder's, copied by the service that produced the record.
+            0 => record.headers.extend([
+                header("kladder-ladder", "another"),
+                header("kladder-v", "1"),
+                header("kladder-attempts", "2"),
+                header("kladder-error-class", "Theirs"),
+            ]),
+            1 => record.headers.extend([header("kladder-ladder", &scene.ladder), header("kladder-attempts", "-7")]),
+            2 => record.headers.extend([header("retry_topic-attempts", "\0\0\0\u{9}"), header("kladder-v", "nonsense")]),
+            _ => {}
+        }
+        record
+    };
+    RawProducer::new(&scene.brokers).write(&scene.source, &(0..RECORDS).map(foreign).collect::<Vec<_>>());
+    let mut kladder = Kladder::run(&config);
+    let mut app = App::start(&scene, &[-1], Copy::Append, false);
+    app.await_deliveries(RECORDS * 3, PATIENCE * 2);
+    clock::eventually("all are dead", PATIENCE, || {
+        kladder.assert_running();
+        broker::read(&scene.dlq_topic()).len() >= RECORDS
+    });
+    let back = attempts_by_id(&broker::read(&scene.redeliver_topic()));
+    let dlq = broker::read(&scene.dlq_topic());
+    let dead = attempts_by_id(&dlq);
+    assert_eq!((back.len(), dead.len()), (RECORDS, RECORDS));
+    assert!(back.values().all(|attempts| *attempts == [1, 2]), "{back:?}");
+    assert!(dead.values().all(|attempts| *attempts == [3]), "{dead:?}");
+    for record in &dlq {
+        let said = ["reason", "error-class", "error-status"].map(|name| record.text(&format!("kladder-{name}")));
+        assert_eq!(said, [Some("exhausted"), Some("HTTP 503"), Some("503")]);
+    }
+    assert_eq!(scene.metric("kladder_relay_headers_missing_total", ""), Some(0.0));
+    assert_eq!(scene.metric("kladder_malformed_headers_total", "router"), Some(15.0), "one a record, when it first failed");
+    assert_eq!(kladder.terminate(PATIENCE).code(), Some(0), "its log:\n{}", kladder.log());
+}
+
+#[test]
+fn records_come_back_to_their_origin_where_that_is_asked_for() {
+    const RECORDS: usize = 120;
+    let mut scene = Scene::of_relay("relay-origin", &["1s", "2s"], PARTITIONS);
+    scene.settings += "\nredeliver = \"origin\"\nreaches_all_groups = true";
+    let config = scene.set_up();
+    let foreign = |n: usize| {
+        let mut record = records::plain(n, PARTITIONS);
+        record.headers.push(("retry_topic-attempts".into(), Some(vec![0, 0, 0, 4])));
+        record
+    };
+    RawProducer::new(&scene.brokers).write(&scene.source, &(0..RECORDS).map(foreign).collect::<Vec<_>>());
+    let mut kladder = Kladder::run(&config);
+    let mut app = App::start(&scene, &FAIL, Copy::Introduce, true);
+    let (calls, dead) = planned(&scene, RECORDS);
+    app.await_deliveries(calls, PATIENCE * 2);
+    clock::eventually("the dead are in the DLQ", PATIENCE, || {
+        kladder.assert_running();
+        broker::read(&scene.dlq_topic()).len() >= dead
+    });
+    let source = broker::read(&scene.source);
+    let came_back: Vec<Record> = source.iter().filter(|r| r.text("kladder-attempts").is_some()).cloned().collect();
+    assert_eq!(source.len() - came_back.len(), RECORDS);
+    let back = attempts_by_id(&came_back);
+    for number in 0..RECORDS {
+        let times = i64::from(failures(number).min(scene.shape().attempts - 1));
+        let expected: Vec<i64> = (1..=times).collect();
+        assert_eq!(back.get(&format!("r-{number}")).cloned().unwrap_or_default(), expected, "record {number}");
+    }
+    for record in &came_back {
+        assert!(record.text("retry_topic-attempts").is_none(), "it would drive the other framework");
+        assert_eq!(record.number("kladder-origin-partition"), Some(i64::from(record.partition)));
+    }
+    assert_eq!(attempts_by_id(&broker::read(&scene.dlq_topic())).len(), dead);
+    assert!(!broker::topics().contains_key(&scene.redeliver_topic()), "nobody would read it");
+    assert_eq!(kladder.terminate(PATIENCE).code(), Some(0), "its log:\n{}", kladder.log());
+}
+
+#[test]
+fn an_arrival_that_tells_no_origin_cannot_come_back_there() {
+    let mut scene = Scene::of_relay("relay-nowhere", &["1s"], 1);
+    scene.settings += "\nredeliver = \"origin\"\nreaches_all_groups = true";
+    let config = scene.set_up();
+    let header = |name: &str, value: &str| (name.into(), Some(value.as_bytes().to_vec()));
+    let record = |n: usize, origin: Option<&str>| {
+        let mut record = records::plain(n, 1);
+        if let Some(origin) = origin {
+            record.headers.extend([header("kladder-ladder", &scene.ladder), header("kladder-origin-topic", origin)]);
+        }
+        record
+    };
+    let own = scene.dlq_topic();
+    let inbox = [record(0, None), record(1, Some("not-listed")), record(2, Some(&own)), record(3, Some(&scene.source))];
+    RawProducer::new(&scene.brokers).write(&scene.inbox_topic(), &inbox);
+    let _kladder = Kladder::run(&config);
+    clock::eventually("the fourth comes back to its origin", PATIENCE, || broker::read(&scene.source).len() == 1);
+    let dlq = broker::read(&scene.dlq_topic());
+    let said: Vec<_> = dlq.iter().map(|r| (r.text(records::ID).unwrap(), r.text("kladder-reason").unwrap())).collect();
+    assert_eq!(said, [("r-0", "no-origin"), ("r-1", "no-origin"), ("r-2", "no-origin")]);
+    assert_eq!(broker::read(&scene.source)[0].text(records::ID), Some("r-3"));
+}
+
+/// How often each record was delivered, over all processes of the application.
+fn deliveries(told: &[Told], records: usize) -> Vec<usize> {
+    // Without headers a record has no id: its value tells which it is.
+    let mut counts = vec![0; records];
+    for t in told {
+        counts[number_in(t)] += 1;
+    }
+    counts
+}
+
+fn number_in(told: &Told) -> usize {
+    let body = String::from_utf8_lossy(told.body()).into_owned();
+    body.trim_matches(|c: char| !c.is_ascii_digit()).parse().expect("{\"order\":N}")
+}
+
+#[test]
+fn a_few_records_that_lose_their_headers_end_after_their_attempts() {
+    const RECORDS: usize = 6;
+    let scene = Scene::of_relay("relay-drops", &["1s", "2s"], PARTITIONS);
+    let config = scene.set_up();
+    RawProducer::new(&scene.brokers)
+        .write(&scene.source, &(0..RECORDS).map(|n| records::plain(n, PARTITIONS)).collect::<Vec<_>>());
+    let mut kladder = Kladder::run(&config);
+    let app = App::start(&scene, &[-1], Copy::Nothing, false);
+    clock::eventually("all are dead", PATIENCE * 2, || {
+        kladder.assert_running();
+        broker::read(&scene.dlq_topic()).len() >= RECORDS
+    });
+    assert_eq!(deliveries(&app.told(), RECORDS), [3; RECORDS], "as many loops as there are attempts");
+    let dlq = broker::read(&scene.dlq_topic());
+    assert!(dlq.iter().all(|r| r.number("kladder-attempts") == Some(3)), "{dlq:?}");
+    assert_eq!(scene.metric("kladder_relay_headers_missing_total", ""), Some(12.0));
+    assert_eq!(scene.metric("kladder_held", ""), Some(0.0), "too few to judge the application by");
+}
+
+#[test]
+fn an_application_that_drops_the_headers_is_stopped_and_reported() {
+    const RECORDS: usize = 60;
+    let scene = Scene::of_relay("relay-held", &["1s", "2s"], PARTITIONS);
+    let config = scene.set_up();
+    RawProducer::new(&scene.brokers)
+        .write(&scene.source, &(0..RECORDS).map(|n| records::plain(n, PARTITIONS)).collect::<Vec<_>>());
+    let mut kladder = Kladder::run(&config);
+    let app = App::start(&scene, &[-1], Copy::Nothing, false);
+    clock::eventually("the ladder is held", PATIENCE, || {
+        kladder.assert_running();
+        scene.metric("kladder_held", "") == Some(1.0)
+    });
+    let log = kladder.log();
+    assert!(log.contains("have lost their kladder headers") && log.contains("copy all headers"), "its log:\n{log}");
+    let status = process::kladder(&["status", "-c", scene::path(&config)]).succeeds();
+    assert!(status.stdout.contains("have lost their kladder headers"), "{status}");
+    assert!(scene.metric("kladder_relay_headers_missing_total", "").is_some_and(|n| n >= 20.0));
+    // It stands: nothing more comes back to be dropped.
+    clock::pause(Duration::from_secs(4));
+    let then = app.told().len();
+    clock::pause(Duration::from_secs(3));
+    assert_eq!(app.told().len(), then, "the ladder goes on although it is held");
+    let mut told = app.end();
+
+    // Mended, and resumed: every record gets the attempts that are left to it, and no more.
+    let app = App::start(&scene, &[-1], Copy::Append, false);
+    resume(&config);
+    clock::eventually("all are dead", PATIENCE * 2, || {
+        kladder.assert_running();
+        broker::read(&scene.dlq_topic()).len() >= RECORDS
+    });
+    told.extend(app.end());
+    assert_eq!(deliveries(&told, RECORDS), [3; RECORDS]);
+    assert_eq!(broker::read(&scene.dlq_topic()).len(), RECORDS);
+    assert_eq!(kladder.terminate(PATIENCE).code(), Some(0), "its log:\n{}", kladder.log());
+}
+
+fn resume(config: &Path) {
+    process::kladder(&["resume", "-c", scene::path(config)]).succeeds();
+}
+
+#[test]
+fn success_is_presumed_once_the_application_has_gone_past_a_record_that_does_not_come_back() {
+    const RECORDS: usize = 30;
+    let mut scene = Scene::of_relay("relay-settle", &["1s"], PARTITIONS);
+    scene.settings += "\nsettle = \"3s\"";
+    let config = scene.set_up();
+    RawProducer::new(&scene.brokers)
+        .write(&scene.source, &(0..RECORDS).map(|n| records::plain(n, PARTITIONS)).collect::<Vec<_>>());
+    let _kladder = Kladder::run(&config);
+    // Ten are done at once, ten fail once, ten always.
+    let mut app = App::start(&scene, &[0, 1, -1], Copy::Introduce, false);
+    app.await_deliveries(RECORDS + 20, PATIENCE);
+    let done = || scene.metric("kladder_deliveries_total", "verdict=\"done\"");
+    clock::eventually("ten are presumed done", PATIENCE, || done() == Some(10.0));
+    clock::pause(Duration::from_secs(6));
+    assert_eq!(done(), Some(10.0), "those that came back are not among them");
+    assert_eq!(scene.metric("kladder_deliveries_total", "verdict=\"retry\""), Some(30.0), "20 first failures, and 10 more");
+}
