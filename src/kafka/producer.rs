@@ -340,17 +340,22 @@ impl HopProducer {
 
     /// Tells a rival from a coordinator that ended what took too long.
     fn judge(&self, error: TxnError) -> TxnError {
-        let is_young = self.began.is_some_and(|began| {
-            // A wall clock that was set back says nothing.
-            let slept = self.clock.wall().duration_since(began.wall).unwrap_or_default();
-            self.clock.now().since(began.at).max(slept) < TRANSACTION_TIMEOUT
-        });
+        let is_young = self.began.is_some() && !self.is_overdue();
         match error {
             TxnError::Rebuild(cause) | TxnError::Unknown(cause) | TxnError::Abort(cause) if is_young && cause.is_fenced() => {
                 TxnError::Rival(cause.by_rival())
             }
             other => other,
         }
+    }
+
+    /// Whether the coordinator may have ended the transaction, because it has been open for longer than it may.
+    fn is_overdue(&self) -> bool {
+        self.began.is_some_and(|began| {
+            // A wall clock that was set back says nothing.
+            let slept = self.clock.wall().duration_since(began.wall).unwrap_or_default();
+            self.clock.now().since(began.at).max(slept) >= TRANSACTION_TIMEOUT
+        })
     }
 
     /// Throws the client away; the next use makes a new one under the same transactional.id.
@@ -524,6 +529,15 @@ impl HopProducer {
 
     /// Aborts the open transaction; when that fails, the producer is rebuilt, which aborts it too.
     pub fn abort(&mut self) {
+        // The coordinator has ended it, or is about to. To abort it all the same can harm whoever has the name now: after some errors
+        // the client bumps its epoch for that, and the coordinator answers such a request by fencing the transaction that is open,
+        // before it looks at the epoch that was sent along (measured on 4.3.1).
+        if self.in_transaction && self.is_overdue() {
+            tracing::info!("transaction took longer than it may, rebuilding the producer");
+            self.rest();
+            self.rebuild();
+            return;
+        }
         let Some(live) = self.live.as_mut().filter(|_| self.in_transaction) else { return };
         let outcome = live.client.abort_transaction(TRANSACTION_TIMEOUT);
         self.in_transaction = false;

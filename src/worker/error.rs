@@ -31,7 +31,7 @@ pub enum WorkError {
         /// The name.
         instance: String,
         /// How it was found out.
-        cause: ClientError,
+        cause: Box<ClientError>,
     },
     /// Members that are not kladder's sit in the deliverer's group.
     #[error(
@@ -122,7 +122,7 @@ impl WorkError {
     pub(crate) fn naming(self, ladder: &str, role: &'static str, instance: &str) -> Self {
         match self.cause() {
             Some(cause) if cause.is_rival() => {
-                Self::Rival { ladder: ladder.to_owned(), role, instance: instance.to_owned(), cause: cause.clone() }
+                Self::Rival { ladder: ladder.to_owned(), role, instance: instance.to_owned(), cause: Box::new(cause.clone()) }
             }
             _ => self,
         }

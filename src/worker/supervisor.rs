@@ -57,7 +57,7 @@ pub enum GivenUp {
         /// Which worker of which ladder.
         worker: String,
         /// How it failed last; its words stand in the message.
-        error: WorkError,
+        error: Box<WorkError>,
     },
     /// A defect.
     #[error("{worker} panicked, which is a defect of kladder: please report it with what stands on stderr")]
@@ -143,7 +143,7 @@ impl Drop for EndsAll {
         let Err(error) = std::mem::replace(&mut self.outcome, Ok(())) else { return };
         let worker = std::mem::take(&mut self.worker);
         let given_up = match error {
-            Some(error) => GivenUp::Failed { worker, error },
+            Some(error) => GivenUp::Failed { worker, error: Box::new(error) },
             None => GivenUp::Panicked { worker },
         };
         lock(&self.failed).get_or_insert(given_up);

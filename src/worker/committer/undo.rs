@@ -92,7 +92,7 @@ impl<W: Work> Committer<W> {
         let (unknown, fenced) = (matches!(error, TxnError::Unknown(_)), error.cause().is_fenced());
         self.metrics.transaction_aborted();
         self.sink.recover(&error);
-        if matches!(error, TxnError::Rival(_)) {
+        if error.cause().is_rival() {
             return Err(error.into());
         }
         self.backoff.failed(self.clock.now());

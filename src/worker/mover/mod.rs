@@ -319,7 +319,7 @@ impl Mover {
     fn survive(&mut self, error: TxnError) -> Result<(), WorkError> {
         self.metrics.worker.transaction_aborted();
         self.producer.recover(&error);
-        if matches!(error, TxnError::Rival(_)) {
+        if error.cause().is_rival() {
             return Err(error.into());
         }
         self.backoff.failed(self.clock.now());

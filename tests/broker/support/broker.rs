@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
@@ -96,7 +96,7 @@ pub fn create_topic_on(cluster: &str, name: &str, partitions: i32, settings: &[(
 
 /// Gives a topic more partitions.
 pub fn add_partitions(topic: &str, total: usize) {
-    let new = [rdkafka::admin::NewPartitions::new(topic, total)];
+    let new = [NewPartitions::new(topic, total)];
     let options = AdminOptions::new().operation_timeout(Some(TIMEOUT));
     for result in block_on(admin(brokers()).create_partitions(&new, &options)).expect("the broker answers") {
         result.unwrap_or_else(|(topic, error)| panic!("topic {topic} got no partitions: {error}"));
