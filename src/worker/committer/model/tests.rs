@@ -31,7 +31,7 @@ fn first_failure(seeds: u64, hops: Hops) -> (Option<(u64, Violation)>, Duration)
         let handles: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
         handles.into_iter().filter_map(|handle| handle.join().expect("no panic")).collect()
     });
-    (failures.into_iter().min_by_key(|(seed, _)| *seed), Clock::system().monotonic() - began)
+    (failures.into_iter().min_by_key(|(seed, _)| *seed), Clock::system().monotonic().saturating_sub(began))
 }
 
 fn assert_seeds_hold(seeds: u64, hops: Hops) {
