@@ -117,11 +117,10 @@ fn up_and_down(theme: &str, records: usize, kills: usize, hops: Hops) {
     println!("{sent} records, {} calls, {} of them beyond the plan", observed.calls.len(), report.extra_calls);
     back.sort_unstable();
     println!("{theme}: after kill -9 all partitions are delivered from again within {back:.2?}");
-    // Whoever waits for the session of the killed one to end needs 10 s, and for its transaction longer still.
+    // Whoever waits for the session of the killed one to end needs 10 s, and for its transaction longer still. How much less it is
+    // than that depends on what else the machine does.
     assert!(back[kills - 1] < Duration::from_secs(9), "it came back no sooner than a stranger");
     if hops == Hops::ExactlyOnce {
-        // As a rule; single ones may be held up by whatever else the machine does.
-        assert!(back[kills / 2] < Duration::from_secs(3), "it came back too late");
         // Killed or taken for dead, one may have all its places in flight asked for again.
         let bound = (kills + 1) * IN_FLIGHT;
         assert!(report.extra_calls <= bound, "{} calls beyond the plan, at most {bound} are excused", report.extra_calls);
