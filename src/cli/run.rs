@@ -11,20 +11,18 @@ use crate::admin::health::{HealthServer, HealthState};
 use crate::cli::config_file;
 use crate::cli::exit::Exit;
 use crate::cli::{ConfigArg, chosen_ladders};
-use crate::config::types::{Config, HandlerConfig, LadderConfig, Role};
+use crate::config::types::{Config, LadderConfig, Role};
 use crate::core::ladder::Mode;
-use crate::telemetry::events::{DelivererMetrics, HttpMetrics, MoverMetrics, RouterMetrics};
+use crate::telemetry::events::HttpMetrics;
 use crate::telemetry::exporter;
 use crate::telemetry::logging::{self, LogFormat};
 use crate::telemetry::tally::Tally;
-use crate::worker::deliverer::{Deliverer, DelivererSettings};
+use crate::worker::crew::{Budgets, Crew};
 use crate::worker::hold::HoldWatch;
 use crate::worker::http_handler::HttpHandler;
-use crate::worker::mover::{Mover, MoverSettings};
-use crate::worker::router::{Router, RouterSettings};
 use crate::worker::set_up::{self, SetUpError};
 use crate::worker::stop::Stop;
-use crate::worker::supervisor::{Presence, Supervisor};
+use crate::worker::supervisor::Supervisor;
 
 /// Run the workers: movers bring due records back, deliverers call the handlers, routers take what applications could not handle
 ///
@@ -153,17 +151,17 @@ async fn work(config: &Config, ladders: &[&LadderConfig], roles: &[Role]) -> any
     let stop = Stop::new();
     let mut supervisor = Supervisor::new(stop.clone());
     let watch = HoldWatch::start(&config.kafka, ladders.iter().map(|l| &l.ladder)).context("cannot start a thread")?;
+    let mut crew = Crew {
+        supervisor: &mut supervisor,
+        watch: &watch,
+        kafka: &config.kafka,
+        instance: &config.worker.instance,
+        drain: config.worker.drain,
+        tally: Tally::default(),
+    };
     for ladder in ladders {
-        if roles.contains(&Role::Mover) {
-            start_mover(&mut supervisor, config, ladder, &watch, &health)?;
-        }
-        let mode = ladder.ladder.mode();
-        if roles.contains(&Role::Router) && runs(Role::Router, mode) {
-            start_router(&mut supervisor, config, ladder, &watch, &health)?;
-        }
-        if roles.contains(&Role::Deliverer) && runs(Role::Deliverer, mode) {
-            let handler = ladder.handler.as_ref().context("a push ladder has a handler")?;
-            start_deliverer(&mut supervisor, config, ladder, handler, &watch, &health)?;
+        for role in roles.iter().filter(|role| runs(**role, ladder.ladder.mode())) {
+            start(&mut crew, ladder, *role, &health)?;
         }
     }
     health.started();
@@ -191,83 +189,21 @@ async fn work(config: &Config, ladders: &[&LadderConfig], roles: &[Role]) -> any
     Ok(if ended.is_ok() { Exit::Done } else { Exit::Failed })
 }
 
-fn start_mover(
-    supervisor: &mut Supervisor,
-    config: &Config,
-    ladder: &LadderConfig,
-    watch: &HoldWatch,
-    health: &HealthState,
-) -> anyhow::Result<()> {
-    let settings = MoverSettings {
-        ladder: Arc::new(ladder.ladder.clone()),
-        kafka: config.kafka.clone(),
-        instance: config.worker.instance.clone(),
-        hold: watch.hold(ladder.ladder.name()),
-        tally: Tally::default(),
-    };
-    let metrics = MoverMetrics::new(&settings.ladder).worker;
-    let joined = health.expect(settings.ladder.name(), Role::Mover);
-    let name = format!("mover of {}", settings.ladder.name());
-    let work = move |presence: &Presence| {
-        if settings.hold.ready(&presence.stop)? { Mover::start(&settings)?.run(presence) } else { Ok(()) }
-    };
-    supervisor.spawn(name, metrics, move || joined.set(), work).context("cannot start a thread")
-}
-
-fn start_router(
-    supervisor: &mut Supervisor,
-    config: &Config,
-    ladder: &LadderConfig,
-    watch: &HoldWatch,
-    health: &HealthState,
-) -> anyhow::Result<()> {
-    let settings = RouterSettings {
-        ladder: Arc::new(ladder.ladder.clone()),
-        kafka: config.kafka.clone(),
-        instance: config.worker.instance.clone(),
-        drain: config.worker.drain,
-        hold: watch.hold(ladder.ladder.name()),
-    };
-    let metrics = RouterMetrics::new(&settings.ladder).worker;
-    let joined = health.expect(settings.ladder.name(), Role::Router);
-    let name = format!("router of {}", settings.ladder.name());
-    let work = move |presence: &Presence| {
-        if settings.hold.ready(&presence.stop)? { Router::start(&settings)?.run(presence) } else { Ok(()) }
-    };
-    supervisor.spawn(name, metrics, move || joined.set(), work).context("cannot start a thread")
-}
-
-fn start_deliverer(
-    supervisor: &mut Supervisor,
-    config: &Config,
-    ladder: &LadderConfig,
-    handler: &HandlerConfig,
-    watch: &HoldWatch,
-    health: &HealthState,
-) -> anyhow::Result<()> {
-    let settings = DelivererSettings {
-        ladder: Arc::new(ladder.ladder.clone()),
-        kafka: config.kafka.clone(),
-        instance: config.worker.instance.clone(),
-        max_in_flight: handler.max_in_flight,
-        redeliver_share: handler.redeliver_share,
-        drain: config.worker.drain,
-        hold: watch.hold(ladder.ladder.name()),
-        tally: Tally::default(),
-    };
-    let http = HttpHandler::new(handler, HttpMetrics::new(&settings.ladder))
-        .with_context(|| format!("ladder `{}`", settings.ladder.name()))?;
-    let http = Arc::new(http);
-    let metrics = DelivererMetrics::new(&settings.ladder).worker;
-    let joined = health.expect(settings.ladder.name(), Role::Deliverer);
-    let name = format!("deliverer of {}", settings.ladder.name());
-    let runtime = Handle::current();
-    let work = move |presence: &Presence| {
-        if settings.hold.ready(&presence.stop)? {
-            Deliverer::start(&settings, http.clone(), runtime.clone())?.run(presence)
-        } else {
-            Ok(())
+fn start(crew: &mut Crew<'_>, config: &LadderConfig, role: Role, health: &HealthState) -> anyhow::Result<()> {
+    let ladder = Arc::new(config.ladder.clone());
+    let joined = health.expect(ladder.name(), role);
+    let on_joined = move || joined.set();
+    let started = match role {
+        Role::Mover => crew.mover(&ladder, on_joined),
+        Role::Router => crew.router(&ladder, on_joined),
+        Role::Deliverer => {
+            let handler = config.handler.as_ref().context("a push ladder has a handler")?;
+            let budgets = Budgets { max_in_flight: handler.max_in_flight, redeliver_share: handler.redeliver_share };
+            let http = HttpHandler::new(handler, HttpMetrics::new(&ladder));
+            let http = http.with_context(|| format!("ladder `{}`", ladder.name()))?;
+            crew.deliverer(&ladder, Arc::new(http), budgets, Handle::current(), on_joined)
         }
+        Role::Index => Ok(()),
     };
-    supervisor.spawn(name, metrics, move || joined.set(), work).context("cannot start a thread")
+    started.context("cannot start a thread")
 }

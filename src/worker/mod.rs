@@ -2,6 +2,7 @@
 
 mod backoff;
 mod committer;
+pub mod crew;
 pub mod deliverer;
 pub mod delivery;
 pub mod error;

@@ -15,16 +15,15 @@ use tokio::runtime::Handle;
 use crate::config::{self, KafkaConfig, Role, Start};
 use crate::core::envelope::Reason;
 use crate::core::ladder::{Ladder, Mode};
-use crate::telemetry::events::{DelivererMetrics, MoverMetrics, VerdictKind};
+use crate::telemetry::events::VerdictKind;
 use crate::telemetry::tally::Tally;
 use crate::topology::ClusterError;
-use crate::worker::deliverer::{Deliverer, DelivererSettings};
+use crate::worker::crew::{Budgets, Crew};
 use crate::worker::handler::Handler;
 use crate::worker::hold::HoldWatch;
-use crate::worker::mover::{Mover, MoverSettings};
 use crate::worker::set_up::{self, NotSetUp, SetUpError};
 use crate::worker::stop::Stop;
-use crate::worker::supervisor::{GivenUp, Presence, Supervisor};
+use crate::worker::supervisor::{GivenUp, Supervisor};
 
 /// Runs a push ladder in this process.
 ///
@@ -214,40 +213,14 @@ impl<H: Handler> Worker<H> {
     }
 
     fn start(&self, supervisor: &mut Supervisor, watch: &HoldWatch, runtime: &Handle, tally: &Tally) -> std::io::Result<()> {
-        let name = self.ladder.name();
+        let (kafka, instance, drain) = (&self.kafka, self.instance.as_str(), self.drain);
+        let mut crew = Crew { supervisor, watch, kafka, instance, drain, tally: tally.clone() };
         if self.roles.contains(&Role::Mover) {
-            let settings = MoverSettings {
-                ladder: self.ladder.clone(),
-                kafka: self.kafka.clone(),
-                instance: self.instance.clone(),
-                hold: watch.hold(name),
-                tally: tally.clone(),
-            };
-            let work = move |presence: &Presence| {
-                if settings.hold.ready(&presence.stop)? { Mover::start(&settings)?.run(presence) } else { Ok(()) }
-            };
-            supervisor.spawn(format!("mover of {name}"), MoverMetrics::new(&self.ladder).worker, || {}, work)?;
+            crew.mover(&self.ladder, || {})?;
         }
         if self.roles.contains(&Role::Deliverer) {
-            let settings = DelivererSettings {
-                ladder: self.ladder.clone(),
-                kafka: self.kafka.clone(),
-                instance: self.instance.clone(),
-                max_in_flight: self.max_in_flight,
-                redeliver_share: self.redeliver_share,
-                drain: self.drain,
-                hold: watch.hold(name),
-                tally: tally.clone(),
-            };
-            let (handler, runtime) = (self.handler.clone(), runtime.clone());
-            let work = move |presence: &Presence| {
-                if settings.hold.ready(&presence.stop)? {
-                    Deliverer::start(&settings, handler.clone(), runtime.clone())?.run(presence)
-                } else {
-                    Ok(())
-                }
-            };
-            supervisor.spawn(format!("deliverer of {name}"), DelivererMetrics::new(&self.ladder).worker, || {}, work)?;
+            let budgets = Budgets { max_in_flight: self.max_in_flight, redeliver_share: self.redeliver_share };
+            crew.deliverer(&self.ladder, self.handler.clone(), budgets, runtime.clone(), || {})?;
         }
         Ok(())
     }

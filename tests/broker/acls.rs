@@ -39,6 +39,13 @@ impl Limited {
         limited.log_in()
     }
 
+    /// The same of a relay.
+    fn set_up_relay(theme: &str, tiers: &[&'static str]) -> Self {
+        let limited = Self { scene: Scene::of_relay(theme, tiers, 1), ruled: Vec::new() };
+        limited.scene.set_up();
+        limited.log_in()
+    }
+
     fn log_in(mut self) -> Self {
         broker::sasl_brokers().clone_into(&mut self.scene.brokers);
         "security.protocol = \"SASL_PLAINTEXT\"\nsasl.mechanism = \"PLAIN\"\n\
@@ -392,4 +399,21 @@ fn a_worker_that_may_see_only_its_own_topics_still_refuses_a_ladder_of_another_g
     let config = limited.scene.write();
     process::kladder(&["run", "--role", "mover", "-c", path(&config)])
         .refuses(1, &["cannot check whether the ladders are set up", "belongs to group shipping", "--take-over"]);
+}
+
+#[test]
+fn the_printed_rules_are_enough_for_the_workers_of_a_relay() {
+    let mut limited = Limited::set_up_relay("acl-relay", &["1s"]);
+    limited.grant(&["mover", "router"]);
+    let config = limited.scene.write();
+    let mut rejected = records::plain(1, 1);
+    rejected.headers.push(("kladder-verdict".into(), Some(b"reject".to_vec())));
+    RawProducer::new(broker::brokers()).write(&limited.scene.inbox_topic(), &[records::plain(0, 1), rejected]);
+    let mut kladder = Kladder::run(&config);
+    clock::eventually("one comes back, the other is dead", PATIENCE, || {
+        kladder.assert_running();
+        broker::read(&limited.scene.redeliver_topic()).len() == 1 && broker::read(&limited.scene.dlq_topic()).len() == 1
+    });
+    assert_eq!(kladder.terminate(PATIENCE).code(), Some(0), "its log:\n{}", kladder.log());
+    assert!(!kladder.log().contains("ERROR"), "its log:\n{}", kladder.log());
 }

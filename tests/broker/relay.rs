@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+use kladder::{Consumed, Failure, Ladder, Mode, Timestamp};
+
 use crate::support::app::{App, Copy, Told};
 use crate::support::broker;
 use crate::support::checker::{self, Hops, Observed};
@@ -207,6 +209,65 @@ fn an_arrival_that_tells_no_origin_cannot_come_back_there() {
     let said: Vec<_> = dlq.iter().map(|r| (r.text(records::ID).unwrap(), r.text("kladder-reason").unwrap())).collect();
     assert_eq!(said, [("r-0", "no-origin"), ("r-1", "no-origin"), ("r-2", "no-origin")]);
     assert_eq!(broker::read(&scene.source)[0].text(records::ID), Some("r-3"));
+}
+
+/// What an application that embeds the library makes of a record that it has consumed.
+fn relayed(ladder: &Ladder, record: &Record, failure: &Failure) -> NewRecord {
+    let timestamp = Timestamp::from_millis(record.timestamp);
+    let consumed = Consumed {
+        key: record.key.clone(),
+        value: record.value.clone(),
+        headers: record.headers.clone().into(),
+        ..Consumed::at(&record.topic, record.partition, record.offset, timestamp)
+    };
+    let made = ladder.relay(consumed, failure);
+    assert_eq!(made.topic, ladder.inbox_topic());
+    let headers = made.headers.iter().map(|(name, value)| (name.to_vec(), value.map(<[u8]>::to_vec))).collect();
+    NewRecord { partition: 0, key: made.key, value: made.value, headers }
+}
+
+#[test]
+fn what_the_library_puts_into_the_inbox_is_done_as_it_says() {
+    let scene = Scene::of_relay("relay-library", &["1s", "3s"], PARTITIONS);
+    let config = scene.set_up();
+    let ladder = Ladder::builder(&scene.ladder, &scene.group).source(&scene.source).tiers(scene.tiers.clone());
+    let ladder = ladder.mode(Mode::Relay).build().expect("a ladder");
+    let producer = RawProducer::new(&scene.brokers);
+    producer.write(&scene.source, &(0..4).map(|n| records::hostile(n, PARTITIONS, &scene.ladder)).collect::<Vec<_>>());
+    let mut source = broker::read(&scene.source);
+    source.sort_by_key(|record| record.text(records::ID).map(str::to_owned));
+    let failure = || Failure::retry("Timeout", "no answer");
+    let verdicts = [failure(), failure().reject(), failure().after(Duration::from_millis(2_500)), failure().class("Other")];
+    let inbox: Vec<NewRecord> = source.iter().zip(&verdicts).map(|(record, failure)| relayed(&ladder, record, failure)).collect();
+    producer.write(&scene.inbox_topic(), &inbox);
+    let _kladder = Kladder::run(&config);
+
+    clock::eventually("three come back", PATIENCE, || broker::read(&scene.redeliver_topic()).len() == 3);
+    let back = broker::read(&scene.redeliver_topic());
+    let of = |id: &str| back.iter().find(|r| r.text(records::ID) == Some(id)).expect("it came back").clone();
+    for (id, tier, class) in [("r-0", 1, "Timeout"), ("r-2", 2, "Timeout"), ("r-3", 1, "Other")] {
+        let record = of(id);
+        assert_eq!((record.number("kladder-attempts"), record.number("kladder-tier")), (Some(1), Some(tier)), "{id}");
+        assert_eq!(record.text("kladder-error-class"), Some(class), "{id}");
+        assert_eq!(record.text("kladder-origin-topic"), Some(scene.source.as_str()), "{id}");
+        assert!(record.all("kladder-retry-after").is_empty() && record.all("kladder-verdict").is_empty(), "{id}");
+    }
+    let dlq = broker::read(&scene.dlq_topic());
+    let said = ["x-id", "kladder-reason", "kladder-attempts"].map(|name| dlq[0].text(name));
+    assert_eq!((dlq.len(), said), (1, [Some("r-1"), Some("rejected"), Some("1")]));
+
+    // What came back fails again, and for the last time.
+    producer.write(&scene.inbox_topic(), &[relayed(&ladder, &of("r-0"), &failure())]);
+    clock::eventually("it comes back again", PATIENCE, || broker::read(&scene.redeliver_topic()).len() == 4);
+    let again = broker::read(&scene.redeliver_topic());
+    let last = again.iter().find(|r| r.number("kladder-attempts") == Some(2)).expect("its second attempt");
+    assert_eq!(last.text("kladder-id"), of("r-0").text("kladder-id"), "one id over all attempts");
+    producer.write(&scene.inbox_topic(), &[relayed(&ladder, last, &failure())]);
+    clock::eventually("it is dead", PATIENCE, || broker::read(&scene.dlq_topic()).len() == 2);
+    let dead = broker::read(&scene.dlq_topic());
+    let dead = dead.iter().find(|r| r.text("kladder-reason") == Some("exhausted")).expect("exhausted");
+    assert_eq!((dead.number("kladder-attempts"), dead.text("kladder-id")), (Some(3), last.text("kladder-id")));
+    assert_eq!((&dead.key, &dead.value), (&source[0].key, &source[0].value));
 }
 
 /// How often each record was delivered, over all processes of the application.

@@ -7,7 +7,8 @@
 //! - A hop is written in one transaction with its own offset: below the committed prefix, or in the finished set beside it.
 //! - Each assignment of a partition has a token and each record carries it. What comes for a token that has gone is dropped: the
 //!   partition's next owner has the record.
-//! - A plain commit and a transaction never overlap: mixed, they move offsets back.
+//! - A plain commit and a transaction never overlap: mixed, they move offsets back. So after one that nobody answered, which may
+//!   still be on its way, no transaction begins until a later one was answered: requests of one client arrive in their order.
 //! - After a commit of unknown outcome the producer is made anew, which ends what was open one way or the other, and what the
 //!   group has committed then is the truth.
 //! - All attempt state is in the record. Nothing that is kept here outlives an assignment.
@@ -40,6 +41,7 @@ use crate::core::leader_clock::LocalTime;
 use crate::core::time::Timestamp;
 use crate::kafka::clock::Clock;
 use crate::kafka::consumer::{Next, TopicPartition};
+use crate::kafka::error::ClientError;
 use crate::telemetry::events::{HopMetrics, WorkerMetrics};
 use crate::worker::backoff::Backoff;
 use crate::worker::committer::barred::BarredTopics;
@@ -102,6 +104,8 @@ pub(super) struct Committer<W: Work> {
     /// The client gave the last transaction up; the first time, it is begun again at once.
     given_up: bool,
     commit_at: LocalTime,
+    /// Nobody answered the last plain commit.
+    in_doubt: bool,
     memory: planted::Memory,
 }
 
@@ -127,6 +131,7 @@ impl<W: Work> Committer<W> {
             backoff: Backoff::new(),
             given_up: false,
             commit_at: LocalTime::from_micros(0),
+            in_doubt: false,
             memory: planted::Memory::default(),
         }
     }
@@ -266,9 +271,12 @@ impl<W: Work> Committer<W> {
         }
         if points.is_empty() {
             self.unsettled.clear();
+            self.in_doubt = false;
             return Ok(());
         }
-        match self.source.commit(&points) {
+        let committed = self.source.commit(&points);
+        self.in_doubt = committed.as_ref().is_err_and(ClientError::is_outage);
+        match committed {
             Ok(()) => self.note_committed(points),
             // The group will say what comes next; what is not committed is delivered again by its next owner.
             Err(error) if error.is_group_change() => tracing::debug!(%error, "offsets not committed"),

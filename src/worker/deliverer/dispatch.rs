@@ -120,14 +120,15 @@ impl<H: Handler> Dispatcher<H> {
         metrics: DelivererMetrics,
     ) -> Self {
         let all = settings.max_in_flight.max(1);
+        let source = (all - 1).max(1);
         #[expect(
             clippy::cast_precision_loss,
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
             reason = "a share of at most 10,000"
         )]
-        let redeliver = ((all as f64 * settings.redeliver_share).round() as usize).clamp(1, all);
-        let source = (all - 1).max(1);
+        // Of what fresh records have without redeliveries, and rounded down: with a half, they keep at least half of their rate.
+        let redeliver = ((source as f64 * settings.redeliver_share) as usize).clamp(1, all);
         let (ladder, hold) = (settings.ladder.name().to_owned(), settings.hold.clone());
         let shared = Shared { ladder, clock: Clock::system(), metrics, unreachable: AtomicBool::new(false), hold };
         Self {

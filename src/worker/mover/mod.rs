@@ -82,6 +82,9 @@ pub struct Mover {
     standing_at: LocalTime,
     /// No write to read a clock before then.
     clock_at: LocalTime,
+    /// A plain commit that nobody answered and that may still be on its way. Nothing is moved until it was answered, since it would
+    /// move the offsets of a later transaction back: requests of one client arrive in their order.
+    in_doubt: Vec<(TopicPartition, CommitPoint)>,
     hold: Hold,
 }
 
@@ -125,6 +128,7 @@ impl Mover {
             given_up: false,
             standing_at: zero,
             clock_at: zero,
+            in_doubt: Vec::new(),
             hold: settings.hold.clone(),
         })
     }
@@ -146,7 +150,8 @@ impl Mover {
             }
             self.take_heads()?;
             // Without any reading of a broker's clock nobody knows what is due.
-            if !self.hold.is_held() && self.clock.now() >= self.backoff.until() && self.leaders.last_reading().is_some() {
+            let knows_time = self.leaders.last_reading().is_some();
+            if knows_time && !self.hold.is_held() && self.in_doubt.is_empty() && self.clock.now() >= self.backoff.until() {
                 self.move_due()?;
             }
             self.commit_ends()?;
@@ -207,6 +212,7 @@ impl Mover {
                 }
                 // Moves are finished before the group is served, so nothing is open for these.
                 self.lanes.retain(|lane| !partitions.contains(lane.tp()));
+                self.in_doubt.retain(|(tp, _)| !partitions.contains(tp));
                 self.consumer.release(&partitions)?;
                 tracing::info!(ladder = self.ladder.name(), partitions = self.lanes.len(), lost, "mover owns");
             }
@@ -244,6 +250,7 @@ impl Mover {
             .filter(|(lane, position)| *position > lane.committed)
             .map(|(lane, offset)| (lane.tp().clone(), CommitPoint { offset, metadata: String::new() }))
             .collect();
+        let points = if self.in_doubt.is_empty() { points } else { std::mem::take(&mut self.in_doubt) };
         if points.is_empty() || self.consumer.live_group().is_none() {
             return Ok(());
         }
@@ -252,7 +259,13 @@ impl Mover {
             // The next owner finds the markers again.
             Err(error) if error.is_group_change() => {}
             Err(error) if error.is_fatal() || error.is_fenced() => return Err(error.into()),
-            Err(error) => tracing::debug!(%error, "end offsets are committed later"),
+            Err(error) => {
+                tracing::debug!(%error, "end offsets are committed later");
+                if error.is_outage() {
+                    self.in_doubt = points;
+                    self.backoff.failed(self.clock.now());
+                }
+            }
         }
         Ok(())
     }

@@ -70,6 +70,13 @@ struct Producer {
     delayed: Option<u64>,
 }
 
+/// A plain commit as it was sent.
+struct PlainCommit {
+    life: Life,
+    generation: u64,
+    points: Vec<(Tp, CommitPoint)>,
+}
+
 /// What reading on gives.
 pub(super) enum Fetched {
     Record(i64, Rc<Stored>),
@@ -84,6 +91,8 @@ pub(super) struct Cluster {
     logs: BTreeMap<Tp, Vec<Entry>>,
     transactions: Vec<Transaction>,
     producers: [Producer; 2],
+    /// Plain commits that are still on their way, with the generation that they were sent under.
+    on_the_way: [Vec<PlainCommit>; 2],
     moved: BTreeMap<Tp, usize>,
     /// Before when a waiting record may not come back, by its tier's partition and offset.
     asked: BTreeMap<At, Timestamp>,
@@ -101,7 +110,8 @@ impl Cluster {
         let group = Group::new([SOURCE, REDELIVER].into_iter().flat_map(all));
         let moved = (TIERS..names.len() - 1).flat_map(all).map(|tp| (tp, 0)).collect();
         let (transactions, producers, asked) = (Vec::new(), Default::default(), BTreeMap::new());
-        Self { ladder, names, logs, transactions, producers, moved, asked, group, check }
+        let on_the_way = Default::default();
+        Self { ladder, names, logs, transactions, producers, on_the_way, moved, asked, group, check }
     }
 
     pub(super) fn dlq(&self) -> usize {
@@ -131,6 +141,11 @@ impl Cluster {
     /// Time has passed.
     pub(super) fn tick(&mut self, now: LocalTime, chance: &mut Chance) {
         self.group.tick(now, chance);
+        for member in 0..self.on_the_way.len() {
+            if !self.on_the_way[member].is_empty() && chance.per_mille(100) {
+                self.arrive_plainly(member);
+            }
+        }
         for id in 0..self.producers.len() {
             let Some(open) = self.producers[id].open else { continue };
             if now > self.transactions[open].since.later(TRANSACTION_TIMEOUT) {
@@ -250,6 +265,22 @@ impl Cluster {
     pub(super) fn is_unstable(&self, tp: Tp) -> bool {
         let open = self.producers.iter().filter_map(|producer| producer.open);
         open.into_iter().any(|txn| self.transactions[txn].offsets.contains_key(&tp))
+    }
+
+    /// A plain commit is sent and takes its time.
+    pub(super) fn delay_plainly(&mut self, life: Life, points: &[(TopicPartition, CommitPoint)]) {
+        let Some(generation) = self.group.members[life.0].generation else { return };
+        let points = points.iter().map(|(tp, point)| (self.numbered(tp), point.clone())).collect();
+        self.on_the_way[life.0].push(PlainCommit { life, generation, points });
+    }
+
+    /// The plain commits of a member arrive that are still on their way. What is stale by then is refused.
+    pub(super) fn arrive_plainly(&mut self, member: usize) {
+        for PlainCommit { life, generation, points } in std::mem::take(&mut self.on_the_way[member]) {
+            if self.group.takes(life, generation) {
+                points.into_iter().for_each(|(tp, point)| self.commit_point(tp, point, life));
+            }
+        }
     }
 
     /// Commits a position.

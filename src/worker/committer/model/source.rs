@@ -105,6 +105,13 @@ impl RecordSource for ModelSource {
     fn commit(&self, points: &[(TopicPartition, CommitPoint)]) -> Result<(), ClientError> {
         self.world.enter(&self.process)?;
         let life = self.process.life;
+        // What is still on its way arrives first: requests of one client keep their order.
+        self.world.cluster.borrow_mut().arrive_plainly(life.0);
+        if self.world.strikes(Fault::PlainCommitLate) {
+            self.world.note(|| format!("{life:?} commits plainly, the request is on its way"));
+            self.world.cluster.borrow_mut().delay_plainly(life, points);
+            return Err(ClientError::outage());
+        }
         if self.world.strikes(Fault::PlainCommitLost) {
             self.world.note(|| format!("{life:?} commits plainly, the request is lost"));
             return Err(ClientError::outage());

@@ -29,6 +29,7 @@ pub(super) enum Fault {
     Fetch,
     Committed,
     PlainCommitLost,
+    PlainCommitLate,
     PlainCommitUnanswered,
     NoLiveGroup,
     Connect,
@@ -110,8 +111,10 @@ impl World {
         for often in [Fault::Crash, Fault::StandStill, Fault::Serve, Fault::Stop] {
             rates[often as usize] /= 3;
         }
-        let rarely = [Fault::PlainCommitLost, Fault::PlainCommitUnanswered, Fault::Committed, Fault::Settle, Fault::SendOffsets];
-        for rare in rarely.into_iter().chain([Fault::CommitRefused, Fault::CommitUnknown, Fault::Abort]) {
+        let plainly = [Fault::PlainCommitLost, Fault::PlainCommitLate, Fault::PlainCommitUnanswered];
+        let rarely =
+            [Fault::Committed, Fault::Settle, Fault::SendOffsets, Fault::CommitRefused, Fault::CommitUnknown, Fault::Abort];
+        for rare in plainly.into_iter().chain(rarely) {
             rates[rare as usize] *= 5;
         }
         let down = || RefCell::new(Slot::Down { until: clock.now() });

@@ -1,0 +1,122 @@
+//! The workers of a process, each with what it needs: put together here for the command line and for whoever embeds them.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+
+use crate::config::{KafkaConfig, Role};
+use crate::core::ladder::Ladder;
+use crate::telemetry::events::{DelivererMetrics, MoverMetrics, RouterMetrics, WorkerMetrics};
+use crate::telemetry::names;
+use crate::telemetry::tally::Tally;
+use crate::worker::deliverer::{Deliverer, DelivererSettings};
+use crate::worker::error::WorkError;
+use crate::worker::handler::Handler;
+use crate::worker::hold::HoldWatch;
+use crate::worker::mover::{Mover, MoverSettings};
+use crate::worker::router::{Router, RouterSettings};
+use crate::worker::supervisor::{Presence, Supervisor};
+
+/// What the workers of a process have in common.
+pub struct Crew<'a> {
+    /// Keeps them running.
+    pub supervisor: &'a mut Supervisor,
+    /// Tells them whether they are held.
+    pub watch: &'a HoldWatch,
+    /// How to reach Kafka.
+    pub kafka: &'a KafkaConfig,
+    /// Their name, stable over restarts.
+    pub instance: &'a str,
+    /// How long a shutdown or a revoked partition waits for what is in flight.
+    pub drain: Duration,
+    /// Counts what they do.
+    pub tally: Tally,
+}
+
+/// How many deliveries run at a time; see [`DelivererSettings`].
+#[derive(Debug, Clone, Copy)]
+pub struct Budgets {
+    /// All together.
+    pub max_in_flight: usize,
+    /// The share of redeliveries.
+    pub redeliver_share: f64,
+}
+
+impl Crew<'_> {
+    /// Starts the mover of a ladder. `on_joined` is called when it is a member of its group.
+    ///
+    /// # Errors
+    /// When the thread cannot be made.
+    pub fn mover(&mut self, ladder: &Arc<Ladder>, on_joined: impl Fn() + Send + Sync + 'static) -> io::Result<()> {
+        let settings = MoverSettings {
+            ladder: ladder.clone(),
+            kafka: self.kafka.clone(),
+            instance: self.instance.to_owned(),
+            hold: self.watch.hold(ladder.name()),
+            tally: self.tally.clone(),
+        };
+        let metrics = MoverMetrics::new(ladder).worker;
+        self.start(ladder, Role::Mover, metrics, on_joined, move |presence| Mover::start(&settings)?.run(presence))
+    }
+
+    /// Starts the router of a relay ladder.
+    ///
+    /// # Errors
+    /// When the thread cannot be made.
+    pub fn router(&mut self, ladder: &Arc<Ladder>, on_joined: impl Fn() + Send + Sync + 'static) -> io::Result<()> {
+        let settings = RouterSettings {
+            ladder: ladder.clone(),
+            kafka: self.kafka.clone(),
+            instance: self.instance.to_owned(),
+            drain: self.drain,
+            hold: self.watch.hold(ladder.name()),
+        };
+        let metrics = RouterMetrics::new(ladder).worker;
+        self.start(ladder, Role::Router, metrics, on_joined, move |presence| Router::start(&settings)?.run(presence))
+    }
+
+    /// Starts the deliverer of a push ladder, whose deliveries run on the runtime.
+    ///
+    /// # Errors
+    /// When the thread cannot be made.
+    pub fn deliverer<H: Handler>(
+        &mut self,
+        ladder: &Arc<Ladder>,
+        handler: Arc<H>,
+        budgets: Budgets,
+        runtime: Handle,
+        on_joined: impl Fn() + Send + Sync + 'static,
+    ) -> io::Result<()> {
+        let settings = DelivererSettings {
+            ladder: ladder.clone(),
+            kafka: self.kafka.clone(),
+            instance: self.instance.to_owned(),
+            max_in_flight: budgets.max_in_flight,
+            redeliver_share: budgets.redeliver_share,
+            drain: self.drain,
+            hold: self.watch.hold(ladder.name()),
+            tally: self.tally.clone(),
+        };
+        let metrics = DelivererMetrics::new(ladder).worker;
+        self.start(ladder, Role::Deliverer, metrics, on_joined, move |presence| {
+            Deliverer::start(&settings, handler.clone(), runtime.clone())?.run(presence)
+        })
+    }
+
+    fn start(
+        &mut self,
+        ladder: &Ladder,
+        role: Role,
+        metrics: WorkerMetrics,
+        on_joined: impl Fn() + Send + Sync + 'static,
+        mut work: impl FnMut(&Presence) -> Result<(), WorkError> + Send + 'static,
+    ) -> io::Result<()> {
+        let name = format!("{} of {}", names::role(role), ladder.name());
+        let hold = self.watch.hold(ladder.name());
+        // Not before it is known whether the ladder is held, and whose it is.
+        let work = move |presence: &Presence| if hold.ready(&presence.stop)? { work(presence) } else { Ok(()) };
+        self.supervisor.spawn(name, metrics, on_joined, work)
+    }
+}
