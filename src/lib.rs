@@ -54,7 +54,7 @@
 //! | [`config`] | the configuration file as domain types, all mistakes at once |
 //! | [`topology`] | which topics and offsets there should be, the plan from what there is, and its application |
 //! | [`kafka`] | the only place that knows rdkafka: consumer, producer, administration |
-//! | [`worker`] | mover, deliverer, handlers, and what keeps them running |
+//! | [`worker`] | mover, deliverer and router over their committer, handlers, hold, and what keeps them running |
 //! | [`admin`] | HTTP: probes and metrics |
 //! | [`cli`] | the commands, one file each |
 //! | [`telemetry`] | every metric name in one file; used by all layers above `config` |

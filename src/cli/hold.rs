@@ -30,7 +30,7 @@ Fields of -o json:
   ladders[].changed              whether that is new
   ladders[].by, at, at_ms, why   who said so last, when and why; null where nobody ever did, or it cannot be read";
 
-/// Hold ladders: their workers move nothing and begin no delivery until they are resumed
+/// Hold ladders: their workers move nothing, begin no delivery and take nothing from an inbox until they are resumed
 ///
 /// One command stops all workers of a ladder, wherever they run, within two seconds, and those that are started later. What the
 /// handler has in its hands is finished and what follows is written; nothing is counted as an attempt, offsets stay where they are

@@ -10,7 +10,10 @@
 //!   comes back with headers after all; then the match is taken back from the count, and that content is ambiguous from then on:
 //!   its arrivals without headers are fresh.
 //! - The memory is bounded: the oldest entries go first, which is counted. What is forgotten costs a loop at most.
-//! - It is of one process. The redeliver topic (or the sources) tells it all again after a restart.
+//! - Of content that several records share which are out, nobody can say which it is that came back. It is no evidence against the
+//!   application, and once that has been seen to copy headers such an arrival is fresh.
+//! - It is of one process. After a restart the redeliver topic (or the sources) tells again what the application has not consumed yet,
+//!   and what was redelivered within the last minutes.
 //!
 //! The order matters: a record is to be noted before its return is judged. A return with headers that comes first is remembered,
 //! so that noting it afterwards does not leave it out for ever.
@@ -119,6 +122,10 @@ pub struct Memory {
     ambiguous: Bounded<Fingerprint, ()>,
     /// The latest returns: whether they came without headers.
     window: VecDeque<bool>,
+    /// The application was seen to.
+    copies_headers: bool,
+    /// Arrivals without headers since then that could be the return of several records.
+    alike_since: usize,
     returns: u64,
     headers_missing: u64,
     forgotten: u64,
@@ -127,8 +134,8 @@ pub struct Memory {
 #[derive(Debug)]
 struct Matched {
     entry: Entry,
-    /// Which return it was, counted from 0.
-    nth: u64,
+    /// Which return it was, counted from 0; `None` where it is no evidence.
+    nth: Option<u64>,
 }
 
 impl Memory {
@@ -152,6 +159,8 @@ impl Memory {
             confirmed: Bounded::new(past),
             ambiguous: Bounded::new(past),
             window: VecDeque::new(),
+            copies_headers: false,
+            alike_since: 0,
             returns: 0,
             headers_missing: 0,
             forgotten: 0,
@@ -216,12 +225,15 @@ impl Memory {
             // Something else was taken for it.
             self.headers_missing = self.headers_missing.saturating_sub(1);
             let oldest_kept = self.returns - self.window.len() as u64;
-            if let Some(place) = matched.nth.checked_sub(oldest_kept).and_then(|place| usize::try_from(place).ok()) {
+            let place = matched.nth.and_then(|nth| nth.checked_sub(oldest_kept));
+            if let Some(place) = place.and_then(|place| usize::try_from(place).ok()) {
                 self.window[place] = false;
             }
             self.ambiguous.insert(matched.entry.print, ());
         }
         self.confirmed.insert(attempt, ());
+        self.copies_headers = true;
+        self.alike_since = 0;
         self.count_return(false);
     }
 
@@ -242,32 +254,46 @@ impl Memory {
         if let Some(matched) = self.by_arrival.get(&(partition, offset)).and_then(|attempt| self.matched.get(attempt)) {
             return Some(self.envelope(&matched.entry));
         }
-        let nth = match consumed {
+        let (nth, is_evidence) = match consumed {
             Some(at) => {
                 let place = self.place(at);
-                *self.by_place.get(&place)?
+                (*self.by_place.get(&place)?, true)
             }
             None if self.ambiguous.get(&print).is_some() => return None,
-            None => self.by_print.range((print, 0)..=(print, u64::MAX)).next()?.1,
+            None => {
+                let mut alike = self.by_print.range((print, 0)..=(print, u64::MAX));
+                let (_, first) = *alike.next()?;
+                let is_alone = alike.next().is_none();
+                if !is_alone && self.copies_headers {
+                    // It may have been changed since: that nothing at all comes back with headers any more must not be a loop.
+                    self.alike_since += 1;
+                    self.copies_headers = self.alike_since <= WINDOW;
+                    return None;
+                }
+                (first, is_alone)
+            }
         };
         let entry = self.take(nth)?;
         let envelope = self.envelope(&entry);
         self.by_arrival.insert((partition, offset), entry.attempt);
-        self.matched.insert(entry.attempt, Matched { entry, nth: self.returns });
+        self.matched.insert(entry.attempt, Matched { entry, nth: is_evidence.then_some(self.returns) });
         self.headers_missing += 1;
-        self.count_return(true);
+        if is_evidence {
+            self.count_return(true);
+        }
         Some(envelope)
     }
 
     /// Forgets what is presumed done: redelivered at least `settle` ago, not come back, and the application's group has committed
-    /// past it, as `committed` tells of a topic and partition. Returns how many of them stood in partitions that are `ours` to
-    /// count, where several routers see the same redeliveries.
+    /// past it, as `committed` tells of a topic and partition. Returns how many of them are `ours` to count, by topic, partition and
+    /// the time of redelivery: several routers see the same redeliveries, and one that has just started does not know what came
+    /// back before.
     pub fn presume_done(
         &mut self,
         now: Timestamp,
         settle: Duration,
         committed: impl Fn(&str, i32) -> Option<i64>,
-        ours: impl Fn(&str, i32) -> bool,
+        ours: impl Fn(&str, i32, Timestamp) -> bool,
     ) -> u64 {
         // A source may have its producers' timestamps, so the oldest entry is not always the one that was redelivered first.
         let is_done = |entry: &Entry| {
@@ -277,7 +303,8 @@ impl Memory {
         };
         let done: Vec<u64> = self.out.iter().filter(|(_, entry)| is_done(entry)).map(|(nth, _)| *nth).collect();
         let taken = done.into_iter().filter_map(|nth| self.take(nth));
-        let counted = taken.filter(|entry| ours(&entry.redelivered.topic, entry.redelivered.partition)).count();
+        let counted =
+            taken.filter(|entry| ours(&entry.redelivered.topic, entry.redelivered.partition, entry.redelivered_at)).count();
         counted as u64
     }
 
@@ -295,6 +322,7 @@ impl Memory {
     /// Judges from here on by what comes from here on: the ladder was resumed, so its application is said to be mended.
     pub fn judge_anew(&mut self) {
         self.window.clear();
+        self.copies_headers = false;
     }
 
     /// How many records came back without headers, less the coincidences known.

@@ -186,6 +186,23 @@ fn coincidences_do_not_hold_a_ladder() {
     assert_eq!((memory.judgement(), memory.headers_missing()), (Judgement::Fine, 0));
 }
 
+/// Heartbeats: the copies of many records that are out look all the same, and so do fresh ones.
+#[test]
+fn records_that_look_alike_are_no_evidence_against_the_application() {
+    let mut memory = memory();
+    for nth in 0..60 {
+        noted(&mut memory, "beat", nth, 1);
+    }
+    for offset in 0..40 {
+        assert!(memory.without_headers(print("beat"), None, 0, offset).is_some(), "an application that drops all must not loop");
+    }
+    assert_eq!(memory.judgement(), Judgement::Fine);
+    memory.returned(&envelope(50, 1));
+    assert_eq!(memory.without_headers(print("beat"), None, 0, 100), None, "it copies headers, so this one is fresh");
+    let fresh = (0..200).filter(|nth| memory.without_headers(print("beat"), None, 1, *nth).is_none()).count();
+    assert!((100..150).contains(&fresh), "{fresh}: after so many without any that came back with headers they count again");
+}
+
 #[test]
 fn success_is_presumed_once_settled_and_committed_past() {
     let mut memory = memory();
@@ -193,14 +210,14 @@ fn success_is_presumed_once_settled_and_committed_past() {
         noted(&mut memory, "a", nth, 1);
     }
     let settled = Timestamp::from_millis(1_000) + SETTLE;
-    let all = |_: &str, _: i32| true;
+    let all = |_: &str, _: i32, _: Timestamp| true;
     // The records stand at 1, 101, 201 and 301.
     let committed = |offset: i64| move |topic: &str, _: i32| (topic == "l.redeliver").then_some(offset);
     assert_eq!(memory.presume_done(settled - Duration::from_millis(1), SETTLE, committed(999), all), 0, "it may come back yet");
     assert_eq!(memory.presume_done(settled, SETTLE, |_, _| None, all), 0, "nobody says that it was consumed");
     assert_eq!(memory.presume_done(settled, SETTLE, committed(102), all), 2);
     assert_eq!(memory.presume_done(settled, SETTLE, committed(201), all), 0, "committed up to it is not past it");
-    assert_eq!(memory.presume_done(settled, SETTLE, committed(202), |_, _| false), 0, "another router counts it");
+    assert_eq!(memory.presume_done(settled, SETTLE, committed(202), |_, _, _| false), 0, "another router counts it");
     assert_eq!(memory.len(), 1, "and it is forgotten here all the same");
     assert_eq!(memory.without_headers(print("a"), None, 0, 0).map(|e| e.origin.offset), Some(3));
 }
@@ -257,7 +274,7 @@ proptest! {
                     }
                 }
                 Step::Settle { committed } => {
-                    memory.presume_done(Timestamp::from_millis(i64::MAX), SETTLE, |_, _| Some(committed), |_, _| true);
+                    memory.presume_done(Timestamp::from_millis(i64::MAX), SETTLE, |_, _| Some(committed), |_, _, _| true);
                 }
             }
             prop_assert!(memory.len() <= limit);

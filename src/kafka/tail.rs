@@ -42,14 +42,14 @@ const QUEUED_KIB: &str = "2048";
 const MOST_AT_ONCE: usize = 2_000;
 
 /// Where a tail begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TailFrom {
     /// With the oldest record that there is.
     Beginning,
     /// With what is written from now on.
     End,
-    /// With the first record that was written at this moment or later.
-    Time(Timestamp),
+    /// With the first record that was written at this moment or later, or at these offsets where they are lower.
+    Time(Timestamp, Vec<(TopicPartition, i64)>),
 }
 
 /// What a tail shows of transactions.
@@ -142,14 +142,16 @@ impl TopicTail {
         }
         let count = lookup::partition_count(self.client.client(), topic, within)?;
         let all: Vec<TopicPartition> = (0..count).map(|partition| TopicPartition { topic: topic.into(), partition }).collect();
-        let at = match self.from {
+        let at = match &self.from {
             TailFrom::Beginning => self.offsets(&all, Offset::Beginning, within)?,
             TailFrom::End => self.offsets(&all, Offset::End, within)?,
-            TailFrom::Time(moment) => {
+            TailFrom::Time(moment, lower) => {
                 // Where nothing is as young as that, the end is the place.
                 let ends = self.offsets(&all, Offset::End, within)?;
                 let found = self.offsets(&all, Offset::Offset(moment.as_millis().max(0)), within)?;
-                found.into_iter().zip(ends).map(|(found, end)| if found < 0 { end } else { found }).collect()
+                let by_time = found.into_iter().zip(ends).map(|(found, end)| if found < 0 { end } else { found });
+                let lower = |tp: &TopicPartition| lower.iter().find(|(known, _)| known == tp).map(|(_, offset)| *offset);
+                by_time.zip(&all).map(|(offset, tp)| lower(tp).map_or(offset, |lower| lower.min(offset))).collect()
             }
         };
         let mut partitions = Vec::with_capacity(all.len());
@@ -273,7 +275,7 @@ impl TopicTail {
         let known: Vec<(String, usize)> = self.topics.iter().map(|(name, partitions)| (name.clone(), partitions.len())).collect();
         for (topic, have) in known {
             // What cannot be told now is asked for again the next time; one that is away must not hold the others up.
-            let Ok(count) = lookup::partition_count(self.client.client(), &topic, LOOK_WITHIN) else { break };
+            let Ok(count) = lookup::partition_count(self.client.client(), &topic, LOOK_WITHIN) else { continue };
             for partition in i32::try_from(have).unwrap_or(i32::MAX)..count {
                 let tp = TopicPartition { topic: topic.as_str().into(), partition };
                 match self.start(tp, 0) {

@@ -33,6 +33,12 @@ pub enum WorkError {
         /// How it was found out.
         cause: Box<ClientError>,
     },
+    /// The group does not release this worker's name.
+    #[error(
+        "group does not release this worker's name, so another live worker has it ({0}): give each worker an `instance` of its own \
+         below [worker]; the name of a host, or of a pod of a StatefulSet, is one"
+    )]
+    NameTaken(Box<ClientError>),
     /// Members that are not kladder's sit in the deliverer's group.
     #[error(
         "group {group} has members that are not kladder's: {members}; they would take a part of the partitions, and their records \
@@ -94,6 +100,7 @@ impl WorkError {
             Self::OffsetLost { .. }
                 | Self::OtherOwner { .. }
                 | Self::Rival { .. }
+                | Self::NameTaken(_)
                 | Self::ForeignMembers { .. }
                 | Self::SharedGroup { .. }
                 | Self::Position(PositionError::Missing { .. })
@@ -116,6 +123,14 @@ impl WorkError {
     #[must_use]
     pub fn is_name_taken(&self) -> bool {
         self.cause().is_some_and(ClientError::is_name_taken)
+    }
+
+    /// A name that is taken, and stays so.
+    pub(crate) fn named_for_good(self) -> Self {
+        match self.cause() {
+            Some(cause) => Self::NameTaken(Box::new(cause.clone())),
+            None => self,
+        }
     }
 
     /// Names the worker where it has a rival.

@@ -1,9 +1,9 @@
 //! Who else is in the deliverer's group: strangers, or the deliverers of another ladder.
 //!
 //! Its other members would be given a part of the partitions, and what fails with them would never climb the ladder. Nothing would
-//! look wrong. So a deliverer does not join a group with members that are not kladder's. They are told apart by their `client.id`:
-//! `kladder` unless it is configured, and one configuration is shared by a fleet. Nor
-//! does it join one in which another ladder's deliverers are, whom their redeliver topic tells.
+//! look wrong. So a deliverer does not join a group with members that are not kladder's. They are told apart by their `client.id`
+//! (`kladder` unless it is configured), and where that is another on each host by the redeliver topic, which nobody else reads. Nor
+//! does it join a group in which another ladder's deliverers are, whom their redeliver topic tells too.
 
 use crate::config::KafkaConfig;
 use crate::core::ladder::Ladder;
@@ -39,7 +39,8 @@ pub(super) fn refuse_foreign_members(producer: &mut HopProducer, ladder: &Ladder
 }
 
 fn foreigners(members: &[GroupMember], own: &str) -> Vec<String> {
-    let is_foreign = |m: &&GroupMember| m.client_id != own && !m.client_id.starts_with("kladder");
+    let reads_ladder = |m: &GroupMember| m.topics.iter().any(|topic| topics::ladder_of_redeliver_topic(topic).is_some());
+    let is_foreign = |m: &&GroupMember| m.client_id != own && !m.client_id.starts_with("kladder") && !reads_ladder(m);
     members.iter().filter(is_foreign).map(|m| format!("client.id `{}` from {}", m.client_id, m.host)).collect()
 }
 
@@ -60,11 +61,13 @@ mod tests {
             instance: None,
             client_id: client_id.to_owned(),
             host: "/10.0.0.7".to_owned(),
-            topics: ["orders", "a.redeliver"].map(str::to_owned).into(),
+            topics: ["orders".to_owned()].into(),
         };
         let members = ["kladder", "kladder-2", "fleet", "rdkafka", ""].map(member);
         assert_eq!(foreigners(&members, "fleet"), ["client.id `rdkafka` from /10.0.0.7", "client.id `` from /10.0.0.7"]);
         assert_eq!(foreigners(&members[..2], "kladder"), [""; 0]);
-        assert_eq!((other_ladder(&members, "a"), other_ladder(&members, "b")), (None, Some("a")));
+        let of_a = [GroupMember { topics: ["orders", "a.redeliver"].map(str::to_owned).into(), ..member("host-7") }];
+        assert_eq!(foreigners(&of_a, "host-8"), [""; 0]);
+        assert_eq!((other_ladder(&of_a, "a"), other_ladder(&of_a, "b")), (None, Some("a")));
     }
 }

@@ -58,6 +58,8 @@ struct Inner {
     state: LadderState,
     /// The offset of the last record that was read.
     last_offset: Option<i64>,
+    /// It is read again from its beginning: what was known last counts until the end is reached.
+    rereading: bool,
     known: Known,
 }
 
@@ -166,11 +168,15 @@ impl Watched {
         // Offsets only go back where the topic was made anew: then nothing of the old one counts.
         let anew = inner.last_offset.is_some_and(|last| offset <= last);
         if anew {
-            tracing::warn!(topic = self.topic, "state topic was made anew: what stood in the old one is forgotten");
+            tracing::warn!(
+                topic = self.topic,
+                "state topic begins anew: what stood in the old one is forgotten once it is read to its end"
+            );
             inner.state = LadderState::default();
+            inner.rereading = true;
         }
         inner.last_offset = Some(offset);
-        if inner.state.apply(key, value) || anew {
+        if inner.state.apply(key, value) {
             self.act(&inner);
         }
     }
@@ -178,6 +184,7 @@ impl Watched {
     fn know(&self) {
         let mut inner = self.lock();
         inner.known = Known::Yes;
+        inner.rereading = false;
         self.act(&inner);
     }
 
@@ -187,7 +194,7 @@ impl Watched {
 
     /// Makes what is read so, as soon as it was read to the end: what is on the way there is the past.
     fn act(&self, inner: &Inner) {
-        if !matches!(inner.known, Known::Yes) {
+        if !matches!(inner.known, Known::Yes) || inner.rereading {
             return;
         }
         let because = inner.because(&self.group);
@@ -358,6 +365,7 @@ impl Reading {
                 }
                 None => {}
             },
+            Some(Goal::Reached) if self.watched.lock().rereading => self.goal = None,
             Some(Goal::Reached) => {
                 let was_deaf = std::mem::replace(&mut self.deaf, denied.is_some());
                 let ladder = &self.watched.ladder;

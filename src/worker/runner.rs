@@ -152,7 +152,8 @@ impl<H: Handler> Worker<H> {
     /// again.
     ///
     /// # Errors
-    /// When something is missing that the workers need, and when one of them is given up. Outages are waited out.
+    /// When the brokers are away at the start, when something is missing that the workers need, and when one of them is given up.
+    /// Once they run, they wait outages out.
     pub async fn run_until(self, stop: impl Future<Output = ()>) -> Result<Report, RunError> {
         self.check_settings()?;
         let stopping = Stop::new();

@@ -176,11 +176,8 @@ fn supervise(
                 );
             }
             if clock.now().since(*name_taken_since.get_or_insert(began)) > NAME_TAKEN_FOR_GOOD {
-                tracing::error!(
-                    worker = name, %error,
-                    "group does not release this worker's name, so another live worker has it: give each worker an `instance` of its \
-                     own below [worker]; the name of a host, or of a pod of a StatefulSet, is one"
-                );
+                let error = error.named_for_good();
+                tracing::error!(worker = name, %error, "worker is given up, and the others end with it");
                 return Err(error);
             }
             if !rested(&clock, presence, NAME_PAUSE) {

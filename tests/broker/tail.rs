@@ -119,7 +119,10 @@ fn it_begins_where_it_is_told_and_goes_on_with_what_comes() {
     let moment = i64::try_from(clock::epoch_millis()).unwrap();
     clock::pause(Duration::from_millis(50));
     producer.write(&topic, &[text(1, "young")]);
-    assert_eq!(caught_up(&topic, TailFrom::Time(Timestamp::from_millis(moment))).values(), ["young"]);
+    assert_eq!(caught_up(&topic, TailFrom::Time(Timestamp::from_millis(moment), Vec::new())).values(), ["young"]);
+    let first = TopicPartition { topic: topic.as_str().into(), partition: 0 };
+    let lower = TailFrom::Time(Timestamp::from_millis(moment), vec![(first, 0)]);
+    assert_eq!(caught_up(&topic, lower).values(), ["old", "young"], "or at the offset, where that is lower");
 
     let mut tail = TopicTail::open(&kafka(), std::slice::from_ref(&topic), TailFrom::End).unwrap();
     producer.write(&topic, &[text(0, "later")]);

@@ -213,6 +213,11 @@ impl<W: Work> Committer<W> {
         })
     }
 
+    /// Whether everything of a partition below this offset was taken; so it is of one that is not owned (any more).
+    pub(super) fn has_read(&self, tp: &TopicPartition, end: i64) -> bool {
+        self.lanes.iter().find(|lane| lane.tp() == tp).is_none_or(|lane| lane.tracker.next_offset() >= end)
+    }
+
     /// The brokers' time, as far as it is known.
     pub(super) fn broker_now(&self) -> Timestamp {
         Timestamp::from_millis(self.leaders.now(-1, self.clock.now()).div_euclid(1_000))

@@ -18,6 +18,8 @@ pub(super) enum Bug {
     LateVerdict,
     /// A plain commit is made while a transaction is open.
     PlainCommitInTransaction,
+    /// A transaction begins although a plain commit may still be on its way.
+    TransactionInDoubt,
     /// Attempts are counted in the worker's memory, not in the record.
     #[cfg(feature = "planted-bugs")]
     AttemptsInMemory,

@@ -31,6 +31,9 @@ const TURN: usize = 500;
 /// How long a transaction is filled at most, so that a backlog delays the other tiers by no more.
 const FILL_TIME: Duration = Duration::from_millis(60);
 
+/// A source that seems to lack the partition that a record came from is looked up again, no more often than that.
+const RECOUNT_INTERVAL: Duration = Duration::from_secs(10);
+
 /// How long a partition stands still at first, and at most, before what could not be written is tried again.
 const FIRST_STANDSTILL: Duration = Duration::from_millis(250);
 const LONGEST_STANDSTILL: Duration = Duration::from_secs(60);
@@ -154,6 +157,11 @@ impl Mover {
                     let way = route(&self.ladder, &held, lane, leader_now);
                     if way.is_malformed {
                         self.metrics.worker.malformed_headers();
+                    }
+                    if now >= self.recount_at && !self.targets.cover(way.target, way.partition) {
+                        // The source has grown since it was looked up, or is another one by now.
+                        self.targets.recount(way.target, &mut self.producer);
+                        self.recount_at = now.later(RECOUNT_INTERVAL);
                     }
                     let (topic, partition) = self.targets.resolve(way.target, way.partition);
                     let tag = sent.len();

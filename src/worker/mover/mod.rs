@@ -85,6 +85,7 @@ pub struct Mover {
     /// A plain commit that nobody answered and that may still be on its way. Nothing is moved until it was answered, since it would
     /// move the offsets of a later transaction back: requests of one client arrive in their order.
     in_doubt: Vec<(TopicPartition, CommitPoint)>,
+    recount_at: LocalTime,
     hold: Hold,
 }
 
@@ -129,6 +130,7 @@ impl Mover {
             standing_at: zero,
             clock_at: zero,
             in_doubt: Vec::new(),
+            recount_at: zero,
             hold: settings.hold.clone(),
         })
     }

@@ -116,7 +116,8 @@ pub(super) fn route(ladder: &Ladder, held: &Held, lane: &Lane, now: Timestamp) -
     Way { target, partition, headers, is_malformed }
 }
 
-/// The topics that a mover writes to, with their partition counts. A count that has grown since makes a worse spread, no error.
+/// The topics that a mover writes to, with their partition counts. Those of the ladder may grow meanwhile, which makes a worse spread,
+/// no error; a source is looked up again where a record comes from a partition that it did not have.
 pub(super) struct Targets {
     back: Back,
     tiers: Vec<(TopicId, i32)>,
@@ -152,6 +153,16 @@ impl Targets {
         match producer.partition_count(&name) {
             Ok(now) => *count = now,
             Err(error) => tracing::debug!(%error, "source could not be looked up"),
+        }
+    }
+
+    /// Whether a source has the partition that a record came from, as far as is known. (Other topics have as many as they want.)
+    pub(super) fn cover(&self, target: Target, partition: i32) -> bool {
+        match (target, &self.back) {
+            (Target::Source(source), Back::Origin { sources, .. }) => {
+                sources.get(source).is_none_or(|(_, count)| partition < *count)
+            }
+            _ => true,
         }
     }
 

@@ -3,7 +3,8 @@
 //! Each arrival counts as one more failed attempt of the record. What was made before stands in the headers that the application has
 //! copied; where it drops them, [`Redelivered`] knows what is still out, so that no record loops in tier 1 for ever.
 //!
-//! Nothing waits here: an arrival is judged as soon as it is taken, and leaves in the next transaction together with its offset.
+//! An arrival is judged as soon as it is known what was redelivered before it, and leaves in the next transaction together with its
+//! offset.
 
 mod redelivered;
 
@@ -16,6 +17,7 @@ use crate::core::failure::Verdict;
 use crate::core::fingerprint::Fingerprint;
 use crate::core::inbox::{self, Arrival, Carried};
 use crate::core::ladder::{Hops, Ladder};
+use crate::core::leader_clock::LocalTime;
 use crate::core::topics;
 use crate::kafka::clock::Clock;
 use crate::kafka::consumer::{GroupConsumer, Membership, Rebalance, Record, TopicPartition};
@@ -24,7 +26,7 @@ use crate::telemetry::events::{RouterMetrics, VerdictKind};
 use crate::worker::committer::{Committer, Content, Parts, Polled, RecordId, Targets, Work};
 use crate::worker::error::WorkError;
 use crate::worker::hold::Hold;
-use crate::worker::router::redelivered::Redelivered;
+use crate::worker::router::redelivered::{InboxEnds, Redelivered};
 use crate::worker::supervisor::Presence;
 
 /// The prefetch budget of a router, all partitions together.
@@ -33,6 +35,9 @@ const PREFETCH_KIB: usize = 16 * 1024;
 /// How many arrivals are judged at a time, of one partition and of all: a transaction takes as many.
 const TURN: usize = 250;
 const MOST_AT_ONCE: usize = 2_000;
+
+/// After nobody has told where the redelivered topics end, they are asked again after this.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// How long the group is served while nothing arrives.
 const IDLE: Duration = Duration::from_millis(20);
@@ -64,6 +69,12 @@ pub struct Router {
     was_held: bool,
     metrics: RouterMetrics,
     turn: usize,
+    /// Arrivals without an envelope, of which it has not been asked yet what was redelivered before them.
+    bare: Vec<Taken>,
+    /// Those of which it has.
+    waiting: Vec<Taken>,
+    /// Not before then, after nobody answered.
+    ask_at: LocalTime,
 }
 
 /// What a router brings to its committer.
@@ -120,7 +131,22 @@ impl Router {
             hop_metrics: metrics.hops.clone(),
         });
         let (instance, drain, hold) = (settings.instance.clone(), settings.drain, settings.hold.clone());
-        Ok(Self { ladder, instance, drain, clock, committer, redelivered, hold, was_held: false, metrics, turn: 0 })
+        let (bare, waiting, ask_at) = (Vec::new(), Vec::new(), LocalTime::from_micros(0));
+        Ok(Self {
+            ladder,
+            instance,
+            drain,
+            clock,
+            committer,
+            redelivered,
+            hold,
+            was_held: false,
+            metrics,
+            turn: 0,
+            bare,
+            waiting,
+            ask_at,
+        })
     }
 
     /// Works until it is told to stop.
@@ -139,14 +165,25 @@ impl Router {
                 presence.joined();
             }
             self.redelivered.keep_up();
-            found = !self.stands_still() && self.route()?;
+            let held = self.stands_still();
+            found = !held && self.route()?;
             self.committer.run_hops()?;
             self.committer.commit(false, usize::MAX)?;
             self.committer.idle();
-            let done = self.redelivered.presume_done(self.committer.broker_now(), &self.committer.owned());
-            self.metrics.presumed_done(done);
+            // What is held back may be the return of what would be presumed done.
+            if !held && self.waiting.is_empty() {
+                self.presume_done();
+            }
         }
         self.drain(&self.committer.owned())
+    }
+
+    fn presume_done(&mut self) {
+        let (committer, owned) = (&self.committer, self.committer.owned());
+        let ends = || owned.iter().map(|tp| Ok((tp.clone(), committer.source.bounds(tp)?.1))).collect();
+        let has_read = |ends: &InboxEnds| ends.iter().all(|(tp, end)| committer.has_read(tp, *end));
+        let done = self.redelivered.presume_done(committer.broker_now(), &owned, ends, has_read);
+        self.metrics.presumed_done(done);
     }
 
     /// Whether the ladder is held. Once it is released, the application is judged by what comes then.
@@ -159,24 +196,39 @@ impl Router {
     }
 
     /// Judges what has arrived, each partition in turn, and tells whether there was anything.
+    ///
+    /// What came back without headers was redelivered before it came: such arrivals wait until all that is known. Others do not wait
+    /// for them.
     fn route(&mut self) -> Result<bool, WorkError> {
+        if !self.waiting.is_empty() && self.redelivered.has_reached_mark() {
+            for taken in std::mem::take(&mut self.waiting) {
+                self.judge(taken);
+            }
+        }
         let taken = self.take()?;
         let found = !taken.is_empty();
-        if taken.iter().any(|taken| taken.arrival.carried != Carried::Envelope) {
-            // What came back without headers was redelivered before it came.
-            self.redelivered.catch_up()?;
-        }
-        for taken in taken {
+        let (whole, bare): (Vec<Taken>, Vec<Taken>) =
+            taken.into_iter().partition(|taken| taken.arrival.carried == Carried::Envelope);
+        for taken in whole {
             self.judge(taken);
         }
-        Ok(found)
+        self.bare.extend(bare);
+        // One question at a time: those that come meanwhile are in the next.
+        if self.waiting.is_empty() && !self.bare.is_empty() && self.clock.now() >= self.ask_at {
+            if self.redelivered.mark() {
+                self.waiting = std::mem::take(&mut self.bare);
+            } else {
+                self.ask_at = self.clock.now().later(ASK_AGAIN);
+            }
+        }
+        Ok(found || !self.waiting.is_empty())
     }
 
     fn take(&mut self) -> Result<Vec<Taken>, WorkError> {
         let mut taken = Vec::new();
         let lanes = self.committer.lanes.len();
         // Records whose hops cannot be written at the moment do not pile up.
-        if lanes == 0 || self.committer.moving() > 0 {
+        if lanes == 0 || self.committer.moving() > 0 || self.bare.len() + self.waiting.len() >= MOST_AT_ONCE {
             return Ok(taken);
         }
         self.turn = (self.turn + 1) % lanes;
@@ -210,6 +262,10 @@ impl Router {
 
     fn judge(&mut self, taken: Taken) {
         let Taken { id, at, content, arrival } = taken;
+        if self.committer.lane_of(id.token).is_none() {
+            // Its next owner judges it.
+            return;
+        }
         let envelope = if arrival.carried == Carried::Envelope {
             self.redelivered.returned(&arrival.envelope);
             arrival.envelope

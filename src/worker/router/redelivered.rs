@@ -2,7 +2,7 @@
 //!
 //! Every router of a ladder reads all of it, since an application may put a record into any partition of the inbox.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,16 +19,15 @@ use crate::kafka::consumer::{Record, TopicPartition};
 use crate::kafka::error::ClientError;
 use crate::kafka::group_offsets::GroupOffsets;
 use crate::kafka::state::write_state;
-use crate::kafka::tail::{TailFrom, TopicTail};
+use crate::kafka::tail::{ASK_WITHIN, Ends, TailFrom, TopicTail};
 use crate::worker::hold::Hold;
 use crate::worker::router::RouterSettings;
 
 /// How far back a router reads when it starts, beyond `settle`: the clocks of brokers and worker may differ by that.
 const SLACK: Duration = Duration::from_secs(60);
 
-/// How long an arrival without headers waits for what was redelivered before it. (A transaction of the mover that was killed is
-/// aborted after 10 s, and hides what stands behind it until then.)
-const CATCH_UP_WITHIN: Duration = Duration::from_secs(30);
+/// How long it may take to learn where the topics end, while the group has to be served too.
+const ENDS_WITHIN: Duration = Duration::from_secs(3);
 
 /// How often it is looked what the application has done.
 const SETTLE_INTERVAL: Duration = Duration::from_secs(5);
@@ -44,57 +43,105 @@ pub(super) struct Redelivered {
     memory: Memory,
     group: GroupOffsets,
     inbox_partitions: i32,
-    settle_at: LocalTime,
+    started_at: Timestamp,
+    look_at: LocalTime,
+    /// What the application had done when it was looked at.
+    seen: Option<Seen>,
+    /// Where the topics ended when they were last asked.
+    goal: Option<Ends>,
     judged_from: Timestamp,
-    /// Told once, not once a look.
-    told: Told,
+    told: BTreeSet<Trouble>,
 }
 
-#[derive(Default)]
-struct Told {
-    unreadable: bool,
-    unsettled: bool,
-    hold: bool,
+/// Where the partitions of the inbox end that are owned.
+pub(super) type InboxEnds = Vec<(TopicPartition, i64)>;
+
+struct Seen {
+    committed: Vec<(TopicPartition, i64)>,
+    inbox: InboxEnds,
+}
+
+/// What is told once, not once a look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Trouble {
+    Unreadable,
+    Forgetful,
+    Unsettled,
+    Hold,
 }
 
 impl Redelivered {
     pub(super) fn open(settings: &RouterSettings, inbox_partitions: i32) -> Result<Self, ClientError> {
         let ladder = settings.ladder.clone();
         let clock = Clock::system();
-        let from = clock.now().timestamp() - (ladder.settle() + SLACK);
-        let mut redelivered = Self {
-            tail: TopicTail::open(&settings.kafka, &ladder.back_topics(), TailFrom::Time(from))?,
+        let group = GroupOffsets::new(&settings.kafka, ladder.group())?;
+        let started_at = clock.now().timestamp();
+        let tail = TopicTail::open(&settings.kafka, &ladder.back_topics(), TailFrom::End)?;
+        // What the application has not consumed yet may come back at any time.
+        let out = match group.committed(&tail.partitions(), ASK_WITHIN) {
+            Ok(committed) => committed,
+            Err(error) if error.is_outage() => return Err(error),
+            Err(error) => {
+                tracing::warn!(
+                    ladder = ladder.name(), %error,
+                    "where the application stands cannot be told: of what was redelivered only the last minutes are known"
+                );
+                Vec::new()
+            }
+        };
+        let from = TailFrom::Time(started_at - (ladder.settle() + SLACK), out);
+        Ok(Self {
+            tail: TopicTail::open(&settings.kafka, &ladder.back_topics(), from)?,
             memory: Memory::new(ladder.name(), DEFAULT_LIMIT),
-            group: GroupOffsets::new(&settings.kafka, ladder.group())?,
+            group,
             kafka: settings.kafka.clone(),
             instance: settings.instance.clone(),
             ladder,
-            settle_at: clock.now(),
+            started_at,
+            look_at: clock.now(),
+            seen: None,
+            goal: None,
             judged_from: Timestamp::from_millis(0),
             clock,
             inbox_partitions,
-            told: Told::default(),
-        };
-        redelivered.catch_up()?;
-        Ok(redelivered)
+            told: BTreeSet::new(),
+        })
     }
 
     /// Reads what has been redelivered meanwhile, as far as it is there.
     pub(super) fn keep_up(&mut self) {
         let (ladder, memory) = (&self.ladder, &mut self.memory);
         let outcome = self.tail.poll(Duration::ZERO, |tp, record| note(ladder, memory, tp, record));
-        let was_told = std::mem::replace(&mut self.told.unreadable, outcome.is_err());
+        if outcome.is_ok() {
+            self.told.remove(&Trouble::Unreadable);
+        }
         if let Err(error) = outcome
-            && !was_told
+            && self.told.insert(Trouble::Unreadable)
         {
             tracing::error!(ladder = self.ladder.name(), %error, "router cannot read what is redelivered: arrivals without headers wait");
         }
+        if self.memory.forgotten() > 0 && self.told.insert(Trouble::Forgetful) {
+            tracing::warn!(
+                ladder = self.ladder.name(),
+                "more records are out than are remembered: those of an application that drops the headers may begin anew"
+            );
+        }
     }
 
-    /// Reads everything that has been redelivered until now.
-    pub(super) fn catch_up(&mut self) -> Result<(), ClientError> {
-        let (ladder, memory) = (&self.ladder, &mut self.memory);
-        self.tail.catch_up(CATCH_UP_WITHIN, |tp, record| note(ladder, memory, tp, record))
+    /// Asks where the topics end now: what came back until now was redelivered before. `false` where nobody answers.
+    pub(super) fn mark(&mut self) -> bool {
+        let topics = self.ladder.back_topics();
+        let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
+        match self.tail.ends(&topics, ENDS_WITHIN) {
+            Ok(ends) => self.goal = Some(ends),
+            Err(error) => tracing::info!(ladder = self.ladder.name(), %error, "arrivals without headers wait"),
+        }
+        self.goal.is_some()
+    }
+
+    /// Whether everything before the last mark is known.
+    pub(super) fn has_reached_mark(&self) -> bool {
+        self.goal.as_ref().is_some_and(|goal| self.tail.has_reached(goal))
     }
 
     /// A record came back with its headers.
@@ -116,7 +163,7 @@ impl Redelivered {
     pub(super) fn judge_anew(&mut self, from: Timestamp) {
         self.memory.judge_anew();
         self.judged_from = from;
-        self.told.hold = false;
+        self.told.remove(&Trouble::Hold);
     }
 
     /// A record came back at `at` without its headers. Where most of them do, the ladder is held: to go on would only burn attempts.
@@ -126,7 +173,7 @@ impl Redelivered {
             self.memory.judge_anew();
         }
         let advised = self.memory.judgement() == Judgement::HoldAdvised;
-        if !advised || hold.is_held() || std::mem::replace(&mut self.told.hold, true) {
+        if !advised || hold.is_held() || !self.told.insert(Trouble::Hold) {
             return;
         }
         let ladder = self.ladder.name();
@@ -146,37 +193,56 @@ impl Redelivered {
             ),
         };
         if let Err(error) = write_state(&self.kafka, &self.ladder.state_topic(), HOLD_KEY, &record.to_value()) {
-            self.told.hold = false;
+            self.told.remove(&Trouble::Hold);
             tracing::error!(ladder, %error, "ladder could not be held");
         }
     }
 
     /// How many records are presumed done: the application's group has committed past them, and they have not come back.
-    pub(super) fn presume_done(&mut self, now: Timestamp, owned: &[TopicPartition]) -> u64 {
-        if self.memory.is_empty() || self.clock.now() < self.settle_at {
+    ///
+    /// An application commits after the inbox has confirmed. So what it has committed is looked at first, then where the inbox ends
+    /// (`inbox_ends`), and only when all of that was read (`has_read`) those count that have not come back.
+    pub(super) fn presume_done(
+        &mut self,
+        now: Timestamp,
+        owned: &[TopicPartition],
+        inbox_ends: impl Fn() -> Result<InboxEnds, ClientError>,
+        has_read: impl Fn(&InboxEnds) -> bool,
+    ) -> u64 {
+        let Some(seen) = self.seen.take_if(|seen| has_read(&seen.inbox)) else {
+            self.look(inbox_ends);
             return 0;
-        }
-        self.settle_at = self.clock.now().later(SETTLE_INTERVAL);
-        let committed = match self.group.committed(&self.tail.partitions(), SETTLE_WITHIN) {
-            Ok(committed) => committed,
-            Err(error) => {
-                if !std::mem::replace(&mut self.told.unsettled, true) {
-                    tracing::warn!(ladder = self.ladder.name(), %error, "what the application has done cannot be told: no success is presumed");
-                }
-                return 0;
-            }
         };
-        self.told.unsettled = false;
         let by_place: BTreeMap<(&str, i32), i64> =
-            committed.iter().map(|(tp, offset)| ((&*tp.topic, tp.partition), *offset)).collect();
-        // Several routers see the same redeliveries; each counts those that would come back to its own partitions.
-        let inbox_partitions = self.inbox_partitions;
-        let ours = |_: &str, partition: i32| {
+            seen.committed.iter().map(|(tp, offset)| ((&*tp.topic, tp.partition), *offset)).collect();
+        // Several routers see the same redeliveries; each counts those of its own partitions. What came back before this one has
+        // started, it does not know.
+        let (inbox_partitions, started_at) = (self.inbox_partitions, self.started_at);
+        let ours = |_: &str, partition: i32, redelivered_at: Timestamp| {
             let inbox = topics::target_partition(partition, inbox_partitions);
-            owned.iter().any(|tp| tp.partition == inbox)
+            redelivered_at >= started_at && owned.iter().any(|tp| tp.partition == inbox)
         };
         let committed = |topic: &str, partition: i32| by_place.get(&(topic, partition)).copied();
         self.memory.presume_done(now, self.ladder.settle(), committed, ours)
+    }
+
+    fn look(&mut self, inbox_ends: impl Fn() -> Result<InboxEnds, ClientError>) {
+        if self.seen.is_some() || self.memory.is_empty() || self.clock.now() < self.look_at {
+            return;
+        }
+        self.look_at = self.clock.now().later(SETTLE_INTERVAL);
+        let committed = self.group.committed(&self.tail.partitions(), SETTLE_WITHIN);
+        match committed.and_then(|committed| Ok(Seen { committed, inbox: inbox_ends()? })) {
+            Ok(seen) => {
+                self.seen = Some(seen);
+                self.told.remove(&Trouble::Unsettled);
+            }
+            Err(error) => {
+                if self.told.insert(Trouble::Unsettled) {
+                    tracing::warn!(ladder = self.ladder.name(), %error, "what the application has done cannot be told: no success is presumed");
+                }
+            }
+        }
     }
 }
 

@@ -278,7 +278,9 @@ impl Cluster {
     pub(super) fn arrive_plainly(&mut self, member: usize) {
         for PlainCommit { life, generation, points } in std::mem::take(&mut self.on_the_way[member]) {
             if self.group.takes(life, generation) {
-                points.into_iter().for_each(|(tp, point)| self.commit_point(tp, point, life));
+                for (tp, point) in points {
+                    self.commit_point(tp, point, life);
+                }
             }
         }
     }

@@ -46,6 +46,11 @@ fn a_plain_commit_during_a_transaction_is_found() {
 }
 
 #[test]
+fn a_transaction_while_a_plain_commit_is_on_its_way_is_found() {
+    assert_found(Bug::TransactionInDoubt, Invariant::OffsetsForward);
+}
+
+#[test]
 fn an_attempt_counted_in_memory_is_found() {
     assert_found(Bug::AttemptsInMemory, Invariant::Attempts);
 }
