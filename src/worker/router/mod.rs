@@ -171,7 +171,7 @@ impl Router {
             self.committer.commit(false, usize::MAX)?;
             self.committer.idle();
             // What is held back may be the return of what would be presumed done.
-            if !held && self.waiting.is_empty() {
+            if !held && self.bare.is_empty() && self.waiting.is_empty() {
                 self.presume_done();
             }
         }
