@@ -36,8 +36,9 @@ const PREFETCH_KIB: usize = 16 * 1024;
 const TURN: usize = 250;
 const MOST_AT_ONCE: usize = 2_000;
 
-/// After nobody has told where the redelivered topics end, they are asked again after this.
+/// Where the redelivered topics end is asked again after this, if nobody has told, or if they were not read so far within that.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
+const MARK_STANDS: Duration = Duration::from_secs(30);
 
 /// How long the group is served while nothing arrives.
 const IDLE: Duration = Duration::from_millis(20);
@@ -204,6 +205,7 @@ impl Router {
             for taken in std::mem::take(&mut self.waiting) {
                 self.judge(taken);
             }
+            self.ask_at = self.clock.now();
         }
         let taken = self.take()?;
         let found = !taken.is_empty();
@@ -213,15 +215,22 @@ impl Router {
             self.judge(taken);
         }
         self.bare.extend(bare);
-        // One question at a time: those that come meanwhile are in the next.
-        if self.waiting.is_empty() && !self.bare.is_empty() && self.clock.now() >= self.ask_at {
-            if self.redelivered.mark() {
-                self.waiting = std::mem::take(&mut self.bare);
-            } else {
-                self.ask_at = self.clock.now().later(ASK_AGAIN);
-            }
+        self.ask();
+        Ok(found)
+    }
+
+    /// Asks where the redelivered topics end, once for all arrivals without an envelope; those that come meanwhile are in the next
+    /// question. What was asked long ago is asked again: the topic may have been made anew since, and never get that far.
+    fn ask(&mut self) {
+        let now = self.clock.now();
+        if now < self.ask_at || (self.waiting.is_empty() && self.bare.is_empty()) {
+            return;
         }
-        Ok(found || !self.waiting.is_empty())
+        let answered = self.redelivered.mark();
+        if answered {
+            self.waiting.append(&mut self.bare);
+        }
+        self.ask_at = now.later(if answered { MARK_STANDS } else { ASK_AGAIN });
     }
 
     fn take(&mut self) -> Result<Vec<Taken>, WorkError> {
