@@ -1,7 +1,7 @@
 //! The router (relay): consumes the inbox, where applications put failed records, and carries out what follows.
 //!
 //! Each arrival counts as one more failed attempt of the record. What was made before stands in the headers that the application has
-//! copied; where it drops them, [`Redelivered`] knows what is still out, so that no record loops in tier 1 for ever.
+//! copied; where it drops them, a memory knows what is still out, so that no record loops in tier 1 for ever.
 //!
 //! An arrival is judged as soon as it is known what was redelivered before it, and leaves in the next transaction together with its
 //! offset.
