@@ -20,10 +20,20 @@ fn number_of(call: &Call) -> usize {
 
 #[test]
 fn what_waits_in_removed_tiers_comes_back_and_climbs_on() {
+    tiers_that_change("tiers-changed", Hops::ExactlyOnce);
+}
+
+#[test]
+fn at_least_once_what_waits_in_removed_tiers_is_not_lost() {
+    tiers_that_change("tiers-alo", Hops::AtLeastOnce);
+}
+
+fn tiers_that_change(theme: &str, hops: Hops) {
     const EACH: usize = 40;
     let handler = Handler::start(|_| Answer::fail(503, FAILURE));
-    let mut scene = Scene::with_source("tiers-changed", &["6s", "9s"], 3);
-    scene.handler = handler.url().to_owned();
+    let mut scene = Scene::with_source(theme, &["6s", "9s"], 3);
+    scene.ask_for(hops);
+    handler.url().clone_into(&mut scene.handler);
     let config = scene.set_up();
     let producer = RawProducer::new(&scene.brokers);
     let mut kladder = Kladder::run(&config);
@@ -56,7 +66,7 @@ fn what_waits_in_removed_tiers_comes_back_and_climbs_on() {
     tiers[0].extend(broker::read(&first));
     tiers[1].extend(broker::read(&second));
     let observed = Observed { tiers, ..observed };
-    let report = checker::check(&scene.shape(), Hops::ExactlyOnce, &observed, |_| u32::MAX);
+    let report = checker::check(&scene.shape(), hops, &observed, |_| u32::MAX);
     report.assert_no_faults();
     assert_eq!(report.extra_calls, 0);
     // By the checker nothing came back before the new delays; what waited in the old tiers has to wait for theirs.
@@ -75,6 +85,15 @@ fn what_waits_in_removed_tiers_comes_back_and_climbs_on() {
 
 #[test]
 fn partitions_that_are_added_under_load_are_taken_up_from_their_beginning() {
+    partitions_that_are_added("added", Hops::ExactlyOnce);
+}
+
+#[test]
+fn at_least_once_partitions_that_are_added_under_load_lose_nothing() {
+    partitions_that_are_added("added-alo", Hops::AtLeastOnce);
+}
+
+fn partitions_that_are_added(theme: &str, hops: Hops) {
     const ADDED: usize = 90;
     let failures = |number: usize| [0, 1, 0, 2, u32::MAX, 1][number % 6];
     let handler =
@@ -83,8 +102,9 @@ fn partitions_that_are_added_under_load_are_taken_up_from_their_beginning() {
                 if call.attempt <= failures(number_of(call)) { Answer::fail(503, FAILURE) } else { Answer::ok() }
             },
         );
-    let mut scene = Scene::with_source("added", &["500ms", "1s"], 3);
-    scene.handler = handler.url().to_owned();
+    let mut scene = Scene::with_source(theme, &["500ms", "1s"], 3);
+    scene.ask_for(hops);
+    handler.url().clone_into(&mut scene.handler);
     scene.set_up();
     let (first_config, first_health) = scene.write_worker("first");
     let (second_config, _) = scene.write_worker("second");
@@ -118,7 +138,7 @@ fn partitions_that_are_added_under_load_are_taken_up_from_their_beginning() {
     }
     let observed = scene.observe(&handler);
     assert_eq!(observed.source.len(), sent + ADDED);
-    checker::check(&scene.shape(), Hops::ExactlyOnce, &observed, failures).assert_no_faults();
+    checker::check(&scene.shape(), hops, &observed, failures).assert_no_faults();
 }
 
 fn raw_in(number: usize, partition: usize) -> crate::support::raw::NewRecord {

@@ -71,6 +71,15 @@ fn state_record(key: &str, value: &str) -> NewRecord {
 
 #[test]
 fn a_hold_stops_three_workers_outlives_kill_9_and_burns_no_attempt() {
+    three_workers_are_held("hold", Duration::from_millis(40), Hops::ExactlyOnce);
+}
+
+#[test]
+fn at_least_once_a_hold_stops_three_workers_too_and_nothing_is_lost() {
+    three_workers_are_held("hold-alo", Duration::from_millis(80), Hops::AtLeastOnce);
+}
+
+fn three_workers_are_held(theme: &str, every: Duration, hops: Hops) {
     let begun = Begun::default();
     let noted = begun.clone();
     let handler = Handler::start(move |call| {
@@ -80,8 +89,9 @@ fn a_hold_stops_three_workers_outlives_kill_9_and_burns_no_attempt() {
         answer.after(Duration::from_millis(20))
     });
     // When it is held, some in the last tier are due only after everybody must have heard of it.
-    let mut scene = Scene::with_source("hold", &["500ms", "1s", "5s"], PARTITIONS);
-    scene.handler = handler.url().to_owned();
+    let mut scene = Scene::with_source(theme, &["500ms", "1s", "5s"], PARTITIONS);
+    scene.ask_for(hops);
+    handler.url().clone_into(&mut scene.handler);
     scene.max_in_flight = 16;
     let config = scene.set_up();
     let workers = ["first", "second", "third"].map(|name| scene.write_worker(name));
@@ -94,7 +104,7 @@ fn a_hold_stops_three_workers_outlives_kill_9_and_burns_no_attempt() {
         });
     };
 
-    let (mut running, sent) = load::under_load(&scene, PARTITIONS, Duration::from_millis(40), || {
+    let (mut running, sent) = load::under_load(&scene, PARTITIONS, every, || {
         let running = start();
         all_deliver();
         let said = hold(&config, &["--why", "the handler is being replaced"]).succeeds();
@@ -159,7 +169,7 @@ fn a_hold_stops_three_workers_outlives_kill_9_and_burns_no_attempt() {
     }
     let observed = independent::observe(&scene, &handler);
     assert_eq!(observed.source.len(), sent);
-    let report = checker::check(&shape, Hops::ExactlyOnce, &observed, failures);
+    let report = checker::check(&shape, hops, &observed, failures);
     report.assert_no_faults();
     println!("{sent} records, {} calls, {} of them beyond the plan", observed.calls.len(), report.extra_calls);
     // Nothing was in the handler's hands when they were killed.

@@ -18,27 +18,37 @@ const FULL: [u32; 3] = [1, 2, 3];
 
 #[test]
 fn whatever_headers_a_source_carries_each_record_gets_its_full_attempts() {
-    const RECORDS: usize = 300;
+    climb_with_all_headers("hostile-source", 300, Hops::ExactlyOnce);
+}
+
+#[test]
+fn at_least_once_whatever_headers_a_source_carries_nothing_is_lost() {
+    // Two of each kind.
+    climb_with_all_headers("hostile-alo", 96, Hops::AtLeastOnce);
+}
+
+fn climb_with_all_headers(theme: &str, count: usize, hops: Hops) {
     let handler = Handler::start(|_| Answer::fail(503, FAILURE));
-    let mut scene = Scene::with_source("hostile-source", &TIERS, PARTITIONS);
-    scene.handler = handler.url().to_owned();
+    let mut scene = Scene::with_source(theme, &TIERS, PARTITIONS);
+    scene.ask_for(hops);
+    handler.url().clone_into(&mut scene.handler);
     let config = scene.set_up();
     let cases = cases(&scene.ladder);
-    let written: Vec<NewRecord> = (0..RECORDS).map(|n| record(n, &cases[n % cases.len()].headers)).collect();
+    let written: Vec<NewRecord> = (0..count).map(|n| record(n, &cases[n % cases.len()].headers)).collect();
     RawProducer::new(&scene.brokers).write(&scene.source, &written);
     let mut kladder = Kladder::run(&config);
     clock::eventually("all are dead", PATIENCE * 2, || {
         kladder.assert_running();
-        broker::read(&scene.dlq_topic()).len() >= RECORDS && broker::lag(&scene.group, &scene.redeliver_topic()) == 0
+        broker::read(&scene.dlq_topic()).len() >= count && broker::lag(&scene.group, &scene.redeliver_topic()) == 0
     });
     assert_eq!(scene.metric("kladder_malformed_headers_total", ""), Some(0.0), "on a source they are not looked at");
     assert_eq!(kladder.terminate(PATIENCE).code(), Some(0), "its log:\n{}", kladder.log());
     let observed = scene.observe(&handler);
-    assert_eq!(observed.source.len(), RECORDS);
-    let report = checker::check(&scene.shape(), Hops::ExactlyOnce, &observed, |_| u32::MAX);
+    assert_eq!(observed.source.len(), count);
+    let report = checker::check(&scene.shape(), hops, &observed, |_| u32::MAX);
     report.assert_no_faults();
     assert_eq!(report.extra_calls, 0);
-    println!("{RECORDS} records with {} kinds of headers on the source: {} calls", cases.len(), observed.calls.len());
+    println!("{count} records with {} kinds of headers on the source: {} calls", cases.len(), observed.calls.len());
 }
 
 #[test]

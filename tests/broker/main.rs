@@ -23,6 +23,7 @@ mod push;
 mod readme;
 mod rebalance;
 mod relay;
+mod relay_fleet;
 mod resume;
 mod rivals;
 mod scale;

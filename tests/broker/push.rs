@@ -127,7 +127,7 @@ fn at_least_once_loses_nothing() {
     let handler = Handler::start(fails_by_plan);
     let mut scene = Scene::with_source("at-least", &["1s", "2s"], PARTITIONS);
     scene.handler = handler.url().to_owned();
-    scene.settings += "\nhops = \"at-least-once\"";
+    scene.ask_for(Hops::AtLeastOnce);
     let config = scene.set_up();
     let written: Vec<NewRecord> = (0..RECORDS).map(|n| records::hostile(n, PARTITIONS, &scene.ladder)).collect();
     RawProducer::new(&scene.brokers).write(&scene.source, &written);

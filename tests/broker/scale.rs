@@ -54,9 +54,7 @@ fn up_and_down(theme: &str, records: usize, kills: usize, hops: Hops) {
     let mut scene = Scene::with_source(theme, &["500ms", "1s", "2s"], PARTITIONS);
     handler.url().clone_into(&mut scene.handler);
     scene.max_in_flight = IN_FLIGHT;
-    if hops == Hops::AtLeastOnce {
-        scene.settings += "\nhops = \"at-least-once\"";
-    }
+    scene.ask_for(hops);
     scene.set_up();
     // As many as the whole of what happens needs to see, in steps of which each partition gets its share.
     let load = Load { rounds: records / 10_000 + 1, every: Duration::from_millis(80), at_least: records };

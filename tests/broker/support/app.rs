@@ -12,10 +12,26 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::broker;
+use super::checker::{Observed, Shape};
 use super::clock::{self, PATIENCE};
 use super::handler::Call;
 use super::independent;
+use super::raw;
 use super::scene::Scene;
+
+/// A third fail not at all, the others once, twice and always.
+pub const FAIL: [i32; 6] = [0, 1, 0, 2, -1, 1];
+
+/// How often a record fails by that.
+pub fn failures(number: usize) -> u32 {
+    u32::try_from(FAIL[number % FAIL.len()]).unwrap_or(u32::MAX)
+}
+
+/// How many deliveries so many records need by that, and how many of them die.
+pub fn planned(shape: &Shape, records: usize) -> (usize, usize) {
+    let calls = (0..records).map(|n| usize::try_from(shape.calls(failures(n))).expect("a small number")).sum();
+    (calls, (0..records).filter(|n| failures(*n) >= shape.attempts).count())
+}
 
 /// How the application copies what it cannot handle; see `relay_app.py`.
 #[derive(Debug, Clone, Copy)]
@@ -80,6 +96,18 @@ impl App {
     /// The same as the checker knows calls of a handler.
     pub fn calls(&self) -> Vec<Call> {
         self.told().into_iter().map(|told| told.call).collect()
+    }
+
+    /// All topics of the ladder, and the application's deliveries in the handler's stead.
+    pub fn observe(&self, scene: &Scene) -> Observed {
+        let read = |topic: &str| raw::read_topic(&scene.cluster, topic);
+        Observed {
+            source: read(&scene.source),
+            tiers: scene.tiers.iter().map(|tier| read(&scene.tier_topic(tier))).collect(),
+            redeliver: read(&scene.redeliver_topic()),
+            dlq: read(&scene.dlq_topic()),
+            calls: self.calls(),
+        }
     }
 
     /// Ends it, gracefully, and gives its deliveries.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::broker;
-use super::checker::{Observed, Shape};
+use super::checker::{Hops, Observed, Shape};
 use super::clock;
 use super::handler::Handler;
 use super::process::{self, Finished};
@@ -78,6 +78,13 @@ impl Scene {
         let scene = Self::new(theme, tiers);
         broker::create_topic(&scene.source, partitions, &[]);
         scene
+    }
+
+    /// Asks for at-least-once hops, where they are not the default.
+    pub fn ask_for(&mut self, hops: Hops) {
+        if hops == Hops::AtLeastOnce {
+            self.settings.push_str("\nhops = \"at-least-once\"");
+        }
     }
 
     pub fn toml(&self) -> String {
