@@ -10,6 +10,7 @@ mod apply;
 mod cluster;
 mod compare;
 mod desired;
+pub mod doctor;
 mod lost;
 mod members;
 mod observed;
