@@ -1,7 +1,5 @@
 //! `kladder hold`, and what it has in common with `kladder resume`.
 
-use std::time::{Duration, UNIX_EPOCH};
-
 use anyhow::bail;
 use clap::Args;
 use serde::Serialize;
@@ -10,7 +8,6 @@ use crate::cli::confirm::confirmed;
 use crate::cli::exit::Exit;
 use crate::cli::{ConfigArg, Output, chosen_ladders, config_file, stdout};
 use crate::config::LadderConfig;
-use crate::core::delay::format_duration;
 use crate::core::state::{Entry, HOLD_KEY, HoldRecord, LadderState};
 use crate::core::time::Timestamp;
 use crate::kafka::admin::KafkaCluster;
@@ -152,8 +149,8 @@ fn tell(
             _ => None,
         };
         match (held, last) {
-            (true, Some(last)) => eprintln!("ladder {name} is held already, {}", since(last, now)),
-            (_, Some(last)) => eprintln!("ladder {name} is not held; it was resumed {}", since(last, now)),
+            (true, Some(last)) => eprintln!("ladder {name} is held already, {}", last.since(now)),
+            (_, Some(last)) => eprintln!("ladder {name} is not held; it was resumed {}", last.since(now)),
             (_, None) => eprintln!("ladder {name} is not held"),
         }
         return Ok(Outcome::of(name, held, false, last));
@@ -162,7 +159,7 @@ fn tell(
     cluster.write_state(&ladder.ladder.state_topic(), HOLD_KEY, &record.to_value())?;
     match &state.hold {
         Entry::Unreadable(error) => eprintln!("what stood there could not be read ({error}) and is overwritten"),
-        Entry::Read(before) if !held => eprintln!("ladder {name} was held {}", since(before, now)),
+        Entry::Read(before) if !held => eprintln!("ladder {name} was held {}", before.since(now)),
         _ => {}
     }
     eprintln!("ladder {name} is {} {record}", if held { "held" } else { "resumed" });
@@ -176,25 +173,11 @@ impl Outcome {
             held,
             changed,
             by: record.map(|r| r.by.clone()),
-            at: record.map(|r| moment(r.at)),
+            at: record.map(|r| r.at.to_rfc3339()),
             at_ms: record.map(|r| r.at.as_millis()),
             why: record.and_then(|r| r.why.clone()),
         }
     }
-}
-
-/// `since 2026-01-31T12:00:00Z (5m ago) by anna@ops-1: the handler is being replaced`
-pub fn since(record: &HoldRecord, now: Timestamp) -> String {
-    let ago = Duration::from_secs(now.since(record.at).as_secs());
-    format!("since {} ({} ago) {record}", moment(record.at), format_duration(ago))
-}
-
-/// As people and machines write it.
-pub fn moment(at: Timestamp) -> String {
-    let after_epoch = Duration::from_millis(u64::try_from(at.as_millis()).unwrap_or(0));
-    // The calendar ends somewhere; nobody who writes a moment beyond it means one.
-    let last = Duration::from_secs(253_402_300_799);
-    humantime::format_rfc3339_seconds(UNIX_EPOCH + after_epoch.min(last)).to_string()
 }
 
 /// The user, as the environment names them, and the host. Behind `sudo` it is whoever called it.

@@ -1,4 +1,4 @@
-//! Reads a worker's `/metrics`: just enough of the Prometheus text format for `kladder status`.
+//! Reads a worker's `/metrics`: just enough of the Prometheus text format for `kladder status` and `doctor`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -32,6 +32,11 @@ pub fn reachable(listen: SocketAddr) -> SocketAddr {
         ip => ip,
     };
     SocketAddr::new(ip, listen.port())
+}
+
+/// One scrape.
+pub fn scrape_once(worker: SocketAddr) -> anyhow::Result<Samples> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(scrape(worker))
 }
 
 /// Two scrapes, `apart` from each other: a rate needs both.

@@ -6,6 +6,7 @@ pub mod stdout;
 
 mod check;
 mod confirm;
+mod doctor;
 mod generate;
 mod hold;
 mod init;
@@ -40,6 +41,7 @@ enum Command {
     Init(init::InitArgs),
     Check(check::CheckArgs),
     Setup(setup::SetupArgs),
+    Doctor(doctor::DoctorArgs),
     Run(run::RunArgs),
     Status(status::StatusArgs),
     Hold(hold::HoldArgs),
@@ -79,6 +81,7 @@ pub fn main() -> ExitCode {
         Command::Init(args) => init::run(args),
         Command::Check(args) => check::run(args),
         Command::Setup(args) => setup::run(args),
+        Command::Doctor(args) => doctor::run(args),
         Command::Run(args) => run::run(args),
         Command::Status(args) => status::run(args),
         Command::Hold(args) => hold::run(args),

@@ -8,7 +8,6 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
 use crate::cli::exit::Exit;
-use crate::cli::hold::{moment, since};
 use crate::cli::metrics_scrape::{Samples, reachable, scrape_twice};
 use crate::cli::{ConfigArg, Output, chosen_ladders, config_file, stdout};
 use crate::config::LadderConfig;
@@ -190,7 +189,12 @@ impl Look<'_> {
             mode,
             group: ladder.group().to_owned(),
             held: state.as_ref().map(LadderState::is_held),
-            hold: record.map(|r| HoldStatus { by: r.by.clone(), at: moment(r.at), at_ms: r.at.as_millis(), why: r.why.clone() }),
+            hold: record.map(|r| HoldStatus {
+                by: r.by.clone(),
+                at: r.at.to_rfc3339(),
+                at_ms: r.at.as_millis(),
+                why: r.why.clone(),
+            }),
             held_text: state.as_ref().and_then(|state| held_text(state, Clock::system().now().timestamp())),
             tiers,
             reads,
@@ -294,7 +298,7 @@ fn render(status: &Status) -> String {
 /// `HELD since 2026-01-31T12:00:00Z (5m ago) by anna@ops-1: the handler is being replaced`
 fn held_text(state: &LadderState, now: Timestamp) -> Option<String> {
     match &state.hold {
-        Entry::Read(hold) if hold.held => Some(format!("HELD {}", since(hold, now))),
+        Entry::Read(hold) if hold.held => Some(format!("HELD {}", hold.since(now))),
         Entry::Unreadable(error) => Some(format!(
             "HELD by a record that cannot be read ({error}); if it should not be held, kladder resume overwrites it"
         )),

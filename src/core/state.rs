@@ -9,10 +9,12 @@
 //! what a person wanted to stop. An owner that cannot be read is nobody's: to say whose the ladder is takes a person too.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::core::delay::format_duration;
 use crate::core::time::Timestamp;
 
 /// The key of a [`HoldRecord`].
@@ -105,6 +107,34 @@ struct RawOwner {
 }
 
 impl HoldRecord {
+    /// By a router, which has found that the application drops the headers by which attempts are counted.
+    #[must_use]
+    pub fn of_router(ladder: &str, instance: &str, at: Timestamp) -> Self {
+        Self {
+            held: true,
+            by: format!("router {instance} of {ladder}"),
+            at,
+            why: Some(
+                "most records that come back to the inbox have lost their kladder headers: let the application copy all headers of \
+                 what it consumes"
+                    .to_owned(),
+            ),
+        }
+    }
+
+    /// Whether a router of this ladder holds it: see [`HoldRecord::of_router`].
+    #[must_use]
+    pub fn is_of_router(&self, ladder: &str) -> bool {
+        self.held && self.by.strip_prefix("router ").is_some_and(|rest| rest.ends_with(&format!(" of {ladder}")))
+    }
+
+    /// `since 2026-01-31T12:00:00Z (5m ago) by anna@ops-1: the handler is being replaced`
+    #[must_use]
+    pub fn since(&self, now: Timestamp) -> String {
+        let ago = Duration::from_secs(now.since(self.at).as_secs());
+        format!("since {} ({} ago) {self}", self.at.to_rfc3339(), format_duration(ago))
+    }
+
     /// As it is written.
     #[must_use]
     pub fn to_value(&self) -> String {

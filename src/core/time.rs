@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::ops::{Add, Sub};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 /// Milliseconds since the Unix epoch, as in Kafka record timestamps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -31,6 +31,17 @@ impl Timestamp {
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+}
+
+impl Timestamp {
+    /// As people and machines write it: `2026-01-31T12:00:00Z`.
+    #[must_use]
+    pub fn to_rfc3339(self) -> String {
+        let after_epoch = Duration::from_millis(u64::try_from(self.0).unwrap_or(0));
+        // The calendar ends somewhere; nobody who writes a moment beyond it means one.
+        let last = Duration::from_secs(253_402_300_799);
+        humantime::format_rfc3339_seconds(UNIX_EPOCH + after_epoch.min(last)).to_string()
     }
 }
 

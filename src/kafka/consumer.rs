@@ -30,6 +30,7 @@ use crate::core::time::Timestamp;
 use crate::kafka::client_config;
 use crate::kafka::error::ClientError;
 use crate::kafka::ffi::{self, HeaderIter, NativeHeaders, Polled, RawMessage, RawPartitionQueue};
+use crate::topology::GroupMember;
 
 /// A partition of a topic.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -223,7 +224,7 @@ impl GroupConsumer {
         let Some(own) = lock(&self.member_id).clone() else { return Ok(()) };
         match ffi::group_members(self.inner.client().native_ptr(), &self.group, RIVAL_TIMEOUT) {
             Ok(members) => {
-                let is_rival = |m: &&ffi::GroupMember| m.instance.as_deref() == Some(&self.instance) && m.id != own;
+                let is_rival = |m: &&GroupMember| m.instance.as_deref() == Some(&self.instance) && m.id != own;
                 let Some(rival) = members.iter().find(is_rival) else { return Ok(()) };
                 let cause = format!("a member from {} has taken the name {}", rival.host, self.instance);
                 Err(ClientError::text(format!("coming back to group {}", self.group), cause).by_rival())

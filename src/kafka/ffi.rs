@@ -25,6 +25,8 @@ use rdkafka::bindings as sys;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::types::{RDKafka, RDKafkaErrorCode};
 
+use crate::topology::GroupMember;
+
 /// What keeps a native client alive for as long as something that came from it is in use.
 pub(crate) type KeepAlive = Arc<dyn Send + Sync>;
 
@@ -546,21 +548,6 @@ pub(crate) fn produce(
     } else {
         Err((err.into(), headers))
     }
-}
-
-/// A member of a consumer group.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GroupMember {
-    /// What the coordinator calls it; another one each time that it joins anew.
-    pub id: String,
-    /// Its name, if it is a static member.
-    pub instance: Option<String>,
-    /// What it calls itself.
-    pub client_id: String,
-    /// From where.
-    pub host: String,
-    /// The topics of the partitions that it has.
-    pub topics: BTreeSet<String>,
 }
 
 /// What became of one produced record.

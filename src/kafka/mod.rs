@@ -17,4 +17,4 @@ pub mod tails;
 mod watch;
 
 pub use client_config::client_id;
-pub use ffi::{GroupMember, HeaderIter, NativeHeaders};
+pub use ffi::{HeaderIter, NativeHeaders};

@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 
 use rdkafka::admin::{AdminOptions, ResourceSpecifier};
 use rdkafka::consumer::Consumer;
-use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::MetadataTopic;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
 
 use crate::core::state::{Entry, LadderState, OwnerRecord};
 use crate::core::topics::state_topic;
 use crate::kafka::admin::{ASK_WITHIN, KafkaCluster, told};
+use crate::kafka::ffi;
 use crate::kafka::state::{read_states, write_state};
-use crate::topology::{ClusterError, GroupFacts, Observed, Scope, TopicFacts, Watermarks};
+use crate::topology::{ClusterError, GroupFacts, GroupMember, Observed, Scope, TopicFacts, Watermarks};
 
 /// The committed offsets of a group, by topic and partition.
 type GroupOffsets = BTreeMap<String, BTreeMap<i32, i64>>;
@@ -52,6 +53,17 @@ impl KafkaCluster {
         let mut found = self.states(&states)?;
         let owner = |(ladder, state): (&str, &String)| (ladder.to_owned(), found.remove(state).unwrap_or_default().owner);
         Ok(ladders.into_iter().zip(&states).map(owner).collect())
+    }
+
+    /// Who is in a group.
+    ///
+    /// # Errors
+    /// When the group may not be described, or the cluster does not answer.
+    pub fn members_of(&self, group: &str) -> Result<Vec<GroupMember>, ClusterError> {
+        let action = format!("list the members of group {group}");
+        self.patiently(&action, || {
+            ffi::group_members(self.client.client().native_ptr(), group, ASK_WITHIN).map_err(KafkaError::GroupListFetch)
+        })
     }
 
     /// What these state topics say now, by their names.

@@ -32,8 +32,9 @@ use crate::kafka::client_config;
 use crate::kafka::clock::Clock;
 use crate::kafka::consumer::{LiveGroup, TopicPartition, points_list};
 use crate::kafka::error::{ClientError, TxnError, WriteFault, is_fence};
-use crate::kafka::ffi::{self, GroupMember, NativeHeaders, RawEventQueue, RawTopic};
+use crate::kafka::ffi::{self, NativeHeaders, RawEventQueue, RawTopic};
 use crate::kafka::lookup;
+use crate::topology::GroupMember;
 
 /// How long a transaction may stay open. It bounds how long a dead owner's holds up its successor.
 pub const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);

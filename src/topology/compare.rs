@@ -3,7 +3,7 @@
 use crate::core::delay::format_duration;
 use crate::core::topics::TopicRole;
 use crate::topology::desired::{
-    CLEANUP_POLICY, MAX_MESSAGE_BYTES, MIN_INSYNC_REPLICAS, RETENTION_BYTES, RETENTION_MS, TIMESTAMP_TYPE,
+    CLEANUP_POLICY, MAX_MESSAGE_BYTES, MIN_INSYNC_REPLICAS, REPLICATION_FACTOR, RETENTION_BYTES, RETENTION_MS, TIMESTAMP_TYPE,
 };
 use crate::topology::{DesiredTopic, Drift, Limits, Refusal, TopicFacts};
 
@@ -38,7 +38,7 @@ pub(super) fn compare(topic: &DesiredTopic, facts: &TopicFacts, limits: &Limits)
     if facts.replication_factor != topic.replication_factor {
         found.drift.push(Drift {
             topic: topic.name.clone(),
-            setting: "replication factor".to_owned(),
+            setting: REPLICATION_FACTOR.to_owned(),
             have: facts.replication_factor.to_string(),
             want: topic.replication_factor.to_string(),
             command: format!(

@@ -24,6 +24,9 @@ pub(super) const RETENTION_BYTES: &str = "retention.bytes";
 pub(super) const RETENTION_MS: &str = "retention.ms";
 pub(super) const TIMESTAMP_TYPE: &str = "message.timestamp.type";
 
+/// No setting, but told like one.
+pub(super) const REPLICATION_FACTOR: &str = "replication factor";
+
 /// What a ladder needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Desired {

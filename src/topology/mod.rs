@@ -10,6 +10,9 @@ mod apply;
 mod cluster;
 mod compare;
 mod desired;
+pub mod doctor;
+mod lost;
+mod members;
 mod observed;
 mod plan;
 mod planning;
@@ -20,6 +23,8 @@ pub use acls::{Acl, AclRole, Operation, Resource, acls, commands as acl_commands
 pub use apply::{Step, apply};
 pub use cluster::{Cluster, ClusterError};
 pub use desired::{Desired, DesiredOffsets, DesiredTopic, HEADER_BUDGET, StartRule, desired};
+pub use lost::{LostOffsets, lost_offsets};
+pub use members::{GroupMember, foreign_members, other_ladder};
 pub use observed::{GroupFacts, Observed, Scope, TopicFacts, Watermarks};
 pub use plan::{Change, Drift, LadderPlan, Limits, Note, Plan, Position, Refusal, Totals};
 pub use planning::plan;

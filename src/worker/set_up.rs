@@ -10,7 +10,7 @@ use thiserror::Error;
 use crate::config::{KafkaConfig, LadderConfig, Start, TopicsConfig};
 use crate::core::ladder::Ladder;
 use crate::kafka::admin::KafkaCluster;
-use crate::topology::{self, Change, Cluster, ClusterError, LadderPlan, Limits, Observed, Plan, Refusal, Scope};
+use crate::topology::{self, Change, Cluster, ClusterError, Limits, LostOffsets, Observed, Plan, Refusal, Scope};
 
 /// What code sets up at once is one ladder; more partitions than this are a slip.
 const MAX_PARTITIONS: u32 = 1_000;
@@ -35,31 +35,6 @@ pub struct NotSetUp {
     pub missing: Vec<Change>,
     /// Offsets that are gone although the ladder was set up.
     pub lost: Vec<LostOffsets>,
-}
-
-/// A group that has lost its offsets on a topic: where it goes on is for somebody to decide.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LostOffsets {
-    /// The group.
-    pub group: String,
-    /// The topic.
-    pub topic: String,
-    /// The brokers' addresses, for the command that sets offsets.
-    pub bootstrap_servers: String,
-}
-
-impl fmt::Display for LostOffsets {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { group, topic, bootstrap_servers } = self;
-        write!(
-            f,
-            "group {group} has no offsets on {topic}, although the ladder is set up: they were deleted or have expired, unless {topic} \
-             is a new source. Nothing starts, since records would be skipped or moved again. Decide where to go on, while no worker \
-             runs: `kladder setup` tells where it would begin and how many records that concerns, and does it once it is confirmed; \
-             any other place is set with `kafka-consumer-groups.sh --bootstrap-server {bootstrap_servers} --group {group} --topic \
-             {topic} --reset-offsets --to-datetime TIME --execute` (or --to-earliest, --to-latest, --to-offset N)"
-        )
-    }
 }
 
 impl fmt::Display for NotSetUp {
@@ -158,7 +133,7 @@ pub fn check(kafka: &KafkaConfig, ladders: &[&LadderConfig]) -> Result<(), SetUp
     observed.groups.values_mut().for_each(|group| group.members = 0);
     let plan = plan(ladders, &observed, kafka, u32::MAX);
     tell_drift(&plan);
-    let missing: Vec<Change> = plan.changes().filter(|change| is_missing(change)).cloned().collect();
+    let missing: Vec<Change> = plan.changes().filter(|change| change.is_missing()).cloned().collect();
     let has_grown = |change: &Change| matches!(change, Change::AddPartitions { .. } | Change::CommitOffsets { .. });
     if missing.is_empty() && plan.changes().any(has_grown) {
         tracing::warn!("sources have more partitions than when the ladder was set up: `kladder setup` makes it grow along");
@@ -172,7 +147,7 @@ pub fn check(kafka: &KafkaConfig, ladders: &[&LadderConfig]) -> Result<(), SetUp
     if refusals.is_empty() && missing.is_empty() {
         return Ok(());
     }
-    let lost = plan.ladders.iter().flat_map(|ladder| lost_offsets(ladder, kafka)).collect();
+    let lost = plan.ladders.iter().flat_map(|ladder| topology::lost_offsets(ladder, kafka.brokers())).collect();
     Err(NotSetUp { refusals, missing, lost }.into())
 }
 
@@ -196,30 +171,4 @@ fn tell_drift(plan: &Plan) {
 
 fn refusals(plan: &Plan) -> Vec<Refusal> {
     plan.refusals.iter().chain(plan.ladders.iter().flat_map(|l| &l.refusals)).cloned().collect()
-}
-
-/// Groups that lack the offsets of a topic in a ladder whose topics are all there: it was set up once, so they had them.
-fn lost_offsets(ladder: &LadderPlan, kafka: &KafkaConfig) -> Vec<LostOffsets> {
-    if ladder.changes.iter().any(|change| matches!(change, Change::CreateTopic { .. })) {
-        return Vec::new();
-    }
-    let lacking = ladder.changes.iter().filter(|change| is_missing(change));
-    let lost = lacking.filter_map(|change| match change {
-        Change::CommitOffsets { group, topic, .. } => {
-            let bootstrap_servers = kafka.brokers().to_owned();
-            Some(LostOffsets { group: group.clone(), topic: topic.clone(), bootstrap_servers })
-        }
-        _ => None,
-    });
-    lost.collect()
-}
-
-/// A topic that is not there, or a group that does not know it. Partitions that were added later are taken up by the workers, and
-/// a ladder that was set up before owners were put down is nobody else's.
-fn is_missing(change: &Change) -> bool {
-    match change {
-        Change::CreateTopic { .. } => true,
-        Change::AddPartitions { .. } | Change::Claim { .. } => false,
-        Change::CommitOffsets { partitions, .. } => partitions.contains(&0),
-    }
 }

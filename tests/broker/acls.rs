@@ -171,8 +171,12 @@ fn each_role_works_with_the_rules_that_are_printed_for_it() {
     limited.grant(&["setup"]);
     limited.scene.setup().succeeds();
     limited.scene.setup().succeeds();
+    let said = process::kladder(&["doctor", "-c", path(&limited.scene.write())]).succeeds();
+    assert!(!said.stdout.contains("NOT CHECKED"), "{said}");
 
     limited.withdraw();
+    process::kladder(&["doctor", "-c", path(&limited.scene.write())])
+        .refuses(1, &["NOT CHECKED", "nothing of the ladder could be looked at", "kladder generate acls"]);
     limited.grant(&["mover", "deliverer"]);
     limited.scene.setup().refuses(1, &["not authorised", "settings", "kladder generate acls"]);
     let config = limited.scene.write();
@@ -196,6 +200,7 @@ fn each_role_works_with_the_rules_that_are_printed_for_it() {
     assert!(!said.stderr.contains("may not be described"), "{said}");
     assert!(said.stdout.contains(&limited.scene.dlq_topic()) && said.stdout.contains(&limited.scene.source), "{said}");
     assert!(!said.stderr.contains("is unknown"), "{said}");
+    process::kladder(&["doctor", "-c", path(&config)]).refuses(1, &["NOT CHECKED", "settings", "kladder generate acls"]);
     process::kladder(&["status", "--exact", "-c", path(&config)]).refuses(1, &["not authorised", "kladder generate acls"]);
     process::kladder(&["hold", "-c", path(&config)]).refuses(1, &["not authorised to write hold", "kladder generate acls"]);
 

@@ -18,7 +18,7 @@ const USAGE: i32 = 2;
 fn an_unknown_key_is_refused_with_its_path_and_the_right_word() {
     let scene = Scene::new("unknown-key", &["1s"]);
     let config = scene.write_text(&scene.toml().replace("max_in_flight", "max_inflight"));
-    for command in ["check", "setup", "run", "status"] {
+    for command in ["check", "setup", "doctor", "run", "status"] {
         process::kladder(&[command, "-c", path(&config)])
             .refuses(USAGE, &["kladder.toml", "max_inflight", &scene.ladder, "max_in_flight"]);
     }
@@ -59,7 +59,9 @@ fn without_a_broker_the_address_and_what_to_check_are_said() {
     scene.brokers = "127.0.0.1:9".to_owned();
     let config = scene.write();
     process::kladder(&["setup", "-c", path(&config), "--yes"]).refuses(FAILED, &["127.0.0.1:9", "bootstrap.servers"]);
-    process::kladder(&["status", "-c", path(&config)]).refuses(FAILED, &["127.0.0.1:9", "bootstrap.servers"]);
+    for command in ["status", "doctor"] {
+        process::kladder(&[command, "-c", path(&config)]).refuses(FAILED, &["127.0.0.1:9", "bootstrap.servers"]);
+    }
 
     process::kladder(&["run", "-c", path(&config)]).refuses(FAILED, &["127.0.0.1:9", "bootstrap.servers"]);
 }

@@ -7,6 +7,7 @@ mod acls;
 mod answers;
 mod bad_input;
 mod changes;
+mod doctor;
 mod empty;
 mod harness;
 mod hold;

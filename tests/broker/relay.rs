@@ -310,6 +310,10 @@ fn an_application_that_drops_the_headers_is_stopped_and_reported() {
     assert!(log.contains("have lost their kladder headers") && log.contains("copy all headers"), "its log:\n{log}");
     let status = process::kladder(&["status", "-c", scene::path(&config)]).succeeds();
     assert!(status.stdout.contains("have lost their kladder headers"), "{status}");
+    // By the hold of the router and by the worker's metric.
+    let came_back = format!("records came back to {}", scene.inbox_topic());
+    process::kladder(&["doctor", "-c", scene::path(&config)])
+        .refuses(4, &["the application drops the headers, so the ladder is held since ", &came_back, "copy all headers"]);
     assert!(scene.metric("kladder_relay_headers_missing_total", "").is_some_and(|n| n >= 20.0));
     // It stands: nothing more comes back to be dropped.
     clock::pause(Duration::from_secs(4));

@@ -182,16 +182,7 @@ impl Redelivered {
             "most records that come back to the inbox have lost their kladder headers, by which attempts are counted: the ladder is \
              held; let the application copy all headers of what it consumes, then `kladder resume`"
         );
-        let record = HoldRecord {
-            held: true,
-            by: format!("router {} of {ladder}", self.instance),
-            at: self.clock.now().timestamp(),
-            why: Some(
-                "most records that come back to the inbox have lost their kladder headers: let the application copy all headers of \
-                 what it consumes"
-                    .to_owned(),
-            ),
-        };
+        let record = HoldRecord::of_router(ladder, &self.instance, self.clock.now().timestamp());
         if let Err(error) = write_state(&self.kafka, &self.ladder.state_topic(), HOLD_KEY, &record.to_value()) {
             self.told.remove(&Trouble::Hold);
             tracing::error!(ladder, %error, "ladder could not be held");

@@ -1,0 +1,74 @@
+//! Who is in a consumer group: kladder's own, strangers, or the deliverers of another ladder.
+//!
+//! Kladder's members are told by their `client.id` (`kladder` unless it is configured), and where that is another on each host by the
+//! redeliver topic, which nobody else reads.
+
+use std::collections::BTreeSet;
+
+use crate::core::topics;
+
+/// So many of them are named.
+const NAMED: usize = 3;
+
+/// A member of a consumer group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupMember {
+    /// What the coordinator calls it; another one each time that it joins anew.
+    pub id: String,
+    /// Its name, if it is a static member.
+    pub instance: Option<String>,
+    /// What it calls itself.
+    pub client_id: String,
+    /// From where.
+    pub host: String,
+    /// The topics of the partitions that it has.
+    pub topics: BTreeSet<String>,
+}
+
+/// The members that are not kladder's, in words; `None` where there is none. `own` is the `client.id` of this configuration.
+#[must_use]
+pub fn foreign_members(members: &[GroupMember], own: &str) -> Option<String> {
+    let reads_ladder = |m: &GroupMember| m.topics.iter().any(|topic| topics::ladder_of_redeliver_topic(topic).is_some());
+    let is_foreign = |m: &&GroupMember| m.client_id != own && !m.client_id.starts_with("kladder") && !reads_ladder(m);
+    let told = |m: &GroupMember| format!("client.id `{}` from {}", m.client_id, m.host);
+    let foreign: Vec<String> = members.iter().filter(is_foreign).map(told).collect();
+    let named = foreign[..foreign.len().min(NAMED)].join(", ");
+    match foreign.len() {
+        0 => None,
+        count if count > NAMED => Some(format!("{named} and {} more", count - NAMED)),
+        _ => Some(named),
+    }
+}
+
+/// The other ladder that has members here. A source may be taken out of a ladder while workers still have it; only a redeliver
+/// topic says whose member it is.
+#[must_use]
+pub fn other_ladder<'a>(members: &'a [GroupMember], own: &str) -> Option<&'a str> {
+    let ladders = members.iter().flat_map(|m| &m.topics).filter_map(|topic| topics::ladder_of_redeliver_topic(topic));
+    ladders.into_iter().find(|ladder| *ladder != own)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_are_known_by_their_client_id() {
+        let member = |client_id: &str| GroupMember {
+            id: "x".to_owned(),
+            instance: None,
+            client_id: client_id.to_owned(),
+            host: "/10.0.0.7".to_owned(),
+            topics: ["orders".to_owned()].into(),
+        };
+        let members = ["kladder", "kladder-2", "fleet", "rdkafka", ""].map(member);
+        let told = "client.id `rdkafka` from /10.0.0.7, client.id `` from /10.0.0.7";
+        assert_eq!(foreign_members(&members, "fleet").as_deref(), Some(told));
+        assert_eq!(foreign_members(&members[..2], "kladder"), None);
+        let many = foreign_members(&["a", "b", "c", "d", "e"].map(member), "kladder").unwrap();
+        assert!(many.ends_with("client.id `c` from /10.0.0.7 and 2 more"), "{many}");
+        let of_a = [GroupMember { topics: ["orders", "a.redeliver"].map(str::to_owned).into(), ..member("host-7") }];
+        assert_eq!(foreign_members(&of_a, "host-8"), None);
+        assert_eq!((other_ladder(&of_a, "a"), other_ladder(&of_a, "b")), (None, Some("a")));
+    }
+}
