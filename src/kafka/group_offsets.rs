@@ -9,6 +9,7 @@ use crate::config::KafkaConfig;
 use crate::kafka::client_config;
 use crate::kafka::consumer::TopicPartition;
 use crate::kafka::error::ClientError;
+use crate::kafka::lookup;
 
 /// Asks for the committed offsets of one group, without joining it.
 pub struct GroupOffsets {
@@ -26,6 +27,19 @@ impl GroupOffsets {
         config.set("group.id", group).set("enable.auto.commit", "false").set("isolation.level", "read_uncommitted");
         let client = config.create().map_err(|e| ClientError::new("making a reader of offsets", &e))?;
         Ok(Self { client, group: group.to_owned() })
+    }
+
+    /// The committed offsets on all partitions of these topics, where there are some.
+    ///
+    /// # Errors
+    /// When a topic does not exist, or the broker does not answer in time or refuses.
+    pub fn on_topics(&self, topics: &[String], within: Duration) -> Result<Vec<(TopicPartition, i64)>, ClientError> {
+        let mut partitions = Vec::new();
+        for topic in topics {
+            let count = lookup::partition_count(self.client.client(), topic, within)?;
+            partitions.extend((0..count).map(|partition| TopicPartition { topic: topic.as_str().into(), partition }));
+        }
+        self.committed(&partitions, within)
     }
 
     /// The committed offsets on these partitions, where there are some.

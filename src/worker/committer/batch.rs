@@ -168,7 +168,7 @@ impl<W: Work> Committer<W> {
     }
 
     pub(super) fn note_hopped(&mut self, hop: &Hop<W::Place>) {
-        if let Some(lane) = self.lanes.iter_mut().find(|lane| lane.token == hop.id.token) {
+        if let Some(lane) = self.lane_of_mut(hop.id.token) {
             lane.tracker.finish(hop.id.offset);
         }
         match hop.target {

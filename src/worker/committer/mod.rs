@@ -226,17 +226,12 @@ impl<W: Work> Committer<W> {
     /// What the handler, or the application, said of a record: decides, notes what is finished and queues what has to hop. What
     /// comes for a partition that has moved is dropped.
     pub(super) fn judge(&mut self, id: RecordId, envelope: &Envelope, content: Content, verdict: &Verdict, place: W::Place) {
-        let now = self.broker_now();
-        let decision = planted::decide(&mut self.memory, &self.ladder, envelope, verdict, now);
-        self.carry_out(id, decision, content, place);
-    }
-
-    /// Notes what follows from a decision; see [`Committer::judge`].
-    pub(super) fn carry_out(&mut self, id: RecordId, decision: Decision, content: Content, place: W::Place) {
         if self.lane_of(id.token).is_none() && !planted::is(Bug::LateVerdict) {
             tracing::debug!(ladder = self.ladder.name(), "late verdict for a partition that has moved");
             return;
         }
+        let now = self.broker_now();
+        let decision = planted::decide(&mut self.memory, &self.ladder, envelope, verdict, now);
         tracing::debug!(ladder = self.ladder.name(), decision = decision.name(), "decided");
         match decision {
             Decision::Complete => {

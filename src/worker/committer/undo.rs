@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use crate::core::ack_tracker::CommitPoint;
 use crate::core::leader_clock::LocalTime;
-use crate::kafka::consumer::TopicPartition;
 use crate::kafka::error::{TxnError, WriteFault};
 use crate::kafka::producer::TopicId;
 use crate::worker::committer::hop::Hop;
@@ -79,7 +78,7 @@ impl<W: Work> Committer<W> {
     fn stop_partition(&self, hop: &mut Hop<W::Place>, fault: WriteFault, now: LocalTime) {
         let pause = hop.resting.map_or(Duration::from_secs(1), |(_, pause)| (pause * 2).min(Duration::from_secs(60)));
         hop.resting = Some((now.later(pause), pause));
-        let Some(lane) = self.lanes.iter().find(|lane| lane.token == hop.id.token) else { return };
+        let Some(lane) = self.lane_of(hop.id.token) else { return };
         tracing::error!(
             partition = %lane.tp(), offset = hop.id.offset, %fault, retry_in = ?pause,
             "record can be written nowhere, so its partition stands still; the others go on (raise max.message.bytes of the \
@@ -110,14 +109,14 @@ impl<W: Work> Committer<W> {
         if !fenced {
             self.sink.connect()?;
         }
-        let partitions: Vec<TopicPartition> = self.lanes.iter().map(|lane| lane.tp().clone()).collect();
+        let partitions = self.owned();
         let committed = self.source.committed(&partitions)?;
         for (lane, committed) in self.lanes.iter_mut().zip(committed) {
             let Some(committed) = committed else { continue };
             lane.committed = CommitPoint { offset: committed.offset, metadata: committed.metadata };
         }
         for hop in batch {
-            match self.lanes.iter().find(|lane| lane.token == hop.id.token) {
+            match self.lane_of(hop.id.token) {
                 Some(lane) if lane.committed.finishes(hop.id.offset) => self.note_hopped(&hop),
                 Some(_) => self.hops.push(hop),
                 None => {}

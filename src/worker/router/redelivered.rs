@@ -76,9 +76,8 @@ impl Redelivered {
         let clock = Clock::system();
         let group = GroupOffsets::new(&settings.kafka, ladder.group())?;
         let started_at = clock.now().timestamp();
-        let tail = TopicTail::open(&settings.kafka, &ladder.back_topics(), TailFrom::End)?;
         // What the application has not consumed yet may come back at any time.
-        let out = match group.committed(&tail.partitions(), ASK_WITHIN) {
+        let out = match group.on_topics(&ladder.back_topics(), ASK_WITHIN) {
             Ok(committed) => committed,
             Err(error) if error.is_outage() => return Err(error),
             Err(error) => {
