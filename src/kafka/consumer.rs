@@ -115,6 +115,9 @@ const RIVAL_TIMEOUT: Duration = Duration::from_secs(5);
 /// client's default is five minutes. At 200 workers of two consumers each it makes 13 small requests a second, all brokers together.
 const METADATA_REFRESH: Duration = Duration::from_secs(30);
 
+/// The most that one fetch takes of a partition: more of it at a time makes nothing faster, and is memory.
+const MOST_FETCHED_KIB: usize = 512;
+
 /// The least that a partition may prefetch; below it, one fetch would not carry a usual record.
 const MIN_PREFETCH_KIB: usize = 16;
 
@@ -129,7 +132,8 @@ impl GroupConsumer {
         let each = (membership.prefetch_kib / membership.partitions.max(1)).max(MIN_PREFETCH_KIB);
         let mut defaults = vec![
             ("queued.max.messages.kbytes", each.to_string()),
-            ("fetch.message.max.bytes", (each * 1024).to_string()),
+            // As compressed, which is a few times more in memory.
+            ("fetch.message.max.bytes", (each.min(MOST_FETCHED_KIB) * 1024).to_string()),
             // The default of 1000 makes a queue that was just drained wait for a second.
             ("fetch.queue.backoff.ms", "10".to_owned()),
             ("topic.metadata.refresh.interval.ms", METADATA_REFRESH.as_millis().to_string()),
@@ -309,6 +313,21 @@ impl GroupConsumer {
         Ok(queues)
     }
 
+    /// Goes back in partitions of this member: their queues give what they had given from these offsets on once more.
+    ///
+    /// # Errors
+    /// When the client refuses. A partition may then have been passed over in part, so the member must start anew.
+    pub fn go_back(&self, to: &[(TopicPartition, i64)]) -> Result<(), ClientError> {
+        let doing = || format!("reading once more as group {}", self.group);
+        let mut list = TopicPartitionList::with_capacity(to.len());
+        for (tp, offset) in to {
+            list.add_partition_offset(&tp.topic, tp.partition, Offset::Offset(*offset))
+                .map_err(|e| ClientError::new(doing(), &e))?;
+        }
+        let sought = self.inner.seek_partitions(list, CALL_TIMEOUT).map_err(|e| ClientError::new(doing(), &e))?;
+        sought.elements().iter().try_for_each(|e| e.error().map_err(|e| ClientError::new(doing(), &e)))
+    }
+
     /// Gives away what was revoked; to be called after everything of it is committed or aborted and its queues are dropped.
     ///
     /// # Errors
@@ -482,6 +501,12 @@ impl Record {
     #[must_use]
     pub fn headers(&self) -> HeaderIter<'_> {
         self.raw.headers()
+    }
+
+    /// The headers, to be written on, without a copy: the record has none from then on.
+    #[must_use]
+    pub fn take_headers(&mut self) -> NativeHeaders {
+        self.raw.take_headers()
     }
 
     /// A copy of the headers, to be written on.

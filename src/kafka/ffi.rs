@@ -211,6 +211,14 @@ impl RawMessage {
         NativeHeaders(NonNull::new(copy).expect("librdkafka allocates or aborts"))
     }
 
+    /// Takes the headers out of the message, without a copy; it has none from then on.
+    pub(crate) fn take_headers(&mut self) -> NativeHeaders {
+        let mut list = ptr::null_mut();
+        // SAFETY: the message is owned, and gives the list away; on an error (none, or unreadable) it stays null.
+        unsafe { sys::rd_kafka_message_detach_headers(self.message.as_ptr(), &raw mut list) };
+        NonNull::new(list).map_or_else(NativeHeaders::new, NativeHeaders)
+    }
+
     fn header_list(&self) -> *mut sys::rd_kafka_headers_t {
         let mut list = ptr::null_mut();
         // SAFETY: the message keeps the list; on an error (none, or unreadable) it stays null.

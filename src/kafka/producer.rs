@@ -217,8 +217,9 @@ impl HopProducer {
             ("batch.size", largest_batch.clamp(1_000, 1_000_000).to_string()),
             // The broker decides what is too large: a record may have been compressed where it came from.
             ("message.max.bytes", "1000000000".to_owned()),
-            ("queue.buffering.max.messages", "500000".to_owned()),
-            ("queue.buffering.max.kbytes", "131072".to_owned()),
+            // What is written must be confirmed before its transaction can end, so a long queue would only make all wait.
+            ("queue.buffering.max.messages", "20000".to_owned()),
+            ("queue.buffering.max.kbytes", "8192".to_owned()),
             ("socket.nagle.disable", "true".to_owned()),
             // After a commit the coordinator answers CONCURRENT_TRANSACTIONS until its markers are written, and the client asks
             // again after this: with the default of 100 ms a transaction of one record takes 101 ms instead of 9.

@@ -19,17 +19,24 @@ use crate::worker::mover::route::{Target, route};
 /// turns.
 const MOST_TARGETS: usize = 16;
 
-/// The most records of a transaction. Larger ones gain little and hold up those who read committed.
-const MOST_RECORDS: usize = 20_000;
+/// The most records of a transaction while nothing but a backlog is due. Its end costs some 10 to 20 ms however large it is, so large
+/// ones are what makes a backlog drain fast; they hold up those who read committed for as long as they are filled.
+const MOST_RECORDS: usize = 50_000;
 
 /// The most bytes of keys and values of a transaction.
-const MOST_BYTES: usize = 48 * 1024 * 1024;
+const MOST_BYTES: usize = 128 * 1024 * 1024;
 
 /// How many records of a partition go before it is another's turn.
-const TURN: usize = 500;
+const TURN: usize = 128;
 
-/// How long a transaction is filled at most, so that a backlog delays the other tiers by no more.
-const FILL_TIME: Duration = Duration::from_millis(60);
+/// How long a transaction is filled at most.
+const FILL_TIME: Duration = Duration::from_millis(500);
+
+/// How long it is filled at most beside records that have just become due, which are not to wait for a backlog.
+const SHARED_FILL_TIME: Duration = Duration::from_millis(25);
+
+/// What has been due for longer is a backlog.
+const BACKLOG: Duration = Duration::from_secs(1);
 
 /// A source that seems to lack the partition that a record came from is looked up again, no more often than that.
 const RECOUNT_INTERVAL: Duration = Duration::from_secs(10);
@@ -38,15 +45,32 @@ const RECOUNT_INTERVAL: Duration = Duration::from_secs(10);
 const FIRST_STANDSTILL: Duration = Duration::from_millis(250);
 const LONGEST_STANDSTILL: Duration = Duration::from_secs(60);
 
-/// A record that was handed to the producer.
+/// A record that was handed to the producer. What is in it has been let go: should it have to go once more, its queue gives it
+/// again.
+#[derive(Clone, Copy)]
 struct Sent {
     lane: usize,
-    held: Held,
+    offset: i64,
+    appended: Timestamp,
+    broker: i32,
     target: Target,
 }
 
 /// By their tags, the records that could not be written.
 type Faults = Vec<(usize, WriteFault)>;
+
+/// A transaction that is being filled.
+struct Filling {
+    sent: Vec<Sent>,
+    refused: Faults,
+    bytes: usize,
+}
+
+impl Filling {
+    fn is_full(&self) -> bool {
+        self.sent.len() >= MOST_RECORDS || self.bytes >= MOST_BYTES
+    }
+}
 
 /// Whether the lane's head is due by its leader's clock.
 pub(super) fn is_due(lane: &Lane, leaders: &Leaders, now: LocalTime) -> bool {
@@ -56,7 +80,8 @@ pub(super) fn is_due(lane: &Lane, leaders: &Leaders, now: LocalTime) -> bool {
 impl Mover {
     /// Moves what is due, if anything is.
     pub(super) fn move_due(&mut self) -> Result<(), WorkError> {
-        let turn = self.whose_turn();
+        let mut written = BTreeSet::new();
+        let turn = self.whose_turn(&mut written);
         if turn.is_empty() {
             return Ok(());
         }
@@ -72,7 +97,7 @@ impl Mover {
         if turn.iter().any(|index| self.lanes[*index].was_denied()) {
             self.targets.written().for_each(|topic| self.producer.look_again(topic));
         }
-        let (sent, refused) = self.fill(&turn, began)?;
+        let (sent, refused) = self.fill(turn, written, began)?;
         let mut faults: Faults = refused;
         let (mut appended, mut denied) = (Vec::new(), false);
         let outcome = self.producer.settle().and_then(|settled| {
@@ -97,14 +122,14 @@ impl Mover {
                 self.look_for_early(&sent, &appended);
                 self.moved(sent, began)?;
             }
-            Ok(()) => self.isolate(sent, &faults, denied),
+            Ok(()) => self.isolate(&sent, &faults, denied)?,
             Err(error) => self.undo(sent, error, began)?,
         }
         Ok(())
     }
 
-    /// The lanes whose heads are due, oldest due first, as many as share few enough target partitions.
-    fn whose_turn(&mut self) -> Vec<usize> {
+    /// The lanes whose heads are due, oldest due first, as many as share few enough target partitions with what is written already.
+    fn whose_turn(&mut self, written: &mut BTreeSet<i32>) -> Vec<usize> {
         let now = self.clock.now();
         let mut due: Vec<(Timestamp, usize)> = Vec::new();
         for (index, lane) in self.lanes.iter_mut().enumerate() {
@@ -118,76 +143,86 @@ impl Mover {
         if let Some((_, index)) = due.iter().find(|(_, index)| self.lanes[*index].limit.is_some()) {
             return vec![*index];
         }
-        let mut targets = BTreeSet::new();
         due.into_iter()
             .filter(|(_, index)| {
                 let partition = self.targets.likely_partition(self.lanes[*index].tp().partition);
-                targets.contains(&partition) || (targets.len() < MOST_TARGETS && targets.insert(partition))
+                written.contains(&partition) || (written.len() < MOST_TARGETS && written.insert(partition))
             })
             .map(|(_, index)| index)
             .collect()
     }
 
-    /// Hands over what is due of these lanes, in turns, straight from where it was fetched.
-    fn fill(&mut self, turn: &[usize], began: LocalTime) -> Result<(Vec<Sent>, Faults), WorkError> {
-        let mut sent: Vec<Sent> = Vec::new();
-        let mut refused = Vec::new();
-        let mut bytes = 0;
-        let mut open: Vec<usize> = turn.to_vec();
-        while !open.is_empty() && refused.is_empty() {
-            let mut still_open = Vec::with_capacity(open.len());
-            for index in open {
-                let lane = &mut self.lanes[index];
-                let limit = lane.limit.unwrap_or(TURN);
-                let now = self.clock.now();
-                let full = |sent: &Vec<Sent>, bytes: usize| {
-                    sent.len() >= MOST_RECORDS || bytes >= MOST_BYTES || now.since(began) >= FILL_TIME && !sent.is_empty()
-                };
-                let mut taken = 0;
-                let mut more = false;
-                while !full(&sent, bytes) {
-                    more = is_due(lane, &self.leaders, now);
-                    if taken == limit || !more {
-                        break;
-                    }
-                    let held = lane.pop().expect("a due head");
-                    taken += 1;
-                    bytes += held.size();
-                    let leader_now = Timestamp::from_millis(self.leaders.now(held.broker, now).div_euclid(1_000));
-                    let way = route(&self.ladder, &held, lane, leader_now);
-                    if way.is_malformed {
-                        self.metrics.worker.malformed_headers();
-                    }
-                    if now >= self.recount_at && !self.targets.cover(way.target, way.partition) {
-                        // The source has grown since it was looked up, or is another one by now.
-                        self.targets.recount(way.target, &mut self.producer);
-                        self.recount_at = now.later(RECOUNT_INTERVAL);
-                    }
-                    let (topic, partition) = self.targets.resolve(way.target, way.partition);
-                    let tag = sent.len();
-                    if let Err(fault) = self.producer.send(topic, partition, held.outgoing(), way.headers, tag) {
-                        refused.push((tag, fault));
-                    }
-                    sent.push(Sent { lane: index, held, target: way.target });
-                    match lane.take(now) {
-                        Taken::Head => {
-                            let head = lane.head().expect("just taken");
-                            head.tell_clock(&mut self.leaders, now);
-                            if !is_due(lane, &self.leaders, now) {
-                                lane.settle_to_wait();
-                            }
-                        }
-                        Taken::Nothing => {}
-                        Taken::OffsetLost => return Err(WorkError::offset_lost(lane.tp(), self.consumer.group())),
-                    }
-                }
-                if more && lane.limit.is_none() && !full(&sent, bytes) {
-                    still_open.push(index);
-                }
+    /// Hands over what is due, in turns, straight from where it was fetched. Who becomes due meanwhile joins in.
+    fn fill(&mut self, turn: Vec<usize>, written: BTreeSet<i32>, began: LocalTime) -> Result<(Vec<Sent>, Faults), WorkError> {
+        let mut batch = Filling { sent: Vec::new(), refused: Vec::new(), bytes: 0 };
+        let (mut turn, mut written) = (turn, written);
+        while !turn.is_empty() && batch.refused.is_empty() {
+            let fill_time = if self.is_shared(&turn) { SHARED_FILL_TIME } else { FILL_TIME };
+            for index in turn {
+                self.fill_from(index, &mut batch)?;
             }
-            open = still_open;
+            if batch.is_full() || self.clock.now().since(began) >= fill_time {
+                break;
+            }
+            // A record that cannot be written is looked for alone, and once a transaction.
+            let alone = batch.sent.first().is_some_and(|sent| self.lanes[sent.lane].limit.is_some());
+            turn = if alone { Vec::new() } else { self.whose_turn(&mut written) };
+            turn.retain(|index| self.lanes[*index].limit.is_none());
         }
-        Ok((sent, refused))
+        Ok((batch.sent, batch.refused))
+    }
+
+    /// Whether some of these have only just become due.
+    fn is_shared(&self, turn: &[usize]) -> bool {
+        let now = self.clock.now();
+        turn.iter().any(|index| {
+            let lane = &self.lanes[*index];
+            let backlog = i64::try_from(BACKLOG.as_micros()).unwrap_or(i64::MAX);
+            let leader = lane.head().map_or(now.as_micros(), |head| self.leaders.now(head.broker, now));
+            lane.due().is_some_and(|due| leader - due.as_micros() < backlog)
+        })
+    }
+
+    /// One partition's turn.
+    fn fill_from(&mut self, index: usize, batch: &mut Filling) -> Result<(), WorkError> {
+        let now = self.clock.now();
+        let lane = &mut self.lanes[index];
+        for _ in 0..lane.limit.unwrap_or(TURN) {
+            if batch.is_full() || !is_due(lane, &self.leaders, now) {
+                break;
+            }
+            let mut held = lane.pop().expect("a due head");
+            batch.bytes += held.size();
+            let leader_now = Timestamp::from_millis(self.leaders.now(held.broker, now).div_euclid(1_000));
+            let way = route(&self.ladder, &mut held, lane, leader_now);
+            if way.is_malformed {
+                self.metrics.worker.malformed_headers();
+            }
+            if now >= self.recount_at && !self.targets.cover(way.target, way.partition) {
+                // The source has grown since it was looked up, or is another one by now.
+                self.targets.recount(way.target, &mut self.producer);
+                self.recount_at = now.later(RECOUNT_INTERVAL);
+            }
+            let (topic, partition) = self.targets.resolve(way.target, way.partition);
+            let tag = batch.sent.len();
+            if let Err(fault) = self.producer.send(topic, partition, held.outgoing(), way.headers, tag) {
+                batch.refused.push((tag, fault));
+            }
+            let Held { offset, appended, broker, .. } = held;
+            batch.sent.push(Sent { lane: index, offset, appended, broker, target: way.target });
+            match lane.take(now) {
+                Taken::Head => {
+                    let head = lane.head().expect("just taken");
+                    head.tell_clock(&mut self.leaders, now);
+                    if !is_due(lane, &self.leaders, now) {
+                        lane.settle_to_wait();
+                    }
+                }
+                Taken::Nothing => {}
+                Taken::OffsetLost => return Err(WorkError::offset_lost(lane.tp(), self.consumer.group())),
+            }
+        }
+        Ok(())
     }
 
     /// By what the brokers themselves noted: nothing that is redelivered may have been appended before it was due. (A source may
@@ -196,9 +231,9 @@ impl Mover {
         for (tag, appended) in appended {
             let Some(record) = sent.get(*tag).filter(|record| record.target.is_back()) else { continue };
             let lane = &self.lanes[record.lane];
-            if *appended < due_time(record.held.appended, lane.delay) {
+            if *appended < due_time(record.appended, lane.delay) {
                 self.metrics.early();
-                tracing::error!(partition = %lane.tp(), offset = record.held.offset, "record was redelivered early: brokers' clocks differ");
+                tracing::error!(partition = %lane.tp(), offset = record.offset, "record was redelivered early: brokers' clocks differ");
             }
         }
     }
@@ -212,10 +247,10 @@ impl Mover {
             *counts.entry(record.target).or_default() += 1;
             let lane = &self.lanes[record.lane];
             let entry = by_lane.entry(record.lane).or_default();
-            *entry = (record.held.offset + 1, entry.1 + 1);
+            *entry = (record.offset + 1, entry.1 + 1);
             if record.target.is_back() {
-                let due = due_time(record.held.appended, lane.delay).as_micros();
-                let late = self.leaders.now(record.held.broker, now).saturating_sub(due);
+                let due = due_time(record.appended, lane.delay).as_micros();
+                let late = self.leaders.now(record.broker, now).saturating_sub(due);
                 lane.metrics.redelivered(Duration::from_micros(u64::try_from(late).unwrap_or(0)));
             }
         }
@@ -253,7 +288,7 @@ impl Mover {
     /// Records could not be written: everything is put back. Where the broker is at fault, only what goes to the partitions
     /// concerned waits a little; where it is the record, its partition is halved until it stands alone, and then only that partition
     /// stops. Where it is the topic that is denied, there is nothing to look for: all that were to go there stop.
-    fn isolate(&mut self, sent: Vec<Sent>, faults: &[(usize, WriteFault)], denied: bool) {
+    fn isolate(&mut self, sent: &[Sent], faults: &[(usize, WriteFault)], denied: bool) -> Result<(), WorkError> {
         self.metrics.worker.transaction_aborted();
         let mut worst: BTreeMap<usize, WriteFault> = BTreeMap::new();
         if denied {
@@ -291,8 +326,8 @@ impl Mover {
                 continue;
             }
             let head = sent.first().filter(|_| alone && fault == WriteFault::TooLarge);
-            if let Some(sent) = head.filter(|sent| lane.give_up_more(sent.held.offset, sent.target)) {
-                tracing::debug!(partition = %lane.tp(), offset = sent.held.offset, "record is too large for its origin with all headers");
+            if let Some(sent) = head.filter(|sent| lane.give_up_more(sent.offset, sent.target)) {
+                tracing::debug!(partition = %lane.tp(), offset = sent.offset, "record is too large for its origin with all headers");
                 continue;
             }
             if let (WriteFault::Refused(_), Some(target)) = (fault, target) {
@@ -303,7 +338,7 @@ impl Mover {
             if denied_topic.is_some() {
                 continue;
             }
-            let offset = sent.first().map_or(0, |s| s.held.offset);
+            let offset = sent.first().map_or(0, |s| s.offset);
             tracing::error!(
                 partition = %lane.tp(), offset, %fault, retry_in = ?pause,
                 "record can be written nowhere, so its partition stands still; the others go on (raise max.message.bytes of the \
@@ -323,7 +358,7 @@ impl Mover {
             self.backoff.failed(self.clock.now());
             tracing::info!(ladder = self.ladder.name(), retry_in = ?self.backoff.pause(), "mover's transactions are given up by the client");
         }
-        self.put_back(sent);
+        self.put_back(sent)
     }
 
     /// The transaction failed. What it held is put back, unless it turns out to have been committed.
@@ -331,8 +366,7 @@ impl Mover {
         let (unknown, fenced) = (matches!(error, TxnError::Unknown(_)), error.cause().is_fenced());
         self.survive(error)?;
         if !unknown {
-            self.put_back(sent);
-            return Ok(());
+            return self.put_back(&sent);
         }
         // Initialising under the same transactional.id ends what was open, one way or the other; what is committed then is the
         // truth. A fence says that it has been ended already.
@@ -345,26 +379,31 @@ impl Mover {
         let committed: BTreeMap<usize, i64> =
             touched.into_iter().zip(committed).filter_map(|(index, committed)| Some((index, committed?.offset))).collect();
         let (moved, left): (Vec<Sent>, Vec<Sent>) =
-            sent.into_iter().partition(|s| committed.get(&s.lane).is_some_and(|offset| s.held.offset < *offset));
-        self.put_back(left);
+            sent.into_iter().partition(|s| committed.get(&s.lane).is_some_and(|offset| s.offset < *offset));
+        self.put_back(&left)?;
         if moved.is_empty() { Ok(()) } else { self.moved(moved, began) }
     }
 
-    fn put_back(&mut self, sent: Vec<Sent>) {
-        let mut by_lane: BTreeMap<usize, Vec<Held>> = BTreeMap::new();
-        for record in sent {
-            by_lane.entry(record.lane).or_default().push(record.held);
+    /// None of these was moved: their partitions go back to where they were.
+    fn put_back(&mut self, sent: &[Sent]) -> Result<(), WorkError> {
+        let touched: BTreeSet<usize> = sent.iter().map(|sent| sent.lane).collect();
+        let mut to = Vec::with_capacity(touched.len());
+        for index in touched {
+            let lane = &mut self.lanes[index];
+            lane.go_back();
+            to.push((lane.tp().clone(), lane.position));
         }
-        for (index, held) in by_lane {
-            self.lanes[index].put_back(held.into_iter());
+        if !to.is_empty() {
+            self.consumer.go_back(&to)?;
         }
+        Ok(())
     }
 }
 
 fn points_of(lanes: &[Lane], sent: &[Sent]) -> Vec<(TopicPartition, CommitPoint)> {
     let mut last: BTreeMap<usize, i64> = BTreeMap::new();
     for record in sent {
-        last.insert(record.lane, record.held.offset + 1);
+        last.insert(record.lane, record.offset + 1);
     }
     let point = |index: usize, moved: i64| {
         let lane = &lanes[index];

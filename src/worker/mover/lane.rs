@@ -1,6 +1,5 @@
-//! One partition of a tier: its queue, and the records at its head that were taken from it.
+//! One partition of a tier: its queue, and the record at its head that was taken from it.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::core::delay::Delay;
@@ -52,12 +51,10 @@ impl Held {
 
     /// Copies the record out of its fetch, which may be a megabyte.
     fn detach(&mut self) {
-        if let Content::Fetched(record) = &self.content {
-            self.content = Content::Detached {
-                key: record.key().map(<[u8]>::to_vec),
-                value: record.value().map(<[u8]>::to_vec),
-                headers: record.copy_headers(),
-            };
+        if let Content::Fetched(record) = &mut self.content {
+            let headers = record.take_headers();
+            let (key, value) = (record.key().map(<[u8]>::to_vec), record.value().map(<[u8]>::to_vec));
+            self.content = Content::Detached { key, value, headers };
         }
     }
 
@@ -73,10 +70,11 @@ impl Held {
         out.key.map_or(0, <[u8]>::len) + out.value.map_or(0, <[u8]>::len)
     }
 
-    pub(super) fn headers(&self) -> NativeHeaders {
-        match &self.content {
-            Content::Fetched(record) => record.copy_headers(),
-            Content::Detached { headers, .. } => headers.clone(),
+    /// The headers, to be written on; it has none from then on.
+    pub(super) fn take_headers(&mut self) -> NativeHeaders {
+        match &mut self.content {
+            Content::Fetched(record) => record.take_headers(),
+            Content::Detached { headers, .. } => std::mem::take(headers),
         }
     }
 
@@ -98,8 +96,8 @@ pub(super) struct Lane {
     pub(super) queue: PartitionQueue,
     pub(super) delay: Delay,
     pub(super) metrics: TierMetrics,
-    /// Taken from the queue, in order.
-    held: VecDeque<Held>,
+    /// Taken from the queue.
+    head: Option<Held>,
     /// One past the last record that was moved.
     pub(super) position: i64,
     /// The end of the partition when the queue last told it: the markers before it are passed once nothing is held.
@@ -135,7 +133,7 @@ impl Lane {
             queue,
             delay,
             metrics,
-            held: VecDeque::new(),
+            head: None,
             position,
             told_end: position,
             committed: position,
@@ -154,28 +152,29 @@ impl Lane {
     }
 
     pub(super) fn head(&self) -> Option<&Held> {
-        self.held.front()
+        self.head.as_ref()
     }
 
     pub(super) fn pop(&mut self) -> Option<Held> {
-        self.held.pop_front()
+        self.head.take()
     }
 
-    /// Puts records back that were not moved after all, in their order.
-    pub(super) fn put_back(&mut self, records: impl DoubleEndedIterator<Item = Held>) {
-        for held in records.rev() {
-            self.held.push_front(held);
-        }
+    /// What was taken since the last move was not moved after all: it will come from the queue once more. So nothing is known of
+    /// the end either, or it would be committed over the heads of these.
+    pub(super) fn go_back(&mut self) {
+        self.head = None;
+        self.told_end = self.position;
+        self.poll_at = LocalTime::from_micros(0);
     }
 
     /// The due time of the head.
     pub(super) fn due(&self) -> Option<Timestamp> {
-        self.held.front().map(|h| due_time(h.appended, self.delay))
+        self.head.as_ref().map(|h| due_time(h.appended, self.delay))
     }
 
     /// Sees to it that there is a head, if the queue has one.
     pub(super) fn take(&mut self, now: LocalTime) -> Taken {
-        if !self.held.is_empty() {
+        if self.head.is_some() {
             return Taken::Head;
         }
         if self.poll_at > now {
@@ -188,7 +187,7 @@ impl Lane {
                         continue;
                     }
                     self.end = self.end.max(record.offset() + 1);
-                    self.held.push_back(Held::new(record));
+                    self.head = Some(Held::new(record));
                     return Taken::Head;
                 }
                 Some(Next::End(offset)) => {
@@ -207,7 +206,7 @@ impl Lane {
 
     /// Copies the head out of its fetch: it is going to wait.
     pub(super) fn settle_to_wait(&mut self) {
-        if let Some(head) = self.held.front_mut() {
+        if let Some(head) = &mut self.head {
             head.detach();
         }
     }
@@ -220,7 +219,7 @@ impl Lane {
 
     /// When the lane has to be looked at next for what may have arrived; `None` while it has a head.
     pub(super) fn next_poll(&self) -> Option<LocalTime> {
-        self.held.is_empty().then_some(self.poll_at)
+        self.head.is_none().then_some(self.poll_at)
     }
 
     /// The record at this offset was too large for where it had to go. Whether there is more that it can give up.
@@ -242,7 +241,7 @@ impl Lane {
     /// What may be committed once everything below `moved` is moved: that, or the end of the partition when nothing is held, since
     /// only transaction markers lie between. (The client tells an end only once.)
     pub(super) fn commit_position(&self, moved: i64) -> i64 {
-        if self.held.is_empty() { moved.max(self.told_end) } else { moved }
+        if self.head.is_none() { moved.max(self.told_end) } else { moved }
     }
 
     /// Notes that records below `position` were moved.
@@ -258,6 +257,6 @@ impl Lane {
         let offsets = u64::try_from(end - self.commit_position(self.position)).unwrap_or(0);
         let taken = u64::try_from(self.commit_position(self.position) - self.began_at).unwrap_or(0);
         let estimate = if self.moved == 0 { offsets } else { offsets.saturating_mul(self.moved) / taken.max(1) };
-        estimate.max(self.held.len() as u64)
+        estimate.max(u64::from(self.head.is_some()))
     }
 }

@@ -67,8 +67,8 @@ pub(super) struct Way {
 }
 
 /// Where a due record goes and what it carries.
-pub(super) fn route(ladder: &Ladder, held: &Held, lane: &Lane, now: Timestamp) -> Way {
-    let mut headers = held.headers();
+pub(super) fn route(ladder: &Ladder, held: &mut Held, lane: &Lane, now: Timestamp) -> Way {
+    let mut headers = held.take_headers();
     let partition = lane.tp().partition;
     let to_origin = ladder.redelivery() == Redelivery::Origin;
     if !to_origin && envelope::glance(ladder, headers.iter()) == Glance::Plain {

@@ -1,0 +1,9 @@
+//! The wall clock. Broker, worker and benchmark run on one machine, so they have the same.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Microseconds since the Unix epoch.
+pub fn epoch_micros() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970");
+    i64::try_from(since.as_micros()).expect("a date that fits")
+}

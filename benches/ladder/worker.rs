@@ -1,0 +1,164 @@
+//! The kladder that is measured: a process of its own, looked at from outside.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+const KLADDER: &str = env!("CARGO_BIN_EXE_kladder");
+
+/// Ticks a second of /proc/PID/stat: 100 on every Linux, since it is part of the kernel's interface to user space.
+const TICKS: f64 = 100.0;
+
+/// A configuration file and what kladder does with it.
+pub struct Setup {
+    folder: tempfile::TempDir,
+    file: PathBuf,
+}
+
+impl Setup {
+    pub fn new(config: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("kladder.toml");
+        fs::write(&file, config).expect("a configuration");
+        Self { folder, file }
+    }
+
+    /// `kladder setup`.
+    pub fn apply(&self) {
+        let output = Command::new(KLADDER).args(["setup", "--yes", "-c"]).arg(&self.file).output().expect("kladder setup");
+        let (plan, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "kladder setup failed:\n{plan}{said}");
+    }
+
+    /// `kladder run` with these roles.
+    pub fn run(&self, roles: &str) -> Process {
+        let log = fs::File::options().create(true).append(true).open(self.log()).expect("a log");
+        let mut command = Command::new(KLADDER);
+        command.args(["run", "--role", roles, "-c"]).arg(&self.file).env("RUST_LOG", "info");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        Process::start(&mut command)
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.path().join("log")
+    }
+
+    /// Lines of the log so far that contain the text.
+    pub fn said(&self, text: &str) -> usize {
+        fs::read_to_string(self.log()).unwrap_or_default().lines().filter(|line| line.contains(text)).count()
+    }
+
+    /// Waits until the log has that many lines with the text.
+    pub fn wait_until_said(&self, text: &str, times: usize) -> Instant {
+        let began = Instant::now();
+        while self.said(text) < times {
+            let log = || fs::read_to_string(self.log()).unwrap_or_default();
+            assert!(began.elapsed() < Duration::from_secs(90), "kladder never said '{text}':\n{}", log());
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Instant::now()
+    }
+}
+
+/// A process and what it costs.
+pub struct Process {
+    child: Child,
+}
+
+impl Process {
+    pub fn start(command: &mut Command) -> Self {
+        Self { child: command.spawn().expect("a process") }
+    }
+
+    /// `kladder stub`, and where it listens.
+    pub fn stub(arguments: &[&str]) -> (Self, String) {
+        let address = format!("127.0.0.1:{}", free_port());
+        let mut command = Command::new(KLADDER);
+        command.args(["stub", "--listen", &address]).args(arguments);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let process = Self::start(&mut command);
+        let began = Instant::now();
+        while std::net::TcpStream::connect(&address).is_err() {
+            assert!(began.elapsed() < Duration::from_secs(10), "kladder stub does not listen");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        (process, address)
+    }
+
+    fn file(&self, name: &str) -> String {
+        fs::read_to_string(Path::new("/proc").join(self.child.id().to_string()).join(name)).unwrap_or_default()
+    }
+
+    /// Seconds of processor time so far.
+    pub fn cpu(&self) -> f64 {
+        let stat = self.file("stat");
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        let ticks = |index: usize| fields.get(index).and_then(|text| text.parse::<f64>().ok()).unwrap_or(0.0);
+        (ticks(11) + ticks(12)) / TICKS
+    }
+
+    fn status(&self, name: &str) -> f64 {
+        let status = self.file("status");
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|rest| rest.trim_matches([':', ' ', '\t']).split_whitespace().next()?.parse().ok()).unwrap_or(0.0)
+    }
+
+    /// Resident memory now, in MiB.
+    pub fn rss(&self) -> f64 {
+        self.status("VmRSS") / 1_024.0
+    }
+
+    /// The most it ever was, in MiB.
+    pub fn peak_rss(&self) -> f64 {
+        self.status("VmHWM") / 1_024.0
+    }
+
+    pub fn threads(&self) -> f64 {
+        self.status("Threads")
+    }
+
+    /// Established connections to one of these servers.
+    pub fn connections(&self, servers: &str) -> f64 {
+        let ports: BTreeSet<u16> = servers.split(',').filter_map(|s| s.rsplit(':').next()?.parse().ok()).collect();
+        let folder = Path::new("/proc").join(self.child.id().to_string()).join("fd");
+        let links = fs::read_dir(folder).into_iter().flatten().flatten().filter_map(|entry| fs::read_link(entry.path()).ok());
+        let own: BTreeSet<String> = links
+            .filter_map(|link| Some(link.to_str()?.strip_prefix("socket:[")?.trim_end_matches(']').to_owned()))
+            .collect();
+        let table = self.file("net/tcp");
+        let open = table.lines().skip(1).filter(|line| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let remote = fields.get(2).and_then(|text| u16::from_str_radix(text.rsplit(':').next()?, 16).ok());
+            remote.is_some_and(|port| ports.contains(&port)) && fields.get(9).is_some_and(|inode| own.contains(*inode))
+        });
+        f64::from(u32::try_from(open.count()).unwrap_or(u32::MAX))
+    }
+
+    /// Kills it without a chance to tidy up.
+    pub fn kill(mut self) {
+        self.child.kill().expect("a process that was alive");
+        self.child.wait().expect("a process that ends");
+    }
+}
+
+/// Asks it to end, and waits.
+impl Drop for Process {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let _ = Command::new("kill").arg(self.child.id().to_string()).status();
+            let deadline = Instant::now() + Duration::from_secs(20);
+            while Instant::now() < deadline && matches!(self.child.try_wait(), Ok(None)) {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// A port that nobody listens at now.
+pub fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).map(|a| a.port()).expect("a port")
+}
