@@ -93,6 +93,17 @@ pub(super) struct Standstill {
     pub(super) denied: bool,
 }
 
+/// Whether the client fetches for a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Flow {
+    /// It does.
+    Open,
+    /// It was told not to, and what it had fetched is thrown away. There is a head then that waits for long.
+    Paused,
+    /// It was told to go on, and nothing has come since.
+    Resumed,
+}
+
 /// A partition of a tier that this member owns.
 pub(super) struct Lane {
     pub(super) queue: PartitionQueue,
@@ -100,6 +111,9 @@ pub(super) struct Lane {
     pub(super) metrics: TierMetrics,
     /// Taken from the queue, in order.
     held: VecDeque<Held>,
+    /// One past the last record that was taken: what the client gives again after it was paused is passed over.
+    taken: i64,
+    pub(super) flow: Flow,
     /// One past the last record that was moved.
     pub(super) position: i64,
     /// The end of the partition when the queue last told it: the markers before it are passed once nothing is held.
@@ -136,6 +150,8 @@ impl Lane {
             delay,
             metrics,
             held: VecDeque::new(),
+            taken: position,
+            flow: Flow::Open,
             position,
             told_end: position,
             committed: position,
@@ -182,12 +198,17 @@ impl Lane {
             return Taken::Nothing;
         }
         loop {
-            match self.queue.poll() {
+            let next = self.queue.poll();
+            if next.is_some() && self.flow == Flow::Resumed {
+                self.flow = Flow::Open;
+            }
+            match next {
                 Some(Next::Record(record)) => {
-                    if record.offset() < self.position {
+                    if record.offset() < self.taken {
                         continue;
                     }
-                    self.end = self.end.max(record.offset() + 1);
+                    self.taken = record.offset() + 1;
+                    self.end = self.end.max(self.taken);
                     self.held.push_back(Held::new(record));
                     return Taken::Head;
                 }
@@ -243,6 +264,11 @@ impl Lane {
     /// only transaction markers lie between. (The client tells an end only once.)
     pub(super) fn commit_position(&self, moved: i64) -> i64 {
         if self.held.is_empty() { moved.max(self.told_end) } else { moved }
+    }
+
+    /// Notes where the partition ends, as the broker was asked.
+    pub(super) fn ends_at(&mut self, end: i64) {
+        self.end = self.end.max(end);
     }
 
     /// Notes that records below `position` were moved.
