@@ -226,6 +226,22 @@ impl Lane {
         }
     }
 
+    /// Rids the queue of what was fetched before the partition was paused.
+    ///
+    /// The client means to do so itself, and yet stops at the mark that it puts in front of it (librdkafka #5218; so it is in 2.12).
+    /// Whoever takes from the queue passes both.
+    pub(super) fn drop_fetched(&mut self) {
+        // Nothing but what was fetched before may be there, but a record that is given must not vanish.
+        if let Some(Next::Record(record)) = self.queue.poll()
+            && record.offset() >= self.taken
+        {
+            self.taken = record.offset() + 1;
+            let mut held = Held::new(record);
+            held.detach();
+            self.held.push_back(held);
+        }
+    }
+
     /// Copies the head out of its fetch: it is going to wait.
     pub(super) fn settle_to_wait(&mut self) {
         if let Some(head) = self.held.front_mut() {

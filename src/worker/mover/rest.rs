@@ -78,6 +78,8 @@ impl Mover {
         }
         self.turn(&tired, Flow::Paused);
         self.turn(&needed, Flow::Resumed);
+        // Each time, since an answer that was on its way may have been queued after the pause.
+        self.lanes.iter_mut().filter(|lane| lane.flow == Flow::Paused).for_each(Lane::drop_fetched);
         self.ask_ends(now);
     }
 
