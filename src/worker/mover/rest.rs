@@ -95,7 +95,9 @@ impl Mover {
                 "partitions rest, since their heads wait for long"
             );
             // Paused or not, they are resumed in time.
-            lanes.iter().for_each(|index| self.lanes[*index].flow = flow);
+            for index in lanes {
+                self.lanes[*index].flow = flow;
+            }
             self.consumer.pause(&partitions)
         } else {
             self.consumer.resume(&partitions)
