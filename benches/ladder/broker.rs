@@ -28,7 +28,8 @@ impl Broker {
 
     pub fn create_topic(&self, name: &str, partitions: i32) {
         let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1)).set("message.timestamp.type", "LogAppendTime");
-        let made = self.runtime.block_on(self.admin.create_topics([&topic], &AdminOptions::new().operation_timeout(Some(TIMEOUT))));
+        let made =
+            self.runtime.block_on(self.admin.create_topics([&topic], &AdminOptions::new().operation_timeout(Some(TIMEOUT))));
         for outcome in made.expect("an answer of the broker") {
             outcome.unwrap_or_else(|(topic, code)| panic!("topic {topic} was not made: {code}"));
         }

@@ -115,7 +115,14 @@ impl Load {
     }
 
     /// Writes records from this number on as fast as they are taken, round the partitions.
-    pub fn pour(&mut self, topic: &str, partitions: i32, numbers: std::ops::Range<usize>, with_headers: bool, progress: &Progress) {
+    pub fn pour(
+        &mut self,
+        topic: &str,
+        partitions: i32,
+        numbers: std::ops::Range<usize>,
+        with_headers: bool,
+        progress: &Progress,
+    ) {
         let total = numbers.len();
         for (done, number) in numbers.enumerate() {
             let partition = i32::try_from(number).expect("a count") % partitions;

@@ -101,8 +101,14 @@ fn machine(arguments: &Arguments) -> BTreeMap<&'static str, String> {
     let (_, librdkafka) = rdkafka::util::get_rdkafka_version();
     let scale = if arguments.quick { ", a tenth of the records" } else { "" };
     BTreeMap::from([
-        ("machine", format!("{cores} cores ({model}), {gib:.0} GiB, Linux {}, shared by broker, load, reader and kladder", kernel.trim())),
+        (
+            "machine",
+            format!("{cores} cores ({model}), {gib:.0} GiB, Linux {}, shared by broker, load, reader and kladder", kernel.trim()),
+        ),
         ("versions", format!("kladder {}, librdkafka {librdkafka}", env!("CARGO_PKG_VERSION"))),
-        ("settings", format!("replication factor 1, values of {} bytes, zstd, {} runs{scale}", load::VALUE_BYTES, arguments.runs)),
+        (
+            "settings",
+            format!("replication factor 1, values of {} bytes, zstd, {} runs{scale}", load::VALUE_BYTES, arguments.runs),
+        ),
     ])
 }

@@ -124,9 +124,8 @@ impl Process {
         let ports: BTreeSet<u16> = servers.split(',').filter_map(|s| s.rsplit(':').next()?.parse().ok()).collect();
         let folder = Path::new("/proc").join(self.child.id().to_string()).join("fd");
         let links = fs::read_dir(folder).into_iter().flatten().flatten().filter_map(|entry| fs::read_link(entry.path()).ok());
-        let own: BTreeSet<String> = links
-            .filter_map(|link| Some(link.to_str()?.strip_prefix("socket:[")?.trim_end_matches(']').to_owned()))
-            .collect();
+        let own: BTreeSet<String> =
+            links.filter_map(|link| Some(link.to_str()?.strip_prefix("socket:[")?.trim_end_matches(']').to_owned())).collect();
         let table = self.file("net/tcp");
         let open = table.lines().skip(1).filter(|line| {
             let fields: Vec<&str> = line.split_whitespace().collect();

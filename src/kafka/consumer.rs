@@ -284,6 +284,39 @@ impl GroupConsumer {
         ffi::known_end(self.inner.client().native_ptr(), &tp.topic, tp.partition)
     }
 
+    /// Where partitions end for those who read committed, as their leaders say; those that did not answer are left out.
+    ///
+    /// # Errors
+    /// When there is no answer in time.
+    pub fn ends(&self, partitions: &[TopicPartition], within: Duration) -> Result<Vec<(TopicPartition, i64)>, ClientError> {
+        let doing = || "asking where partitions end".to_owned();
+        let mut list = list_of(partitions);
+        list.set_all_offsets(Offset::End).map_err(|e| ClientError::new(doing(), &e))?;
+        let answer = self.inner.offsets_for_times(list, within).map_err(|e| ClientError::new(doing(), &e))?;
+        let end = |tp: &TopicPartition| match answer.find_partition(&tp.topic, tp.partition)?.offset() {
+            Offset::Offset(offset) => Some((tp.clone(), offset)),
+            _ => None,
+        };
+        Ok(partitions.iter().filter_map(end).collect())
+    }
+
+    /// Stops fetching partitions and throws away what was fetched of them and not yet taken. It goes on behind the last record
+    /// that was taken, of which there must be one.
+    ///
+    /// # Errors
+    /// When the client refuses; some may be paused then.
+    pub fn pause(&self, partitions: &[TopicPartition]) -> Result<(), ClientError> {
+        self.inner.pause(&list_of(partitions)).map_err(|e| ClientError::new("pausing partitions", &e))
+    }
+
+    /// Fetches partitions again; nothing happens to those that are not paused.
+    ///
+    /// # Errors
+    /// When the client refuses; some may go on then.
+    pub fn resume(&self, partitions: &[TopicPartition]) -> Result<(), ClientError> {
+        self.inner.resume(&list_of(partitions)).map_err(|e| ClientError::new("resuming partitions", &e))
+    }
+
     /// Takes over what was assigned, each partition at its offset. Returns their queues, in the same order. The wake function is
     /// called, from a thread of the client, when a queue that was empty has something.
     ///
@@ -306,6 +339,8 @@ impl GroupConsumer {
             list.add_partition_offset(&tp.topic, tp.partition, Offset::Offset(*offset))
                 .map_err(|e| ClientError::new(doing(), &e))?;
         }
+        // What was paused when it was given away would come back paused (confluent-kafka-go #193, librdkafka #1849).
+        self.inner.resume(&list).map_err(|e| ClientError::new(doing(), &e))?;
         self.inner.incremental_assign(&list).map_err(|e| ClientError::new(doing(), &e))?;
         // It stays the same for as long as these partitions do: whatever ends it takes them away first, and waits for an answer.
         *lock(&self.member_id) = ffi::member_id(self.inner.client().native_ptr());

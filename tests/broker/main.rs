@@ -25,6 +25,7 @@ mod readme;
 mod rebalance;
 mod relay;
 mod relay_fleet;
+mod rest;
 mod resume;
 mod rivals;
 mod scale;

@@ -66,8 +66,10 @@ fn pace(bench: &Bench, progress: &Progress, pace: &Pace) -> Vec<Figure> {
     let cpu = worker.cpu() - cpu;
     let seen = observer.end();
     let late = lateness(&seen, &load.appended(), |number| DELAYS[number % TIERS.len()]);
-    let mut figures =
-        percentiles(&late, [("p50", 50.0, at_most(pace.most[0])), ("p99", 99.0, at_most(pace.most[1])), ("most", 100.0, Target::Told)]);
+    let mut figures = percentiles(
+        &late,
+        [("p50", 50.0, at_most(pace.most[0])), ("p99", 99.0, at_most(pace.most[1])), ("most", 100.0, Target::Told)],
+    );
     figures.extend(reckon(&seen, 0..records));
     figures.push(figure("CPU", "s a million", cpu / count(records) * 1e6, Target::Told));
     figures.push(figure("peak RSS", "MiB", worker.peak_rss(), Target::Told));
@@ -113,9 +115,8 @@ fn spike(bench: &Bench, progress: &Progress, plans: &[Plan<'_>], backlog_of: &Pl
     let seen = observer.end();
     let drained_at = seen.iter().filter(|(number, _)| *number < backlog).map(|(_, at)| *at).max().unwrap_or(0);
     let appended = pacer.appended();
-    let is_meanwhile = |number: usize| {
-        number >= backlog && appended.get(number).is_some_and(|at| (at + 500) * 1_000 < drained_at)
-    };
+    let is_meanwhile =
+        |number: usize| number >= backlog && appended.get(number).is_some_and(|at| (at + 500) * 1_000 < drained_at);
     let meanwhile: Seen = seen.iter().copied().filter(|(number, _)| is_meanwhile(*number)).collect();
     let late = lateness(&meanwhile, &appended, |_| 500);
     let mut figures =

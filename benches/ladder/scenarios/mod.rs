@@ -54,7 +54,11 @@ pub const ALL: &[Scenario] = &[
     Scenario { name: "pace-1000", about: "1,000 a second into each", run: lateness::pace_1000 },
     Scenario { name: "pace-1000-alo", about: "1,000 a second into each, at-least-once", run: lateness::pace_1000_alo },
     Scenario { name: "spike", about: "500 a second, while another tier of the ladder drains", run: lateness::spike_tier },
-    Scenario { name: "spike-ladder", about: "500 a second, while another ladder of the process drains", run: lateness::spike_ladder },
+    Scenario {
+        name: "spike-ladder",
+        about: "500 a second, while another ladder of the process drains",
+        run: lateness::spike_ladder,
+    },
     Scenario { name: "wide", about: "600 partitions over three tiers, 1,000 records a second", run: lateness::wide },
     Scenario { name: "wide-alo", about: "the same, at-least-once", run: lateness::wide_alo },
     Scenario { name: "many", about: "20 ladders in one process, 20 records a second each", run: lateness::many },
@@ -93,7 +97,10 @@ impl Plan<'_> {
         let name = &self.name;
         let tiers = self.tiers.iter().map(|tier| format!("\"{tier}\"")).collect::<Vec<_>>().join(", ");
         let (mode, handler) = match self.handler {
-            Some(url) => ("push", format!("start = \"earliest\"\n\n[ladder.{name}.handler]\nurl = \"http://{url}/\"\nmax_in_flight = 64\n")),
+            Some(url) => (
+                "push",
+                format!("start = \"earliest\"\n\n[ladder.{name}.handler]\nurl = \"http://{url}/\"\nmax_in_flight = 64\n"),
+            ),
             None => ("relay", String::new()),
         };
         format!(
@@ -165,7 +172,10 @@ pub fn reckon(seen: &Seen, wanted: std::ops::Range<usize>) -> [Figure; 2] {
     }
     let lost = times.iter().filter(|times| **times == 0).count();
     let doubled = times.iter().filter(|times| **times > 1).count();
-    [figure("lost", "records", count(lost), Target::AtMost(0.0)), figure("doubled", "records", count(doubled), Target::AtMost(0.0))]
+    [
+        figure("lost", "records", count(lost), Target::AtMost(0.0)),
+        figure("doubled", "records", count(doubled), Target::AtMost(0.0)),
+    ]
 }
 
 pub fn percentiles(late: &[f64], most: [(&'static str, f64, Target); 3]) -> Vec<Figure> {

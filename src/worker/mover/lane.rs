@@ -1,5 +1,6 @@
-//! One partition of a tier: its queue, and the record at its head that was taken from it.
+//! One partition of a tier: its queue, and the records at its head that were taken from it: hardly ever more than one.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::core::delay::Delay;
@@ -91,13 +92,27 @@ pub(super) struct Standstill {
     pub(super) denied: bool,
 }
 
+/// Whether the client fetches for a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Flow {
+    /// It does.
+    Open,
+    /// It was told not to, and what it had fetched is thrown away. There is a head then that waits for long.
+    Paused,
+    /// It was told to go on, and nothing has come since.
+    Resumed,
+}
+
 /// A partition of a tier that this member owns.
 pub(super) struct Lane {
     pub(super) queue: PartitionQueue,
     pub(super) delay: Delay,
     pub(super) metrics: TierMetrics,
-    /// Taken from the queue.
-    head: Option<Held>,
+    /// Taken from the queue, in order.
+    held: VecDeque<Held>,
+    /// One past the last record that was taken: what the client gives again after it was paused is passed over.
+    taken: i64,
+    pub(super) flow: Flow,
     /// One past the last record that was moved.
     pub(super) position: i64,
     /// The end of the partition when the queue last told it: the markers before it are passed once nothing is held.
@@ -133,7 +148,9 @@ impl Lane {
             queue,
             delay,
             metrics,
-            head: None,
+            held: VecDeque::new(),
+            taken: position,
+            flow: Flow::Open,
             position,
             told_end: position,
             committed: position,
@@ -152,42 +169,47 @@ impl Lane {
     }
 
     pub(super) fn head(&self) -> Option<&Held> {
-        self.head.as_ref()
+        self.held.front()
     }
 
     pub(super) fn pop(&mut self) -> Option<Held> {
-        self.head.take()
+        self.held.pop_front()
     }
 
     /// What was taken since the last move was not moved after all: it will come from the queue once more. So nothing is known of
     /// the end either, or it would be committed over the heads of these.
     pub(super) fn go_back(&mut self) {
-        self.head = None;
-        self.told_end = self.position;
+        self.held.clear();
+        (self.taken, self.told_end) = (self.position, self.position);
         self.poll_at = LocalTime::from_micros(0);
     }
 
     /// The due time of the head.
     pub(super) fn due(&self) -> Option<Timestamp> {
-        self.head.as_ref().map(|h| due_time(h.appended, self.delay))
+        self.held.front().map(|h| due_time(h.appended, self.delay))
     }
 
     /// Sees to it that there is a head, if the queue has one.
     pub(super) fn take(&mut self, now: LocalTime) -> Taken {
-        if self.head.is_some() {
+        if !self.held.is_empty() {
             return Taken::Head;
         }
         if self.poll_at > now {
             return Taken::Nothing;
         }
         loop {
-            match self.queue.poll() {
+            let next = self.queue.poll();
+            if next.is_some() && self.flow == Flow::Resumed {
+                self.flow = Flow::Open;
+            }
+            match next {
                 Some(Next::Record(record)) => {
-                    if record.offset() < self.position {
+                    if record.offset() < self.taken {
                         continue;
                     }
-                    self.end = self.end.max(record.offset() + 1);
-                    self.head = Some(Held::new(record));
+                    self.taken = record.offset() + 1;
+                    self.end = self.end.max(self.taken);
+                    self.held.push_back(Held::new(record));
                     return Taken::Head;
                 }
                 Some(Next::End(offset)) => {
@@ -204,9 +226,25 @@ impl Lane {
         }
     }
 
+    /// Rids the queue of what was fetched before the partition was paused.
+    ///
+    /// The client means to do so itself, and yet stops at the mark that it puts in front of it (librdkafka #5218; so it is in 2.12).
+    /// Whoever takes from the queue passes both.
+    pub(super) fn drop_fetched(&mut self) {
+        // Nothing but what was fetched before may be there, but a record that is given must not vanish.
+        if let Some(Next::Record(record)) = self.queue.poll()
+            && record.offset() >= self.taken
+        {
+            self.taken = record.offset() + 1;
+            let mut held = Held::new(record);
+            held.detach();
+            self.held.push_back(held);
+        }
+    }
+
     /// Copies the head out of its fetch: it is going to wait.
     pub(super) fn settle_to_wait(&mut self) {
-        if let Some(head) = &mut self.head {
+        if let Some(head) = self.held.front_mut() {
             head.detach();
         }
     }
@@ -219,7 +257,7 @@ impl Lane {
 
     /// When the lane has to be looked at next for what may have arrived; `None` while it has a head.
     pub(super) fn next_poll(&self) -> Option<LocalTime> {
-        self.head.is_none().then_some(self.poll_at)
+        self.held.is_empty().then_some(self.poll_at)
     }
 
     /// The record at this offset was too large for where it had to go. Whether there is more that it can give up.
@@ -241,7 +279,12 @@ impl Lane {
     /// What may be committed once everything below `moved` is moved: that, or the end of the partition when nothing is held, since
     /// only transaction markers lie between. (The client tells an end only once.)
     pub(super) fn commit_position(&self, moved: i64) -> i64 {
-        if self.head.is_none() { moved.max(self.told_end) } else { moved }
+        if self.held.is_empty() { moved.max(self.told_end) } else { moved }
+    }
+
+    /// Notes where the partition ends, as the broker was asked.
+    pub(super) fn ends_at(&mut self, end: i64) {
+        self.end = self.end.max(end);
     }
 
     /// Notes that records below `position` were moved.
@@ -257,6 +300,6 @@ impl Lane {
         let offsets = u64::try_from(end - self.commit_position(self.position)).unwrap_or(0);
         let taken = u64::try_from(self.commit_position(self.position) - self.began_at).unwrap_or(0);
         let estimate = if self.moved == 0 { offsets } else { offsets.saturating_mul(self.moved) / taken.max(1) };
-        estimate.max(u64::from(self.head.is_some()))
+        estimate.max(self.held.len() as u64)
     }
 }

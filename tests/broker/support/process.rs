@@ -143,6 +143,14 @@ impl Kladder {
     pub fn log(&self) -> String {
         text(&self.log)
     }
+
+    /// The memory that it has now, in MiB.
+    pub fn memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("a process that runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its resident memory");
+        let kib = line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number");
+        kib / 1024
+    }
 }
 
 impl Drop for Kladder {

@@ -1,0 +1,137 @@
+//! Partitions whose heads wait for long hold no memory: they are paused, and come back before they are due.
+//!
+//! Pausing throws away what was fetched behind the head, which is held apart from it; after resuming the client goes on behind the
+//! last record that was taken. Nothing is lost or early by a pause: a head is moved by its due time alone, what comes again is
+//! passed over by its offset, and offsets are committed only of what was moved.
+//!
+//! The one danger is a partition that does not come back, so all partitions are looked at every second, whatever happened in
+//! between:
+//! - one without a head is never left paused,
+//! - one that was resumed is resumed again until something comes of it, which costs nothing where nothing is wrong,
+//! - one that is assigned starts unpaused ([`crate::kafka::consumer::GroupConsumer::start`]).
+//!
+//! The client gives up a resume that overtakes its pause (it looks whether the partition is paused yet); calls that wait for the
+//! client, one after the other, cannot overtake.
+
+use std::time::Duration;
+
+use crate::core::leader_clock::LocalTime;
+use crate::kafka::consumer::TopicPartition;
+use crate::worker::mover::Mover;
+use crate::worker::mover::lane::{Flow, Lane};
+
+/// How often is looked, at least, who may rest and who has to come back.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Only a head that waits longer is worth to fetch again what is behind it: at worst the prefetch budget in each such time.
+const LONG_WAIT: Duration = Duration::from_secs(20);
+
+/// So long before its head is due a partition is fetched again.
+const EARLIER: Duration = Duration::from_secs(3);
+
+/// How often it is asked where paused partitions end, which fetching told otherwise.
+const ENDS_INTERVAL: Duration = Duration::from_secs(15);
+
+/// The same after a question that was not answered.
+const ENDS_INTERVAL_UNANSWERED: Duration = Duration::from_secs(60);
+
+/// Nothing is moved during that question, so it must not last.
+const ENDS_TIMEOUT: Duration = Duration::from_millis(250);
+
+/// When is looked next.
+pub(super) struct RestTimes {
+    look_at: LocalTime,
+    ends_at: LocalTime,
+}
+
+impl Default for RestTimes {
+    fn default() -> Self {
+        let zero = LocalTime::from_micros(0);
+        Self { look_at: zero, ends_at: zero }
+    }
+}
+
+impl RestTimes {
+    /// A head was taken that waits: what was fetched behind it need not be there for another second.
+    pub(super) fn look_now(&mut self) {
+        self.look_at = LocalTime::from_micros(0);
+    }
+}
+
+impl Mover {
+    /// Pauses and resumes partitions, where it is time to look at them.
+    pub(super) fn rest(&mut self) {
+        let now = self.clock.now();
+        if now < self.rest.look_at {
+            return;
+        }
+        self.rest.look_at = now.later(INTERVAL);
+        let (mut tired, mut needed) = (Vec::new(), Vec::new());
+        for (index, lane) in self.lanes.iter().enumerate() {
+            let wait = lane.due().zip(lane.head()).map(|(due, head)| due.as_micros() - self.leaders.now(head.broker, now));
+            match lane.flow {
+                Flow::Open | Flow::Resumed if wait.is_some_and(|wait| wait > micros(LONG_WAIT)) => tired.push(index),
+                Flow::Paused if wait.is_none_or(|wait| wait <= micros(EARLIER)) => needed.push(index),
+                Flow::Resumed => needed.push(index),
+                Flow::Open | Flow::Paused => {}
+            }
+        }
+        self.turn(&tired, Flow::Paused);
+        self.turn(&needed, Flow::Resumed);
+        // Each time, since an answer that was on its way may have been queued after the pause.
+        self.lanes.iter_mut().filter(|lane| lane.flow == Flow::Paused).for_each(Lane::drop_fetched);
+        self.ask_ends(now);
+    }
+
+    fn turn(&mut self, lanes: &[usize], flow: Flow) {
+        if lanes.is_empty() {
+            return;
+        }
+        let partitions: Vec<TopicPartition> = lanes.iter().map(|index| self.lanes[*index].tp().clone()).collect();
+        let outcome = if flow == Flow::Paused {
+            tracing::debug!(
+                ladder = self.ladder.name(),
+                partitions = partitions.len(),
+                "partitions rest, since their heads wait for long"
+            );
+            // Paused or not, they are resumed in time.
+            for index in lanes {
+                self.lanes[*index].flow = flow;
+            }
+            self.consumer.pause(&partitions)
+        } else {
+            self.consumer.resume(&partitions)
+        };
+        match outcome {
+            Ok(()) => lanes.iter().for_each(|index| self.lanes[*index].flow = flow),
+            Err(error) => tracing::info!(ladder = self.ladder.name(), ?flow, %error, "partitions are asked again in a second"),
+        }
+    }
+
+    /// What arrives in a paused partition is not seen, and yet it waits.
+    fn ask_ends(&mut self, now: LocalTime) {
+        let paused = |lane: &&Lane| lane.flow == Flow::Paused;
+        let partitions: Vec<TopicPartition> = self.lanes.iter().filter(paused).map(|lane| lane.tp().clone()).collect();
+        if partitions.is_empty() || now < self.rest.ends_at {
+            return;
+        }
+        let answer = self.consumer.ends(&partitions, ENDS_TIMEOUT);
+        self.rest.ends_at = now.later(if answer.is_ok() { ENDS_INTERVAL } else { ENDS_INTERVAL_UNANSWERED });
+        match answer {
+            // They are in the lanes' order.
+            Ok(ends) => {
+                let mut ends = ends.into_iter().peekable();
+                for lane in &mut self.lanes {
+                    if let Some((_, end)) = ends.next_if(|(tp, _)| tp == lane.tp()) {
+                        lane.ends_at(end);
+                    }
+                }
+            }
+            Err(error) => tracing::debug!(ladder = self.ladder.name(), %error, "how many wait is counted later"),
+        }
+    }
+}
+
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
