@@ -75,7 +75,7 @@ impl AckTracker {
         }
         self.next = offset + 1;
         let finished = self.restored.range(..=offset).next_back().is_some_and(|(_, end)| offset < *end);
-        self.restored.retain(|_, end| *end > offset + 1);
+        self.forget_arrived();
         if finished {
             return Arrival::AlreadyFinished;
         }
@@ -86,8 +86,14 @@ impl AckTracker {
     /// Notes that the end of the partition was reached: below `end` nothing more will arrive.
     pub fn reach_end(&mut self, end: i64) {
         self.next = self.next.max(end);
-        let next = self.next;
-        self.restored.retain(|_, run_end| *run_end > next);
+        self.forget_arrived();
+    }
+
+    /// Drops the restored runs that have arrived again: those in front, since runs lie one behind the other.
+    fn forget_arrived(&mut self) {
+        while let Some(run) = self.restored.first_entry().filter(|run| *run.get() <= self.next) {
+            run.remove();
+        }
     }
 
     /// Notes that a record is finished. Unknown offsets change nothing.
