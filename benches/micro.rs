@@ -1,8 +1,9 @@
 //! What the pure work on one record costs: reading and writing its envelope, deciding on it, tracking it, recognizing it.
 //!
-//! `cargo bench --locked --bench micro` runs all of it in a second, once it is built; a name behind `--` picks out what contains it. No
-//! broker is needed. The inputs are what the ladder makes itself: records that climbed by its own decisions, with the headers that a service
-//! would have put there before. What takes many steps is counted in items a second, all else in time a call.
+//! `cargo bench --locked --bench micro` runs all of it in about a second, once it is built; a name behind `--` picks out what
+//! contains it. No broker is needed. The inputs are what the ladder makes itself: records that climbed by its own decisions, with
+//! the headers that a service would have put there before. What takes many steps is counted in items a second, all else in time a
+//! call.
 //!
 //! The mover's way of a record is told by the parts that it is made of, since the mover itself is reachable only with a broker.
 
