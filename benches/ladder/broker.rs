@@ -49,7 +49,12 @@ impl Broker {
     /// Deletes all topics whose names begin like that.
     pub fn delete_topics(&self, prefix: &str) {
         let metadata = self.consumer.fetch_metadata(None, TIMEOUT).expect("the broker's topics");
-        let names: Vec<&str> = metadata.topics().iter().map(|t| t.name()).filter(|name| name.starts_with(prefix)).collect();
+        let names: Vec<&str> = metadata
+            .topics()
+            .iter()
+            .map(rdkafka::metadata::MetadataTopic::name)
+            .filter(|name| name.starts_with(prefix))
+            .collect();
         let _ = self.runtime.block_on(self.admin.delete_topics(&names, &AdminOptions::new()));
     }
 

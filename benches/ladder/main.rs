@@ -4,6 +4,8 @@
 //! taken by an independent reader ([`observer`]). kladder itself is a process of its own, whose time and memory are taken from
 //! outside ([`worker`]). Run it with `scripts/bench`.
 
+#![expect(clippy::disallowed_methods, reason = "to take the time is what a benchmark is for")]
+
 mod broker;
 mod ceiling;
 mod clock;

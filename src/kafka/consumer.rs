@@ -339,8 +339,6 @@ impl GroupConsumer {
             list.add_partition_offset(&tp.topic, tp.partition, Offset::Offset(*offset))
                 .map_err(|e| ClientError::new(doing(), &e))?;
         }
-        // What was paused when it was given away would come back paused (confluent-kafka-go #193, librdkafka #1849).
-        self.inner.resume(&list).map_err(|e| ClientError::new(doing(), &e))?;
         self.inner.incremental_assign(&list).map_err(|e| ClientError::new(doing(), &e))?;
         // It stays the same for as long as these partitions do: whatever ends it takes them away first, and waits for an answer.
         *lock(&self.member_id) = ffi::member_id(self.inner.client().native_ptr());
@@ -368,6 +366,8 @@ impl GroupConsumer {
     /// # Errors
     /// When the client refuses.
     pub fn release(&self, partitions: &[TopicPartition]) -> Result<(), ClientError> {
+        // What is paused when it is given away would come back paused (confluent-kafka-go #193, librdkafka #1849).
+        self.resume(partitions)?;
         self.inner
             .incremental_unassign(&list_of(partitions))
             .map_err(|e| ClientError::new(format!("giving partitions back to group {}", self.group), &e))?;

@@ -1,5 +1,6 @@
 //! `kladder hold` and `resume`, and whose a ladder is: one command stops all workers, wherever they run and whenever they start.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -179,9 +180,11 @@ fn three_workers_are_held(theme: &str, every: Duration, hops: Hops) {
 #[test]
 fn what_the_handler_has_is_finished_and_what_only_waits_for_its_turn_is_not_begun() {
     const RECORDS: usize = 8;
-    let handler = Handler::start(|call| match (call.offset, call.attempt) {
-        (0, 1) => Answer::fail(503, FAILURE).after(Duration::from_secs(4)),
-        _ => Answer::ok(),
+    // Which of them comes first is nobody's promise: more are taken than may be in flight, and they race for the place.
+    let first = AtomicBool::new(true);
+    let handler = Handler::start(move |_| {
+        let fails = first.swap(false, Ordering::SeqCst);
+        if fails { Answer::fail(503, FAILURE).after(Duration::from_secs(4)) } else { Answer::ok() }
     });
     let mut scene = Scene::with_source("hold-turn", &["500ms"], 1);
     scene.handler = handler.url().to_owned();
@@ -205,7 +208,8 @@ fn what_the_handler_has_is_finished_and_what_only_waits_for_its_turn_is_not_begu
         handler.count() == RECORDS + 1 && broker::lag(&scene.group, &scene.redeliver_topic()) == 0
     });
     let attempts: Vec<(i64, u32)> = handler.calls().iter().map(|call| (call.offset, call.attempt)).collect();
-    assert!(attempts.iter().all(|(offset, attempt)| *attempt == 1 || (*offset, *attempt) == (0, 2)), "{attempts:?}");
+    let again = attempts.iter().filter(|(_, attempt)| *attempt > 1);
+    assert_eq!(again.collect::<Vec<_>>(), [&(attempts[0].0, 2)], "{attempts:?}");
 }
 
 #[test]
