@@ -1,7 +1,7 @@
 //! The mover: one thread for all tiers of a ladder, that moves records to redeliver, or to their origins, when they are due.
 //!
 //! A tier has one delay and its topic `LogAppendTime`, so of each partition only the head matters. It is held. What is fetched
-//! behind it is bounded by the prefetch budget, and where the head waits for long it is thrown away ([`rest`]).
+//! behind it is bounded by the prefetch budget, and where the head waits for long it is thrown away (`rest`).
 //!
 //! What is due in any tier goes into one transaction together with the offsets that it consumes: fewer, larger transactions cost
 //! the broker less (measured: three movers, one a tier, needed 110 % of a core and were three times as late). Partitions take
