@@ -353,9 +353,8 @@ mod memory {
         memory
     }
 
-    /// One is noted and comes back with its headers, while ten thousand others are out.
-    #[divan::bench]
-    fn noted_and_returned(bencher: Bencher) {
+    /// One more is noted and comes back, in whatever way, while ten thousand others are out.
+    fn beside_others<T>(bencher: Bencher, comes_back: impl Fn(&mut Memory, Fingerprint, &Envelope, &Coordinates) -> T) {
         let ladder = ladder(Mode::Relay);
         let mut memory = full(&ladder);
         let mut offset = OUT;
@@ -366,24 +365,21 @@ mod memory {
             })
             .bench_local_refs(|(print, envelope, stands)| {
                 memory.note(*print, envelope, stands);
-                memory.returned(envelope);
+                comes_back(&mut memory, *print, envelope, stands)
             });
     }
 
-    /// One is noted and comes back without its headers, while ten thousand others are out.
+    /// With its headers.
+    #[divan::bench]
+    fn noted_and_returned(bencher: Bencher) {
+        beside_others(bencher, |memory, _, envelope, _| memory.returned(envelope));
+    }
+
+    /// Without its headers.
     #[divan::bench]
     fn noted_and_recognized(bencher: Bencher) {
-        let ladder = ladder(Mode::Relay);
-        let mut memory = full(&ladder);
-        let mut offset = OUT;
-        bencher
-            .with_inputs(|| {
-                offset += 1;
-                redelivered(&ladder, offset)
-            })
-            .bench_local_refs(|(print, envelope, stands)| {
-                memory.note(*print, envelope, stands);
-                memory.without_headers(*print, None, 0, stands.offset).expect("it is known")
-            });
+        beside_others(bencher, |memory, print, _, stands| {
+            memory.without_headers(print, None, 0, stands.offset).expect("it is known")
+        });
     }
 }

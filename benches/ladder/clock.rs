@@ -7,3 +7,9 @@ pub fn epoch_micros() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970");
     i64::try_from(since.as_micros()).expect("a date that fits")
 }
+
+/// Seconds from one moment to another, both in microseconds.
+#[expect(clippy::cast_precision_loss, reason = "microseconds of minutes")]
+pub fn seconds(from: i64, to: i64) -> f64 {
+    (to - from) as f64 / 1e6
+}

@@ -13,6 +13,7 @@ use rdkafka::message::{DeliveryResult, Header, Message, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
 
 use crate::progress::Progress;
+use crate::report::count;
 
 /// Bytes of a value.
 pub const VALUE_BYTES: usize = 1_024;
@@ -187,9 +188,4 @@ fn scramble(text: &mut [u8], seed: usize) {
 
 fn now() -> Timestamp {
     Timestamp::from_millis(crate::clock::epoch_micros() / 1_000)
-}
-
-#[expect(clippy::cast_precision_loss, reason = "counts of records")]
-fn count(n: usize) -> f64 {
-    n as f64
 }

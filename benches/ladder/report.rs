@@ -146,7 +146,13 @@ pub fn number(value: f64) -> String {
 pub fn percentile(values: &[f64], percent: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
-    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts of records")]
-    let rank = (percent / 100.0 * sorted.len() as f64).ceil() as usize;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts of records")]
+    let rank = (percent / 100.0 * count(sorted.len())).ceil() as usize;
     sorted.get(rank.clamp(1, sorted.len().max(1)) - 1).copied().unwrap_or(0.0)
+}
+
+/// As a figure.
+#[expect(clippy::cast_precision_loss, reason = "counts of records")]
+pub fn count(n: usize) -> f64 {
+    n as f64
 }

@@ -329,16 +329,14 @@ impl GroupConsumer {
     ) -> Result<Vec<PartitionQueue>, ClientError> {
         let doing = || format!("taking over partitions for group {}", self.group);
         let mut queues = Vec::with_capacity(assigned.len());
-        let mut list = TopicPartitionList::with_capacity(assigned.len());
-        for (tp, offset) in assigned {
+        for (tp, _) in assigned {
             let client = self.inner.clone();
             let raw =
                 RawPartitionQueue::split(self.inner.client().native_ptr(), client, &tp.topic, tp.partition, wake.map(|w| w()));
             let raw = raw.ok_or_else(|| ClientError::text(doing(), format!("no queue for {tp}")))?;
             queues.push(PartitionQueue { raw, tp: tp.clone() });
-            list.add_partition_offset(&tp.topic, tp.partition, Offset::Offset(*offset))
-                .map_err(|e| ClientError::new(doing(), &e))?;
         }
+        let list = positions_list(assigned).map_err(|e| ClientError::new(doing(), &e))?;
         self.inner.incremental_assign(&list).map_err(|e| ClientError::new(doing(), &e))?;
         // It stays the same for as long as these partitions do: whatever ends it takes them away first, and waits for an answer.
         *lock(&self.member_id) = ffi::member_id(self.inner.client().native_ptr());
@@ -352,11 +350,7 @@ impl GroupConsumer {
     /// When the client refuses. A partition may then have been passed over in part, so the member must start anew.
     pub fn go_back(&self, to: &[(TopicPartition, i64)]) -> Result<(), ClientError> {
         let doing = || format!("reading once more as group {}", self.group);
-        let mut list = TopicPartitionList::with_capacity(to.len());
-        for (tp, offset) in to {
-            list.add_partition_offset(&tp.topic, tp.partition, Offset::Offset(*offset))
-                .map_err(|e| ClientError::new(doing(), &e))?;
-        }
+        let list = positions_list(to).map_err(|e| ClientError::new(doing(), &e))?;
         let sought = self.inner.seek_partitions(list, CALL_TIMEOUT).map_err(|e| ClientError::new(doing(), &e))?;
         sought.elements().iter().try_for_each(|e| e.error().map_err(|e| ClientError::new(doing(), &e)))
     }
@@ -580,6 +574,14 @@ pub(crate) fn points_list(points: &[(TopicPartition, CommitPoint)]) -> Result<To
         let mut element = list.add_partition(&tp.topic, tp.partition);
         element.set_offset(Offset::Offset(point.offset))?;
         element.set_metadata(&point.metadata);
+    }
+    Ok(list)
+}
+
+fn positions_list(positions: &[(TopicPartition, i64)]) -> Result<TopicPartitionList, KafkaError> {
+    let mut list = TopicPartitionList::with_capacity(positions.len());
+    for (tp, offset) in positions {
+        list.add_partition_offset(&tp.topic, tp.partition, Offset::Offset(*offset))?;
     }
     Ok(list)
 }

@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use crate::ceiling;
-use crate::clock::epoch_micros;
+use crate::clock::{epoch_micros, seconds};
 use crate::load::Load;
 use crate::observer::Observer;
 use crate::progress::Progress;
-use crate::report::{Figure, Target, figure};
-use crate::scenarios::{Bench, Plan, Stage, count, reckon, unique};
+use crate::report::{Figure, Target, count, figure};
+use crate::scenarios::{Bench, Plan, Stage, reckon, unique};
 
 const PARTITIONS: i32 = 6;
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -67,9 +67,7 @@ fn drain(bench: &Bench, stage: &Stage<'_>, plan: &Plan<'_>, records: usize, prog
     let (ended, cpu, peak_rss) = (epoch_micros(), worker.cpu(), worker.peak_rss());
     drop(worker);
     let began = bench.broker.first_append(&plan.redeliver(), PARTITIONS) * 1_000;
-    #[expect(clippy::cast_precision_loss, reason = "microseconds of minutes")]
-    let seconds = (ended - began) as f64 / 1e6;
-    Drained { rate: count(records) / seconds, cpu, peak_rss }
+    Drained { rate: count(records) / seconds(began, ended), cpu, peak_rss }
 }
 
 pub fn growth(bench: &Bench, _: u32, progress: &Progress) -> Vec<Figure> {

@@ -2,17 +2,18 @@
 
 use std::time::Duration;
 
-use crate::clock::epoch_micros;
+use crate::clock::{epoch_micros, seconds};
 use crate::load::Load;
 use crate::observer::{Observer, Seen};
 use crate::progress::Progress;
-use crate::report::{Figure, Target, figure};
-use crate::scenarios::{Bench, Plan, Stage, count, lateness, percentiles, reckon, unique};
+use crate::report::{Figure, Target, count, figure};
+use crate::scenarios::{Bench, Plan, Stage, lateness, percentiles, reckon, unique};
 
-const TIERS: [&str; 3] = ["5s", "10s", "15s"];
-const DELAYS: [i64; 3] = [5_000, 10_000, 15_000];
+pub(super) const TIERS: [&str; 3] = ["5s", "10s", "15s"];
+/// The same, in milliseconds.
+pub(super) const DELAYS: [i64; 3] = [5_000, 10_000, 15_000];
 const PATIENCE: Duration = Duration::from_secs(60);
-const LINGER: Duration = Duration::from_millis(2);
+pub(super) const LINGER: Duration = Duration::from_millis(2);
 
 pub fn pace_500(bench: &Bench, _: u32, progress: &Progress) -> Vec<Figure> {
     pace(bench, progress, &Pace { partitions: 6, per_tier: 500.0, seconds: 60, hops: "exactly-once", most: [10.0, 30.0] })
@@ -140,16 +141,14 @@ pub fn many(bench: &Bench, _: u32, progress: &Progress) -> Vec<Figure> {
     let observer = Observer::start(&bench.broker.servers, &redelivers, 6);
     // Each topic in turn: the first tiers of all ladders, the second ones, the third ones.
     let topics: Vec<String> = (0..TIERS.len()).flat_map(|tier| plans.iter().map(move |plan| plan.tier(tier))).collect();
-    let seconds = bench.seconds(60);
-    let records = 20 * LADDERS * seconds;
+    let records = 20 * LADDERS * bench.seconds(60);
     let mut load = Load::new(&bench.broker.servers, &plans[0].name, records, LINGER);
     std::thread::sleep(Duration::from_secs(2));
     progress.step("writing and reading at a steady pace");
     let (cpu, began) = (worker.cpu(), epoch_micros());
     load.pace(&topics, 6, PER_LADDER / 3.0, 0, records);
     observer.wait_for(records, PATIENCE);
-    #[expect(clippy::cast_precision_loss, reason = "microseconds of minutes")]
-    let share = (worker.cpu() - cpu) / ((epoch_micros() - began) as f64 / 1e6);
+    let share = (worker.cpu() - cpu) / seconds(began, epoch_micros());
     let seen = observer.end();
     let late = lateness(&seen, &load.appended(), |number| DELAYS[number % topics.len() / LADDERS]);
     let mut figures =

@@ -9,10 +9,11 @@ mod waiting;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::broker::Broker;
+use crate::clock::seconds;
 use crate::load::Appended;
 use crate::observer::Seen;
 use crate::progress::Progress;
-use crate::report::{Figure, Target, figure, percentile};
+use crate::report::{Figure, Target, count, figure, percentile};
 use crate::worker::{Setup, free_port};
 
 /// What a scenario measures with.
@@ -159,7 +160,7 @@ impl Drop for Stage<'_> {
 pub fn lateness(seen: &Seen, appended: &Appended, delay: impl Fn(usize) -> i64) -> Vec<f64> {
     let late = |&(number, at): &(usize, i64)| {
         let due = (appended.get(number)? + delay(number)) * 1_000;
-        Some(millis(at - due))
+        Some(seconds(due, at) * 1_000.0)
     };
     seen.iter().filter_map(late).collect()
 }
@@ -184,14 +185,4 @@ pub fn percentiles(late: &[f64], most: [(&'static str, f64, Target); 3]) -> Vec<
         most.into_iter().map(|(name, percent, target)| figure(name, "ms", percentile(late, percent), target)).collect();
     figures.push(figure("early", "records", count(early), Target::AtMost(0.0)));
     figures
-}
-
-#[expect(clippy::cast_precision_loss, reason = "counts of records")]
-pub fn count(n: usize) -> f64 {
-    n as f64
-}
-
-#[expect(clippy::cast_precision_loss, reason = "milliseconds of minutes")]
-fn millis(micros: i64) -> f64 {
-    micros as f64 / 1_000.0
 }

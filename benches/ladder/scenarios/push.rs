@@ -11,8 +11,9 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use crate::handler::Handler;
 use crate::load::{Load, VALUE_BYTES};
 use crate::progress::Progress;
-use crate::report::{Figure, Target, figure};
-use crate::scenarios::{Bench, Plan, Stage, count, lateness, percentiles, reckon, unique};
+use crate::report::{Figure, Target, count, figure};
+use crate::scenarios::lateness::{DELAYS, LINGER, OWNS, TIERS};
+use crate::scenarios::{Bench, Plan, Stage, lateness, percentiles, reckon, unique};
 use crate::worker::Process;
 
 const PARTITIONS: i32 = 6;
@@ -119,16 +120,15 @@ fn lag(groups: &Groups) -> usize {
 }
 
 pub fn handler_delay(bench: &Bench, _: u32, progress: &Progress) -> Vec<Figure> {
-    const TIERS: [&str; 3] = ["5s", "10s", "15s"];
     let handler = Handler::start();
     let address = handler.address.to_string();
     let plan = Plan { name: unique(), tiers: &TIERS, partitions: PARTITIONS, hops: "exactly-once", handler: Some(&address) };
     let stage = Stage::set(bench, std::slice::from_ref(&plan), progress);
     let records = 3 * 500 * bench.seconds(60);
     let worker = stage.setup.run("deliverer,mover");
-    stage.setup.wait_until_said("mover owns", 1);
+    stage.setup.wait_until_said(OWNS, 1);
     stage.setup.wait_until_said("deliverer owns", 1);
-    let mut load = Load::new(&bench.broker.servers, &plan.name, records, Duration::from_millis(2));
+    let mut load = Load::new(&bench.broker.servers, &plan.name, records, LINGER);
     let topics: Vec<String> = (0..TIERS.len()).map(|index| plan.tier(index)).collect();
     std::thread::sleep(Duration::from_secs(1));
     progress.step("writing and delivering at a steady pace");
@@ -138,7 +138,7 @@ pub fn handler_delay(bench: &Bench, _: u32, progress: &Progress) -> Vec<Figure> 
         std::thread::sleep(Duration::from_millis(20));
     }
     let calls = handler.calls();
-    let late = lateness(&calls, &load.appended(), |number| [5_000, 10_000, 15_000][number % 3]);
+    let late = lateness(&calls, &load.appended(), |number| DELAYS[number % TIERS.len()]);
     let mut figures =
         percentiles(&late, [("p50", 50.0, Target::Told), ("p99", 99.0, Target::AtMost(100.0)), ("most", 100.0, Target::Told)]);
     figures.extend(reckon(&calls, 0..records));

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::clock::epoch_micros;
+use crate::clock::{epoch_micros, seconds};
 use crate::load::Load;
 use crate::observer::Observer;
 use crate::progress::Progress;
@@ -40,8 +40,6 @@ pub fn start(bench: &Bench, _: u32, progress: &Progress) -> Vec<Figure> {
     observer.wait_for(records, Duration::from_secs(120));
     let seen = observer.end();
     let soonest = |after: i64| seen.iter().map(|(_, at)| *at).filter(|at| *at > after).min().unwrap_or(i64::MAX);
-    #[expect(clippy::cast_precision_loss, reason = "microseconds of minutes")]
-    let seconds = |from: i64, to: i64| (to - from) as f64 / 1e6;
     let mut figures = vec![
         figure("beyond the join", "s", seconds(joined, soonest(started)).max(0.0), Target::AtMost(1.0)),
         figure("start to redelivery", "s", seconds(started, soonest(started)), Target::Told),

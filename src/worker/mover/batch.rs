@@ -10,9 +10,8 @@ use crate::core::time::Timestamp;
 use crate::kafka::consumer::TopicPartition;
 use crate::kafka::error::{TxnError, WriteFault};
 use crate::worker::error::WorkError;
-use crate::worker::leaders::Leaders;
 use crate::worker::mover::Mover;
-use crate::worker::mover::lane::{Held, Lane, Standstill, Taken};
+use crate::worker::mover::lane::{Held, Lane, Standstill};
 use crate::worker::mover::route::{Target, route};
 
 /// A transaction costs by the partitions that it writes to (measured: 2.5 ms with 1, 10 ms with 20, 83 ms with 200), so they take
@@ -72,11 +71,6 @@ impl Filling {
     }
 }
 
-/// Whether the lane's head is due by its leader's clock.
-pub(super) fn is_due(lane: &Lane, leaders: &Leaders, now: LocalTime) -> bool {
-    lane.due().zip(lane.head()).is_some_and(|(due, head)| leaders.now(head.broker, now) >= due.as_micros())
-}
-
 impl Mover {
     /// Moves what is due, if anything is.
     pub(super) fn move_due(&mut self) -> Result<(), WorkError> {
@@ -132,8 +126,8 @@ impl Mover {
     fn whose_turn(&mut self, written: &mut BTreeSet<i32>) -> Vec<usize> {
         let now = self.clock.now();
         let mut due: Vec<(Timestamp, usize)> = Vec::new();
-        for (index, lane) in self.lanes.iter_mut().enumerate() {
-            if lane.stands_still(now) || !is_due(lane, &self.leaders, now) {
+        for (index, lane) in self.lanes.iter().enumerate() {
+            if lane.stands_still(now) || !lane.is_due(&self.leaders, now) {
                 continue;
             }
             due.extend(lane.due().map(|moment| (moment, index)));
@@ -175,20 +169,15 @@ impl Mover {
     /// Whether some of these have only just become due.
     fn is_shared(&self, turn: &[usize]) -> bool {
         let now = self.clock.now();
-        turn.iter().any(|index| {
-            let lane = &self.lanes[*index];
-            let backlog = i64::try_from(BACKLOG.as_micros()).unwrap_or(i64::MAX);
-            let leader = lane.head().map_or(now.as_micros(), |head| self.leaders.now(head.broker, now));
-            lane.due().is_some_and(|due| leader - due.as_micros() < backlog)
-        })
+        turn.iter().any(|index| self.lanes[*index].overdue(&self.leaders, now).is_some_and(|overdue| overdue < BACKLOG))
     }
 
     /// One partition's turn.
     fn fill_from(&mut self, index: usize, batch: &mut Filling) -> Result<(), WorkError> {
         let now = self.clock.now();
-        let lane = &mut self.lanes[index];
-        for _ in 0..lane.limit.unwrap_or(TURN) {
-            if batch.is_full() || !is_due(lane, &self.leaders, now) {
+        for _ in 0..self.lanes[index].limit.unwrap_or(TURN) {
+            let lane = &mut self.lanes[index];
+            if batch.is_full() || !lane.is_due(&self.leaders, now) {
                 break;
             }
             let mut held = lane.pop().expect("a due head");
@@ -210,17 +199,7 @@ impl Mover {
             }
             let Held { offset, appended, broker, .. } = held;
             batch.sent.push(Sent { lane: index, offset, appended, broker, target: way.target });
-            match lane.take(now) {
-                Taken::Head => {
-                    let head = lane.head().expect("just taken");
-                    head.tell_clock(&mut self.leaders, now);
-                    if !is_due(lane, &self.leaders, now) {
-                        lane.settle_to_wait();
-                    }
-                }
-                Taken::Nothing => {}
-                Taken::OffsetLost => return Err(WorkError::offset_lost(lane.tp(), self.consumer.group())),
-            }
+            self.take_head(index, now)?;
         }
         Ok(())
     }

@@ -189,6 +189,22 @@ impl Lane {
         self.held.front().map(|h| due_time(h.appended, self.delay))
     }
 
+    /// Microseconds until the head is due by its leader's clock, fewer than none when it is overdue.
+    pub(super) fn wait(&self, leaders: &Leaders, now: LocalTime) -> Option<i64> {
+        let (due, head) = self.due().zip(self.head())?;
+        Some(due.as_micros().saturating_sub(leaders.now(head.broker, now)))
+    }
+
+    /// Whether the head is due by its leader's clock.
+    pub(super) fn is_due(&self, leaders: &Leaders, now: LocalTime) -> bool {
+        self.wait(leaders, now).is_some_and(|wait| wait <= 0)
+    }
+
+    /// For how long the head has been due.
+    pub(super) fn overdue(&self, leaders: &Leaders, now: LocalTime) -> Option<Duration> {
+        self.wait(leaders, now).map(|wait| Duration::from_micros(u64::try_from(wait.saturating_neg()).unwrap_or(0)))
+    }
+
     /// Sees to it that there is a head, if the queue has one.
     pub(super) fn take(&mut self, now: LocalTime) -> Taken {
         if !self.held.is_empty() {

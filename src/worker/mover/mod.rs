@@ -179,12 +179,12 @@ impl Mover {
         let now = self.clock.now();
         let mut wait: i64 = 50_000;
         for lane in &self.lanes {
-            let until = match (lane.due(), lane.head(), lane.next_poll()) {
-                (Some(due), Some(head), _) => {
+            let until = match (lane.wait(&self.leaders, now), lane.next_poll()) {
+                (Some(wait), _) => {
                     let resumes = lane.standstill.as_ref().map_or(0, |s| s.until.as_micros() - now.as_micros());
-                    due.as_micros().saturating_sub(self.leaders.now(head.broker, now)).max(resumes)
+                    wait.max(resumes)
                 }
-                (_, _, Some(poll)) => poll.as_micros() - now.as_micros(),
+                (_, Some(poll)) => poll.as_micros() - now.as_micros(),
                 _ => continue,
             };
             wait = wait.min(until);
@@ -229,24 +229,29 @@ impl Mover {
 
     fn take_heads(&mut self) -> Result<(), WorkError> {
         let now = self.clock.now();
-        for lane in &mut self.lanes {
-            if lane.head().is_some() {
-                continue;
-            }
-            match lane.take(now) {
-                Taken::Head => {
-                    let head = lane.head().expect("just taken");
-                    head.tell_clock(&mut self.leaders, now);
-                    if !batch::is_due(lane, &self.leaders, now) {
-                        lane.settle_to_wait();
-                        self.rest.look_now();
-                    }
-                }
-                Taken::Nothing => {}
-                Taken::OffsetLost => return Err(WorkError::offset_lost(lane.tp(), self.consumer.group())),
+        for index in 0..self.lanes.len() {
+            if self.lanes[index].head().is_none() {
+                self.take_head(index, now)?;
             }
         }
         Ok(())
+    }
+
+    /// Sees to it that a partition has a head, if its queue has one.
+    fn take_head(&mut self, index: usize, now: LocalTime) -> Result<(), WorkError> {
+        let lane = &mut self.lanes[index];
+        match lane.take(now) {
+            Taken::Head => {
+                lane.head().expect("just taken").tell_clock(&mut self.leaders, now);
+                if let Some(wait) = lane.wait(&self.leaders, now).filter(|wait| *wait > 0) {
+                    lane.settle_to_wait();
+                    self.rest.has_to_wait(wait);
+                }
+                Ok(())
+            }
+            Taken::Nothing => Ok(()),
+            Taken::OffsetLost => Err(WorkError::offset_lost(lane.tp(), self.consumer.group())),
+        }
     }
 
     /// Commits what is past the last record of a partition that holds nothing: transaction markers, which lag counts too.
@@ -369,9 +374,7 @@ impl Mover {
             for lane in self.lanes.iter().filter(|lane| lane.delay == delay) {
                 let here = lane.waiting(self.consumer.known_end(lane.tp()));
                 waiting += here;
-                let Some((moment, head)) = lane.due().zip(lane.head()) else { continue };
-                let leader = self.leaders.now(head.broker, now);
-                let overdue = Duration::from_micros(u64::try_from(leader.saturating_sub(moment.as_micros())).unwrap_or(0));
+                let Some(overdue) = lane.overdue(&self.leaders, now) else { continue };
                 oldest = oldest.max(overdue);
                 // Nobody counts what is due without reading it: an even arrival since the head's is presumed.
                 let age = overdue + lane.delay.duration();

@@ -8,7 +8,8 @@
 //! between:
 //! - one without a head is never left paused,
 //! - one that was resumed is resumed again until something comes of it, which costs nothing where nothing is wrong,
-//! - one that is assigned starts unpaused ([`crate::kafka::consumer::GroupConsumer::start`]).
+//! - one that is given away is resumed first ([`crate::kafka::consumer::GroupConsumer::release`]), so that it starts unpaused when it
+//!   comes back.
 //!
 //! The client gives up a resume that overtakes its pause (it looks whether the partition is paused yet); calls that wait for the
 //! client, one after the other, cannot overtake.
@@ -52,9 +53,12 @@ impl Default for RestTimes {
 }
 
 impl RestTimes {
-    /// A head was taken that waits: what was fetched behind it need not be there for another second.
-    pub(super) fn look_now(&mut self) {
-        self.look_at = LocalTime::from_micros(0);
+    /// A head was taken that waits for so many microseconds: if that is long, what was fetched behind it need not be there for
+    /// another second.
+    pub(super) fn has_to_wait(&mut self, wait: i64) {
+        if wait > micros(LONG_WAIT) {
+            self.look_at = LocalTime::from_micros(0);
+        }
     }
 }
 
@@ -68,7 +72,7 @@ impl Mover {
         self.rest.look_at = now.later(INTERVAL);
         let (mut tired, mut needed) = (Vec::new(), Vec::new());
         for (index, lane) in self.lanes.iter().enumerate() {
-            let wait = lane.due().zip(lane.head()).map(|(due, head)| due.as_micros() - self.leaders.now(head.broker, now));
+            let wait = lane.wait(&self.leaders, now);
             match lane.flow {
                 Flow::Open | Flow::Resumed if wait.is_some_and(|wait| wait > micros(LONG_WAIT)) => tired.push(index),
                 Flow::Paused if wait.is_none_or(|wait| wait <= micros(EARLIER)) => needed.push(index),
@@ -76,43 +80,53 @@ impl Mover {
                 Flow::Open | Flow::Paused => {}
             }
         }
-        self.turn(&tired, Flow::Paused);
-        self.turn(&needed, Flow::Resumed);
+        self.pause(&tired);
+        self.resume(&needed);
         // Each time, since an answer that was on its way may have been queued after the pause.
         self.lanes.iter_mut().filter(|lane| lane.flow == Flow::Paused).for_each(Lane::drop_fetched);
         self.ask_ends(now);
     }
 
-    fn turn(&mut self, lanes: &[usize], flow: Flow) {
+    fn pause(&mut self, lanes: &[usize]) {
         if lanes.is_empty() {
             return;
         }
-        let partitions: Vec<TopicPartition> = lanes.iter().map(|index| self.lanes[*index].tp().clone()).collect();
-        let outcome = if flow == Flow::Paused {
-            tracing::debug!(
-                ladder = self.ladder.name(),
-                partitions = partitions.len(),
-                "partitions rest, since their heads wait for long"
-            );
-            // Paused or not, they are resumed in time.
-            for index in lanes {
-                self.lanes[*index].flow = flow;
-            }
-            self.consumer.pause(&partitions)
-        } else {
-            self.consumer.resume(&partitions)
-        };
-        match outcome {
-            Ok(()) => lanes.iter().for_each(|index| self.lanes[*index].flow = flow),
-            Err(error) => tracing::info!(ladder = self.ladder.name(), ?flow, %error, "partitions are asked again in a second"),
+        tracing::debug!(
+            ladder = self.ladder.name(),
+            partitions = lanes.len(),
+            "partitions rest, since their heads wait for long"
+        );
+        if let Err(error) = self.consumer.pause(&self.partitions_of(lanes)) {
+            tracing::info!(ladder = self.ladder.name(), %error, "partitions could not be paused");
         }
+        // Paused or not, they are resumed in time.
+        for index in lanes {
+            self.lanes[*index].flow = Flow::Paused;
+        }
+    }
+
+    fn resume(&mut self, lanes: &[usize]) {
+        if lanes.is_empty() {
+            return;
+        }
+        match self.consumer.resume(&self.partitions_of(lanes)) {
+            Ok(()) => lanes.iter().for_each(|index| self.lanes[*index].flow = Flow::Resumed),
+            Err(error) => tracing::info!(ladder = self.ladder.name(), %error, "partitions are resumed in a second"),
+        }
+    }
+
+    fn partitions_of(&self, lanes: &[usize]) -> Vec<TopicPartition> {
+        lanes.iter().map(|index| self.lanes[*index].tp().clone()).collect()
     }
 
     /// What arrives in a paused partition is not seen, and yet it waits.
     fn ask_ends(&mut self, now: LocalTime) {
-        let paused = |lane: &&Lane| lane.flow == Flow::Paused;
-        let partitions: Vec<TopicPartition> = self.lanes.iter().filter(paused).map(|lane| lane.tp().clone()).collect();
-        if partitions.is_empty() || now < self.rest.ends_at {
+        if now < self.rest.ends_at {
+            return;
+        }
+        let paused = self.lanes.iter().filter(|lane| lane.flow == Flow::Paused);
+        let partitions: Vec<TopicPartition> = paused.map(|lane| lane.tp().clone()).collect();
+        if partitions.is_empty() {
             return;
         }
         let answer = self.consumer.ends(&partitions, ENDS_TIMEOUT);
