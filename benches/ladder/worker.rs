@@ -27,7 +27,10 @@ impl Setup {
 
     /// `kladder setup`.
     pub fn apply(&self) {
-        let output = Command::new(KLADDER).args(["setup", "--yes", "-c"]).arg(&self.file).output().expect("kladder setup");
+        let mut command = Command::new(KLADDER);
+        // Its default stops who did not mean so many; the widest scenario means 1,201.
+        command.args(["setup", "--yes", "--max-partitions", "2000", "-c"]).arg(&self.file);
+        let output = command.output().expect("kladder setup");
         let (plan, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success(), "kladder setup failed:\n{plan}{said}");
     }
