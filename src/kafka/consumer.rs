@@ -10,6 +10,10 @@
 //! turn, so whoever finds its name taken does not join again ([`ClientError::is_rival`]). By the classic protocol the newcomer wins
 //! and the other is told with its next heartbeat, unless it was stopped for longer than its session: then the client forgets its
 //! member id and would join like a restarted one. Before it may, the group is asked who has the name.
+//!
+//! A member may also be fenced by nobody: when its session ends because no coordinator answered, librdkafka forgets the member id and
+//! yet goes on with heartbeats until its partitions are given back, which the next coordinator answers with a fence (librdkafka
+//! #3437, open; so it is in 2.12). Then too the group is asked, and without a rival the fence is one that passes with a new client.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -103,6 +107,8 @@ pub struct GroupConsumer {
 struct Context {
     pending: Mutex<VecDeque<Rebalance>>,
     closing: AtomicBool,
+    /// No coordinator answered for as long as a session lasts, and nothing was assigned since.
+    session_ended: AtomicBool,
 }
 
 /// How long a call may take that asks the broker and waits.
@@ -225,10 +231,13 @@ impl GroupConsumer {
 
     /// After a session that ended unnoticed: whether another member has this one's name now.
     fn look_for_rival(&self) -> Result<(), ClientError> {
-        let Some(own) = lock(&self.member_id).clone() else { return Ok(()) };
-        match ffi::group_members(self.inner.client().native_ptr(), &self.group, RIVAL_TIMEOUT) {
+        let client = self.inner.client().native_ptr();
+        let Some(before) = lock(&self.member_id).clone() else { return Ok(()) };
+        let now = ffi::member_id(client);
+        match ffi::group_members(client, &self.group, RIVAL_TIMEOUT) {
             Ok(members) => {
-                let is_rival = |m: &&GroupMember| m.instance.as_deref() == Some(&self.instance) && m.id != own;
+                let is_own = |id: &str| id == before || now.as_deref() == Some(id);
+                let is_rival = |m: &&GroupMember| m.instance.as_deref() == Some(&self.instance) && !is_own(&m.id);
                 let Some(rival) = members.iter().find(is_rival) else { return Ok(()) };
                 let cause = format!("a member from {} has taken the name {}", rival.host, self.instance);
                 Err(ClientError::text(format!("coming back to group {}", self.group), cause).by_rival())
@@ -244,7 +253,12 @@ impl GroupConsumer {
     fn error(&self, doing: String, error: &KafkaError) -> ClientError {
         let told = ClientError::new(doing.clone(), error);
         let fatal = self.inner.client().fatal_error().filter(|_| told.is_fatal());
-        fatal.map_or(told, |fatal| ClientError::beyond_repair(doing, fatal))
+        let error = fatal.map_or(told, |fatal| ClientError::beyond_repair(doing.clone(), fatal));
+        if error.is_rival() && self.inner.context().session_ended.load(Ordering::Acquire) {
+            let by_nobody = "no coordinator answered until the session ended, whereupon the client was fenced by nobody else";
+            return self.look_for_rival().err().unwrap_or_else(|| ClientError::done_for(doing, by_nobody));
+        }
+        error
     }
 
     /// The committed offsets and their metadata, from the broker. Waits for transactions that are still open on them.
@@ -340,6 +354,7 @@ impl GroupConsumer {
         self.inner.incremental_assign(&list).map_err(|e| ClientError::new(doing(), &e))?;
         // It stays the same for as long as these partitions do: whatever ends it takes them away first, and waits for an answer.
         *lock(&self.member_id) = ffi::member_id(self.inner.client().native_ptr());
+        self.inner.context().session_ended.store(false, Ordering::Release);
         lock(&self.unanswered).take();
         Ok(queues)
     }
@@ -419,6 +434,10 @@ impl Drop for GroupConsumer {
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        // `rd_kafka_cgrp_session_timeout_check` tells it nowhere else.
+        if facility == "SESSTMOUT" {
+            self.session_ended.store(true, Ordering::Release);
+        }
         client_config::log(level, facility, message);
     }
 

@@ -36,6 +36,11 @@ impl ClientError {
         Self { doing: doing.into(), cause: code.to_string(), code: Some(code), fatal: false, rival: false }
     }
 
+    /// The client is of no use any more, and its successor will do.
+    pub(crate) fn done_for(doing: impl Into<String>, cause: impl Into<String>) -> Self {
+        Self { fatal: true, ..Self::text(doing, cause) }
+    }
+
     /// What a client has declared itself beyond repair for.
     pub(crate) fn beyond_repair(doing: impl Into<String>, (code, text): (RDKafkaErrorCode, String)) -> Self {
         Self { doing: doing.into(), cause: text, code: Some(code), fatal: true, rival: false }

@@ -14,14 +14,14 @@ use crate::support::raw;
 use crate::support::scene::Scene;
 
 const PARTITIONS: i32 = 6;
-const FAULTS: usize = 2;
+const FAULTS: usize = 3;
 
 fn failures(number: usize) -> u32 {
     [0, 1, 0, 2, u32::MAX, 1][number % 6]
 }
 
 #[test]
-fn a_broker_killed_and_another_paused_under_load_cost_nothing() {
+fn a_broker_killed_another_paused_and_all_standing_still_under_load_cost_nothing() {
     let cluster = Cluster::of_three();
     let handler = Handler::start(|call| {
         let fails = call.attempt <= failures(load::number_of(call, PARTITIONS));
@@ -57,6 +57,11 @@ fn a_broker_killed_and_another_paused_under_load_cost_nothing() {
         clock::pause(Duration::from_secs(8));
         broker_of_three(paused, "continue");
         goes_on("it delivers after the pause");
+        // Longer than a session: the group thinks the worker dead, the worker the group, and there is no other of its name.
+        (1..=3).for_each(|broker| broker_of_three(broker, "pause"));
+        clock::pause(Duration::from_secs(12));
+        (1..=3).for_each(|broker| broker_of_three(broker, "continue"));
+        goes_on("it delivers after all brokers stood still");
         kladder
     });
 
@@ -75,6 +80,8 @@ fn a_broker_killed_and_another_paused_under_load_cost_nothing() {
             && raw::read_topic(&cluster.address, &scene.dlq_topic()).len() >= dead
     });
     println!("it has drained");
+    let fenced = kladder.log().lines().filter(|line| line.contains("fenced by nobody")).count();
+    println!("its own client fenced it {fenced} times");
     assert_eq!(kladder.terminate(PATIENCE).code(), Some(0), "its log:\n{}", kladder.log());
 
     let observed = independent::observe(&scene, &handler);
