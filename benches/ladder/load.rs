@@ -146,7 +146,7 @@ impl Load {
                 std::thread::sleep(at - now);
             }
             let number = first + index;
-            let partition = i32::try_from(index / topics.len()).expect("a count") % partitions;
+            let partition = partition_of(index, topics.len(), partitions);
             self.write(&topics[index % topics.len()], partition, number, true);
         }
         self.flush();
@@ -157,6 +157,11 @@ impl Load {
         self.producer.flush(Duration::from_secs(120)).expect("the load was written");
         assert_eq!(self.producer.context().failed.load(Ordering::Relaxed), 0, "records of the load could not be written");
     }
+}
+
+/// The partition that the record of this index is written to, where so many topics are written to in turn.
+pub fn partition_of(index: usize, topics: usize, partitions: i32) -> i32 {
+    i32::try_from(index / topics).expect("a count") % partitions
 }
 
 /// The number that stands in a value.

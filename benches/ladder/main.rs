@@ -71,6 +71,7 @@ fn main() -> ExitCode {
     for (name, value) in &machine {
         println!("{name:<10}{value}");
     }
+    scenarios::warm_up(&bench, &Progress::new("warming the broker up".to_owned()));
     let mut rows = Vec::new();
     for scenario in ALL {
         if !arguments.scenarios.is_empty() && !arguments.scenarios.iter().any(|name| scenario.is_named(name)) {
@@ -110,7 +111,11 @@ fn machine(arguments: &Arguments) -> BTreeMap<&'static str, String> {
         ("versions", format!("kladder {}, librdkafka {librdkafka}", env!("CARGO_PKG_VERSION"))),
         (
             "settings",
-            format!("replication factor 1, values of {} bytes, zstd, {} runs{scale}", load::VALUE_BYTES, arguments.runs),
+            format!(
+                "replication factor 1, values of {} bytes, zstd, broker warmed up, {} runs{scale}",
+                load::VALUE_BYTES,
+                arguments.runs
+            ),
         ),
     ])
 }

@@ -78,6 +78,18 @@ pub struct Membership {
     pub prefetch_kib: usize,
     /// Over how many partitions it may have to be divided.
     pub partitions: usize,
+    /// When a broker is to answer a fetch.
+    pub fetch: Fetch,
+}
+
+/// When a broker answers a fetch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fetch {
+    /// As soon as there is anything.
+    AtOnce,
+    /// When there is more than a few records, or after this time: for records that wait for longer anyway. A fetch names all
+    /// partitions, so one for each record that arrives is what costs a broker most.
+    Patient(Duration),
 }
 
 /// The committed position of a partition.
@@ -151,6 +163,11 @@ impl GroupConsumer {
             config.set("partition.assignment.strategy", "cooperative-sticky");
             defaults.push(("session.timeout.ms", "10000".to_owned()));
             defaults.push(("heartbeat.interval.ms", "2000".to_owned()));
+        }
+        if let Fetch::Patient(wait) = membership.fetch {
+            // Never more than one partition alone can give: it may be the only one that has anything.
+            defaults.push(("fetch.min.bytes", (each.min(MOST_FETCHED_KIB) * 1024 / 4).to_string()));
+            defaults.push(("fetch.wait.max.ms", wait.as_millis().max(1).to_string()));
         }
         for (key, value) in defaults {
             if config.get(key).is_none() {

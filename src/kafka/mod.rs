@@ -8,6 +8,7 @@ pub mod error;
 mod ffi;
 pub mod group_offsets;
 mod lookup;
+mod marker_gap;
 mod observe;
 pub mod producer;
 pub mod properties;

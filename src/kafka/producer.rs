@@ -34,6 +34,7 @@ use crate::kafka::consumer::{LiveGroup, TopicPartition, points_list};
 use crate::kafka::error::{ClientError, TxnError, WriteFault, is_fence};
 use crate::kafka::ffi::{self, NativeHeaders, RawEventQueue, RawTopic};
 use crate::kafka::lookup;
+use crate::kafka::marker_gap::MarkerGap;
 use crate::topology::GroupMember;
 
 /// How long a transaction may stay open. It bounds how long a dead owner's holds up its successor.
@@ -119,6 +120,9 @@ pub struct HopProducer {
     /// The client did not take a record of this transaction.
     not_taken: bool,
     first_sent: Option<LocalTime>,
+    first_confirmed: Option<LocalTime>,
+    gap: MarkerGap,
+    ready_at: LocalTime,
 }
 
 /// When a transaction began: by the clock that never jumps, and by the one that goes on while the machine sleeps.
@@ -250,6 +254,9 @@ impl HopProducer {
             rests_until: LocalTime::from_micros(0),
             not_taken: false,
             first_sent: None,
+            first_confirmed: None,
+            gap: MarkerGap::default(),
+            ready_at: LocalTime::from_micros(0),
         }
     }
 
@@ -366,13 +373,19 @@ impl HopProducer {
         self.in_transaction = false;
     }
 
+    /// Before then the last transaction's markers are hardly written, and the next one would be held up by them.
+    #[must_use]
+    pub fn ready_at(&self) -> LocalTime {
+        self.ready_at
+    }
+
     /// Opens a transaction (nothing for an idempotent producer).
     ///
     /// # Errors
     /// See [`TxnError`].
     pub fn begin(&mut self) -> Result<(), TxnError> {
         self.connect()?;
-        self.first_sent = None;
+        (self.first_sent, self.first_confirmed) = (None, None);
         self.not_taken = false;
         if self.is_transactional() {
             let client = &self.live.as_ref().expect("connected").client;
@@ -410,6 +423,9 @@ impl HopProducer {
                         return Err(WriteFault::Passing("the client's queue stays full"));
                     }
                     live.serve(Duration::from_millis(20));
+                    if !live.reports.is_empty() {
+                        self.first_confirmed.get_or_insert_with(|| self.clock.now());
+                    }
                     headers = back;
                 }
                 Err((code, _)) => {
@@ -430,6 +446,9 @@ impl HopProducer {
         let mut stuck = false;
         while live.client.in_flight_count() > 0 && live.fatal.is_none() && !stuck {
             live.serve(Duration::from_millis(100));
+            if !live.reports.is_empty() {
+                self.first_confirmed.get_or_insert_with(|| self.clock.now());
+            }
             stuck = self.clock.now().since(started) > DELIVERY_TIMEOUT * 4;
         }
         // What was told with the last of them.
@@ -453,6 +472,9 @@ impl HopProducer {
         }
         // A denial is an answer: no connection was lost.
         live.suspect |= !settled.denied && settled.faults.iter().any(|(_, fault)| fault.is_passing());
+        if let (true, Some(sent), Some(confirmed)) = (self.in_transaction, self.first_sent, self.first_confirmed) {
+            self.gap.first_delivery(confirmed.since(sent));
+        }
         if let (Some((broker, appended)), Some(sent)) = (last, self.first_sent.take()) {
             settled.clock = Some(ClockReading { broker, sent, appended, confirmed: self.clock.now() });
         }
@@ -495,6 +517,7 @@ impl HopProducer {
         loop {
             let Err(error) = live.client.commit_transaction(TRANSACTION_TIMEOUT) else {
                 (self.in_transaction, self.began) = (false, None);
+                self.ready_at = self.clock.now().later(self.gap.width());
                 // A connection that was lost while it committed is told now.
                 live.serve(Duration::ZERO);
                 return Ok(());

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::clock::{epoch_micros, seconds};
-use crate::load::Load;
-use crate::observer::{Observer, Seen};
+use crate::load::{Load, partition_of};
+use crate::observer::{self, Observer, Seen};
 use crate::progress::Progress;
 use crate::report::{Figure, Target, count, figure};
 use crate::scenarios::{Bench, Plan, Stage, lateness, percentiles, reckon, unique};
@@ -35,6 +35,10 @@ pub fn wide_alo(bench: &Bench, _: u32, progress: &Progress) -> Vec<Figure> {
     pace(bench, progress, &Pace { partitions: 200, per_tier: 333.4, seconds: 30, hops: "at-least-once", most: [f64::NAN, 50.0] })
 }
 
+pub fn warm_up(bench: &Bench, progress: &Progress) -> Vec<Figure> {
+    pace(bench, progress, &Pace { partitions: 60, per_tier: 500.0, seconds: 15, hops: "exactly-once", most: [f64::NAN; 2] })
+}
+
 struct Pace {
     partitions: i32,
     /// Records a second.
@@ -56,17 +60,22 @@ fn pace(bench: &Bench, progress: &Progress, pace: &Pace) -> Vec<Figure> {
     let records = (pace.per_tier * 3.0 * count(bench.seconds(pace.seconds))) as usize;
     let worker = stage.setup.run("mover");
     stage.setup.wait_until_said(OWNS, 1);
-    let observer = Observer::start(&bench.broker.servers, &[plan.redeliver()], plan.partitions);
+    let watched = observer::sample(plan.partitions);
+    let is_watched = |number: &usize| watched.contains(&partition_of(*number, TIERS.len(), plan.partitions));
+    let observer = Observer::of(&bench.broker.servers, &[plan.redeliver()], &watched);
     let mut load = Load::new(&bench.broker.servers, &plan.name, records, LINGER);
     std::thread::sleep(Duration::from_secs(1));
     let topics: Vec<String> = (0..TIERS.len()).map(|index| plan.tier(index)).collect();
     progress.step("writing and reading at a steady pace");
     let cpu = worker.cpu();
     load.pace(&topics, plan.partitions, pace.per_tier, 0, records);
-    observer.wait_for(records, PATIENCE);
+    observer.wait_for((0..records).filter(is_watched).count(), PATIENCE);
     let cpu = worker.cpu() - cpu;
-    let seen = observer.end();
-    let late = lateness(&seen, &load.appended(), |number| DELAYS[number % TIERS.len()]);
+    let watched = observer.end();
+    let late = lateness(&watched, &load.appended(), |number| DELAYS[number % TIERS.len()]);
+    let all = Observer::start(&bench.broker.servers, &[plan.redeliver()], plan.partitions);
+    all.wait_for(records, PATIENCE);
+    let seen = all.end();
     let mut figures = percentiles(
         &late,
         [("p50", 50.0, at_most(pace.most[0])), ("p99", 99.0, at_most(pace.most[1])), ("most", 100.0, Target::Told)],

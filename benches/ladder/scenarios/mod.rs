@@ -34,6 +34,11 @@ impl Bench {
     }
 }
 
+/// A broker that has just started compiles its code while it works. What it does in the scenarios it has done before, then.
+pub fn warm_up(bench: &Bench, progress: &Progress) {
+    drop(lateness::warm_up(bench, progress));
+}
+
 pub struct Scenario {
     pub name: &'static str,
     pub about: &'static str,

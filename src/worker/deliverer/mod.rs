@@ -25,7 +25,7 @@ use crate::core::ladder::{Hops, Ladder};
 use crate::core::leader_clock::LocalTime;
 use crate::core::topics;
 use crate::kafka::clock::Clock;
-use crate::kafka::consumer::{GroupConsumer, Membership, Rebalance, Record, TopicPartition};
+use crate::kafka::consumer::{Fetch, GroupConsumer, Membership, Rebalance, Record, TopicPartition};
 use crate::kafka::producer::HopProducer;
 use crate::telemetry::events::DelivererMetrics;
 use crate::telemetry::tally::Tally;
@@ -156,6 +156,7 @@ impl<H: Handler> Deliverer<H> {
             topics: consumed,
             prefetch_kib: PREFETCH_KIB,
             partitions: 1,
+            fetch: Fetch::AtOnce,
         };
         for topic in &membership.topics {
             partitions += producer.partition_count(topic)?;

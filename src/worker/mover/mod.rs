@@ -24,7 +24,7 @@ use crate::core::leader_clock::LocalTime;
 use crate::core::topics;
 use crate::kafka::NativeHeaders;
 use crate::kafka::clock::Clock;
-use crate::kafka::consumer::{GroupConsumer, Membership, Rebalance, TopicPartition};
+use crate::kafka::consumer::{Fetch, GroupConsumer, Membership, Rebalance, TopicPartition};
 use crate::kafka::error::{TxnError, WriteFault};
 use crate::kafka::producer::{HopProducer, Outgoing};
 use crate::telemetry::events::MoverMetrics;
@@ -50,6 +50,12 @@ const DENIED_CLOCK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How often the standing of the tiers is told.
 const STANDING_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long a fetch may wait, as a share of the shortest delay, and the bounds of that: what is fetched waits for its delay anyway,
+/// but what is overdue after an outage waits for the fetch.
+const FETCH_WAIT_SHARE: u32 = 20;
+const SHORTEST_FETCH_WAIT: Duration = Duration::from_millis(10);
+const LONGEST_FETCH_WAIT: Duration = Duration::from_millis(100);
 
 /// What a mover needs to know.
 #[derive(Clone)]
@@ -113,6 +119,7 @@ impl Mover {
             instance: settings.instance.clone(),
             prefetch_kib: PREFETCH_KIB,
             partitions: consumed.iter().map(|(_, partitions)| partitions).sum(),
+            fetch: Fetch::Patient(fetch_wait(ladder.name(), &consumed)),
             topics: consumed.into_iter().map(|(topic, _)| topic).collect(),
         };
         let consumer = GroupConsumer::join(&settings.kafka, &membership)?;
@@ -157,7 +164,7 @@ impl Mover {
             self.take_heads()?;
             // Without any reading of a broker's clock nobody knows what is due.
             let knows_time = self.leaders.last_reading().is_some();
-            if knows_time && !self.hold.is_held() && self.in_doubt.is_empty() && self.clock.now() >= self.backoff.until() {
+            if knows_time && !self.hold.is_held() && self.in_doubt.is_empty() && self.clock.now() >= self.not_before() {
                 self.move_due()?;
             }
             self.commit_ends()?;
@@ -189,13 +196,18 @@ impl Mover {
             };
             wait = wait.min(until);
         }
-        wait = wait.max(self.backoff.until().as_micros() - now.as_micros()).clamp(0, 50_000);
+        wait = wait.max(self.not_before().as_micros() - now.as_micros()).clamp(0, 50_000);
         // The client counts in whole milliseconds, so what is left over is slept here.
         let rest = wait % 1_000;
         if wait < 1_000 && rest > 0 {
             std::thread::sleep(Duration::from_micros(u64::try_from(rest).unwrap_or(0)));
         }
         Duration::from_millis(u64::try_from(wait / 1_000).unwrap_or(0))
+    }
+
+    /// Nothing is moved before then.
+    fn not_before(&self) -> LocalTime {
+        self.backoff.until().max(self.producer.ready_at())
     }
 
     fn rebalance(&mut self, change: Rebalance) -> Result<(), WorkError> {
@@ -385,4 +397,11 @@ impl Mover {
         self.metrics.worker.partitions_stopped(self.lanes.iter().filter(|lane| lane.standstill.is_some()).count());
         self.metrics.clock_offset(self.leaders.furthest_offset(now));
     }
+}
+
+/// How long a fetch of these tiers may wait.
+fn fetch_wait(ladder: &str, tiers: &[(String, usize)]) -> Duration {
+    let delays = tiers.iter().filter_map(|(topic, _)| topics::delay_of_tier_topic(ladder, topic));
+    let shortest = delays.min().map_or(LONGEST_FETCH_WAIT, |delay| delay.duration() / FETCH_WAIT_SHARE);
+    shortest.clamp(SHORTEST_FETCH_WAIT, LONGEST_FETCH_WAIT)
 }

@@ -20,7 +20,7 @@ use crate::core::ladder::{Hops, Ladder};
 use crate::core::leader_clock::LocalTime;
 use crate::core::topics;
 use crate::kafka::clock::Clock;
-use crate::kafka::consumer::{GroupConsumer, Membership, Rebalance, Record, TopicPartition};
+use crate::kafka::consumer::{Fetch, GroupConsumer, Membership, Rebalance, Record, TopicPartition};
 use crate::kafka::producer::HopProducer;
 use crate::telemetry::events::{RouterMetrics, VerdictKind};
 use crate::worker::committer::{Committer, Content, Parts, Polled, RecordId, Targets, Work};
@@ -116,6 +116,7 @@ impl Router {
             topics: vec![inbox],
             prefetch_kib: PREFETCH_KIB,
             partitions: usize::try_from(partitions).unwrap_or(1),
+            fetch: Fetch::AtOnce,
         };
         // Before the group is joined: what came back must be known before any arrival is judged.
         let redelivered = Redelivered::open(settings, partitions)?;
