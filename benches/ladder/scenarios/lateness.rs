@@ -13,7 +13,8 @@ pub(super) const TIERS: [&str; 3] = ["5s", "10s", "15s"];
 /// The same, in milliseconds.
 pub(super) const DELAYS: [i64; 3] = [5_000, 10_000, 15_000];
 const PATIENCE: Duration = Duration::from_secs(60);
-pub(super) const LINGER: Duration = Duration::from_millis(2);
+/// How long the load gathers records: a request a record would be a load of its own.
+pub(super) const LINGER: Duration = Duration::from_millis(20);
 
 pub fn pace_500(bench: &Bench, _: u32, progress: &Progress) -> Vec<Figure> {
     pace(bench, progress, &Pace { partitions: 6, per_tier: 500.0, seconds: 60, hops: "exactly-once", most: [10.0, 30.0] })
