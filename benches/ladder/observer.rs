@@ -16,6 +16,7 @@ use crate::load::number_of;
 /// What was seen: the number of a record, and when, in epoch microseconds.
 pub type Seen = Vec<(usize, i64)>;
 
+/// So many partitions can be watched without being in the way.
 const MOST_WATCHED: i32 = 20;
 
 pub struct Observer {
@@ -27,7 +28,7 @@ pub struct Observer {
 /// Of so many partitions, those that stand for all: a reader that asks for each record of hundreds of partitions at once is itself
 /// what keeps the broker busy, since every fetch names all of them (librdkafka has no incremental fetch, KIP-227).
 pub fn sample(partitions: i32) -> Vec<i32> {
-    let step = partitions.div_euclid(MOST_WATCHED).max(1);
+    let step = (partitions + MOST_WATCHED - 1) / MOST_WATCHED;
     (0..partitions).step_by(usize::try_from(step).expect("a small number")).collect()
 }
 

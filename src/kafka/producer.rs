@@ -50,6 +50,9 @@ const COMMIT_TIMEOUT: Duration = Duration::from_secs(12);
 /// which a member learns that another has its name.
 const FENCED_REST: Duration = Duration::from_secs(4);
 
+/// Records that were handed over within this time are looked after from the first one on.
+const SOON: Duration = Duration::from_millis(5);
+
 /// How long the first contact with the transaction coordinator may take.
 const INIT_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -120,7 +123,6 @@ pub struct HopProducer {
     /// The client did not take a record of this transaction.
     not_taken: bool,
     first_sent: Option<LocalTime>,
-    first_confirmed: Option<LocalTime>,
     gap: MarkerGap,
     ready_at: LocalTime,
 }
@@ -254,7 +256,6 @@ impl HopProducer {
             rests_until: LocalTime::from_micros(0),
             not_taken: false,
             first_sent: None,
-            first_confirmed: None,
             gap: MarkerGap::default(),
             ready_at: LocalTime::from_micros(0),
         }
@@ -385,7 +386,7 @@ impl HopProducer {
     /// See [`TxnError`].
     pub fn begin(&mut self) -> Result<(), TxnError> {
         self.connect()?;
-        (self.first_sent, self.first_confirmed) = (None, None);
+        self.first_sent = None;
         self.not_taken = false;
         if self.is_transactional() {
             let client = &self.live.as_ref().expect("connected").client;
@@ -423,9 +424,6 @@ impl HopProducer {
                         return Err(WriteFault::Passing("the client's queue stays full"));
                     }
                     live.serve(Duration::from_millis(20));
-                    if !live.reports.is_empty() {
-                        self.first_confirmed.get_or_insert_with(|| self.clock.now());
-                    }
                     headers = back;
                 }
                 Err((code, _)) => {
@@ -443,11 +441,11 @@ impl HopProducer {
     pub fn settle(&mut self) -> Result<Settled, TxnError> {
         let Some(live) = self.live.as_mut() else { return Ok(Settled::default()) };
         let started = self.clock.now();
-        let mut stuck = false;
+        let (mut stuck, mut first_confirmed) = (false, None);
         while live.client.in_flight_count() > 0 && live.fatal.is_none() && !stuck {
             live.serve(Duration::from_millis(100));
             if !live.reports.is_empty() {
-                self.first_confirmed.get_or_insert_with(|| self.clock.now());
+                first_confirmed.get_or_insert_with(|| self.clock.now());
             }
             stuck = self.clock.now().since(started) > DELIVERY_TIMEOUT * 4;
         }
@@ -472,7 +470,10 @@ impl HopProducer {
         }
         // A denial is an answer: no connection was lost.
         live.suspect |= !settled.denied && settled.faults.iter().any(|(_, fault)| fault.is_passing());
-        if let (true, Some(sent), Some(confirmed)) = (self.in_transaction, self.first_sent, self.first_confirmed) {
+        // Of many records the first is confirmed long before anybody looks, so only few tell.
+        if let (true, Some(sent), Some(confirmed)) = (self.in_transaction, self.first_sent, first_confirmed)
+            && started.since(sent) < SOON
+        {
             self.gap.first_delivery(confirmed.since(sent));
         }
         if let (Some((broker, appended)), Some(sent)) = (last, self.first_sent.take()) {
