@@ -14,6 +14,7 @@ use rdkafka::message::{DeliveryResult, Message};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 
 use crate::broker::reader;
+use crate::worker;
 
 #[derive(Default)]
 struct Confirmed(AtomicUsize);
@@ -29,9 +30,17 @@ impl ProducerContext for Confirmed {
     }
 }
 
-/// Copies so many records from one topic to another, partition by partition; gives when the first was taken and when the last
-/// was confirmed.
-pub fn copy(servers: &str, from: &str, to: &str, partitions: i32, records: usize) -> Duration {
+/// What a copy took.
+pub struct Copied {
+    /// From the first record that was taken to the last that was confirmed.
+    pub time: Duration,
+    /// Processor time, in seconds.
+    pub cpu: f64,
+}
+
+/// Copies so many records from one topic to another, partition by partition.
+pub fn copy(servers: &str, from: &str, to: &str, partitions: i32, records: usize) -> Copied {
+    let cpu = worker::cpu_of("self");
     let all: Vec<(String, i32, Offset)> = (0..partitions).map(|p| (from.to_owned(), p, Offset::Beginning)).collect();
     let producer: BaseProducer<Confirmed> = ClientConfig::new()
         .set("bootstrap.servers", servers)
@@ -71,5 +80,6 @@ pub fn copy(servers: &str, from: &str, to: &str, partitions: i32, records: usize
         producer.poll(Duration::ZERO);
         std::thread::sleep(Duration::from_micros(300));
     }
-    began.map_or(Duration::ZERO, |began| began.elapsed())
+    let time = began.map_or(Duration::ZERO, |began| began.elapsed());
+    Copied { time, cpu: worker::cpu_of("self") - cpu }
 }

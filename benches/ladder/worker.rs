@@ -65,6 +65,18 @@ impl Setup {
     }
 }
 
+fn file_of(process: &str, name: &str) -> String {
+    fs::read_to_string(Path::new("/proc").join(process).join(name)).unwrap_or_default()
+}
+
+/// Seconds of processor time of a process so far, by its id or as `self`.
+pub fn cpu_of(process: &str) -> f64 {
+    let stat = file_of(process, "stat");
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks = |index: usize| fields.get(index).and_then(|text| text.parse::<f64>().ok()).unwrap_or(0.0);
+    (ticks(11) + ticks(12)) / TICKS
+}
+
 /// A process and what it costs.
 pub struct Process {
     child: Child,
@@ -91,15 +103,12 @@ impl Process {
     }
 
     fn file(&self, name: &str) -> String {
-        fs::read_to_string(Path::new("/proc").join(self.child.id().to_string()).join(name)).unwrap_or_default()
+        file_of(&self.child.id().to_string(), name)
     }
 
     /// Seconds of processor time so far.
     pub fn cpu(&self) -> f64 {
-        let stat = self.file("stat");
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-        let ticks = |index: usize| fields.get(index).and_then(|text| text.parse::<f64>().ok()).unwrap_or(0.0);
-        (ticks(11) + ticks(12)) / TICKS
+        cpu_of(&self.child.id().to_string())
     }
 
     fn status(&self, name: &str) -> f64 {

@@ -8,6 +8,7 @@
 //!   group: by either group protocol, and with the names of static members.
 //! - Delivery reports without its `poll`, which blocks for the whole timeout even when reports are there, and spins in the last
 //!   millisecond of any timeout.
+//! - A word to the allocator when what was fetched has been thrown away.
 //!
 //! Every pointer here has one owner that destroys it, and whatever comes from a client holds that client alive.
 
@@ -359,6 +360,20 @@ impl Drop for RawReader {
             }
             sys::rd_kafka_queue_destroy(self.queue.as_ptr());
         }
+    }
+}
+
+/// Hands memory that was freed back to the system, as far as whole pages of it are free. It walks through all of the heap, a few
+/// milliseconds for a hundred megabytes; only for when a lot was freed and little will be needed for a while.
+///
+/// glibc keeps what was freed in blocks smaller than the largest that it ever saw freed (`mallopt(3)`, "dynamic mmap threshold"), so
+/// what the client fetched and threw away stays with the process: measured with a million waiting records, 31 MiB instead of 19.
+/// To tell glibc to give every block back at once costs a drain a fifth of its speed in page faults. Elsewhere this does nothing.
+pub fn hand_freed_memory_back() {
+    // SAFETY: takes the allocator's own locks, and touches nothing that is in use.
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    unsafe {
+        libc::malloc_trim(0);
     }
 }
 

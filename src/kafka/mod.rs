@@ -18,4 +18,4 @@ pub mod tails;
 mod watch;
 
 pub use client_config::client_id;
-pub use ffi::{HeaderIter, NativeHeaders};
+pub use ffi::{HeaderIter, NativeHeaders, hand_freed_memory_back};

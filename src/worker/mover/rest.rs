@@ -17,6 +17,7 @@
 use std::time::Duration;
 
 use crate::core::leader_clock::LocalTime;
+use crate::kafka;
 use crate::kafka::consumer::TopicPartition;
 use crate::worker::mover::Mover;
 use crate::worker::mover::lane::{Flow, Lane};
@@ -36,6 +37,9 @@ const ENDS_INTERVAL: Duration = Duration::from_secs(15);
 /// The same after a question that was not answered.
 const ENDS_INTERVAL_UNANSWERED: Duration = Duration::from_secs(60);
 
+/// What paused partitions had fetched is freed memory, which is handed back no more often than that.
+const MEMORY_INTERVAL: Duration = Duration::from_secs(10);
+
 /// Nothing is moved during that question, so it must not last.
 const ENDS_TIMEOUT: Duration = Duration::from_millis(250);
 
@@ -43,12 +47,15 @@ const ENDS_TIMEOUT: Duration = Duration::from_millis(250);
 pub(super) struct RestTimes {
     look_at: LocalTime,
     ends_at: LocalTime,
+    memory_at: LocalTime,
+    /// Partitions were paused since memory was last handed back.
+    has_freed: bool,
 }
 
 impl Default for RestTimes {
     fn default() -> Self {
         let zero = LocalTime::from_micros(0);
-        Self { look_at: zero, ends_at: zero }
+        Self { look_at: zero, ends_at: zero, memory_at: zero, has_freed: false }
     }
 }
 
@@ -85,6 +92,18 @@ impl Mover {
         // Each time, since an answer that was on its way may have been queued after the pause.
         self.lanes.iter_mut().filter(|lane| lane.flow == Flow::Paused).for_each(Lane::drop_fetched);
         self.ask_ends(now);
+        self.hand_memory_back(now, !tired.is_empty());
+    }
+
+    /// After the last of them were paused: what each had fetched is gone then, and nothing much is fetched for a while.
+    fn hand_memory_back(&mut self, now: LocalTime, more: bool) {
+        self.rest.has_freed |= more;
+        if more || !self.rest.has_freed || now < self.rest.memory_at {
+            return;
+        }
+        kafka::hand_freed_memory_back();
+        self.rest.has_freed = false;
+        self.rest.memory_at = now.later(MEMORY_INTERVAL);
     }
 
     fn pause(&mut self, lanes: &[usize]) {
