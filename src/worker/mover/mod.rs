@@ -9,6 +9,7 @@
 //! so a slow handler cannot make the ladder late.
 
 mod batch;
+mod fresh;
 mod lane;
 mod rest;
 mod route;
