@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use crate::core::ack_tracker::CommitPoint;
+use crate::core::leader_clock::LocalTime;
 use crate::core::time::Timestamp;
 use crate::kafka::NativeHeaders;
 use crate::kafka::consumer::{Committed, GroupConsumer, LiveGroup, Next, PartitionQueue, Rebalance, Record, TopicPartition};
@@ -77,6 +78,8 @@ pub trait HopSink {
     fn is_transactional(&self) -> bool;
     /// Connects, and ends what a predecessor of the same name left open.
     fn connect(&mut self) -> Result<(), TxnError>;
+    /// Before then the last transaction's markers are hardly written, and the next one would be held up by them.
+    fn ready_at(&self) -> LocalTime;
     /// Opens a transaction.
     fn begin(&mut self) -> Result<(), TxnError>;
     /// Hands a record over.
@@ -190,6 +193,10 @@ impl HopSink for HopProducer {
 
     fn connect(&mut self) -> Result<(), TxnError> {
         self.connect()
+    }
+
+    fn ready_at(&self) -> LocalTime {
+        self.ready_at()
     }
 
     fn begin(&mut self) -> Result<(), TxnError> {

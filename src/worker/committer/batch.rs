@@ -1,6 +1,7 @@
 //! Hops in batches: failed records leave in a transaction together with the offsets that they consume.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use crate::core::ack_tracker::CommitPoint;
 use crate::core::leader_clock::LocalTime;
@@ -23,7 +24,7 @@ impl<W: Work> Committer<W> {
     /// Carries out hops until none is left that can go now. An error that passes leaves them for later.
     pub(in crate::worker) fn run_hops(&mut self) -> Result<(), WorkError> {
         let in_doubt = self.in_doubt && !planted::is(Bug::TransactionInDoubt);
-        while !self.hops.is_empty() && !in_doubt && self.clock.now() >= self.backoff.until() {
+        while !self.hops.is_empty() && !in_doubt && self.clock.now() >= self.backoff.until().max(self.sink.ready_at()) {
             let batch = self.next_batch();
             if batch.is_empty() {
                 break;
@@ -32,6 +33,12 @@ impl<W: Work> Committer<W> {
         }
         self.note_standstills();
         Ok(())
+    }
+
+    /// How long hops that can go wait for the markers of the last transaction; those that fail meanwhile go along with them.
+    pub(in crate::worker) fn markers_wait(&self) -> Option<Duration> {
+        let (now, ready) = (self.clock.now(), self.sink.ready_at());
+        (self.moving() > 0 && ready > now).then(|| ready.since(now))
     }
 
     /// Whether a hop waits for somebody to mend something. It may be on its way again, but it has not been written yet.

@@ -234,7 +234,8 @@ impl<H: Handler> Deliverer<H> {
     }
 
     fn wait(&mut self) {
-        let mut event = self.events.recv_timeout(TICK).ok();
+        let longest = self.committer.markers_wait().map_or(TICK, |wait| wait.min(TICK));
+        let mut event = self.events.recv_timeout(longest).ok();
         while let Some(next) = event {
             self.take_event(next);
             event = self.events.try_recv().ok();

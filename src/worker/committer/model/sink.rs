@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use crate::core::ack_tracker::CommitPoint;
+use crate::core::leader_clock::LocalTime;
 use crate::kafka::NativeHeaders;
 use crate::kafka::consumer::TopicPartition;
 use crate::kafka::error::{ClientError, TxnError, WriteFault};
@@ -88,6 +89,10 @@ impl HopSink for ModelSink {
             self.suspect = false;
         }
         Ok(())
+    }
+
+    fn ready_at(&self) -> LocalTime {
+        LocalTime::from_micros(0)
     }
 
     fn begin(&mut self) -> Result<(), TxnError> {
