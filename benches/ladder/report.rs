@@ -16,10 +16,12 @@ pub enum Target {
 }
 
 impl Target {
-    fn is_met(self, value: f64) -> bool {
+    /// By the median of the runs; what may not happen at all may not happen in any of them.
+    fn is_met(self, runs: &[f64]) -> bool {
         match self {
-            Self::AtLeast(bound) => value >= bound,
-            Self::AtMost(bound) => value <= bound,
+            Self::AtLeast(bound) => percentile(runs, 50.0) >= bound,
+            Self::AtMost(0.0) => bounds(runs).1 <= 0.0,
+            Self::AtMost(bound) => percentile(runs, 50.0) <= bound,
             Self::Told => true,
         }
     }
@@ -59,7 +61,7 @@ impl Row {
         };
         json!({
             "scenario": self.scenario, "figure": self.name, "unit": self.unit, "runs": self.values,
-            "median": self.median(), "target": bound, "met": self.target.is_met(self.median()),
+            "median": self.median(), "target": bound, "met": self.target.is_met(&self.values),
         })
     }
 }
@@ -94,7 +96,7 @@ pub fn table(rows: &[Row]) -> String {
         };
         let met = match row.target {
             Target::Told => "",
-            target if target.is_met(row.median()) => "met",
+            target if target.is_met(&row.values) => "met",
             _ => "MISSED",
         };
         let (low, high) = bounds(&row.values);
