@@ -8,18 +8,18 @@ use std::time::Duration;
 
 use crate::core::leader_clock::LocalTime;
 
-/// What has been due for longer is a backlog.
+/// What has been due for longer is a backlog; what is due sooner might become so while a transaction is filled.
 const BACKLOG: Duration = Duration::from_secs(1);
 
 /// When a fresh record was last seen, in the microseconds of the workers' clock, which all of a process share.
 static LAST: AtomicI64 = AtomicI64::new(0);
 
-/// Whether a record that is overdue for so long is fresh.
-pub(super) fn is_fresh(overdue: Duration) -> bool {
-    overdue < BACKLOG
+/// Whether a record is fresh that has so many microseconds to wait, or fewer than none when it is overdue.
+pub(super) fn is_fresh(wait: i64) -> bool {
+    u128::from(wait.unsigned_abs()) < BACKLOG.as_micros()
 }
 
-/// A fresh record is due.
+/// There is a fresh record.
 pub(super) fn note(now: LocalTime) {
     LAST.store(now.as_micros(), Ordering::Relaxed);
 }
