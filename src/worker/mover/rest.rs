@@ -37,8 +37,9 @@ const ENDS_INTERVAL: Duration = Duration::from_secs(15);
 /// The same after a question that was not answered.
 const ENDS_INTERVAL_UNANSWERED: Duration = Duration::from_secs(60);
 
-/// What paused partitions had fetched is freed memory, which is handed back no more often than that.
-const MEMORY_INTERVAL: Duration = Duration::from_secs(10);
+/// What paused partitions had fetched is freed memory, which is handed back no more often than that: a program that kladder is
+/// embedded in may have a large heap, all of which is walked through.
+const MEMORY_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Nothing is moved during that question, so it must not last.
 const ENDS_TIMEOUT: Duration = Duration::from_millis(250);
