@@ -15,18 +15,6 @@ pub enum Target {
     Told,
 }
 
-impl Target {
-    /// By the median of the runs; what may not happen at all may not happen in any of them.
-    fn is_met(self, runs: &[f64]) -> bool {
-        match self {
-            Self::AtLeast(bound) => percentile(runs, 50.0) >= bound,
-            Self::AtMost(0.0) => bounds(runs).1 <= 0.0,
-            Self::AtMost(bound) => percentile(runs, 50.0) <= bound,
-            Self::Told => true,
-        }
-    }
-}
-
 /// A figure of one run.
 pub struct Figure {
     pub name: &'static str,
@@ -53,6 +41,16 @@ impl Row {
         percentile(&self.values, 50.0)
     }
 
+    /// By the median of the runs; what may not happen at all may not happen in any of them.
+    fn is_met(&self) -> bool {
+        match self.target {
+            Target::AtLeast(bound) => self.median() >= bound,
+            Target::AtMost(0.0) => bounds(&self.values).1 <= 0.0,
+            Target::AtMost(bound) => self.median() <= bound,
+            Target::Told => true,
+        }
+    }
+
     fn json(&self) -> Value {
         let bound = match self.target {
             Target::AtLeast(bound) => json!({ "at_least": bound }),
@@ -61,7 +59,7 @@ impl Row {
         };
         json!({
             "scenario": self.scenario, "figure": self.name, "unit": self.unit, "runs": self.values,
-            "median": self.median(), "target": bound, "met": self.target.is_met(&self.values),
+            "median": self.median(), "target": bound, "met": self.is_met(),
         })
     }
 }
@@ -96,7 +94,7 @@ pub fn table(rows: &[Row]) -> String {
         };
         let met = match row.target {
             Target::Told => "",
-            target if target.is_met(&row.values) => "met",
+            _ if row.is_met() => "met",
             _ => "MISSED",
         };
         let (low, high) = bounds(&row.values);

@@ -18,4 +18,5 @@ pub mod tails;
 mod watch;
 
 pub use client_config::client_id;
-pub use ffi::{HeaderIter, NativeHeaders, hand_freed_memory_back};
+pub(crate) use ffi::hand_freed_memory_back;
+pub use ffi::{HeaderIter, NativeHeaders};

@@ -163,10 +163,12 @@ impl Mover {
                 break;
             }
             // A record that cannot be written is looked for alone, and once a transaction.
-            let alone = batch.sent.first().is_some_and(|sent| self.lanes[sent.lane].limit.is_some());
+            if batch.sent.first().is_some_and(|sent| self.lanes[sent.lane].limit.is_some()) {
+                break;
+            }
             // Also where nothing was when it began: what comes due there is not to wait for a backlog.
             self.take_heads()?;
-            turn = if alone { Vec::new() } else { self.whose_turn(&mut written) };
+            turn = self.whose_turn(&mut written);
             turn.retain(|index| self.lanes[*index].limit.is_none());
         }
         Ok((batch.sent, batch.refused))

@@ -16,7 +16,7 @@ static LAST: AtomicI64 = AtomicI64::new(0);
 
 /// Whether a record is fresh that has so many microseconds to wait, or fewer than none when it is overdue.
 pub(super) fn is_fresh(wait: i64) -> bool {
-    u128::from(wait.unsigned_abs()) < BACKLOG.as_micros()
+    Duration::from_micros(wait.unsigned_abs()) < BACKLOG
 }
 
 /// There is a fresh record.
