@@ -79,7 +79,7 @@ fn main() -> ExitCode {
         }
         let runs = (1..=arguments.runs).map(|run| {
             let progress = Progress::new(format!("{} {run}/{}", scenario.name, arguments.runs));
-            (scenario.run)(&bench, run, &progress)
+            (scenario.run)(&bench, &progress)
         });
         rows.extend(report::gather(scenario.name, runs.collect()));
         // After each scenario, so that nothing is lost when a later one fails.

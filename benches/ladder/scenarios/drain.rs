@@ -13,11 +13,11 @@ use crate::scenarios::{Bench, Plan, Stage, reckon, unique};
 const PARTITIONS: i32 = 6;
 const PATIENCE: Duration = Duration::from_secs(120);
 
-pub fn exactly_once(bench: &Bench, _: u32, progress: &Progress) -> Vec<Figure> {
+pub fn exactly_once(bench: &Bench, progress: &Progress) -> Vec<Figure> {
     beside_the_ceiling(bench, progress, "exactly-once", 0.80)
 }
 
-pub fn at_least_once(bench: &Bench, _: u32, progress: &Progress) -> Vec<Figure> {
+pub fn at_least_once(bench: &Bench, progress: &Progress) -> Vec<Figure> {
     beside_the_ceiling(bench, progress, "at-least-once", 0.90)
 }
 
@@ -72,7 +72,7 @@ fn drain(bench: &Bench, stage: &Stage<'_>, plan: &Plan<'_>, records: usize, prog
     Drained { rate: count(records) / seconds(began, ended), cpu, peak_rss }
 }
 
-pub fn growth(bench: &Bench, _: u32, progress: &Progress) -> Vec<Figure> {
+pub fn growth(bench: &Bench, progress: &Progress) -> Vec<Figure> {
     let mut times = Vec::new();
     for records in [10_000, 100_000, 1_000_000].map(|records| bench.records(records)) {
         let plan = Plan { name: unique(), tiers: &["1s"], partitions: PARTITIONS, hops: "exactly-once", handler: None };

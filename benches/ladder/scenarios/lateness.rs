@@ -16,23 +16,23 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// How long the load gathers records: a request a record would be a load of its own.
 pub(super) const LINGER: Duration = Duration::from_millis(20);
 
-pub fn pace_500(bench: &Bench, _: u32, progress: &Progress) -> Vec<Figure> {
+pub fn pace_500(bench: &Bench, progress: &Progress) -> Vec<Figure> {
     pace(bench, progress, &Pace { partitions: 6, per_tier: 500.0, seconds: 60, hops: "exactly-once", most: [10.0, 30.0] })
 }
 
-pub fn pace_1000(bench: &Bench, _: u32, progress: &Progress) -> Vec<Figure> {
+pub fn pace_1000(bench: &Bench, progress: &Progress) -> Vec<Figure> {
     pace(bench, progress, &Pace { partitions: 6, per_tier: 1_000.0, seconds: 60, hops: "exactly-once", most: [15.0, 50.0] })
 }
 
-pub fn pace_1000_alo(bench: &Bench, _: u32, progress: &Progress) -> Vec<Figure> {
+pub fn pace_1000_alo(bench: &Bench, progress: &Progress) -> Vec<Figure> {
     pace(bench, progress, &Pace { partitions: 6, per_tier: 1_000.0, seconds: 60, hops: "at-least-once", most: [3.0, 20.0] })
 }
 
-pub fn wide(bench: &Bench, _: u32, progress: &Progress) -> Vec<Figure> {
+pub fn wide(bench: &Bench, progress: &Progress) -> Vec<Figure> {
     pace(bench, progress, &Pace { partitions: 200, per_tier: 333.4, seconds: 30, hops: "exactly-once", most: [f64::NAN, 500.0] })
 }
 
-pub fn wide_alo(bench: &Bench, _: u32, progress: &Progress) -> Vec<Figure> {
+pub fn wide_alo(bench: &Bench, progress: &Progress) -> Vec<Figure> {
     pace(bench, progress, &Pace { partitions: 200, per_tier: 333.4, seconds: 30, hops: "at-least-once", most: [f64::NAN, 50.0] })
 }
 
@@ -95,12 +95,12 @@ pub const OWNS: &str = "mover owns";
 
 const SPIKE_TIERS: [&str; 2] = ["500ms", "1s"];
 
-pub fn spike_tier(bench: &Bench, _: u32, progress: &Progress) -> Vec<Figure> {
+pub fn spike_tier(bench: &Bench, progress: &Progress) -> Vec<Figure> {
     let plan = Plan { name: unique(), tiers: &SPIKE_TIERS, partitions: 6, hops: "exactly-once", handler: None };
     spike(bench, progress, std::slice::from_ref(&plan), &plan)
 }
 
-pub fn spike_ladder(bench: &Bench, _: u32, progress: &Progress) -> Vec<Figure> {
+pub fn spike_ladder(bench: &Bench, progress: &Progress) -> Vec<Figure> {
     let plan = || Plan { name: unique(), tiers: &SPIKE_TIERS, partitions: 6, hops: "exactly-once", handler: None };
     let plans = [plan(), plan()];
     spike(bench, progress, &plans, &plans[1])
@@ -141,7 +141,7 @@ fn spike(bench: &Bench, progress: &Progress, plans: &[Plan<'_>], backlog_of: &Pl
     figures
 }
 
-pub fn many(bench: &Bench, _: u32, progress: &Progress) -> Vec<Figure> {
+pub fn many(bench: &Bench, progress: &Progress) -> Vec<Figure> {
     const LADDERS: usize = 20;
     const PER_LADDER: f64 = 20.0;
     let plans: Vec<Plan<'_>> = (0..LADDERS)

@@ -42,7 +42,7 @@ pub fn warm_up(bench: &Bench, progress: &Progress) {
 pub struct Scenario {
     pub name: &'static str,
     pub about: &'static str,
-    pub run: fn(&Bench, u32, &Progress) -> Vec<Figure>,
+    pub run: fn(&Bench, &Progress) -> Vec<Figure>,
 }
 
 impl Scenario {

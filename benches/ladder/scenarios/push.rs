@@ -20,16 +20,16 @@ const PARTITIONS: i32 = 6;
 const IN_FLIGHT: usize = 64;
 const PATIENCE: Duration = Duration::from_secs(180);
 
-pub fn all_done(bench: &Bench, run: u32, progress: &Progress) -> Vec<Figure> {
-    push(bench, run, progress, &["--fail-rate", "0"], 0.70)
+pub fn all_done(bench: &Bench, progress: &Progress) -> Vec<Figure> {
+    push(bench, progress, &["--fail-rate", "0"], 0.70)
 }
 
-pub fn some_failing(bench: &Bench, run: u32, progress: &Progress) -> Vec<Figure> {
-    push(bench, run, progress, &["--fail-rate", "0.2", "--fail-times", "1"], 0.60)
+pub fn some_failing(bench: &Bench, progress: &Progress) -> Vec<Figure> {
+    push(bench, progress, &["--fail-rate", "0.2", "--fail-times", "1"], 0.60)
 }
 
 /// Records a second, from the worker's taking over until its group has no lag left and nothing waits in the ladder.
-fn push(bench: &Bench, run: u32, progress: &Progress, failing: &[&str], share: f64) -> Vec<Figure> {
+fn push(bench: &Bench, progress: &Progress, failing: &[&str], share: f64) -> Vec<Figure> {
     let records = bench.records(100_000);
     let (stub, address) = Process::stub(failing);
     let name = unique();
@@ -41,7 +41,8 @@ fn push(bench: &Bench, run: u32, progress: &Progress, failing: &[&str], share: f
         progress.step("wrk");
         wrk(&address, bench.seconds(8))
     };
-    let before = (run % 2 == 1).then(wrk);
+    // Before and after, since what the machine gives changes by the minute.
+    let before = wrk();
     progress.step("delivering");
     let worker = stage.setup.run("deliverer,mover");
     let began = stage.setup.wait_until_said("deliverer owns", 1);
@@ -55,7 +56,7 @@ fn push(bench: &Bench, run: u32, progress: &Progress, failing: &[&str], share: f
     wait_without_lag(&groups);
     let seconds = began.elapsed().as_secs_f64();
     let (cpu, peak_rss) = (worker.cpu(), worker.peak_rss());
-    let bare = before.unwrap_or_else(wrk);
+    let bare = f64::midpoint(before, wrk());
     drop(stub);
     let rate = count(records) / seconds;
     vec![
@@ -119,7 +120,7 @@ fn lag(groups: &Groups) -> usize {
     usize::try_from(lag).unwrap_or(0)
 }
 
-pub fn handler_delay(bench: &Bench, _: u32, progress: &Progress) -> Vec<Figure> {
+pub fn handler_delay(bench: &Bench, progress: &Progress) -> Vec<Figure> {
     let handler = Handler::start();
     let address = handler.address.to_string();
     let plan = Plan { name: unique(), tiers: &TIERS, partitions: PARTITIONS, hops: "exactly-once", handler: Some(&address) };

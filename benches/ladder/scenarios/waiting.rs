@@ -8,7 +8,7 @@ use crate::report::{Figure, Target, figure};
 use crate::scenarios::lateness::OWNS;
 use crate::scenarios::{Bench, Plan, Stage, unique};
 
-pub fn few_partitions(bench: &Bench, _: u32, progress: &Progress) -> Vec<Figure> {
+pub fn few_partitions(bench: &Bench, progress: &Progress) -> Vec<Figure> {
     let (few, _, _) = wait(bench, progress, 1_000, &["10m"], 6);
     let (many, peak, cpu) = wait(bench, progress, bench.records(1_000_000), &["10m"], 6);
     vec![
@@ -19,7 +19,7 @@ pub fn few_partitions(bench: &Bench, _: u32, progress: &Progress) -> Vec<Figure>
     ]
 }
 
-pub fn many_partitions(bench: &Bench, _: u32, progress: &Progress) -> Vec<Figure> {
+pub fn many_partitions(bench: &Bench, progress: &Progress) -> Vec<Figure> {
     let (rss, peak, cpu) = wait(bench, progress, bench.records(1_000_000), &["10m", "20m", "30m"], 200);
     vec![
         figure("RSS", "MiB", rss, Target::AtMost(128.0)),
