@@ -28,8 +28,10 @@ const MOST_BYTES: usize = 128 * 1024 * 1024;
 /// How many records of a partition go before it is another's turn.
 const TURN: usize = 128;
 
-/// How long a transaction is filled at most.
-const FILL_TIME: Duration = Duration::from_secs(1);
+/// How long a transaction is filled at most: the first of a backlog for the shorter time, since nobody reads of it before it is
+/// committed, and each further one for twice as long as the one before.
+pub(super) const FIRST_FILL_TIME: Duration = Duration::from_millis(100);
+const LONGEST_FILL_TIME: Duration = Duration::from_secs(1);
 
 /// The same beside records that have just become due, which are not to wait for a backlog; and the most bytes then, since what was
 /// handed over has to be written before the transaction can end. (Measured, 500 such records a second beside a backlog: half of them
@@ -155,12 +157,14 @@ impl Mover {
         let mut batch = Filling { sent: Vec::new(), refused: Vec::new(), bytes: 0 };
         let (mut turn, mut written) = (turn, written);
         while !turn.is_empty() && batch.refused.is_empty() {
-            let (time, bytes) = if self.is_shared() { (SHARED_FILL_TIME, SHARED_BYTES) } else { (FILL_TIME, MOST_BYTES) };
+            let shared = self.is_shared();
+            let (time, bytes) = if shared { (SHARED_FILL_TIME, SHARED_BYTES) } else { (self.fill_time, MOST_BYTES) };
             for index in turn {
                 self.fill_from(index, &mut batch)?;
             }
             if batch.is_full() || batch.bytes >= bytes || self.clock.now().since(began) >= time {
-                break;
+                self.fill_time = if shared { FIRST_FILL_TIME } else { (self.fill_time * 2).min(LONGEST_FILL_TIME) };
+                return Ok((batch.sent, batch.refused));
             }
             // A record that cannot be written is looked for alone, and once a transaction.
             if batch.sent.first().is_some_and(|sent| self.lanes[sent.lane].limit.is_some()) {
@@ -171,6 +175,8 @@ impl Mover {
             turn = self.whose_turn(&mut written);
             turn.retain(|index| self.lanes[*index].limit.is_none());
         }
+        // That was all of the backlog.
+        self.fill_time = FIRST_FILL_TIME;
         Ok((batch.sent, batch.refused))
     }
 

@@ -34,6 +34,7 @@ use crate::worker::backoff::Backoff;
 use crate::worker::error::WorkError;
 use crate::worker::hold::Hold;
 use crate::worker::leaders::Leaders;
+use crate::worker::mover::batch::FIRST_FILL_TIME;
 use crate::worker::mover::lane::{Lane, Taken};
 use crate::worker::mover::rest::RestTimes;
 use crate::worker::mover::route::Targets;
@@ -86,6 +87,8 @@ pub struct Mover {
     metrics: MoverMetrics,
     /// No transaction before then, after one failed.
     backoff: Backoff,
+    /// How long the next transaction is filled, where nothing but a backlog is due.
+    fill_time: Duration,
     /// The client gave the last transaction up; the first time, it is begun again at once.
     given_up: bool,
     standing_at: LocalTime,
@@ -137,6 +140,7 @@ impl Mover {
             lanes: Vec::new(),
             metrics,
             backoff: Backoff::new(),
+            fill_time: FIRST_FILL_TIME,
             given_up: false,
             standing_at: zero,
             clock_at: zero,
