@@ -69,12 +69,17 @@ pub mod topology;
 pub mod worker;
 
 pub use crate::config::{KafkaConfig, PropertyError, Role, Start};
-pub use crate::core::decide::Decision;
+pub use crate::core::breaker::BreakerSettings;
+pub use crate::core::decide::{Decision, Judgement};
 pub use crate::core::envelope::{Coordinates, Envelope, Reason};
-pub use crate::core::failure::{Disposition, ErrorInfo, Failure, OrReject, Verdict};
+pub use crate::core::failure::{Classify, Disposition, ErrorInfo, Failure, OrClassified, OrReject, Verdict};
 pub use crate::core::headers::{Header, Headers};
-pub use crate::core::ladder::{Hops, Ladder, LadderBuilder, LadderError, LadderErrors, Mode, Redelivery, Tier};
+pub use crate::core::ladder::{
+    Hops, Immediate, Ladder, LadderBuilder, LadderError, LadderErrors, Mode, Redelivery, RuleError, Tier,
+};
+pub use crate::core::rate::{Rate, RateError};
 pub use crate::core::record::{Consumed, Record};
+pub use crate::core::rules::{Expression, Pattern, Rule, StatusError, StatusRange, Then, When};
 pub use crate::core::time::Timestamp;
 pub use crate::worker::delivery::Delivery;
 pub use crate::worker::handler::Handler;

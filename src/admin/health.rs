@@ -24,13 +24,17 @@ use crate::config::types::Role;
 use crate::telemetry::exporter::Exporter;
 use crate::telemetry::names;
 
+/// Says what people should know, if there is something.
+type Notice = Box<dyn Fn() -> Option<String> + Send + Sync>;
+
 /// What the probes know of the process; clones are of one and the same.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct HealthState(Arc<Inner>);
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Inner {
     workers: Mutex<Vec<Expected>>,
+    notices: Mutex<Vec<Notice>>,
     started: AtomicBool,
     draining: AtomicBool,
 }
@@ -71,6 +75,16 @@ impl HealthState {
         let expected = Expected { ladder: ladder.to_owned(), role, joined: joined.clone() };
         self.workers().push(expected);
         joined
+    }
+
+    /// What this says stands on `/readyz`, a line each, without any bearing on whether the process is ready.
+    pub fn notice(&self, says: impl Fn() -> Option<String> + Send + Sync + 'static) {
+        self.0.notices.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(says));
+    }
+
+    fn notices(&self) -> String {
+        let notices = self.0.notices.lock().unwrap_or_else(PoisonError::into_inner);
+        notices.iter().filter_map(|says| says()).flat_map(|line| [line, "\n".to_owned()]).collect()
     }
 
     /// All workers are known: from now on it is only them who are waited for.
@@ -168,9 +182,10 @@ impl HealthServer {
 }
 
 async fn readyz(State(state): State<HealthState>) -> (StatusCode, String) {
+    let notices = state.notices();
     match state.readiness() {
-        Ok(()) => (StatusCode::OK, "ok\n".to_owned()),
-        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
+        Ok(()) => (StatusCode::OK, format!("ok\n{notices}")),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n{notices}")),
     }
 }
 
@@ -219,8 +234,11 @@ mod tests {
         let metrics = asked(address, "/metrics").await;
         assert!(metrics.contains("content-type: text/plain; version=0.0.4"), "{metrics}");
         assert!(metrics.contains("kladder_build_info{"), "{metrics}");
+        state.notice(|| Some("handler breaker of billing open".to_owned()));
+        state.notice(|| None);
+        assert!(asked(address, "/readyz").await.ends_with("\r\n\r\nok\nhandler breaker of billing open\n"));
         state.draining();
-        assert!(asked(address, "/readyz").await.ends_with("\r\n\r\ndraining\n"));
+        assert!(asked(address, "/readyz").await.contains("\r\n\r\ndraining\n"));
         assert!(asked(address, "/livez").await.starts_with("HTTP/1.1 200"));
         assert!(asked(address, "/").await.starts_with("HTTP/1.1 404"));
 

@@ -11,7 +11,8 @@ use crate::cli::exit::Exit;
 use crate::cli::{ConfigArg, Output, config_file, stdout};
 use crate::config::{Config, LadderConfig, Start};
 use crate::core::delay::format_duration;
-use crate::core::ladder::{Hops, Ladder, Mode, Redelivery};
+use crate::core::ladder::{Hops, Immediate, Ladder, Mode, Redelivery};
+use crate::core::rules::Then;
 use crate::core::topics;
 
 /// Check a configuration file, without a broker
@@ -56,7 +57,7 @@ fn topics_of(config: &LadderConfig) -> Vec<(String, String, String)> {
     if comes_back {
         rows.push(row("redeliver", &ladder.redeliver_topic(), "due records come back here".to_owned()));
     }
-    rows.push(row("dlq", &ladder.dlq_topic(), kept("kept ", config.topics.dlq_retention)));
+    rows.extend(ladder.dlq_topics().iter().map(|topic| row("dlq", topic, kept("kept ", config.topics.dlq_retention))));
     rows.push(row("state", &ladder.state_topic(), "compacted, 1 partition".to_owned()));
     rows
 }
@@ -111,6 +112,20 @@ fn as_text(config: &Config, path: &str, state_dir: &str) -> String {
             );
         }
         if ladder.mode() == Mode::Push {
+            match &config_of.breaker {
+                Some(b) => {
+                    let _ = writeln!(
+                        text,
+                        "breaker opens at {} calls in a row or {:.0} % of {} in trouble, for {} to {}",
+                        b.consecutive,
+                        b.failure_rate * 100.0,
+                        b.window,
+                        format_duration(b.open_for),
+                        format_duration(b.open_most),
+                    );
+                }
+                None => text.push_str("no breaker\n"),
+            }
             let start = config_of.start.map_or("must be said (`start`) while the group has no offsets", start);
             let _ = writeln!(text, "start {start}");
         } else {
@@ -120,6 +135,18 @@ fn as_text(config: &Config, path: &str, state_dir: &str) -> String {
                 Redelivery::Origin => "their origins".to_owned(),
             };
             let _ = writeln!(text, "due records come back in {back} and are presumed done after {settle}");
+        }
+        if let Some(age) = ladder.max_age() {
+            let _ = writeln!(text, "what would come back later than {} after its first failure is expired", format_duration(age));
+        }
+        if let Some(rate) = ladder.max_rate() {
+            let _ = writeln!(text, "at most {rate} come back of each tier");
+        }
+        if let Some(Immediate { attempts, backoff }) = ladder.immediate() {
+            let _ = writeln!(text, "a failed attempt is repeated in place {attempts} times, {} apart", format_duration(backoff));
+        }
+        for (index, rule) in ladder.rules().iter().enumerate() {
+            let _ = writeln!(text, "rule {}: {}, then {}", ladder.rule_name(index), rule.when, consequence(&rule.then));
         }
         let mut table = table(&["", "topic", ""]);
         for (role, topic, note) in topics_of(config_of) {
@@ -177,15 +204,44 @@ fn ladder_json(config: &LadderConfig, instance: &str) -> Value {
         "redelivery": redelivery(ladder.redelivery()),
         "redeliver": (ladder.redelivery() == Redelivery::Topic).then(|| ladder.redeliver_topic()),
         "settle_ms": (ladder.mode() == Mode::Relay).then(|| u64::try_from(ladder.settle().as_millis()).unwrap_or(u64::MAX)),
+        "max_age_ms": ladder.max_age().map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
+        "max_rate": ladder.max_rate().map(|rate| rate.to_string()),
+        "immediate": ladder.immediate().map(|immediate| json!({
+            "attempts": immediate.attempts, "backoff_ms": u64::try_from(immediate.backoff.as_millis()).unwrap_or(u64::MAX),
+        })),
+        "rules": ladder.rules().iter().enumerate().map(|(index, rule)| json!({
+            "name": ladder.rule_name(index), "when": rule.when.to_string(), "then": consequence(&rule.then),
+        })).collect::<Vec<_>>(),
         "dlq": ladder.dlq_topic(),
+        "dlqs": ladder.dlq_topics(),
         "state": ladder.state_topic(),
         "handler": config.handler.as_ref().map(|handler| json!({
             "url": handler.shown_url(),
             "timeout_ms": u64::try_from(handler.timeout.as_millis()).unwrap_or(u64::MAX),
             "max_in_flight": handler.max_in_flight,
         })),
+        "breaker": config.breaker.map(|breaker| json!({
+            "window": breaker.window,
+            "minimum_calls": breaker.minimum_calls,
+            "failure_rate": breaker.failure_rate,
+            "consecutive": breaker.consecutive,
+            "open_for_ms": u64::try_from(breaker.open_for.as_millis()).unwrap_or(u64::MAX),
+            "open_most_ms": u64::try_from(breaker.open_most.as_millis()).unwrap_or(u64::MAX),
+        })),
         "workers": workers_of(ladder, instance).into_iter().map(worker).collect::<Vec<_>>(),
     })
+}
+
+fn consequence(then: &Then) -> String {
+    match then {
+        Then::Retry { from_tier, attempts } => {
+            let from = if *from_tier > 1 { format!(" from tier {from_tier}") } else { String::new() };
+            let limit = attempts.map(|attempts| format!(", {attempts} attempts")).unwrap_or_default();
+            format!("retry{from}{limit}")
+        }
+        Then::Reject { dlq: Some(name) } => format!("reject, into dlq-{name}"),
+        Then::Reject { dlq: None } | Then::Done => then.as_str().to_owned(),
+    }
 }
 
 fn mode(mode: Mode) -> &'static str {

@@ -7,6 +7,7 @@ pub mod stdout;
 mod check;
 mod confirm;
 mod doctor;
+mod explain;
 mod generate;
 mod hold;
 mod init;
@@ -42,6 +43,7 @@ enum Command {
     Check(check::CheckArgs),
     Setup(setup::SetupArgs),
     Doctor(doctor::DoctorArgs),
+    Explain(explain::ExplainArgs),
     Run(run::RunArgs),
     Status(status::StatusArgs),
     Hold(hold::HoldArgs),
@@ -82,6 +84,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(args),
         Command::Setup(args) => setup::run(args),
         Command::Doctor(args) => doctor::run(args),
+        Command::Explain(args) => explain::run(args),
         Command::Run(args) => run::run(args),
         Command::Status(args) => status::run(args),
         Command::Hold(args) => hold::run(args),

@@ -17,6 +17,7 @@ use crate::telemetry::events::HttpMetrics;
 use crate::telemetry::exporter;
 use crate::telemetry::logging::{self, LogFormat};
 use crate::telemetry::tally::Tally;
+use crate::worker::breaker::HandlerBreaker;
 use crate::worker::crew::{Budgets, Crew};
 use crate::worker::hold::HoldWatch;
 use crate::worker::http_handler::HttpHandler;
@@ -198,7 +199,11 @@ fn start(crew: &mut Crew<'_>, config: &LadderConfig, role: Role, health: &Health
         Role::Router => crew.router(&ladder, on_joined),
         Role::Deliverer => {
             let handler = config.handler.as_ref().context("a push ladder has a handler")?;
-            let budgets = Budgets { max_in_flight: handler.max_in_flight, redeliver_share: handler.redeliver_share };
+            let breaker = config.breaker.map(|settings| HandlerBreaker::new(&ladder, settings));
+            if let Some(breaker) = breaker.clone() {
+                health.notice(move || breaker.notice());
+            }
+            let budgets = Budgets { max_in_flight: handler.max_in_flight, redeliver_share: handler.redeliver_share, breaker };
             let http = HttpHandler::new(handler, HttpMetrics::new(&ladder));
             let http = http.with_context(|| format!("ladder `{}`", ladder.name()))?;
             crew.deliverer(&ladder, Arc::new(http), budgets, Handle::current(), on_joined)

@@ -42,7 +42,8 @@ Fields of -o json:
     topic, role, group             role is redeliver, inbox or source
     lag                            records that the group has not done
     partitions_without_offset      where the group has committed nothing
-  ladders[].dlq.topic, records     the dead letters that retention has left, or null";
+  ladders[].dlq.topic, records     the dead letters that retention has left, or null
+  ladders[].own_dlqs[]             the same of the dead-letter topics that rules have of their own";
 
 /// Show the ladders as they are now
 ///
@@ -86,6 +87,8 @@ struct LadderStatus {
     tiers: Vec<TierStatus>,
     reads: Vec<ReadStatus>,
     dlq: Option<DlqStatus>,
+    /// Those of rules.
+    own_dlqs: Vec<DlqStatus>,
 }
 
 #[derive(Debug, Serialize)]
@@ -178,6 +181,12 @@ impl Look<'_> {
         }
         let dlq = ladder.dlq_topic();
         let dlq = if self.exists(&dlq) { Some(self.dlq(dlq)?) } else { None };
+        let mut own_dlqs = Vec::new();
+        for topic in ladder.dlq_topics().into_iter().skip(1) {
+            if self.exists(&topic) {
+                own_dlqs.push(self.dlq(topic)?);
+            }
+        }
         let mode = if ladder.mode() == Mode::Push { "push" } else { "relay" };
         let state = self.state(&ladder.state_topic());
         let record = state.as_ref().and_then(|state| match &state.hold {
@@ -199,6 +208,7 @@ impl Look<'_> {
             tiers,
             reads,
             dlq,
+            own_dlqs,
         })
     }
 
@@ -330,7 +340,7 @@ fn table(ladder: &LadderStatus, exact: bool) -> String {
         };
         table.add_row([format!("{} ({})", read.topic, read.role), lag]);
     }
-    if let Some(dlq) = &ladder.dlq {
+    for dlq in ladder.dlq.iter().chain(&ladder.own_dlqs) {
         table.add_row([format!("{} (dead letters)", dlq.topic), estimate(dlq.records)]);
     }
     for column in table.column_iter_mut().skip(1) {

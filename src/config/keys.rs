@@ -8,9 +8,16 @@ pub fn hint(path: &Path) -> Option<&'static str> {
         return Some("one table a ladder, headed by its name: [ladder.billing-orders]");
     }
     let key = within_ladder(path).unwrap_or_else(|| path.dotted());
-    // `tiers[1]` takes another thing than `tiers`.
-    let key = key.find('[').map_or(key.clone(), |bracket| format!("{}[]", &key[..bracket]));
+    // `tiers[1]` takes another thing than `tiers`; which one it is does not matter.
+    let key = without_places(&key);
     HINTS.iter().find(|(known, _)| *known == key).map(|(_, hint)| *hint)
+}
+
+/// `classify[2].when` as `classify[].when`.
+fn without_places(key: &str) -> String {
+    let mut pieces = key.split('[');
+    let first = pieces.next().unwrap_or_default().to_owned();
+    pieces.fold(first, |so_far, piece| format!("{so_far}[{}", piece.trim_start_matches(|c: char| c.is_ascii_digit())))
 }
 
 /// Whether the key is one of kladder's design that this version does not know yet.
@@ -51,18 +58,7 @@ fn within_ladder(path: &Path) -> Option<String> {
     Some(below.dotted())
 }
 
-const LATER: &[&str] = &[
-    "classify",
-    "breaker",
-    "dlq_breaker",
-    "immediate",
-    "max_age",
-    "max_rate",
-    "inbox",
-    "parking",
-    "handler.headers",
-    "handler.tls",
-];
+const LATER: &[&str] = &["dlq_breaker", "inbox", "parking", "handler.headers", "handler.tls"];
 
 const LATER_AT_TOP: &[&str] = &["admin.tls", "admin.users", "admin.auth", "health.tls"];
 
@@ -101,11 +97,47 @@ const HINTS: &[(&str, &str)] = &[
         "reaches_all_groups = true says that every group that reads the sources may get redelivered records again",
     ),
     ("settle", "how long after its redelivery a record is presumed done that has not failed again: 1s to 1d; default 2m"),
+    (
+        "max_age",
+        "how long after its first failure a record may still come back, as \"2h\": the first tier to 3650d; default: for ever",
+    ),
+    (
+        "max_rate",
+        "how many records of each tier come back at most, as \"500/s\", \"30/m\" or \"1000/h\"; default: as many as are due",
+    ),
+    ("immediate", "a table: immediate = { attempts = 2, backoff = \"100ms\" }"),
+    ("immediate.attempts", "how often a failed attempt is repeated in place before it counts: 1 to 10"),
+    ("immediate.backoff", "how long after a failure: 0s to 10s; default 100ms"),
+    ("classify", "one table a rule, headed by [[ladder.NAME.classify]]; the first one that holds decides"),
+    ("classify[]", "one table a rule, headed by [[ladder.NAME.classify]]"),
+    ("classify[].name", "a name of a-z, 0-9, `-` for metrics, which no other rule has; default: the rule's number"),
+    (
+        "classify[].when",
+        "when = { … } with at least one of status, error_class, message, header, topic; a rule for everything else: \
+         error_class = { regex = \"\" }",
+    ),
+    ("classify[].when.status", "404, \"5xx\", \"500-504\", or a list of such"),
+    ("classify[].when.error_class", "\"Timeout\", { prefix = \"com.acme.\" } or { regex = \"Time(d )?out\" }"),
+    ("classify[].when.message", "a regular expression that is looked for in the message"),
+    ("classify[].when.header", "a table of header names: header = { kind = \"refund\" }; each may be a prefix or a regex, too"),
+    ("classify[].when.topic", "\"orders\", { prefix = \"orders-\" } or { regex = \"^eu-\" }: where the record first came from"),
+    ("classify[].then", "\"retry\", \"reject\" (to the dead-letter topic at once) or \"done\" (dropped, and counted)"),
+    ("classify[].from_tier", "the number of the first tier that such a record waits in, counted from 1; for then = \"retry\""),
+    ("classify[].attempts", "1 to 32767, the first delivery included, instead of the ladder's own; for then = \"retry\""),
+    ("classify[].dlq", "a name of a-z, 0-9, `-`: such records go to {ladder}.dlq-NAME; for then = \"reject\""),
     ("handler", "a table: [ladder.NAME.handler] with url"),
     ("handler.url", "where kladder posts the records: url = \"http://127.0.0.1:3000/\""),
     ("handler.timeout", "1ms to 1h; default 10s"),
     ("handler.max_in_flight", "1 to 10000; default 64"),
     ("handler.redeliver_share", "above 0, at most 1; default 0.5"),
+    ("breaker", "a table: [ladder.NAME.breaker]; enabled = false switches it off"),
+    ("breaker.enabled", "true (the default) or false"),
+    ("breaker.window", "how many calls of the handler are looked back on: 1 to 10000; default 100"),
+    ("breaker.minimum_calls", "so many before their share counts: 1 to the window; default 20"),
+    ("breaker.failure_rate", "the share of them in trouble that opens it: above 0, at most 1; default 0.8"),
+    ("breaker.consecutive", "so many in a row that meet trouble open it: 1 to 10000; default 20"),
+    ("breaker.open_for", "how long it opens at first: 100ms to 1h; default 5s"),
+    ("breaker.open_most", "how long it opens at most, after doubling: open_for to 1h; default 1m"),
     ("topics.partitions", "1 to 10000; default: those of the largest source, at most 12"),
     ("topics.replication_factor", "1 to 100; default: that of the source"),
     ("topics.outage_budget", "1m to 3650d; default 7d"),

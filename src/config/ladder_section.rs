@@ -7,10 +7,13 @@ use crate::config::keys;
 use crate::config::mistake::Mistakes;
 use crate::config::nearest::nearest;
 use crate::config::path::Path;
-use crate::config::raw::{RawLadder, Span, Whole};
+use crate::config::raw::{RawBreaker, RawLadder, Span, Whole};
+use crate::config::rules_section;
 use crate::config::tiers;
 use crate::config::types::{DEFAULT_MAX_IN_FLIGHT, DEFAULT_REDELIVER_SHARE, HandlerConfig, LadderConfig, Start, TopicsConfig};
-use crate::core::ladder::{Hops, Ladder, LadderError, LadderErrors, Mode, Redelivery};
+use crate::core::breaker::BreakerSettings;
+use crate::core::ladder::{Hops, Immediate, Ladder, LadderError, LadderErrors, Mode, Redelivery, RuleError};
+use crate::core::rate::Rate;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -68,6 +71,16 @@ pub fn read(name: &str, scope: &Scope<'_>, mistakes: &mut Mistakes) -> Option<La
         .pick(&["max_not_before"], |l| l.max_not_before)
         .and_then(|(span, path)| duration_in(span, Duration::from_secs(1)..=365 * DAY, &path, mistakes));
 
+    let max_age = scope
+        .pick(&["max_age"], |l| l.max_age)
+        .and_then(|(span, path)| duration_in(span, Duration::from_millis(1)..=3650 * DAY, &path, mistakes));
+    let max_rate = scope
+        .pick(&["max_rate"], |l| l.max_rate.as_deref())
+        .and_then(|(text, path)| text.parse::<Rate>().map_err(|error| mistakes.note(&path, error.to_string(), hint(&path))).ok());
+    let immediate = immediate(scope, mode, mistakes);
+    let rules_path = scope.path(&["classify"], |l| l.classify.is_some());
+    let rules = scope.pick(&["classify"], |l| l.classify.as_ref()).map(|(raw, path)| rules_section::read(raw, &path, mistakes));
+
     let relay = relay_keys(scope, mode, mistakes);
 
     let mut builder = Ladder::builder(name, scope.own.0.group.as_deref().unwrap_or_default())
@@ -83,20 +96,57 @@ pub fn read(name: &str, scope: &Scope<'_>, mistakes: &mut Mistakes) -> Option<La
     if let Some(settle) = relay.settle {
         builder = builder.settle(settle);
     }
+    if let Some(age) = max_age {
+        builder = builder.max_age(age);
+    }
+    if let Some(rate) = max_rate {
+        builder = builder.max_rate(rate);
+    }
+    if let Some(immediate) = immediate {
+        builder = builder.immediate(immediate.attempts, immediate.backoff);
+    }
+    for rule in rules.flatten().unwrap_or_default() {
+        builder = builder.rule(rule);
+    }
     // An attempt count that was refused is not judged again; nor does it become the default.
     if let Some(attempts) = attempts.map_or(tiers.attempts, |given| given.or(Some(1))) {
         builder = builder.attempts(attempts);
     }
-    let ladder =
-        builder.build().map_err(|errors| note_ladder_errors(errors, scope, &sources, &tiers, &tiers_path, mistakes)).ok();
+    let ladder = builder
+        .build()
+        .map_err(|errors| note_ladder_errors(errors, scope, &sources, &tiers, &tiers_path, &rules_path, mistakes))
+        .ok();
 
     let start = start(scope, mode, mistakes);
     let handler = handler(scope, mode, mistakes);
+    let breaker = breaker(scope, mode, mistakes);
     let topics = topics(scope, mistakes);
     if mistakes.touches(own) {
         return None;
     }
-    Some(LadderConfig { ladder: ladder?, start, handler, topics })
+    Some(LadderConfig { ladder: ladder?, start, handler, breaker, topics })
+}
+
+/// Tries in place, which only a push ladder makes.
+fn immediate(scope: &Scope<'_>, mode: Option<Mode>, mistakes: &mut Mistakes) -> Option<Immediate> {
+    if mode == Some(Mode::Relay) {
+        if scope.own.0.immediate.is_some() {
+            let hint = "in relay mode the application makes its attempts itself; take it out, or set mode = \"push\"";
+            mistakes.note(&scope.own.1.key("immediate"), "has no meaning for a relay ladder", Some(hint.to_owned()));
+        }
+        return None;
+    }
+    let backoff = scope
+        .pick(&["immediate", "backoff"], |l| l.immediate.as_ref()?.backoff)
+        .map(|(span, path)| duration_in(span, Duration::ZERO..=Duration::from_secs(10), &path, mistakes));
+    let attempts = scope
+        .pick(&["immediate", "attempts"], |l| l.immediate.as_ref()?.attempts)
+        .map(|(number, path)| whole_in(number, 1..=10, &path, mistakes));
+    let (_, path) = scope.pick(&["immediate"], |l| l.immediate.as_ref())?;
+    if attempts.is_none() {
+        note_missing(&path.key("attempts"), mistakes);
+    }
+    Some(Immediate { attempts: attempts??, backoff: backoff.unwrap_or(Some(Duration::from_millis(100)))? })
 }
 
 fn mode(scope: &Scope<'_>, mistakes: &mut Mistakes) -> Option<Mode> {
@@ -203,6 +253,42 @@ fn handler(scope: &Scope<'_>, mode: Option<Mode>, mistakes: &mut Mistakes) -> Op
     })
 }
 
+/// When deliveries wait because the handler is down; `None` where that is switched off, or there is no handler.
+fn breaker(scope: &Scope<'_>, mode: Option<Mode>, mistakes: &mut Mistakes) -> Option<BreakerSettings> {
+    if mode == Some(Mode::Relay) {
+        if scope.own.0.breaker.is_some() {
+            let hint = "in relay mode kladder calls no handler; take it out, or set mode = \"push\"";
+            mistakes.note(&scope.own.1.key("breaker"), "has no meaning for a relay ladder", Some(hint.to_owned()));
+        }
+        return None;
+    }
+    let defaults = BreakerSettings::default();
+    let mut whole = |key: &str, get: fn(&RawBreaker) -> Option<Whole>, default: usize, most: usize| {
+        let picked = scope.pick(&["breaker", key], |l| get(l.breaker.as_ref()?));
+        let most = i64::try_from(most).unwrap_or(i64::MAX);
+        picked.and_then(|(n, path)| whole_in(n, 1..=most, &path, mistakes)).unwrap_or(default)
+    };
+    let window = whole("window", |b| b.window, defaults.window, 10_000);
+    let minimum_calls = whole("minimum_calls", |b| b.minimum_calls, defaults.minimum_calls.min(window), window);
+    let consecutive = whole("consecutive", |b| b.consecutive, defaults.consecutive, 10_000);
+    let failure_rate = scope.pick(&["breaker", "failure_rate"], |l| l.breaker.as_ref()?.failure_rate).map(|(rate, path)| {
+        if !(rate.0 > 0.0 && rate.0 <= 1.0) {
+            mistakes.note(&path, "is out of range", hint(&path));
+        }
+        rate.0
+    });
+    let hour = 60 * MINUTE;
+    let mut span = |key: &str, get: fn(&RawBreaker) -> Option<Span>, least: Duration, default: Duration| {
+        let picked = scope.pick(&["breaker", key], |l| get(l.breaker.as_ref()?));
+        picked.and_then(|(span, path)| duration_in(span, least..=hour, &path, mistakes)).unwrap_or(default)
+    };
+    let open_for = span("open_for", |b| b.open_for, Duration::from_millis(100), defaults.open_for);
+    let open_most = span("open_most", |b| b.open_most, open_for, defaults.open_most.max(open_for));
+    let failure_rate = failure_rate.unwrap_or(defaults.failure_rate);
+    let enabled = scope.pick(&["breaker", "enabled"], |l| l.breaker.as_ref()?.enabled).is_none_or(|(enabled, _)| enabled.0);
+    enabled.then_some(BreakerSettings { window, minimum_calls, failure_rate, consecutive, open_for, open_most })
+}
+
 fn check_url(url: &str) -> Result<(), (&'static str, Option<&'static str>)> {
     let uri: http::Uri = url.parse().map_err(|_| ("is no URL", None))?;
     match uri.scheme_str() {
@@ -246,6 +332,7 @@ fn note_ladder_errors(
     sources: &[(usize, String)],
     tiers: &tiers::Tiers,
     tiers_path: &Path,
+    rules_path: &Path,
     mistakes: &mut Mistakes,
 ) {
     let own = &scope.own.1;
@@ -268,14 +355,25 @@ fn note_ladder_errors(
             LadderError::Attempts(_) => scope.path(&["attempts"], |l| l.attempts.is_some()),
             LadderError::OriginWithoutRelay => scope.path(&["redeliver"], |l| l.redeliver.is_some()),
             LadderError::OriginWithoutConsent => scope.path(&["reaches_all_groups"], |l| l.reaches_all_groups.is_some()),
+            LadderError::Immediate | LadderError::ImmediateWithoutPush => scope.path(&["immediate"], |l| l.immediate.is_some()),
+            LadderError::MaxAge(..) => scope.path(&["max_age"], |l| l.max_age.is_some()),
+            LadderError::Rule(index, error) => rules_section::path_of(error, &rules_path.index(*index)),
             LadderError::SettleWithoutRelay => scope.path(&["settle"], |l| l.settle.is_some()),
         };
         // `sources = []` is its own mistake; a list whose only element was refused is not empty.
-        let follows =
-            matches!(error, LadderError::NoSource | LadderError::NoTier | LadderError::Attempts(_)) && mistakes.touches(&path);
+        // Nor is a rule whose condition was refused.
+        let follows = mistakes.touches(&path)
+            && matches!(
+                error,
+                LadderError::NoSource
+                    | LadderError::NoTier
+                    | LadderError::Attempts(_)
+                    | LadderError::Rule(_, RuleError::HoldsForAll)
+            );
         if !follows {
             let what = match &error {
                 LadderError::Delay(_, reason) => reason.to_string(),
+                LadderError::Rule(_, reason) => reason.to_string(),
                 other => other.to_string(),
             };
             // The message of these says all that there is to say.

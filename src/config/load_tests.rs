@@ -90,11 +90,34 @@ fn every_key_is_read() {
         tiers = { first = "5s", factor = 2.5, count = 3, max = "20s" }
         attempts = 9
         max_not_before = "2h"
+        max_age = "1d"
+        max_rate = "500/s"
+        immediate = { attempts = 2, backoff = "50ms" }
         [ladder.a.handler]
         url = "http://me:pw@h:1/x?y=z"
         timeout = "3s"
         max_in_flight = 7
         redeliver_share = 1
+        [[ladder.a.classify]]
+        name = "gone"
+        when = { status = [404, "410-411"], topic = "s" }
+        then = "reject"
+        dlq = "gone"
+        [[ladder.a.classify]]
+        when = { error_class = { prefix = "com.acme." }, message = "bank [0-9]+", header = { kind = { regex = "^re" } } }
+        then = "retry"
+        from_tier = 2
+        attempts = 3
+        [[ladder.a.classify]]
+        when.status = "5xx"
+        then = "done"
+        [ladder.a.breaker]
+        window = 50
+        minimum_calls = 10
+        failure_rate = 0.25
+        consecutive = 7
+        open_for = "2s"
+        open_most = "30s"
         [ladder.a.topics]
         partitions = 3
         replication_factor = 2
@@ -177,9 +200,19 @@ fn each_mistake_has_its_place_and_says_what_is_wrong() {
         ("max_not_before = 5", "ladder.a.max_not_before", "is a whole number, not a duration"),
         ("name = \"b\"", "ladder.a.name", "its header"),
         ("timeout = \"5s\"", "ladder.a.timeout", "[ladder.NAME.handler]"),
-        ("breaker = {}", "ladder.a.breaker", "not built into this version yet"),
+        ("breaker.window = 0", "ladder.a.breaker.window = 0", "out of range"),
+        ("breaker = { window = 10, minimum_calls = 11 }", "ladder.a.breaker.minimum_calls = 11", "out of range"),
+        ("breaker.failure_rate = 1.5", "ladder.a.breaker.failure_rate = 1.5", "above 0, at most 1"),
+        ("breaker = { open_for = \"10s\", open_most = \"5s\" }", "ladder.a.breaker.open_most = \"5s\"", "out of range"),
+        ("breaker.enabled = \"perhaps\"", "ladder.a.breaker.enabled", "is not true or false"),
+        ("dlq_breaker = {}", "ladder.a.dlq_breaker", "not built into this version yet"),
         ("inbox = { topic = \"x\" }", "ladder.a.inbox", "not built into this version yet"),
-        ("immediate = { attempts = 2 }", "ladder.a.immediate", "not built into this version yet"),
+        ("immediate = { attempts = 11 }", "ladder.a.immediate.attempts = 11", "out of range"),
+        ("immediate = {}", "ladder.a.immediate.attempts", "is missing"),
+        ("immediate = { attempts = 2, backoff = \"1m\" }", "ladder.a.immediate.backoff", "out of range"),
+        ("immediate = 2", "ladder.a.immediate", "is a whole number, not a table"),
+        ("max_rate = \"500\"", "ladder.a.max_rate = \"500\"", "\"30/m\""),
+        ("max_rate = 500", "ladder.a.max_rate", "is a whole number, not a string"),
         ("handler.redeliver_share = 0", "ladder.a.handler.redeliver_share", "out of range"),
         ("handler.max_in_flight = 0", "ladder.a.handler.max_in_flight", "out of range"),
         ("handler.timeout = \"0s\"", "ladder.a.handler.timeout", "out of range"),
@@ -205,6 +238,65 @@ fn each_mistake_has_its_place_and_says_what_is_wrong() {
         let shown = only(&with(&format!("{more}\n")));
         assert!(shown.contains(path) && shown.contains(what), "{more}\n{shown}");
     }
+}
+
+#[test]
+fn each_rule_is_judged() {
+    for (rule, path, what) in [
+        ("then = \"done\"", "ladder.a.classify[0].when", "is missing"),
+        ("when = {}\nthen = \"done\"", "ladder.a.classify[0].when", "would hold for every failure"),
+        ("when.status = 404", "ladder.a.classify[0].then", "is missing"),
+        ("when.status = 404\nthen = \"drop\"", "ladder.a.classify[0].then = \"drop\"", "is none of \"retry\""),
+        ("when.status = 200\nthen = \"retry\"", "ladder.a.classify[0].when.status = 200", "which is a success"),
+        ("when.status = [404, \"4x\"]\nthen = \"retry\"", "ladder.a.classify[0].when.status", "\"4x\" is no status"),
+        ("when.status = 404.5\nthen = \"retry\"", "ladder.a.classify[0].when.status", "is a number, not a status such as 404"),
+        ("when.message = \"(\"\nthen = \"retry\"", "ladder.a.classify[0].when.message", "unclosed group"),
+        (
+            "when.error_class = { regx = \"a\" }\nthen = \"retry\"",
+            "ladder.a.classify[0].when.error_class.regx",
+            "did you mean `regex`?",
+        ),
+        ("when.error_class = { }\nthen = \"retry\"", "ladder.a.classify[0].when.error_class", "either prefix or regex"),
+        ("when.class = \"a\"\nthen = \"retry\"", "ladder.a.classify[0].when.class", "is not a key that kladder knows"),
+        (
+            "when.status = 404\nthen = \"retry\"\nfrom_tier = 3",
+            "ladder.a.classify[0].from_tier = 3",
+            "no such tier: the ladder has 2",
+        ),
+        (
+            "when.status = 404\nthen = \"reject\"\nattempts = 3",
+            "ladder.a.classify[0].attempts = 3",
+            "belongs to then = \"retry\"",
+        ),
+        ("when.status = 404\nthen = \"done\"\ndlq = \"x\"", "ladder.a.classify[0].dlq = \"x\"", "belongs to then = \"reject\""),
+        ("when.status = 404\nthen = \"reject\"\ndlq = \"A b\"", "ladder.a.classify[0].dlq = \"A b\"", "must match [a-z0-9-]+"),
+        (
+            "when.header = { kladder-tier = \"1\" }\nthen = \"done\"",
+            "ladder.a.classify[0].when.header.kladder-tier",
+            "kladder's own",
+        ),
+        ("when.status = 404\nthen = \"done\"\nname = \"1\"", "ladder.a.classify[0].name = \"1\"", "must match"),
+    ] {
+        let shown = only(&with(&format!("[[ladder.a.classify]]\n{rule}\n")));
+        assert!(shown.contains(path) && shown.contains(what), "{rule}\n{shown}");
+    }
+    for (more, path, what) in [
+        ("classify = { then = \"done\" }", "ladder.a.classify", "is a table, not a list of tables"),
+        ("classify = [\"404\"]", "ladder.a.classify[0]", "is not a table"),
+        ("max_age = \"1s\"", "ladder.a.max_age = \"1s\"", "shorter than the first tier"),
+        ("[defaults]\nclassify = [{ when = { status = 404 } }]", "defaults.classify[0].then", "is missing"),
+    ] {
+        let shown = only(&with(&format!("{more}\n")));
+        assert!(shown.contains(path) && shown.contains(what), "{more}\n{shown}");
+    }
+}
+
+#[test]
+fn a_ladder_s_own_rules_take_the_place_of_the_defaults() {
+    let rules = |more: &str| load_text(&with(more)).unwrap().ladders.remove(0).ladder.rules().len();
+    let defaults = "[defaults]\nclassify = [{ when = { status = 404 }, then = \"done\" }]\n";
+    assert_eq!(rules(defaults), 1);
+    assert_eq!(rules(&format!("classify = []\n{defaults}")), 0);
 }
 
 #[test]
@@ -286,6 +378,8 @@ fn mistakes_of_redelivery_are_told_where_they_are() {
         (relay_with("redeliver = \"origin\"\nreaches_all_groups = false"), "ladder.a.reaches_all_groups = false", "consented"),
         (relay_with("redeliver = \"orgin\""), "ladder.a.redeliver", "did you mean \"origin\"?"),
         (relay_with("reaches_all_groups = \"yes\""), "ladder.a.reaches_all_groups", "is not true or false"),
+        (relay_with("immediate = { attempts = 2 }"), "ladder.a.immediate", "the application makes its attempts itself"),
+        (relay_with("breaker.enabled = false"), "ladder.a.breaker", "kladder calls no handler"),
         (relay_with("settle = \"0s\""), "ladder.a.settle", "out of range"),
         (relay_with("settle = \"2d\""), "ladder.a.settle", "1s to 1d"),
         (relay_with("settle = 120"), "ladder.a.settle", "is a whole number, not a duration"),

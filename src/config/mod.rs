@@ -16,6 +16,7 @@ mod owned;
 mod path;
 mod raw;
 mod redact;
+mod rules_section;
 mod service_sections;
 mod strict;
 mod substitute;

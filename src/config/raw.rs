@@ -55,8 +55,16 @@ pub struct RawDefaults {
     redeliver: Option<String>,
     reaches_all_groups: Option<Switch>,
     settle: Option<Span>,
+    max_age: Option<Span>,
+    max_rate: Option<String>,
+    #[serde(default, deserialize_with = "table")]
+    immediate: Option<RawImmediate>,
+    #[serde(default, deserialize_with = "list_of_tables")]
+    classify: Option<Vec<RawRule>>,
     #[serde(default, deserialize_with = "table")]
     handler: Option<RawHandler>,
+    #[serde(default, deserialize_with = "table")]
+    breaker: Option<RawBreaker>,
     #[serde(default, deserialize_with = "table")]
     topics: Option<RawTopics>,
 }
@@ -75,8 +83,16 @@ pub struct RawLadder {
     pub redeliver: Option<String>,
     pub reaches_all_groups: Option<Switch>,
     pub settle: Option<Span>,
+    pub max_age: Option<Span>,
+    pub max_rate: Option<String>,
+    #[serde(default, deserialize_with = "table")]
+    pub immediate: Option<RawImmediate>,
+    #[serde(default, deserialize_with = "list_of_tables")]
+    pub classify: Option<Vec<RawRule>>,
     #[serde(default, deserialize_with = "table")]
     pub handler: Option<RawHandler>,
+    #[serde(default, deserialize_with = "table")]
+    pub breaker: Option<RawBreaker>,
     #[serde(default, deserialize_with = "table")]
     pub topics: Option<RawTopics>,
 }
@@ -93,7 +109,12 @@ impl From<RawDefaults> for RawLadder {
             redeliver,
             reaches_all_groups,
             settle,
+            max_age,
+            max_rate,
+            immediate,
+            classify,
             handler,
+            breaker,
             topics,
         } = raw;
         Self {
@@ -108,7 +129,12 @@ impl From<RawDefaults> for RawLadder {
             redeliver,
             reaches_all_groups,
             settle,
+            max_age,
+            max_rate,
+            immediate,
+            classify,
             handler,
+            breaker,
             topics,
         }
     }
@@ -130,6 +156,68 @@ pub struct RawTopics {
     pub replication_factor: Option<Whole>,
     pub outage_budget: Option<Span>,
     pub dlq_retention: Option<Span>,
+}
+
+/// When deliveries wait because the handler is down.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub struct RawBreaker {
+    pub enabled: Option<Switch>,
+    pub window: Option<Whole>,
+    pub minimum_calls: Option<Whole>,
+    pub failure_rate: Option<Decimal>,
+    pub consecutive: Option<Whole>,
+    pub open_for: Option<Span>,
+    pub open_most: Option<Span>,
+}
+
+/// Tries in place.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub struct RawImmediate {
+    pub attempts: Option<Whole>,
+    pub backoff: Option<Span>,
+}
+
+/// A rule by which failures are classified.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub struct RawRule {
+    pub name: Option<String>,
+    #[serde(default, deserialize_with = "table")]
+    pub when: Option<RawWhen>,
+    pub then: Option<String>,
+    pub from_tier: Option<Whole>,
+    pub attempts: Option<Whole>,
+    pub dlq: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub struct RawWhen {
+    pub status: Option<RawStatuses>,
+    pub error_class: Option<RawPattern>,
+    pub message: Option<String>,
+    pub header: Option<BTreeMap<String, RawPattern>>,
+    pub topic: Option<RawPattern>,
+}
+
+/// `404`, `"5xx"`, or a list of such.
+#[derive(Debug)]
+pub struct RawStatuses(pub Vec<String>);
+
+/// `"Timeout"`, `{ prefix = "com.acme." }` or `{ regex = "^Time" }`.
+#[derive(Debug)]
+pub enum RawPattern {
+    Exact(String),
+    Other(RawMatch),
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub struct RawMatch {
+    pub prefix: Option<String>,
+    pub regex: Option<String>,
 }
 
 /// `["5s", "1m"]` or `{ first = "5s", factor = 12, count = 3 }`.
@@ -203,6 +291,88 @@ fn table<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Res
 fn tables<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<BTreeMap<String, T>>, D::Error> {
     let sections: BTreeMap<String, Section<T>> = BTreeMap::deserialize(deserializer)?;
     Ok(Some(sections.into_iter().map(|(name, section)| (name, section.0)).collect()))
+}
+
+fn list_of_tables<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<Vec<T>>, D::Error> {
+    struct Elements<T>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Elements<T> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list of tables")
+        }
+
+        fn visit_seq<A: de::SeqAccess<'de>>(self, mut elements: A) -> Result<Vec<T>, A::Error> {
+            let mut all = Vec::new();
+            while let Some(Section(element)) = elements.next_element()? {
+                all.push(element);
+            }
+            Ok(all)
+        }
+    }
+
+    deserializer.deserialize_any(Elements(PhantomData)).map(Some)
+}
+
+impl<'de> Deserialize<'de> for RawStatuses {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+
+        impl<'de> Visitor<'de> for Either {
+            type Value = RawStatuses;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a status such as 404, \"5xx\" or \"500-504\", or a list of such")
+            }
+
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<RawStatuses, E> {
+                Ok(RawStatuses(vec![number.to_string()]))
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<RawStatuses, E> {
+                Ok(RawStatuses(vec![text.to_owned()]))
+            }
+
+            fn visit_seq<A: de::SeqAccess<'de>>(self, mut elements: A) -> Result<RawStatuses, A::Error> {
+                let mut all = Vec::new();
+                while let Some(value) = elements.next_element::<toml::Value>()? {
+                    all.push(match value {
+                        toml::Value::String(text) => text,
+                        toml::Value::Integer(number) => number.to_string(),
+                        other => kind(&other).to_owned(),
+                    });
+                }
+                Ok(RawStatuses(all))
+            }
+        }
+
+        deserializer.deserialize_any(Either)
+    }
+}
+
+impl<'de> Deserialize<'de> for RawPattern {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+
+        impl<'de> Visitor<'de> for Either {
+            type Value = RawPattern;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string, or a table with prefix or regex")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<RawPattern, E> {
+                Ok(RawPattern::Exact(text.to_owned()))
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, entries: A) -> Result<RawPattern, A::Error> {
+                RawMatch::deserialize(MapAccessDeserializer::new(entries)).map(RawPattern::Other)
+            }
+        }
+
+        deserializer.deserialize_any(Either)
+    }
 }
 
 impl<'de> Deserialize<'de> for Item {

@@ -13,14 +13,15 @@ use crate::config::path::{Path, Segment};
 use crate::config::raw::RawConfig;
 
 /// Reads what can be read; the rest is noted.
-pub fn read(mut table: Table, mistakes: &mut Mistakes) -> RawConfig {
+pub fn read(table: Table, mistakes: &mut Mistakes) -> RawConfig {
+    let mut root = Value::Table(table);
     loop {
-        let error = match serde_path_to_error::deserialize::<_, RawConfig>(Value::Table(table.clone())) {
+        let error = match serde_path_to_error::deserialize::<_, RawConfig>(root.clone()) {
             Ok(raw) => return raw,
             Err(error) => error,
         };
         let path = Path::from(error.path());
-        let Some(removed) = remove(&mut table, path.segments()) else {
+        let Some(removed) = remove(&mut root, path.segments()) else {
             // Not reached while serde names nodes that exist; an endless loop would be the worse way to find out.
             mistakes.note(&path, error.inner().message().to_owned(), None);
             return RawConfig::default();
@@ -64,14 +65,17 @@ fn unknown_key(path: &Path, message: &str) -> (String, Option<String>) {
     ("is not a key that kladder knows".to_owned(), Some(hint))
 }
 
-fn remove(table: &mut Table, path: &[Segment]) -> Option<Value> {
-    // Lists are read element by element later, so serde's mistakes end at keys.
-    let (last, way) = path.split_last()?;
-    let Segment::Key(last) = last else { return None };
-    let mut table = table;
-    for segment in way {
-        let Segment::Key(key) = segment else { return None };
-        table = table.get_mut(key)?.as_table_mut()?;
-    }
-    table.remove(last)
+fn remove(root: &mut Value, path: &[Segment]) -> Option<Value> {
+    // An element of the wrong type takes its list along: the others would change their places.
+    let last = path.iter().rposition(|segment| matches!(segment, Segment::Key(_)))?;
+    let Segment::Key(key) = &path[last] else { return None };
+    let parent = path[..last].iter().try_fold(root, |value, segment| match segment {
+        Segment::Key(key) => value.as_table_mut()?.get_mut(key),
+        Segment::Index(index) => value.as_array_mut()?.get_mut(*index),
+    })?;
+    let removed = parent.as_table_mut()?.remove(key)?;
+    path[last + 1..].iter().try_fold(removed, |value, segment| match (value, segment) {
+        (Value::Array(elements), Segment::Index(index)) => elements.into_iter().nth(*index),
+        _ => None,
+    })
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::redact;
+use crate::core::breaker::BreakerSettings;
 use crate::core::ladder::Ladder;
 
 /// How long a shutdown or a revoked partition waits for deliveries in flight, unless told otherwise.
@@ -100,6 +101,8 @@ pub struct LadderConfig {
     pub start: Option<Start>,
     /// The handler (push).
     pub handler: Option<HandlerConfig>,
+    /// When deliveries wait because the handler is down (push); `None` where that is switched off.
+    pub breaker: Option<BreakerSettings>,
     /// How the ladder's topics are made.
     pub topics: TopicsConfig,
 }

@@ -1,9 +1,13 @@
 //! What the ladder does with a verdict.
 
+use std::time::Duration;
+
 use crate::core::envelope::{Envelope, Reason};
-use crate::core::failure::{Disposition, Verdict};
+use crate::core::failure::{Disposition, Failure, Verdict};
 use crate::core::ladder::{Ladder, Redelivery};
+use crate::core::rules::{Failed, Then};
 use crate::core::time::Timestamp;
+use crate::core::topics;
 
 /// What the ladder does with a verdict. The envelope is the one that the record carries from here on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,10 +21,12 @@ pub enum Decision {
         /// What the record carries from here on.
         envelope: Box<Envelope>,
     },
-    /// The record goes to the DLQ.
+    /// The record goes to a dead-letter topic.
     DeadLetter {
         /// Why.
         reason: Reason,
+        /// To which topic: the ladder's own, or that of the rule that rejected it.
+        topic: String,
         /// What the record carries from here on.
         envelope: Box<Envelope>,
     },
@@ -38,35 +44,100 @@ impl Decision {
     }
 }
 
+/// A decision, and the rule that it follows from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Judgement {
+    /// What the ladder does.
+    pub decision: Decision,
+    /// The rule that decided, by its place among [`Ladder::rules`]; none where the ladder's own ways did.
+    pub rule: Option<usize>,
+}
+
 impl Ladder {
-    /// What follows from a verdict; see [`decide`].
+    /// What follows from a verdict. Rules that look at the record's headers see none: [`Ladder::judge`] shows them.
     #[must_use]
     pub fn decide(&self, envelope: &Envelope, verdict: &Verdict, now: Timestamp) -> Decision {
-        decide(envelope, verdict, self, now)
+        self.judge(envelope, verdict, &|_| None, now).decision
+    }
+
+    /// What follows from a verdict on a record with these headers (the last value of a name, as text), and by which rule.
+    #[must_use]
+    pub fn judge(
+        &self,
+        envelope: &Envelope,
+        verdict: &Verdict,
+        header: &dyn Fn(&str) -> Option<String>,
+        now: Timestamp,
+    ) -> Judgement {
+        let Err(failure) = verdict else { return Judgement { decision: Decision::Complete, rule: None } };
+        let failed = Failed { error: failure.error(), topic: &envelope.origin.topic, header };
+        let rule = self.rule_for(&failed);
+        Judgement { decision: decide(envelope, failure, rule.map(|index| &self.rules()[index].then), self, now), rule }
     }
 }
 
-/// What follows from a verdict: attempt n that fails earns tier min(n, last), and after the last attempt comes the DLQ.
+impl Ladder {
+    /// How long after this failure the attempt is repeated in place, having been so often already; `None` where it counts as failed
+    /// now. Only what was answered and is to be tried again, by the handler's word and by that of a rule, is repeated: a handler
+    /// that hung up or took too long may be doing the work, and one that asks for a delay has said when.
+    #[must_use]
+    pub fn repeats_in_place(
+        &self,
+        failure: &Failure,
+        topic: &str,
+        header: &dyn Fn(&str) -> Option<String>,
+        so_far: u32,
+    ) -> Option<Duration> {
+        let immediate = self.immediate().filter(|immediate| so_far < immediate.attempts)?;
+        let rule = self.rule_for(&Failed { error: failure.error(), topic, header });
+        let may = rule.is_none_or(|index| matches!(self.rules()[index].then, Then::Retry { .. }));
+        let asks = failure.is_answered() && failure.disposition() == Disposition::Retry { after: None };
+        (may && asks).then_some(immediate.backoff)
+    }
+}
+
+/// What follows from a failure: attempt n that fails earns tier min(n, last), and after the last attempt comes the DLQ. A rule's
+/// word comes before the handler's.
 ///
 /// A delay that the handler asked for is met by the smallest tier that is long enough, never below the earned one; what lies
-/// beyond the largest tier is written as `not-before`. `now` is the tier leader's clock as far as it is known.
-#[must_use]
-pub fn decide(envelope: &Envelope, verdict: &Verdict, ladder: &Ladder, now: Timestamp) -> Decision {
-    let Err(failure) = verdict else { return Decision::Complete };
-    let mut next = envelope.failed(failure.error(), now);
-    let after = match failure.disposition() {
-        Disposition::Reject => return dead_letter(next, Reason::Rejected),
-        Disposition::Retry { .. } if next.attempts >= ladder.attempts() => return dead_letter(next, Reason::Exhausted),
-        // Told now, while somebody looks, and not after it has waited.
-        Disposition::Retry { .. } if !comes_back(ladder, &next) => return dead_letter(next, Reason::NoOrigin),
-        Disposition::Retry { after } => after.map(|a| a.min(ladder.max_not_before())),
+/// beyond the largest tier is written as `not-before`. What would come back only after `max_age` is expired now, while somebody
+/// looks. `now` is the tier leader's clock as far as it is known.
+fn decide(envelope: &Envelope, failure: &Failure, then: Option<&Then>, ladder: &Ladder, now: Timestamp) -> Decision {
+    let mut next = Envelope { immediate: failure.repeats(), ..envelope.failed(failure.error(), now) };
+    let dlq = ladder.dlq_topic();
+    let (from_tier, attempts) = match (then, failure.disposition()) {
+        (Some(Then::Done), _) => return Decision::Complete,
+        (Some(Then::Reject { dlq: Some(name) }), _) => {
+            return dead_letter(next, Reason::Rejected, topics::own_dlq_topic(ladder.name(), name));
+        }
+        (Some(Then::Reject { dlq: None }), _) | (None, Disposition::Reject) => return dead_letter(next, Reason::Rejected, dlq),
+        (Some(Then::Retry { from_tier, attempts }), _) => (*from_tier, attempts.unwrap_or(ladder.attempts())),
+        (None, Disposition::Retry { .. }) => (1, ladder.attempts()),
     };
-    let earned = ladder.tier_after(next.attempts);
+    if next.attempts >= attempts {
+        return dead_letter(next, Reason::Exhausted, dlq);
+    }
+    // Told now, while somebody looks, and not after it has waited.
+    if !comes_back(ladder, &next) {
+        return dead_letter(next, Reason::NoOrigin, dlq);
+    }
+    let after = match failure.disposition() {
+        Disposition::Retry { after } => after.map(|a| a.min(ladder.max_not_before())),
+        Disposition::Reject => None,
+    };
+    let earned = ladder.tier_after(next.attempts.max(from_tier));
     let tier = match after {
         Some(after) if after > earned.delay().duration() => ladder.tier_at_least(after),
         _ => earned,
     };
     next.not_before = after.filter(|a| *a > tier.delay().duration()).map(|a| now + a);
+    let due = next.not_before.unwrap_or(now + tier.delay().duration());
+    if let (Some(max_age), Some(first)) = (ladder.max_age(), next.first_failed_at)
+        && due.since(first) > max_age
+    {
+        next.not_before = None;
+        return dead_letter(next, Reason::Expired, dlq);
+    }
     next.tier = Some(tier.number());
     Decision::Hop { tier: tier.number(), envelope: Box::new(next) }
 }
@@ -76,9 +147,9 @@ fn comes_back(ladder: &Ladder, envelope: &Envelope) -> bool {
     ladder.redelivery() == Redelivery::Topic || ladder.origin_of(&envelope.origin).is_ok()
 }
 
-fn dead_letter(mut envelope: Envelope, reason: Reason) -> Decision {
+fn dead_letter(mut envelope: Envelope, reason: Reason, topic: String) -> Decision {
     envelope.reason = Some(reason);
-    Decision::DeadLetter { reason, envelope: Box::new(envelope) }
+    Decision::DeadLetter { reason, topic, envelope: Box::new(envelope) }
 }
 
 #[cfg(test)]

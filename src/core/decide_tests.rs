@@ -6,7 +6,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::core::envelope::Coordinates;
-use crate::core::failure::Failure;
+use crate::core::failure::{ErrorInfo, Failure};
+use crate::core::ladder::LadderBuilder;
+use crate::core::rules::{Rule, When};
 
 fn ladder(attempts: u32) -> Ladder {
     Ladder::builder("l", "g").source("s").tiers(["5s", "1m", "10m"]).attempts(attempts).build().unwrap()
@@ -28,11 +30,13 @@ fn done_completes() {
 
 #[test]
 fn rejected_goes_to_the_dlq_at_once() {
-    let Decision::DeadLetter { reason, envelope } = ladder(4).decide(&fresh(), &Err(Failure::retry("Bad", "no").reject()), now())
+    let Decision::DeadLetter { reason, topic, envelope } =
+        ladder(4).decide(&fresh(), &Err(Failure::retry("Bad", "no").reject()), now())
     else {
         panic!("dead-lettered")
     };
     assert_eq!((reason, envelope.reason, envelope.attempts), (Reason::Rejected, Some(Reason::Rejected), 1));
+    assert_eq!(topic, "l.dlq");
 }
 
 #[test]
@@ -75,7 +79,7 @@ proptest! {
             let failure = asked.map_or_else(|| Failure::retry("E", "m"), |d| Failure::retry("E", "m").after(d));
             match ladder.decide(&envelope, &Err(failure), now()) {
                 Decision::Complete => unreachable!("a failure never completes"),
-                Decision::DeadLetter { reason, envelope } => {
+                Decision::DeadLetter { reason, envelope, .. } => {
                     prop_assert_eq!(reason, Reason::Exhausted);
                     prop_assert_eq!((made, envelope.attempts), (attempts, attempts));
                     return Ok(());
@@ -100,4 +104,81 @@ proptest! {
         }
         prop_assert!(false, "the record never arrived");
     }
+}
+
+/// A ladder with these rules on statuses.
+fn ruled<const N: usize>(rules: [(&str, Then); N]) -> Ladder {
+    let builder = Ladder::builder("l", "g").source("s").tiers(["5s", "1m", "10m"]);
+    let rule = |(status, then): (&str, Then)| Rule {
+        name: None,
+        when: When { status: vec![status.parse().unwrap()], ..When::default() },
+        then,
+    };
+    rules.into_iter().map(rule).fold(builder, LadderBuilder::rule).build().unwrap()
+}
+
+fn answered(status: u16) -> Failure {
+    Failure::new(
+        Disposition::Retry { after: None },
+        ErrorInfo { class: format!("HTTP {status}"), status: Some(status), ..ErrorInfo::default() },
+    )
+}
+
+fn after_attempts(made: u32) -> Envelope {
+    Envelope { attempts: made, ..fresh() }
+}
+
+#[test]
+fn the_first_rule_that_holds_decides() {
+    let ladder =
+        ruled([("404", Then::Done), ("4xx", Then::Reject { dlq: Some("gone".into()) }), ("500-599", Then::Reject { dlq: None })]);
+    let judged = |status: u16| {
+        let judged = ladder.judge(&fresh(), &Err(answered(status)), &|_| None, now());
+        let what = match judged.decision {
+            Decision::DeadLetter { topic, .. } => topic,
+            other => other.name().to_owned(),
+        };
+        (what, judged.rule)
+    };
+    assert_eq!(judged(404), ("complete".into(), Some(0)));
+    assert_eq!(judged(410), ("l.dlq-gone".into(), Some(1)));
+    assert_eq!(judged(503), ("l.dlq".into(), Some(2)));
+    assert_eq!(judged(302), ("hop".into(), None));
+    assert_eq!(ladder.judge(&fresh(), &Ok(()), &|_| None, now()).rule, None, "what is done is no failure");
+}
+
+#[test]
+fn a_rule_may_retry_what_the_handler_rejects_later_and_more_or_less_often() {
+    let ladder = ruled([
+        ("422", Then::Retry { from_tier: 2, attempts: Some(2) }),
+        ("423", Then::Retry { from_tier: 1, attempts: Some(6) }),
+    ]);
+    let tiers = |status: u16| -> Vec<u32> {
+        let decided = |made: u32| ladder.decide(&after_attempts(made), &Err(answered(status).reject()), now());
+        (0..10).map_while(|made| if let Decision::Hop { tier, .. } = decided(made) { Some(tier) } else { None }).collect()
+    };
+    assert_eq!(tiers(422), [2]);
+    assert_eq!(tiers(423), [1, 2, 3, 3, 3]);
+    assert!(tiers(400).is_empty(), "no rule holds, so it is as the handler says");
+}
+
+#[test]
+fn what_would_be_due_too_late_has_expired() {
+    let ladder =
+        Ladder::builder("l", "g").source("s").tiers(["5s", "1m"]).attempts(99).max_age(Duration::from_secs(60)).build().unwrap();
+    let decided = |age: u64, failure: Failure| {
+        let first = Timestamp::from_millis(now().as_millis() - i64::try_from(age).unwrap() * 1_000);
+        let envelope = Envelope { first_failed_at: (age > 0).then_some(first), ..after_attempts(u32::from(age > 0)) };
+        match ladder.decide(&envelope, &Err(failure), now()) {
+            Decision::Hop { tier, .. } => Ok(tier),
+            Decision::DeadLetter { reason, .. } => Err(reason),
+            Decision::Complete => panic!("it failed"),
+        }
+    };
+    let failed = || Failure::retry("C", "m");
+    assert_eq!(decided(0, failed()), Ok(1));
+    assert_eq!(decided(0, failed().after(Duration::from_secs(60))), Ok(2));
+    assert_eq!(decided(0, failed().after(Duration::from_secs(61))), Err(Reason::Expired));
+    assert_eq!(decided(1, failed()), Err(Reason::Expired));
+    assert_eq!(decided(1, failed().reject()), Err(Reason::Rejected), "what is rejected is no matter of age");
 }

@@ -31,6 +31,8 @@ pub const ORIGIN_OFFSET: &str = "kladder-origin-offset";
 pub const ORIGIN_TIMESTAMP: &str = "kladder-origin-timestamp";
 /// The attempts made so far.
 pub const ATTEMPTS: &str = "kladder-attempts";
+/// How often the last attempt was repeated in place before it counted as failed; absent where it was not.
+pub const IMMEDIATE: &str = "kladder-immediate";
 /// The tier that the record waits in or last waited in.
 pub const TIER: &str = "kladder-tier";
 /// The moment before which the record must not be redelivered, beyond its tier's delay.
@@ -143,6 +145,8 @@ pub struct Envelope {
     pub origin: Coordinates,
     /// Attempts made so far.
     pub attempts: u32,
+    /// How often the last of them was repeated in place before it counted as failed.
+    pub immediate: u32,
     /// The tier that the record waits in or last waited in.
     pub tier: Option<u32>,
     /// The moment before which the record must not be redelivered, beyond its tier's delay.
@@ -193,7 +197,7 @@ pub struct Reading {
 }
 
 /// All names, in the order in which they are written; what may be dropped stands last.
-const NAMES: [&str; 19] = [
+const NAMES: [&str; 20] = [
     LADDER,
     V,
     ID,
@@ -202,6 +206,7 @@ const NAMES: [&str; 19] = [
     ORIGIN_OFFSET,
     ORIGIN_TIMESTAMP,
     ATTEMPTS,
+    IMMEDIATE,
     TIER,
     NOT_BEFORE,
     FIRST_FAILED_AT,
@@ -251,6 +256,7 @@ impl Envelope {
             id: format!("{ladder}/{}/{}/{}/{}", at.topic, at.partition, at.offset, at.timestamp),
             origin: at.clone(),
             attempts: 0,
+            immediate: 0,
             tier: None,
             not_before: None,
             first_failed_at: None,
@@ -293,6 +299,7 @@ impl Envelope {
         put(ORIGIN_OFFSET, Some(self.origin.offset.to_string()));
         put(ORIGIN_TIMESTAMP, Some(millis(self.origin.timestamp)));
         put(ATTEMPTS, Some(self.attempts.to_string()));
+        put(IMMEDIATE, (self.immediate > 0).then(|| self.immediate.to_string()));
         put(TIER, self.tier.map(|t| t.to_string()));
         put(NOT_BEFORE, self.not_before.map(millis));
         put(FIRST_FAILED_AT, self.first_failed_at.map(millis));
@@ -328,6 +335,7 @@ impl Envelope {
     pub fn failed(&self, error: &ErrorInfo, now: Timestamp) -> Self {
         let mut next = self.clone();
         next.attempts = self.attempts.saturating_add(1);
+        next.immediate = 0;
         next.first_failed_at = self.first_failed_at.or(Some(now));
         next.last_failed_at = Some(now);
         next.error = Some(ErrorInfo { class: one_line(&error.class, CLASS_LIMIT), ..error.clone() });
@@ -453,6 +461,7 @@ impl<'a> Raw<'a> {
                 timestamp: Timestamp::from_millis(self.required_number(ORIGIN_TIMESTAMP)?),
             },
             attempts: self.required_number(ATTEMPTS)?,
+            immediate: self.number(IMMEDIATE)?.unwrap_or(0),
             tier: self.number(TIER)?,
             not_before,
             first_failed_at: self.timestamp(FIRST_FAILED_AT)?,

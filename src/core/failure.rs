@@ -26,6 +26,7 @@ pub struct Failure {
     disposition: Disposition,
     error: ErrorInfo,
     reach: Reach,
+    repeats: u32,
 }
 
 /// How far a delivery got.
@@ -34,6 +35,7 @@ enum Reach {
     Answered,
     Unsent,
     Lost,
+    TimedOut,
 }
 
 /// Why a delivery failed, as the headers tell it.
@@ -57,13 +59,14 @@ impl Failure {
             disposition: Disposition::Retry { after: None },
             error: ErrorInfo { class: class.into(), message: Some(message.into()), ..ErrorInfo::default() },
             reach: Reach::Answered,
+            repeats: 0,
         }
     }
 
     /// A failure with all that is known of it.
     #[must_use]
     pub fn new(disposition: Disposition, error: ErrorInfo) -> Self {
-        Self { disposition, error, reach: Reach::Answered }
+        Self { disposition, error, reach: Reach::Answered, repeats: 0 }
     }
 
     /// The handler was never reached (refused, DNS, TLS): tried again in place, and no attempt is burned.
@@ -77,6 +80,12 @@ impl Failure {
     #[must_use]
     pub fn connection_lost(message: impl Into<String>) -> Self {
         Self { reach: Reach::Lost, ..Self::retry("connection lost", message) }
+    }
+
+    /// There was no complete answer in time.
+    #[must_use]
+    pub fn timed_out(message: impl Into<String>) -> Self {
+        Self { reach: Reach::TimedOut, ..Self::retry("timeout", message) }
     }
 
     /// The same failure, but dead-lettered at once.
@@ -100,6 +109,19 @@ impl Failure {
         self
     }
 
+    /// The same failure, of an attempt that was repeated in place so often before it counts.
+    #[must_use]
+    pub(crate) fn repeated(mut self, times: u32) -> Self {
+        self.repeats = times;
+        self
+    }
+
+    /// How often the attempt was repeated in place before it counted as failed.
+    #[must_use]
+    pub fn repeats(&self) -> u32 {
+        self.repeats
+    }
+
     /// What shall follow.
     #[must_use]
     pub fn disposition(&self) -> Disposition {
@@ -110,6 +132,20 @@ impl Failure {
     #[must_use]
     pub fn error(&self) -> &ErrorInfo {
         &self.error
+    }
+
+    /// Whether it says that the handler is in trouble rather than the record: it was not reached, hung up, took too long, answered 5xx
+    /// (unless it rejects the record by that), or 401 or 403. The breaker counts these.
+    #[must_use]
+    pub fn is_trouble(&self) -> bool {
+        let is_status = matches!(self.error.status, Some(401 | 403 | 500..=599));
+        self.reach != Reach::Answered || (is_status && self.disposition != Disposition::Reject)
+    }
+
+    /// Whether the handler has answered.
+    #[must_use]
+    pub(crate) fn is_answered(&self) -> bool {
+        self.reach == Reach::Answered
     }
 
     /// Whether the handler was never reached.
@@ -156,12 +192,82 @@ impl<T, E: Into<Failure>> OrReject<T> for Result<T, E> {
     }
 }
 
+/// An error type that knows what shall follow from it.
+///
+/// By `?` every error is tried again, and classified by the name of its type. One that implements this says for itself:
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use kladder::{Classify, Failure, OrClassified};
+///
+/// #[derive(Debug)]
+/// enum BankError {
+///     UnknownAccount,
+///     Closed,
+/// }
+///
+/// impl Classify for BankError {
+///     fn classify(&self) -> Failure {
+///         match self {
+///             Self::UnknownAccount => Failure::retry("UnknownAccount", "no such account").reject(),
+///             Self::Closed => Failure::retry("Closed", "the bank is closed").after(Duration::from_secs(60)),
+///         }
+///     }
+/// }
+///
+/// fn book(account: u32) -> Result<(), BankError> {
+///     if account == 0 { Err(BankError::UnknownAccount) } else { Err(BankError::Closed) }
+/// }
+///
+/// fn handle(account: u32) -> Result<(), Failure> {
+///     book(account).or_classified()?;
+///     Ok(())
+/// }
+/// # assert!(handle(0).unwrap_err().disposition() == kladder::Disposition::Reject);
+/// # assert_eq!(handle(1).unwrap_err().error().class, "Closed");
+/// ```
+pub trait Classify {
+    /// What shall follow, and why it failed.
+    fn classify(&self) -> Failure;
+}
+
+/// Turns an error that classifies itself into what it says, where `?` would make it a plain retry.
+pub trait OrClassified<T> {
+    /// Asks the error what shall follow.
+    ///
+    /// # Errors
+    /// What [`Classify::classify`] says of it.
+    fn or_classified(self) -> Result<T, Failure>;
+}
+
+impl<T, E: Classify> OrClassified<T> for Result<T, E> {
+    fn or_classified(self) -> Result<T, Failure> {
+        self.map_err(|error| error.classify())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<u32, Failure> {
         Ok(text.parse::<u32>()?)
+    }
+
+    #[test]
+    fn trouble_is_told_from_what_is_the_record_s_own_fault() {
+        let answered = |status: u16, disposition: Disposition| {
+            Failure::new(disposition, ErrorInfo { status: Some(status), ..ErrorInfo::default() }).is_trouble()
+        };
+        let retry = Disposition::Retry { after: None };
+        for (status, is_trouble) in [(401, true), (403, true), (404, false), (429, false), (500, true), (599, true), (302, false)]
+        {
+            assert_eq!(answered(status, retry), is_trouble, "{status}");
+        }
+        assert!(!answered(500, Disposition::Reject));
+        assert!(Failure::unsent("c", "m").is_trouble() && Failure::connection_lost("m").is_trouble());
+        assert!(Failure::timed_out("m").is_trouble() && !Failure::retry("c", "m").is_trouble());
     }
 
     #[test]

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::core::delay::{Delay, DelayError};
-use crate::core::envelope::Coordinates;
+use crate::core::delay::{Delay, DelayError, format_duration};
+use crate::core::envelope::{Coordinates, is_own};
+use crate::core::rate::Rate;
+use crate::core::rules::{Failed, Rule, Then};
 use crate::core::topics;
 
 /// How records reach the ladder.
@@ -90,6 +92,19 @@ pub struct Ladder {
     max_not_before: Duration,
     redelivery: Redelivery,
     settle: Duration,
+    max_age: Option<Duration>,
+    max_rate: Option<Rate>,
+    immediate: Option<Immediate>,
+    rules: Vec<Rule>,
+}
+
+/// Tries in place, for failures that are over at once: the attempt has failed only when they have failed, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Immediate {
+    /// How often an attempt is repeated at most (1 to 10).
+    pub attempts: u32,
+    /// How long after a failure (at most 10 s).
+    pub backoff: Duration,
 }
 
 /// One mistake in a ladder.
@@ -140,6 +155,44 @@ pub enum LadderError {
     /// In push mode the handler says what succeeded.
     #[error("settle has no meaning for a push ladder: its handler says what succeeded")]
     SettleWithoutRelay,
+    /// In relay mode the application makes its attempts itself.
+    #[error("immediate retries need push mode: in relay the application makes its attempts itself")]
+    ImmediateWithoutPush,
+    /// More tries in place than are meant for what is over at once.
+    #[error("immediate retries are 1 to 10, at most 10s apart: what takes longer is what tiers are for")]
+    Immediate,
+    /// Not even the first tier would be over by then.
+    #[error("max_age {age} is shorter than the first tier, {1}: nothing would ever be tried again", age = format_duration(*.0))]
+    MaxAge(Duration, Delay),
+    /// A rule, by its place among the rules (from 0), is wrong.
+    #[error("rule {number}: {1}", number = .0 + 1)]
+    Rule(usize, RuleError),
+}
+
+/// One mistake in a rule.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum RuleError {
+    /// It would hold for every failure.
+    #[error("names no condition, and so would hold for every failure")]
+    HoldsForAll,
+    /// The name holds something else than `a-z`, `0-9`, `-`.
+    #[error("the name must match [a-z0-9-]+ and be at most 100 characters long")]
+    Name,
+    /// Metrics could not tell two rules of one name apart.
+    #[error("there is another rule of this name")]
+    NameTwice,
+    /// There is no such tier.
+    #[error("there is no such tier: the ladder has {0}")]
+    Tier(usize),
+    /// Fewer attempts than one, or too many.
+    #[error("a record has between 1 and 32767 attempts")]
+    Attempts,
+    /// kladder's own headers are no part of the record.
+    #[error("looks at header `{0}`, which is kladder's own: rules see the record's headers")]
+    OwnHeader(String),
+    /// The topic's name derives from it.
+    #[error("the name of a dead-letter topic must match [a-z0-9-]+ and be at most 100 characters long")]
+    Dlq,
 }
 
 /// All mistakes of a ladder at once.
@@ -182,6 +235,10 @@ impl Ladder {
             redelivery: Redelivery::Topic,
             reaches_all_groups: false,
             settle: None,
+            max_age: None,
+            max_rate: None,
+            immediate: None,
+            rules: Vec::new(),
         }
     }
 
@@ -276,6 +333,43 @@ impl Ladder {
         self.settle
     }
 
+    /// How long after its first failure a record may still come back; what would be due later is dead-lettered, reason `expired`.
+    #[must_use]
+    pub fn max_age(&self) -> Option<Duration> {
+        self.max_age
+    }
+
+    /// How many records of a tier are moved back at most, so that a backlog does not run down a handler that has just recovered.
+    #[must_use]
+    pub fn max_rate(&self) -> Option<Rate> {
+        self.max_rate
+    }
+
+    /// How often a failed attempt is repeated in place before it counts.
+    #[must_use]
+    pub fn immediate(&self) -> Option<Immediate> {
+        self.immediate
+    }
+
+    /// The rules by which failures are classified, in their order.
+    #[must_use]
+    pub fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+
+    /// The first rule that holds for a failed attempt, by its place among them (from 0).
+    #[must_use]
+    pub fn rule_for(&self, failed: &Failed<'_>) -> Option<usize> {
+        self.rules.iter().position(|rule| rule.when.holds(failed))
+    }
+
+    /// The name of the rule at this place (from 0): its own, or its number, counted from 1.
+    #[must_use]
+    pub fn rule_name(&self, index: usize) -> String {
+        let own = self.rules.get(index).and_then(|rule| rule.name.clone());
+        own.unwrap_or_else(|| (index + 1).to_string())
+    }
+
     /// The source that a record of this origin may go back to, as its place among [`Ladder::sources`].
     ///
     /// # Errors
@@ -309,6 +403,20 @@ impl Ladder {
         topics::dlq_topic(&self.name)
     }
 
+    /// All dead-letter topics: the ladder's own, then those of its rules, each once.
+    #[must_use]
+    pub fn dlq_topics(&self) -> Vec<String> {
+        let mut topics = vec![self.dlq_topic()];
+        for rule in &self.rules {
+            let Then::Reject { dlq: Some(name) } = &rule.then else { continue };
+            let topic = topics::own_dlq_topic(&self.name, name);
+            if !topics.contains(&topic) {
+                topics.push(topic);
+            }
+        }
+        topics
+    }
+
     /// `{ladder}.inbox`
     #[must_use]
     pub fn inbox_topic(&self) -> String {
@@ -324,9 +432,10 @@ impl Ladder {
     /// Whether the topic belongs to this ladder (whatever its tiers are today).
     #[must_use]
     pub fn owns_topic(&self, topic: &str) -> bool {
-        topic
-            .strip_prefix(self.name.as_str())
-            .is_some_and(|rest| matches!(rest, ".redeliver" | ".inbox" | ".dlq" | ".state") || rest.starts_with(".retry-"))
+        topic.strip_prefix(self.name.as_str()).is_some_and(|rest| {
+            let is_derived = rest.starts_with(".retry-") || rest.starts_with(".dlq-");
+            is_derived || matches!(rest, ".redeliver" | ".inbox" | ".dlq" | ".state")
+        })
     }
 }
 
@@ -344,6 +453,10 @@ pub struct LadderBuilder {
     redelivery: Redelivery,
     reaches_all_groups: bool,
     settle: Option<Duration>,
+    max_age: Option<Duration>,
+    max_rate: Option<Rate>,
+    immediate: Option<Immediate>,
+    rules: Vec<Rule>,
 }
 
 impl LadderBuilder {
@@ -411,6 +524,35 @@ impl LadderBuilder {
         self
     }
 
+    /// How long after its first failure a record may still come back; for ever unless said.
+    #[must_use]
+    pub fn max_age(mut self, age: Duration) -> Self {
+        self.max_age = Some(age);
+        self
+    }
+
+    /// How many records of each tier are moved back at most; as many as are due unless said.
+    #[must_use]
+    pub fn max_rate(mut self, rate: Rate) -> Self {
+        self.max_rate = Some(rate);
+        self
+    }
+
+    /// Repeats a failed attempt in place, up to so many times (1 to 10), each so long (at most 10 s) after the failure; not at all
+    /// unless said. What is rejected, or asks for a delay, is not repeated.
+    #[must_use]
+    pub fn immediate(mut self, attempts: u32, backoff: Duration) -> Self {
+        self.immediate = Some(Immediate { attempts, backoff });
+        self
+    }
+
+    /// Adds a rule by which failures are classified; the first one that holds decides.
+    #[must_use]
+    pub fn rule(mut self, rule: Rule) -> Self {
+        self.rules.push(rule);
+        self
+    }
+
     /// Checks everything.
     ///
     /// # Errors
@@ -446,8 +588,22 @@ impl LadderBuilder {
                 errors.push(LadderError::OriginWithoutConsent);
             }
         }
+        if let Some(immediate) = &self.immediate {
+            if self.mode != Mode::Push {
+                errors.push(LadderError::ImmediateWithoutPush);
+            }
+            if !(1..=10).contains(&immediate.attempts) || immediate.backoff > Duration::from_secs(10) {
+                errors.push(LadderError::Immediate);
+            }
+        }
         if self.settle.is_some() && self.mode != Mode::Relay {
             errors.push(LadderError::SettleWithoutRelay);
+        }
+        check_rules(&self.rules, tiers.len(), &mut errors);
+        if let (Some(age), Some(first)) = (self.max_age, tiers.first())
+            && age < first.delay.duration()
+        {
+            errors.push(LadderError::MaxAge(age, first.delay));
         }
         let ladder = Ladder {
             name: self.name,
@@ -460,6 +616,10 @@ impl LadderBuilder {
             max_not_before: self.max_not_before,
             redelivery: self.redelivery,
             settle: self.settle.unwrap_or(Ladder::DEFAULT_SETTLE),
+            max_age: self.max_age,
+            max_rate: self.max_rate,
+            immediate: self.immediate,
+            rules: self.rules,
         };
         errors.extend(ladder.sources.iter().filter(|s| ladder.owns_topic(s)).cloned().map(LadderError::SourceIsOwn));
         if errors.is_empty() { Ok(ladder) } else { Err(LadderErrors(errors)) }
@@ -488,6 +648,39 @@ fn build_tiers(name: &str, delays: &[String], errors: &mut Vec<LadderError>) -> 
         }
     }
     tiers
+}
+
+fn check_rules(rules: &[Rule], tiers: usize, errors: &mut Vec<LadderError>) {
+    for (index, rule) in rules.iter().enumerate() {
+        let mut note = |error: RuleError| errors.push(LadderError::Rule(index, error));
+        if rule.when.is_empty() {
+            note(RuleError::HoldsForAll);
+        }
+        for (name, _) in rule.when.headers.iter().filter(|(name, _)| is_own(name.as_bytes())) {
+            note(RuleError::OwnHeader(name.clone()));
+        }
+        if let Some(name) = &rule.name {
+            // Numbers are what rules without a name are called.
+            if !is_ladder_name(name) || name.bytes().all(|b| b.is_ascii_digit()) {
+                note(RuleError::Name);
+            } else if rules[..index].iter().any(|other| other.name.as_ref() == Some(name)) {
+                note(RuleError::NameTwice);
+            }
+        }
+        match &rule.then {
+            Then::Retry { from_tier, attempts } => {
+                let number = usize::try_from(*from_tier).unwrap_or(usize::MAX);
+                if tiers > 0 && !(1..=tiers).contains(&number) {
+                    note(RuleError::Tier(tiers));
+                }
+                if attempts.is_some_and(|attempts| !(1..=32_767).contains(&attempts)) {
+                    note(RuleError::Attempts);
+                }
+            }
+            Then::Reject { dlq: Some(name) } if !is_ladder_name(name) => note(RuleError::Dlq),
+            Then::Reject { .. } | Then::Done => {}
+        }
+    }
 }
 
 /// Whether a ladder may bear this name: `[a-z0-9-]+`, at most 100 characters (topic names derive from it).
@@ -549,6 +742,50 @@ mod tests {
         let pushed = consented.mode(Mode::Push).settle(Duration::from_secs(1)).build().unwrap_err();
         assert_eq!(pushed.0, [LadderError::OriginWithoutRelay, LadderError::SettleWithoutRelay]);
         assert_eq!(relay().build().unwrap().settle(), Duration::from_secs(120));
+    }
+
+    fn ruled(then: Then) -> Rule {
+        let when = crate::core::rules::When { status: vec!["404".parse().unwrap()], ..Default::default() };
+        Rule { name: None, when, then }
+    }
+
+    #[test]
+    fn mistakes_in_rules_are_told_by_their_place() {
+        let reject = |dlq: &str| ruled(Then::Reject { dlq: Some(dlq.into()) });
+        let retry = |from_tier: u32, attempts: Option<u32>| ruled(Then::Retry { from_tier, attempts });
+        let named = |name: &str| Rule { name: Some(name.into()), ..ruled(Then::Done) };
+        let empty = Rule { when: crate::core::rules::When::default(), ..ruled(Then::Done) };
+        let rules = [
+            reject("parse"),
+            reject("A b"),
+            retry(1, None),
+            retry(2, Some(0)),
+            named("x"),
+            named("x"),
+            named("7"),
+            named("X y"),
+            empty,
+        ];
+        let builder = rules.into_iter().fold(relay(), LadderBuilder::rule);
+        let told = [
+            (1, RuleError::Dlq),
+            (3, RuleError::Tier(1)),
+            (3, RuleError::Attempts),
+            (5, RuleError::NameTwice),
+            (6, RuleError::Name),
+            (7, RuleError::Name),
+            (8, RuleError::HoldsForAll),
+        ];
+        assert_eq!(builder.build().unwrap_err().0, told.map(|(index, error)| LadderError::Rule(index, error)));
+    }
+
+    #[test]
+    fn rules_may_have_dead_letter_topics_of_their_own() {
+        let own = |name: &str| ruled(Then::Reject { dlq: Some(name.into()) });
+        let ladder = relay().rule(own("parse")).rule(own("gone")).rule(own("parse")).build().unwrap();
+        assert_eq!(ladder.dlq_topics(), ["b.dlq", "b.dlq-parse", "b.dlq-gone"]);
+        assert!(ladder.dlq_topics().iter().all(|topic| ladder.owns_topic(topic)));
+        assert_eq!(ladder.rule_name(1), "2");
     }
 
     #[test]

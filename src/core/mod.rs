@@ -4,6 +4,7 @@
 //! arguments, so that the same code runs under the workers, under the tests and in virtual time.
 
 pub mod ack_tracker;
+pub mod breaker;
 pub mod classify;
 pub mod decide;
 pub mod delay;
@@ -16,7 +17,9 @@ pub mod headers;
 pub mod inbox;
 pub mod ladder;
 pub mod leader_clock;
+pub mod rate;
 pub mod record;
+pub mod rules;
 pub mod state;
 pub mod time;
 pub mod topics;

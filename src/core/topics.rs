@@ -51,6 +51,12 @@ pub fn dlq_topic(ladder: &str) -> String {
     format!("{ladder}.dlq")
 }
 
+/// `{ladder}.dlq-{name}`: a dead-letter topic of its own for what a rule rejects.
+#[must_use]
+pub fn own_dlq_topic(ladder: &str, name: &str) -> String {
+    format!("{ladder}.dlq-{name}")
+}
+
 /// `{ladder}.state`
 #[must_use]
 pub fn state_topic(ladder: &str) -> String {

@@ -12,6 +12,7 @@ use std::time::Duration;
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
 use crate::config::types::Role;
+use crate::core::breaker::BreakerState;
 use crate::core::delay::Delay;
 use crate::core::envelope::Reason;
 use crate::core::failure::{Disposition, Verdict};
@@ -128,6 +129,7 @@ pub struct HopMetrics {
     redeliver: Counter,
     dlq: Counter,
     dead_letters: [Counter; Reason::ALL.len()],
+    rules: Vec<Counter>,
     tally: Tally,
 }
 
@@ -143,6 +145,7 @@ impl HopMetrics {
             redeliver: to(names::TO_REDELIVER.to_owned()),
             dlq: to(names::TO_DLQ.to_owned()),
             dead_letters: Reason::ALL.map(dead),
+            rules: (0..ladder.rules().len()).map(|index| rule_counter(ladder, index)).collect(),
             tally: Tally::default(),
         }
     }
@@ -168,6 +171,13 @@ impl HopMetrics {
         self.redeliver.increment(records);
     }
 
+    /// The rule at this place (from 0) has decided what follows from a failure.
+    pub fn classified(&self, rule: usize) {
+        if let Some(counter) = self.rules.get(rule) {
+            counter.increment(1);
+        }
+    }
+
     /// A record became a dead letter.
     pub fn dead_lettered(&self, reason: Reason) {
         self.tally.dead_lettered(reason);
@@ -176,6 +186,11 @@ impl HopMetrics {
             self.dead_letters[at].increment(1);
         }
     }
+}
+
+fn rule_counter(ladder: &Ladder, index: usize) -> Counter {
+    let (name, rule, then) = (ladder.name().to_owned(), ladder.rule_name(index), ladder.rules()[index].then.as_str());
+    counter!(names::CLASSIFIED.name, names::LADDER => name, names::RULE => rule, names::THEN => then)
 }
 
 /// One tier as the mover sees it.
@@ -274,6 +289,7 @@ pub struct DelivererMetrics {
     /// Hops into the tiers, and dead letters.
     pub hops: HopMetrics,
     deliveries: [Counter; VerdictKind::ALL.len()],
+    repeated: Counter,
     handler: Histogram,
     delays: Vec<Histogram>,
     delay_other: Histogram,
@@ -291,6 +307,7 @@ impl DelivererMetrics {
             worker: WorkerMetrics::new(ladder, Role::Deliverer),
             hops: HopMetrics::new(ladder),
             deliveries: deliveries(name),
+            repeated: counter!(names::IMMEDIATE_RETRIES.name, names::LADDER => name.to_owned()),
             handler: histogram!(names::HANDLER.name, names::LADDER => name.to_owned()),
             delays: ladder.tiers().iter().map(|t| delay(t.delay().to_string())).collect(),
             delay_other: delay(names::TIER_OTHER.to_owned()),
@@ -308,6 +325,11 @@ impl DelivererMetrics {
     pub fn redelivered(&self, tier: u32, delay: Duration) {
         let known = tier.checked_sub(1).and_then(|n| self.delays.get(usize::try_from(n).ok()?));
         known.unwrap_or(&self.delay_other).record(delay);
+    }
+
+    /// A failed attempt is repeated in place.
+    pub fn repeated(&self) {
+        self.repeated.increment(1);
     }
 
     /// The handler has answered after that time.
@@ -381,6 +403,41 @@ impl HttpMetrics {
     /// The handler gave an answer that it should not give.
     pub fn odd_answer(&self) {
         self.odd.increment(1);
+    }
+}
+
+/// What the breaker of a ladder's handler tells.
+#[derive(Clone)]
+pub struct BreakerMetrics {
+    state: Gauge,
+    /// Closed, half-open, open.
+    changes: [Counter; 3],
+}
+
+impl BreakerMetrics {
+    /// Makes the handles of one ladder, whose breaker is closed.
+    #[must_use]
+    pub fn new(ladder: &Ladder) -> Self {
+        let name = ladder.name();
+        let change =
+            |state: &'static str| counter!(names::BREAKER_CHANGES.name, names::LADDER => name.to_owned(), names::STATE => state);
+        let metrics = Self {
+            state: gauge!(names::BREAKER_STATE.name, names::LADDER => name.to_owned()),
+            changes: ["closed", "half-open", "open"].map(change),
+        };
+        metrics.state.set(0.0);
+        metrics
+    }
+
+    /// It has come to stand like this.
+    pub fn changed(&self, state: BreakerState) {
+        let (number, value) = match state {
+            BreakerState::Closed => (0, 0.0),
+            BreakerState::HalfOpen => (1, 1.0),
+            BreakerState::Open { .. } => (2, 2.0),
+        };
+        self.state.set(value);
+        self.changes[number].increment(1);
     }
 }
 

@@ -84,14 +84,19 @@ mod tests {
     use super::*;
     use crate::core::envelope::Reason;
     use crate::core::ladder::Ladder;
-    use crate::telemetry::events::{DelivererMetrics, HoldMetrics, HttpMetrics, MoverMetrics, RouterMetrics, VerdictKind};
+    use crate::core::rules::{Rule, Then, When};
+    use crate::telemetry::events::{
+        BreakerMetrics, DelivererMetrics, HoldMetrics, HttpMetrics, MoverMetrics, RouterMetrics, VerdictKind,
+    };
 
     fn rendered(touch: impl FnOnce(&Ladder)) -> String {
         let recorder = recorder();
         let exporter = Exporter { handle: recorder.handle() };
         metrics::with_local_recorder(&recorder, || {
             describe();
-            let ladder = Ladder::builder("billing", "g").source("orders").tiers(["5s", "90s"]).build().unwrap();
+            let when = When { status: vec!["404".parse().unwrap()], ..When::default() };
+            let rule = Rule { name: None, when, then: Then::Done };
+            let ladder = Ladder::builder("billing", "g").source("orders").tiers(["5s", "90s"]).rule(rule).build().unwrap();
             touch(&ladder);
         });
         exporter.render()
@@ -102,7 +107,7 @@ mod tests {
         let text = rendered(|ladder| {
             let _ =
                 (MoverMetrics::new(ladder), DelivererMetrics::new(ladder), HttpMetrics::new(ladder), HoldMetrics::new(ladder));
-            let _ = RouterMetrics::new(ladder);
+            let _ = (RouterMetrics::new(ladder), BreakerMetrics::new(ladder));
         });
         for metric in names::ALL {
             let name = metric.name;
@@ -133,6 +138,7 @@ mod tests {
             deliverer.hops.to_tier(2, 3);
             deliverer.hops.to_tier(0, 1);
             deliverer.hops.dead_lettered(Reason::Rejected);
+            deliverer.hops.classified(0);
             let mover = MoverMetrics::new(ladder);
             mover.tier("5s".parse().unwrap()).redelivered(Duration::from_millis(20));
             mover.tier("7s".parse().unwrap()).standing(5, 2, Duration::from_secs(1));
@@ -149,6 +155,7 @@ mod tests {
             r#"kladder_hops_total{ladder="billing",tier="1m30s"} 3"#,
             r#"kladder_hops_total{ladder="billing",tier="dlq"} 1"#,
             r#"kladder_dead_letters_total{ladder="billing",reason="rejected"} 1"#,
+            r#"kladder_classified_total{ladder="billing",rule="1",then="done"} 1"#,
             r#"kladder_lateness_seconds_bucket{ladder="billing",tier="5s",le="0.01"} 0"#,
             r#"kladder_lateness_seconds_bucket{ladder="billing",tier="5s",le="0.025"} 1"#,
             r#"kladder_tier_waiting_records{ladder="billing",tier="7s"} 5"#,

@@ -15,6 +15,12 @@ pub const VERDICT: &str = "verdict";
 pub const REASON: &str = "reason";
 /// Which of the workers; see [`role`].
 pub const ROLE: &str = "role";
+/// The name of a rule, or its number, counted from 1.
+pub const RULE: &str = "rule";
+/// What a rule says: retry, reject or done.
+pub const THEN: &str = "then";
+/// How a breaker stands: closed, half-open or open.
+pub const STATE: &str = "state";
 /// The version of kladder.
 pub const VERSION: &str = "version";
 
@@ -115,6 +121,27 @@ pub const TIER_OLDEST_OVERDUE: Metric = gauge(
 /// Records sent to the DLQ.
 pub const DEAD_LETTERS: Metric =
     counter("kladder_dead_letters_total", &[LADDER, REASON], "Records that went to the dead-letter topic, by reason.");
+/// Failures by the rule that decided.
+pub const CLASSIFIED: Metric = counter(
+    "kladder_classified_total",
+    &[LADDER, RULE, THEN],
+    "Failed attempts by the rule of the configuration that decided what follows; with then done they were dropped.",
+);
+/// Attempts that were repeated in place.
+pub const IMMEDIATE_RETRIES: Metric = counter(
+    "kladder_immediate_retries_total",
+    &[LADDER],
+    "Deliveries that repeated a failed attempt in place (immediate); each is counted by its verdict, too.",
+);
+/// How the handler's breaker stands.
+pub const BREAKER_STATE: Metric = gauge(
+    "kladder_breaker_state",
+    &[LADDER],
+    "Breaker of the handler in this process: 0 closed, 1 half-open (one delivery probes the handler), 2 open (deliveries wait).",
+);
+/// Changes of the breaker.
+pub const BREAKER_CHANGES: Metric =
+    counter("kladder_breaker_changes_total", &[LADDER, STATE], "Changes of the handler's breaker, by the state that followed.");
 /// How long handlers take.
 pub const HANDLER: Metric = histogram(
     "kladder_handler_seconds",
@@ -180,7 +207,7 @@ pub const HELD: Metric = gauge(
 pub const BUILD_INFO: Metric = gauge("kladder_build_info", &[VERSION], "1, labelled with the version of kladder.");
 
 /// All of them.
-pub const ALL: [Metric; 21] = [
+pub const ALL: [Metric; 25] = [
     DELIVERIES,
     HOPS,
     LATENESS,
@@ -189,6 +216,10 @@ pub const ALL: [Metric; 21] = [
     TIER_DUE,
     TIER_OLDEST_OVERDUE,
     DEAD_LETTERS,
+    CLASSIFIED,
+    IMMEDIATE_RETRIES,
+    BREAKER_STATE,
+    BREAKER_CHANGES,
     HANDLER,
     TRANSACTION,
     TRANSACTIONS_ABORTED,

@@ -128,7 +128,7 @@ pub fn acls(config: &LadderConfig, role: AclRole, instances: &[&str]) -> Vec<Acl
             rules.topics(ladder.sources().iter().cloned(), &[Operation::Read]);
             rules.topics([ladder.redeliver_topic(), ladder.state_topic()], &[Operation::Read]);
             rules.topics(tiers(ladder), &[Operation::Write]);
-            rules.topics([ladder.dlq_topic()], &[Operation::Write]);
+            rules.topics(ladder.dlq_topics(), &[Operation::Write]);
             rules.transactions(ladder, "deliverer", instances);
         }
         AclRole::Router => {
@@ -141,12 +141,12 @@ pub fn acls(config: &LadderConfig, role: AclRole, instances: &[&str]) -> Vec<Acl
             // What was redelivered, to know it again without its headers.
             rules.topics(ladder.back_topics(), &[Operation::Read]);
             rules.topics(tiers(ladder), &[Operation::Write]);
-            rules.topics([ladder.dlq_topic()], &[Operation::Write]);
+            rules.topics(ladder.dlq_topics(), &[Operation::Write]);
             rules.transactions(ladder, "router", instances);
         }
-        AclRole::Index => rules.topics([ladder.dlq_topic(), ladder.state_topic()], &[Operation::Read]),
+        AclRole::Index => rules.topics(ladder.dlq_topics().into_iter().chain([ladder.state_topic()]), &[Operation::Read]),
         AclRole::Redrive => {
-            rules.topics([ladder.dlq_topic()], &[Operation::Read]);
+            rules.topics(ladder.dlq_topics(), &[Operation::Read]);
             rules.topics([ladder.state_topic()], &[Operation::Read, Operation::Write]);
             rules.topics(ladder.back_topics(), &[Operation::Write]);
             // One for all who write dead-letter state: they take turns by it.
@@ -155,7 +155,7 @@ pub fn acls(config: &LadderConfig, role: AclRole, instances: &[&str]) -> Vec<Acl
         AclRole::Setup => setup(&mut rules, ladder),
         AclRole::Status => {
             let read_by_group = ladder.sources().iter().cloned().chain(ladder.back_topics());
-            rules.topics(read_by_group.chain([ladder.dlq_topic()]), &[Operation::Describe]);
+            rules.topics(read_by_group.chain(ladder.dlq_topics()), &[Operation::Describe]);
             // The head of a tier is read for its time, the state for whether the ladder is held.
             rules.topics(tiers(ladder), &[Operation::Read]);
             rules.topics([ladder.state_topic()], &[Operation::Read]);
@@ -181,7 +181,8 @@ pub fn acls(config: &LadderConfig, role: AclRole, instances: &[&str]) -> Vec<Acl
 fn setup(rules: &mut Rules, ladder: &Ladder) {
     rules.topics(ladder.sources().iter().cloned(), &[Operation::Describe, Operation::DescribeConfigs]);
     let mut own: Vec<String> = tiers(ladder).collect();
-    own.extend([ladder.dlq_topic(), ladder.state_topic()]);
+    own.extend(ladder.dlq_topics());
+    own.push(ladder.state_topic());
     // To commit an offset takes Read on both the group and the topic.
     let mut committed: Vec<String> = tiers(ladder).collect();
     if ladder.redelivery() == Redelivery::Topic {

@@ -191,7 +191,7 @@ fn desired_topics(config: &LadderConfig, shape: &Shape) -> Vec<DesiredTopic> {
     if ladder.mode() == Mode::Relay {
         topics.push(topic(ladder.inbox_topic(), TopicRole::Inbox, budget));
     }
-    topics.push(topic(ladder.dlq_topic(), TopicRole::Dlq, config.topics.dlq_retention));
+    topics.extend(ladder.dlq_topics().into_iter().map(|name| topic(name, TopicRole::Dlq, config.topics.dlq_retention)));
     topics.push(DesiredTopic {
         name: ladder.state_topic(),
         role: TopicRole::State,

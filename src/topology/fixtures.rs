@@ -21,7 +21,7 @@ pub fn relay_to_origin() -> LadderConfig {
 /// A relay ladder whose records come back there.
 pub fn redelivering(redelivery: Redelivery, sources: &[&str], tiers: &[&str]) -> LadderConfig {
     let ladder = builder(Mode::Relay, sources, tiers).redelivery(redelivery).reaches_all_groups(true);
-    LadderConfig { ladder: ladder.build().unwrap(), start: None, handler: None, topics: TopicsConfig::default() }
+    LadderConfig { ladder: ladder.build().unwrap(), start: None, handler: None, breaker: None, topics: TopicsConfig::default() }
 }
 
 fn builder(mode: Mode, sources: &[&str], tiers: &[&str]) -> LadderBuilder {
@@ -30,7 +30,13 @@ fn builder(mode: Mode, sources: &[&str], tiers: &[&str]) -> LadderBuilder {
 }
 
 pub fn ladder(mode: Mode, sources: &[&str], tiers: &[&str], start: Option<Start>) -> LadderConfig {
-    LadderConfig { ladder: builder(mode, sources, tiers).build().unwrap(), start, handler: None, topics: TopicsConfig::default() }
+    LadderConfig {
+        ladder: builder(mode, sources, tiers).build().unwrap(),
+        start,
+        handler: None,
+        breaker: None,
+        topics: TopicsConfig::default(),
+    }
 }
 
 pub fn limits() -> Limits {

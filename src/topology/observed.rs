@@ -104,7 +104,8 @@ impl Scope {
             let ladder = &config.ladder;
             scope.ladders.insert(ladder.name().to_owned());
             scope.topics.extend(ladder.sources().iter().cloned());
-            scope.topics.extend([ladder.redeliver_topic(), ladder.dlq_topic(), ladder.state_topic()]);
+            scope.topics.extend([ladder.redeliver_topic(), ladder.state_topic()]);
+            scope.topics.extend(ladder.dlq_topics());
             scope.groups.extend([ladder.group().to_owned(), mover_group(ladder.name())]);
             if ladder.mode() == Mode::Relay {
                 scope.topics.insert(ladder.inbox_topic());

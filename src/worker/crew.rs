@@ -11,6 +11,7 @@ use crate::core::ladder::Ladder;
 use crate::telemetry::events::{DelivererMetrics, MoverMetrics, RouterMetrics, WorkerMetrics};
 use crate::telemetry::names;
 use crate::telemetry::tally::Tally;
+use crate::worker::breaker::HandlerBreaker;
 use crate::worker::deliverer::{Deliverer, DelivererSettings};
 use crate::worker::error::WorkError;
 use crate::worker::handler::Handler;
@@ -36,12 +37,14 @@ pub struct Crew<'a> {
 }
 
 /// How many deliveries run at a time; see [`DelivererSettings`].
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone)]
 pub struct Budgets {
     /// All together.
     pub max_in_flight: usize,
     /// The share of redeliveries.
     pub redeliver_share: f64,
+    /// Where they wait while the handler is down.
+    pub breaker: Option<Arc<HandlerBreaker>>,
 }
 
 impl Crew<'_> {
@@ -95,6 +98,7 @@ impl Crew<'_> {
             instance: self.instance.to_owned(),
             max_in_flight: budgets.max_in_flight,
             redeliver_share: budgets.redeliver_share,
+            breaker: budgets.breaker,
             drain: self.drain,
             hold: self.watch.hold(ladder.name()),
             tally: self.tally.clone(),

@@ -148,7 +148,7 @@ impl Handler for HttpHandler {
     async fn handle(&self, delivery: Delivery) -> Result<(), Failure> {
         match tokio::time::timeout(self.timeout, self.exchange(&delivery)).await {
             Ok(verdict) => verdict,
-            Err(_) => Err(Failure::retry("timeout", format!("no complete answer within {}", format_duration(self.timeout)))),
+            Err(_) => Err(Failure::timed_out(format!("no complete answer within {}", format_duration(self.timeout)))),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The workers: mover, deliverer, handlers, and what keeps them running.
 
 mod backoff;
+pub mod breaker;
 mod committer;
 pub mod crew;
 pub mod deliverer;

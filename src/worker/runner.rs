@@ -13,11 +13,13 @@ use thiserror::Error;
 use tokio::runtime::Handle;
 
 use crate::config::{self, KafkaConfig, Role, Start};
+use crate::core::breaker::BreakerSettings;
 use crate::core::envelope::Reason;
 use crate::core::ladder::{Ladder, Mode};
 use crate::telemetry::events::VerdictKind;
 use crate::telemetry::tally::Tally;
 use crate::topology::ClusterError;
+use crate::worker::breaker::HandlerBreaker;
 use crate::worker::crew::{Budgets, Crew};
 use crate::worker::handler::Handler;
 use crate::worker::hold::HoldWatch;
@@ -52,6 +54,7 @@ pub struct Worker<H> {
     drain: Duration,
     max_in_flight: usize,
     redeliver_share: f64,
+    breaker: Option<BreakerSettings>,
     roles: Vec<Role>,
 }
 
@@ -110,6 +113,7 @@ impl<H: Handler> Worker<H> {
             drain: config::DEFAULT_DRAIN,
             max_in_flight: config::DEFAULT_MAX_IN_FLIGHT,
             redeliver_share: config::DEFAULT_REDELIVER_SHARE,
+            breaker: Some(BreakerSettings::default()),
             roles: vec![Role::Mover, Role::Deliverer],
         }
     }
@@ -136,6 +140,14 @@ impl<H: Handler> Worker<H> {
     /// The share of them that redeliveries may take (above 0, at most 1); 0.5 unless said.
     pub fn redeliver_share(mut self, share: f64) -> Self {
         self.redeliver_share = share;
+        self
+    }
+
+    /// When deliveries wait because the handler is down, and for how long; `None` for never, the default of
+    /// [`BreakerSettings`] unless said. Of a handler in process only what [`Failure::is_trouble`](crate::Failure::is_trouble) says
+    /// of counts: an error that became a retry by `?` does not.
+    pub fn breaker(mut self, settings: Option<BreakerSettings>) -> Self {
+        self.breaker = settings;
         self
     }
 
@@ -192,6 +204,9 @@ impl<H: Handler> Worker<H> {
         if !(self.redeliver_share > 0.0 && self.redeliver_share <= 1.0) {
             return refuse("redeliver_share", "must be above 0 and at most 1");
         }
+        if self.breaker.is_some_and(|breaker| !breaker.is_sound()) {
+            return refuse("breaker", "must have each of its values in the range that `BreakerSettings` gives");
+        }
         if self.roles.is_empty() || self.roles.iter().any(|role| ![Role::Mover, Role::Deliverer].contains(role)) {
             return refuse("roles", "must be one or both of Mover and Deliverer: a push ladder has no other workers");
         }
@@ -220,7 +235,8 @@ impl<H: Handler> Worker<H> {
             crew.mover(&self.ladder, || {})?;
         }
         if self.roles.contains(&Role::Deliverer) {
-            let budgets = Budgets { max_in_flight: self.max_in_flight, redeliver_share: self.redeliver_share };
+            let breaker = self.breaker.map(|settings| HandlerBreaker::new(&self.ladder, settings));
+            let budgets = Budgets { max_in_flight: self.max_in_flight, redeliver_share: self.redeliver_share, breaker };
             crew.deliverer(&self.ladder, self.handler.clone(), budgets, runtime.clone(), || {})?;
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! How a record would climb, without Kafka and without waiting: for the tests of whoever writes a handler.
 //!
 //! The handler gets the deliveries that a worker would give it, and what it answers goes through the same decisions
-//! ([`Ladder::decide`], [`next_move`]). Only time is virtual: it stands still while the handler runs and jumps to the moment at which
+//! ([`Ladder::judge`], [`next_move`]). Only time is virtual: it stands still while the handler runs and jumps to the moment at which
 //! the record is due.
 
 use std::time::Duration;
@@ -39,8 +39,9 @@ pub struct Step {
     pub waited_in: Vec<u32>,
     /// What the handler said.
     pub verdict: Verdict,
-    /// What the ladder did with it; `None` where nothing was reached ([`Failure::unsent`](crate::Failure::unsent)): then it is
-    /// tried again in place, and no attempt is burned.
+    /// What the ladder did with it; `None` where it is tried again in place and no attempt is burned: nothing was reached
+    /// ([`Failure::unsent`](crate::Failure::unsent)), or the ladder repeats failed attempts at once
+    /// ([`LadderBuilder::immediate`](crate::LadderBuilder::immediate)).
     pub decision: Option<Decision>,
 }
 
@@ -88,27 +89,38 @@ pub async fn climb<H: Handler>(ladder: &Ladder, handler: &H, record: Record) -> 
     let (key, value) = (record.key.map(Bytes::from), record.value.map(Bytes::from));
     let mut envelope = Envelope::fresh(ladder.name(), &origin);
     let (mut now, mut waited_in) = (START, Vec::new());
-    let (mut pause, mut in_place) = (FIRST_PAUSE, 0);
+    let (mut pause, mut in_place, mut repeats) = (FIRST_PAUSE, 0, 0);
     let mut steps = Vec::new();
     loop {
         let delivery = Delivery::new(&envelope, ladder, key.clone(), value.clone(), record.headers.clone());
         let (attempt, at) = (delivery.attempt(), now.since(START));
-        let verdict = handler::call(handler, delivery).await;
+        let verdict = handler::call(handler, delivery).await.map_err(|failure| failure.repeated(repeats));
         let unsent = verdict.as_ref().is_err_and(crate::core::failure::Failure::is_unsent);
-        let decision = (!unsent).then(|| ladder.decide(&envelope, &verdict, now));
-        let goes_on = match &decision {
-            None => {
+        let header = |name: &str| record.headers.last(name).map(|value| String::from_utf8_lossy(value).into_owned());
+        let backoff = verdict
+            .as_ref()
+            .err()
+            .filter(|_| !unsent)
+            .and_then(|failure| ladder.repeats_in_place(failure, &origin.topic, &header, repeats));
+        let decision = (!unsent && backoff.is_none()).then(|| ladder.judge(&envelope, &verdict, &header, now).decision);
+        let goes_on = match (&decision, backoff) {
+            (None, Some(backoff)) => {
+                repeats += 1;
+                now = now + backoff;
+                true
+            }
+            (None, None) => {
                 in_place += 1;
                 now = now + pause;
                 pause = (pause * 2).min(LONGEST_PAUSE);
                 in_place < MOST_IN_PLACE
             }
-            Some(Decision::Hop { envelope: next, .. }) => {
+            (Some(Decision::Hop { envelope: next, .. }), _) => {
                 envelope = (**next).clone();
-                (pause, in_place) = (FIRST_PAUSE, 0);
+                (pause, in_place, repeats) = (FIRST_PAUSE, 0, 0);
                 true
             }
-            Some(Decision::Complete | Decision::DeadLetter { .. }) => false,
+            (Some(Decision::Complete | Decision::DeadLetter { .. }), _) => false,
         };
         let hops = matches!(decision, Some(Decision::Hop { .. }));
         let waited = std::mem::take(&mut waited_in);
@@ -205,6 +217,22 @@ mod tests {
         let messages: Vec<_> = panicked.iter().filter_map(|s| s.verdict.as_ref().err()?.error().message.clone()).collect();
         assert_eq!(messages, ["the handler panicked: at the first attempt", "the handler panicked: at the second"]);
         assert!(panicked[2].is_done());
+    }
+
+    #[test]
+    fn a_blip_is_tried_again_in_place_and_what_goes_on_failing_climbs() {
+        let ladder =
+            Ladder::builder("l", "g").source("orders").tiers(["5s"]).immediate(2, Duration::from_millis(100)).build().unwrap();
+        let climbed = |failure: fn() -> Failure| {
+            let handler = move |_: Delivery| async move { Err(failure()) };
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let steps = runtime.block_on(climb(&ladder, &handler, Record::to("orders")));
+            steps.iter().map(|s| (s.attempt, s.at.as_millis(), s.decision.is_some())).collect::<Vec<_>>()
+        };
+        let thrice = |attempt: u32, at: u128| [(attempt, at, false), (attempt, at + 100, false), (attempt, at + 200, true)];
+        assert_eq!(climbed(|| Failure::retry("C", "m")), [thrice(1, 0), thrice(2, 5_200)].concat());
+        assert_eq!(climbed(|| Failure::retry("C", "m").after(Duration::from_secs(1))).len(), 2, "it said when");
+        assert_eq!(climbed(|| Failure::retry("C", "m").reject()).len(), 1);
     }
 
     #[test]

@@ -6,7 +6,9 @@
 mod acls;
 mod answers;
 mod bad_input;
+mod breaker;
 mod changes;
+mod classify;
 mod doctor;
 mod empty;
 mod harness;

@@ -121,12 +121,13 @@ fn the_two_scripts_of_the_readme_are_there() {
 #[test]
 fn the_configuration_of_the_readme_has_no_mistake() {
     let folder = tempfile::tempdir().expect("a folder");
-    let [toml] = blocks("toml").try_into().expect("one configuration");
-    fs::write(folder.path().join("kladder.toml"), toml).expect("a file");
+    // The second one goes on where the first one ends.
+    fs::write(folder.path().join("kladder.toml"), blocks("toml").concat()).expect("a file");
     let mut check = process::command(&["check"]);
     check.current_dir(&folder).env("HOSTNAME", "pod-0").env_remove("BROKERS");
     let shown = process::finish(check, Duration::from_secs(10)).succeeds();
     assert!(shown.stdout.contains("4 attempts") && shown.stdout.contains("billing-orders.retry-10m"), "{shown}");
+    assert!(shown.stdout.contains("rule unparseable: ") && shown.stdout.contains("billing-orders.dlq-parse"), "{shown}");
 }
 
 #[test]

@@ -3,5 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot begin fails where it stands")]
 
 mod check;
+mod explain;
 mod init;
 mod support;

@@ -180,7 +180,7 @@ impl<W: Work> Committer<W> {
         }
         match hop.target {
             Target::Tier(number) => self.hop_metrics.to_tier(number, 1),
-            Target::Dlq(reason) => self.hop_metrics.dead_lettered(reason),
+            Target::Dlq(reason, _) => self.hop_metrics.dead_lettered(reason),
         }
         tracing::trace!(ladder = self.ladder.name(), target = ?hop.target, attempts = hop.envelope.attempts, "hopped");
     }

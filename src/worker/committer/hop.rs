@@ -40,7 +40,8 @@ pub(in crate::worker) struct Content {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Target {
     Tier(u32),
-    Dlq(Reason),
+    /// Why, and which of the ladder's dead-letter topics.
+    Dlq(Reason, usize),
 }
 
 impl Content {

@@ -33,12 +33,13 @@ pub(super) use crate::worker::committer::lane::{Lane, Polled};
 pub(super) use crate::worker::committer::targets::Targets;
 
 use crate::core::ack_tracker::{Arrival, CommitPoint};
-use crate::core::decide::Decision;
+use crate::core::decide::{Decision, Judgement};
 use crate::core::envelope::Envelope;
 use crate::core::failure::Verdict;
 use crate::core::ladder::Ladder;
 use crate::core::leader_clock::LocalTime;
 use crate::core::time::Timestamp;
+use crate::kafka::NativeHeaders;
 use crate::kafka::clock::Clock;
 use crate::kafka::consumer::{Next, TopicPartition};
 use crate::kafka::error::ClientError;
@@ -231,8 +232,12 @@ impl<W: Work> Committer<W> {
             return;
         }
         let now = self.broker_now();
-        let decision = planted::decide(&mut self.memory, &self.ladder, envelope, verdict, now);
-        tracing::debug!(ladder = self.ladder.name(), decision = decision.name(), "decided");
+        let header = |name: &str| last_text(&content.headers, name);
+        let Judgement { decision, rule } = planted::judge(&mut self.memory, &self.ladder, envelope, verdict, &header, now);
+        tracing::debug!(ladder = self.ladder.name(), decision = decision.name(), rule, "decided");
+        if let Some(rule) = rule {
+            self.hop_metrics.classified(rule);
+        }
         match decision {
             Decision::Complete => {
                 if let Some(lane) = self.lane_of_mut(id.token) {
@@ -241,8 +246,9 @@ impl<W: Work> Committer<W> {
                 self.unsettled.push(place);
             }
             Decision::Hop { tier, envelope } => self.hops.push(Hop::new(id, Target::Tier(tier), *envelope, content, place)),
-            Decision::DeadLetter { reason, envelope } => {
-                self.hops.push(Hop::new(id, Target::Dlq(reason), *envelope, content, place));
+            Decision::DeadLetter { reason, topic, envelope } => {
+                let which = self.ladder.dlq_topics().iter().position(|t| *t == topic).unwrap_or(0);
+                self.hops.push(Hop::new(id, Target::Dlq(reason, which), *envelope, content, place));
             }
         }
     }
@@ -299,6 +305,12 @@ impl<W: Work> Committer<W> {
     pub(super) fn idle(&mut self) {
         self.sink.idle();
     }
+}
+
+/// The last value of a header, as most clients read it, as text.
+fn last_text(headers: &NativeHeaders, name: &str) -> Option<String> {
+    let value = headers.iter().filter(|(known, _)| *known == name.as_bytes()).last()?.1?;
+    Some(String::from_utf8_lossy(value).into_owned())
 }
 
 /// A record as the source of a worker gives it.

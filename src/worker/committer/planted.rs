@@ -3,7 +3,7 @@
 //! They exist only with the feature `planted-bugs`, which nothing but that test switches on: in every other build the calls below
 //! are what they stand for and nothing else.
 
-use crate::core::decide::Decision;
+use crate::core::decide::Judgement;
 use crate::core::envelope::Envelope;
 use crate::core::failure::Verdict;
 use crate::core::ladder::Ladder;
@@ -29,17 +29,17 @@ pub(super) enum Bug {
 }
 
 #[cfg(feature = "planted-bugs")]
-pub(super) use on::{Memory, decide, is};
+pub(super) use on::{Memory, is, judge};
 
 #[cfg(all(test, feature = "planted-bugs"))]
 pub(super) use on::plant;
 
 #[cfg(not(feature = "planted-bugs"))]
-pub(super) use off::{Memory, decide, is};
+pub(super) use off::{Memory, is, judge};
 
 #[cfg(not(feature = "planted-bugs"))]
 mod off {
-    use super::{Bug, Decision, Envelope, Ladder, Timestamp, Verdict};
+    use super::{Bug, Envelope, Judgement, Ladder, Timestamp, Verdict};
 
     #[derive(Default)]
     pub(in super::super) struct Memory {}
@@ -48,14 +48,15 @@ mod off {
         false
     }
 
-    pub(in super::super) fn decide(
+    pub(in super::super) fn judge(
         _: &mut Memory,
         ladder: &Ladder,
         envelope: &Envelope,
         verdict: &Verdict,
+        header: &dyn Fn(&str) -> Option<String>,
         now: Timestamp,
-    ) -> Decision {
-        ladder.decide(envelope, verdict, now)
+    ) -> Judgement {
+        ladder.judge(envelope, verdict, header, now)
     }
 }
 
@@ -64,7 +65,8 @@ mod on {
     use std::cell::Cell;
     use std::collections::HashMap;
 
-    use super::{Bug, Decision, Envelope, Ladder, Timestamp, Verdict};
+    use super::{Bug, Envelope, Judgement, Ladder, Timestamp, Verdict};
+    use crate::core::decide::Decision;
     use crate::core::ladder::Tier;
 
     thread_local! {
@@ -85,26 +87,29 @@ mod on {
         PLANTED.get() == Some(bug)
     }
 
-    pub(in super::super) fn decide(
+    pub(in super::super) fn judge(
         memory: &mut Memory,
         ladder: &Ladder,
         envelope: &Envelope,
         verdict: &Verdict,
+        header: &dyn Fn(&str) -> Option<String>,
         now: Timestamp,
-    ) -> Decision {
+    ) -> Judgement {
         let mut envelope = envelope.clone();
         if is(Bug::AttemptsInMemory) && verdict.is_err() {
             let made = memory.0.entry(envelope.id.clone()).or_default();
             envelope.attempts = *made;
             *made += 1;
         }
-        match ladder.decide(&envelope, verdict, now) {
+        let Judgement { decision, rule } = ladder.judge(&envelope, verdict, header, now);
+        let decision = match decision {
             Decision::Hop { tier, mut envelope } if is(Bug::SkippedTier) => {
                 let tier = ladder.tier(tier + 1).map_or(tier, Tier::number);
                 envelope.tier = Some(tier);
                 Decision::Hop { tier, envelope }
             }
             decision => decision,
-        }
+        };
+        Judgement { decision, rule }
     }
 }

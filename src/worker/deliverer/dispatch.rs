@@ -9,9 +9,11 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::core::failure::{Failure, Verdict};
+use crate::core::ladder::Ladder;
 use crate::core::time::Timestamp;
 use crate::kafka::clock::Clock;
 use crate::telemetry::events::{DelivererMetrics, VerdictKind};
+use crate::worker::breaker::{HandlerBreaker, Pass};
 use crate::worker::committer::RecordId;
 use crate::worker::deliverer::DelivererSettings;
 use crate::worker::delivery::Delivery;
@@ -63,12 +65,13 @@ pub(super) struct Dispatcher<H> {
 }
 
 struct Shared {
-    ladder: String,
+    ladder: Arc<Ladder>,
     clock: Clock,
     metrics: DelivererMetrics,
     /// The handler could not be reached last time: told once, not once a record.
     unreachable: AtomicBool,
     hold: Hold,
+    breaker: Option<Arc<HandlerBreaker>>,
 }
 
 /// Lets the deliveries of a partition begin, until it is shut: those that have not begun then never do.
@@ -129,8 +132,8 @@ impl<H: Handler> Dispatcher<H> {
         )]
         // Of what fresh records have without redeliveries, and rounded down: with a half, they keep at least half of their rate.
         let redeliver = ((source as f64 * settings.redeliver_share) as usize).clamp(1, all);
-        let (ladder, hold) = (settings.ladder.name().to_owned(), settings.hold.clone());
-        let shared = Shared { ladder, clock: Clock::system(), metrics, unreachable: AtomicBool::new(false), hold };
+        let (ladder, hold, breaker) = (settings.ladder.clone(), settings.hold.clone(), settings.breaker.clone());
+        let shared = Shared { ladder, clock: Clock::system(), metrics, unreachable: AtomicBool::new(false), hold, breaker };
         Self {
             runtime,
             handler,
@@ -190,38 +193,79 @@ impl<H: Handler> Dispatcher<H> {
 
 impl Shared {
     async fn deliver<H: Handler>(&self, handler: &H, job: &Job) -> Option<Verdict> {
-        if let Some((tier, due)) = job.due {
-            self.metrics.redelivered(tier, self.clock.now().timestamp().since(due));
-        }
-        let mut pause = FIRST_PAUSE;
+        let (mut pause, mut repeats) = (FIRST_PAUSE, 0);
+        // Of an attempt that is to be repeated: what has come of it so far.
+        let mut so_far = None;
+        let mut due = job.due;
         loop {
+            let pass = tokio::select! {
+                biased;
+                // Its partition goes: an attempt that was to be repeated has failed as it stands.
+                () = job.gate.shut() => return so_far,
+                pass = self.turn() => pass,
+            };
+            if let Some((tier, due)) = due.take() {
+                self.metrics.redelivered(tier, self.clock.now().timestamp().since(due));
+            }
             let began = self.clock.now();
             let verdict = handler::call(handler, job.delivery.clone()).await;
             self.metrics.delivered(VerdictKind::of(&verdict), self.clock.now().since(began));
-            match verdict {
-                Err(failure) if failure.is_unsent() => self.note_unreachable(&failure),
-                other => {
-                    self.note_reachable();
-                    return Some(other);
-                }
+            if let Some(pass) = pass {
+                pass.answered(&verdict, job.delivery.attempt());
             }
-            let again = async {
-                tokio::time::sleep(pause).await;
-                self.hold.released().await;
+            if so_far.is_some() && !verdict.as_ref().is_err_and(Failure::is_unsent) {
+                repeats += 1;
+                self.metrics.repeated();
+            }
+            let wait = match verdict {
+                Err(failure) if failure.is_unsent() => {
+                    self.note_unreachable(&failure);
+                    let wait = pause;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                    wait
+                }
+                Err(failure) => {
+                    self.note_reachable();
+                    let failure = failure.repeated(repeats);
+                    let Some(backoff) = self.repeats_in_place(&job.delivery, &failure) else { return Some(Err(failure)) };
+                    so_far = Some(Err(failure));
+                    backoff
+                }
+                Ok(()) => {
+                    self.note_reachable();
+                    return Some(Ok(()));
+                }
             };
             tokio::select! {
-                () = job.gate.shut() => return None,
-                () = again => {}
+                () = job.gate.shut() => return so_far,
+                () = tokio::time::sleep(wait) => {}
             }
-            pause = (pause * 2).min(LONGEST_PAUSE);
         }
+    }
+
+    /// Waits until the handler may be called: the ladder is not held, and the breaker lets the call through.
+    async fn turn(&self) -> Option<Pass> {
+        loop {
+            self.hold.released().await;
+            let Some(breaker) = &self.breaker else { return None };
+            let pass = breaker.admitted().await;
+            // It may have been held meanwhile.
+            if !self.hold.is_held() {
+                return Some(pass);
+            }
+        }
+    }
+
+    fn repeats_in_place(&self, delivery: &Delivery, failure: &Failure) -> Option<Duration> {
+        let header = |name: &str| delivery.headers().last(name).map(|value| String::from_utf8_lossy(value).into_owned());
+        self.ladder.repeats_in_place(failure, delivery.topic(), &header, failure.repeats())
     }
 
     fn note_unreachable(&self, failure: &Failure) {
         if !self.unreachable.swap(true, Ordering::AcqRel) {
             let error = failure.error();
             tracing::warn!(
-                ladder = self.ladder,
+                ladder = self.ladder.name(),
                 class = error.class,
                 message = error.message,
                 "handler cannot be reached: records wait and are tried again in place, no attempt is burned; start the handler or \
@@ -232,7 +276,7 @@ impl Shared {
 
     fn note_reachable(&self) {
         if self.unreachable.load(Ordering::Relaxed) && self.unreachable.swap(false, Ordering::AcqRel) {
-            tracing::info!(ladder = self.ladder, "handler is reachable again");
+            tracing::info!(ladder = self.ladder.name(), "handler is reachable again");
         }
     }
 }
@@ -264,10 +308,7 @@ impl Drop for Over {
 
 /// When a redelivered record was due: told by its envelope as near as it can (the failure was noted just before the broker's
 /// append).
-pub(super) fn due_of(
-    ladder: &crate::core::ladder::Ladder,
-    envelope: &crate::core::envelope::Envelope,
-) -> Option<(u32, Timestamp)> {
+pub(super) fn due_of(ladder: &Ladder, envelope: &crate::core::envelope::Envelope) -> Option<(u32, Timestamp)> {
     let tier = ladder.tier(envelope.tier?)?;
     let due = envelope.not_before.or_else(|| Some(envelope.last_failed_at? + tier.delay().duration()))?;
     Some((tier.number(), due))

@@ -29,6 +29,7 @@ use crate::kafka::consumer::{Fetch, GroupConsumer, Membership, Rebalance, Record
 use crate::kafka::producer::HopProducer;
 use crate::telemetry::events::DelivererMetrics;
 use crate::telemetry::tally::Tally;
+use crate::worker::breaker::HandlerBreaker;
 use crate::worker::committer::{Committer, Content, Parts, Polled, RecordId, Targets, Work};
 use crate::worker::deliverer::dispatch::{Dispatcher, Event, Gate, Job, Kind, Slots, due_of};
 use crate::worker::delivery::Delivery;
@@ -60,6 +61,8 @@ pub struct DelivererSettings {
     pub max_in_flight: usize,
     /// The share of them that redeliveries may take.
     pub redeliver_share: f64,
+    /// Where deliveries wait while the handler is down.
+    pub breaker: Option<Arc<HandlerBreaker>>,
     /// How long a shutdown or a revoked partition waits for deliveries in flight.
     pub drain: Duration,
     /// Whether the ladder is held.

@@ -129,7 +129,8 @@ impl Mover {
         let now = self.clock.now();
         let mut due: Vec<(Timestamp, usize)> = Vec::new();
         for (index, lane) in self.lanes.iter().enumerate() {
-            if lane.stands_still(now) || !lane.is_due(&self.leaders, now) {
+            let may_go = self.limits.get(&lane.delay).is_none_or(|limit| limit.worthwhile_at() <= now);
+            if !may_go || lane.stands_still(now) || !lane.is_due(&self.leaders, now) {
                 continue;
             }
             due.extend(lane.due().map(|moment| (moment, index)));
@@ -195,6 +196,9 @@ impl Mover {
         for _ in 0..self.lanes[index].limit.unwrap_or(TURN) {
             let lane = &mut self.lanes[index];
             if batch.is_full() || !lane.is_due(&self.leaders, now) {
+                break;
+            }
+            if self.limits.get_mut(&lane.delay).is_some_and(|limit| !limit.take(now)) {
                 break;
             }
             let mut held = lane.pop().expect("a due head");

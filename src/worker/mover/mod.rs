@@ -14,6 +14,7 @@ mod lane;
 mod rest;
 mod route;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use crate::core::ack_tracker::CommitPoint;
 use crate::core::delay::Delay;
 use crate::core::ladder::{Hops, Ladder, Tier};
 use crate::core::leader_clock::LocalTime;
+use crate::core::rate::RateLimit;
 use crate::core::topics;
 use crate::kafka::NativeHeaders;
 use crate::kafka::clock::Clock;
@@ -84,6 +86,10 @@ pub struct Mover {
     targets: Targets,
     leaders: Leaders,
     lanes: Vec<Lane>,
+    /// How fast the tiers may be emptied, by their delays; none where that is not limited.
+    limits: BTreeMap<Delay, RateLimit>,
+    /// How many partitions each tier has, whoever owns them.
+    partitions: BTreeMap<Delay, usize>,
     metrics: MoverMetrics,
     /// No transaction before then, after one failed.
     backoff: Backoff,
@@ -118,6 +124,11 @@ impl Mover {
         let existing = producer.existing_topics()?;
         let consumed: Vec<(String, usize)> =
             existing.into_iter().filter(|(topic, _)| topics::delay_of_tier_topic(ladder.name(), topic).is_some()).collect();
+        let partitions: BTreeMap<Delay, usize> = consumed
+            .iter()
+            .filter_map(|(topic, count)| Some((topics::delay_of_tier_topic(ladder.name(), topic)?, *count)))
+            .collect();
+        let limits = ladder.max_rate().map(|rate| partitions.keys().map(|delay| (*delay, RateLimit::new(rate))).collect());
         let membership = Membership {
             group: topics::mover_group(ladder.name()),
             instance: settings.instance.clone(),
@@ -138,6 +149,8 @@ impl Mover {
             targets,
             leaders: Leaders::default(),
             lanes: Vec::new(),
+            limits: limits.unwrap_or_default(),
+            partitions,
             metrics,
             backoff: Backoff::new(),
             fill_time: FIRST_FILL_TIME,
@@ -194,7 +207,9 @@ impl Mover {
             let until = match (lane.wait(&self.leaders, now), lane.next_poll()) {
                 (Some(wait), _) => {
                     let resumes = lane.standstill.as_ref().map_or(0, |s| s.until.as_micros() - now.as_micros());
-                    wait.max(resumes)
+                    let limit =
+                        self.limits.get(&lane.delay).map_or(0, |limit| limit.worthwhile_at().as_micros() - now.as_micros());
+                    wait.max(resumes).max(limit)
                 }
                 (_, Some(poll)) => poll.as_micros() - now.as_micros(),
                 _ => continue,
@@ -228,6 +243,7 @@ impl Mover {
                     let metrics = self.metrics.tier(delay);
                     self.lanes.push(Lane::new(queue, delay, metrics, offset));
                 }
+                self.share_limits();
                 tracing::info!(ladder = self.ladder.name(), partitions = self.lanes.len(), "mover owns");
             }
             Rebalance::Revoked { partitions, lost } => {
@@ -238,10 +254,23 @@ impl Mover {
                 self.lanes.retain(|lane| !partitions.contains(lane.tp()));
                 self.in_doubt.retain(|(tp, _)| !partitions.contains(tp));
                 self.consumer.release(&partitions)?;
+                self.share_limits();
                 tracing::info!(ladder = self.ladder.name(), partitions = self.lanes.len(), lost, "mover owns");
             }
         }
         Ok(())
+    }
+
+    /// A tier's limit is that of all its movers together: each has the share of its partitions.
+    fn share_limits(&mut self) {
+        for (delay, limit) in &mut self.limits {
+            let own = self.lanes.iter().filter(|lane| lane.delay == *delay).count();
+            let all = self.partitions.get(delay).copied().unwrap_or(own).max(own);
+            if own > 0 {
+                #[expect(clippy::cast_precision_loss, reason = "a count of partitions")]
+                limit.share(own as f64 / all as f64);
+            }
+        }
     }
 
     fn take_heads(&mut self) -> Result<(), WorkError> {

@@ -27,6 +27,8 @@ pub struct Scene {
     pub max_in_flight: usize,
     pub timeout: &'static str,
     pub drain: &'static str,
+    /// The lines of `[ladder.NAME.breaker]`: most plans fail more than a breaker would look on at.
+    pub breaker: &'static str,
     /// More lines of `[kafka]`.
     pub kafka: String,
     /// More lines of `[ladder.NAME]`; `start` is one of them.
@@ -57,6 +59,7 @@ impl Scene {
             max_in_flight: 64,
             timeout: "10s",
             drain: "10s",
+            breaker: "enabled = false",
             kafka: String::new(),
             settings: "start = \"earliest\"".to_owned(),
             relay: false,
@@ -97,8 +100,8 @@ impl Scene {
             String::new()
         } else {
             format!(
-                "[ladder.{}.handler]\nurl = \"{}\"\ntimeout = \"{}\"\nmax_in_flight = {}\n",
-                self.ladder, self.handler, self.timeout, self.max_in_flight
+                "[ladder.{0}.handler]\nurl = \"{1}\"\ntimeout = \"{2}\"\nmax_in_flight = {3}\n\n[ladder.{0}.breaker]\n{4}\n",
+                self.ladder, self.handler, self.timeout, self.max_in_flight, self.breaker
             )
         };
         format!(

@@ -1,0 +1,193 @@
+//! How many a second: a limit that holds over any time, and lets a little through at once.
+//!
+//! It is the generic cell rate algorithm (ITU-T I.371): a theoretical arrival time runs ahead of the clock by one interval for each
+//! record, and no further than the burst.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::core::leader_clock::LocalTime;
+
+/// What may go at once after a rest: a tenth of a second's worth, and always one.
+const BURST: Duration = Duration::from_millis(100);
+
+/// The highest rate, records a second.
+const HIGHEST: u32 = 1_000_000;
+
+/// So many records in so much time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    records: u32,
+    unit: Unit,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unit {
+    Second,
+    Minute,
+    Hour,
+}
+
+impl Unit {
+    const ALL: [(&'static str, Self, u32); 3] = [("s", Self::Second, 1), ("m", Self::Minute, 60), ("h", Self::Hour, 3_600)];
+
+    fn seconds(self) -> u32 {
+        Self::ALL.iter().find(|(_, unit, _)| *unit == self).map_or(1, |(_, _, seconds)| *seconds)
+    }
+}
+
+/// A text that is no rate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("is no rate: write it as \"500/s\", \"30/m\" or \"1000/h\", between 1/h and 1000000/s")]
+pub struct RateError;
+
+impl Rate {
+    /// Records a second.
+    #[must_use]
+    pub fn per_second(self) -> f64 {
+        f64::from(self.records) / f64::from(self.unit.seconds())
+    }
+}
+
+impl FromStr for Rate {
+    type Err = RateError;
+
+    fn from_str(text: &str) -> Result<Self, RateError> {
+        let (records, unit) = text.split_once('/').ok_or(RateError)?;
+        let unit = Unit::ALL.iter().find(|(word, ..)| *word == unit.trim()).ok_or(RateError)?.1;
+        let records: u32 = records.trim().parse().map_err(|_| RateError)?;
+        if records == 0 || records > HIGHEST { Err(RateError) } else { Ok(Self { records, unit }) }
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = Unit::ALL.iter().find(|(_, unit, _)| *unit == self.unit).map_or("s", |(word, ..)| *word);
+        write!(f, "{}/{word}", self.records)
+    }
+}
+
+/// Lets records through at a rate.
+#[derive(Debug, Clone, Copy)]
+pub struct RateLimit {
+    rate: Rate,
+    /// Between two records, in nanoseconds.
+    interval: i64,
+    /// The theoretical arrival time of the next record, in nanoseconds.
+    next: i64,
+}
+
+impl RateLimit {
+    /// A limit of which nothing is used.
+    #[must_use]
+    pub fn new(rate: Rate) -> Self {
+        Self { rate, interval: interval(rate.per_second()), next: 0 }
+    }
+
+    /// From now on only this share of the rate (above 0, at most 1) is let through: the others see to the rest.
+    pub fn share(&mut self, share: f64) {
+        self.interval = interval(self.rate.per_second() * share);
+    }
+
+    /// The moment from which on the next record may go.
+    #[must_use]
+    pub fn ready_at(&self) -> LocalTime {
+        let burst = i64::try_from(BURST.as_nanos()).unwrap_or(0).max(self.interval) - self.interval;
+        // Rounded up: not a microsecond early.
+        LocalTime::from_micros(-(burst - self.next).div_euclid(1_000))
+    }
+
+    /// The moment from which on half of the burst may go: a write for each record of a backlog would cost more than it moves.
+    #[must_use]
+    pub fn worthwhile_at(&self) -> LocalTime {
+        let half = i64::try_from(BURST.as_nanos() / 2).unwrap_or(0);
+        LocalTime::from_micros(-(half - self.next).div_euclid(1_000)).max(self.ready_at())
+    }
+
+    /// Lets a record through, if one may go now.
+    pub fn take(&mut self, now: LocalTime) -> bool {
+        let is_ready = self.ready_at() <= now;
+        if is_ready {
+            self.next = self.next.max(now.as_micros().saturating_mul(1_000)).saturating_add(self.interval);
+        }
+        is_ready
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "between a microsecond and some years, in nanoseconds")]
+fn interval(per_second: f64) -> i64 {
+    (1e9 / per_second).ceil().clamp(1_000.0, 1e17) as i64
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// How many go within so many milliseconds, asked every `step` microseconds.
+    fn gone(limit: &mut RateLimit, from: i64, millis: i64, step: i64) -> u32 {
+        let moments = (0..millis * 1_000 / step).map(|n| LocalTime::from_micros(from + n * step));
+        moments.map(|now| std::iter::from_fn(|| limit.take(now).then_some(())).count()).map(|n| u32::try_from(n).unwrap()).sum()
+    }
+
+    const START: i64 = 1_700_000_000_000_000;
+
+    #[test]
+    fn rates_are_written_by_the_second_the_minute_or_the_hour() {
+        let seconds = |text: &str| text.parse::<Rate>().map(Rate::per_second);
+        assert_eq!((seconds("500/s"), seconds("30/m"), seconds(" 900 / h ")), (Ok(500.0), Ok(0.5), Ok(0.25)));
+        assert_eq!("90/m".parse::<Rate>().unwrap().to_string(), "90/m");
+        for text in ["", "500", "500/d", "0/s", "-1/s", "1.5/s", "1000001/s", "/s"] {
+            assert_eq!(seconds(text), Err(RateError), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_tenth_of_a_second_s_worth_goes_at_once_and_then_the_rate() {
+        let mut limit = RateLimit::new("500/s".parse().unwrap());
+        assert_eq!(gone(&mut limit, START, 1, 1_000), 50);
+        assert_eq!(gone(&mut limit, START + 1_000, 2_000, 1_000), 1_000);
+        // A long rest saves nothing up.
+        assert_eq!(gone(&mut limit, START + 60_000_000, 1, 1_000), 50);
+    }
+
+    #[test]
+    fn a_slow_rate_lets_one_through_at_once() {
+        let mut limit = RateLimit::new("60/m".parse().unwrap());
+        assert_eq!(gone(&mut limit, START, 999, 1_000), 1);
+        assert_eq!(gone(&mut limit, START + 999_000, 1_500, 1_000), 2);
+    }
+
+    #[test]
+    fn a_backlog_goes_in_halves_of_the_burst_and_what_trickles_at_once() {
+        let mut limit = RateLimit::new("500/s".parse().unwrap());
+        let now = LocalTime::from_micros(START);
+        assert!(limit.worthwhile_at() <= now);
+        for _ in 0..50 {
+            assert!(limit.take(now));
+        }
+        assert_eq!(limit.worthwhile_at(), now.later(Duration::from_millis(50)));
+        let slow = RateLimit::new("1/s".parse().unwrap());
+        assert_eq!(slow.worthwhile_at(), slow.ready_at());
+    }
+
+    #[test]
+    fn a_share_of_it_is_so_much_slower() {
+        let mut limit = RateLimit::new("400/s".parse().unwrap());
+        limit.share(0.25);
+        assert_eq!(gone(&mut limit, START, 1_000, 1_000), 10 + 99);
+    }
+
+    proptest! {
+        #[test]
+        fn it_is_never_more_than_the_rate_and_a_burst(rate in 1_u32..100_000, millis in 1_i32..5_000, step in 50_i64..100_000) {
+            let mut limit = RateLimit::new(Rate { records: rate, unit: Unit::Second });
+            let most = f64::from(rate) * (f64::from(millis) / 1_000.0 + 0.1) + 1.0;
+            prop_assert!(f64::from(gone(&mut limit, START, i64::from(millis), step)) <= most);
+        }
+    }
+}
