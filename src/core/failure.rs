@@ -75,8 +75,8 @@ impl Failure {
         Self { reach: Reach::Unsent, ..Self::retry(class, message) }
     }
 
-    /// The connection was lost after the delivery was sent: it may have been handled or not. An attempt is burned, except while
-    /// the worker is draining.
+    /// The connection was lost after the delivery was sent: it may have been handled or not. It is delivered once more on its own;
+    /// lost again, an attempt is burned, except while the worker is draining.
     #[must_use]
     pub fn connection_lost(message: impl Into<String>) -> Self {
         Self { reach: Reach::Lost, ..Self::retry("connection lost", message) }

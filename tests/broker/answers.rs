@@ -31,12 +31,17 @@ fn answers_that_are_none_burn_an_attempt_and_are_retried() {
     let config = scene.set_up();
     RawProducer::new(&scene.brokers).write(&scene.source, &(0..6).map(|n| records::plain(n, 1)).collect::<Vec<_>>());
     let mut kladder = Kladder::run(&config);
+    let asked = || {
+        let mut asked: Vec<(i64, u32)> = handler.asked().iter().map(|a| (a.offset, a.attempt)).collect();
+        asked.sort_unstable();
+        // Where a connection was lost, it is first asked once more alone.
+        asked.dedup();
+        asked
+    };
     clock::eventually("all are delivered in the end", PATIENCE, || {
-        handler.asked().len() >= 11 && broker::lag(&scene.group, &scene.redeliver_topic()) == 0
+        asked().len() >= 11 && broker::lag(&scene.group, &scene.redeliver_topic()) == 0
     });
-    let mut asked: Vec<(i64, u32)> = handler.asked().iter().map(|a| (a.offset, a.attempt)).collect();
-    asked.sort_unstable();
-    assert_eq!(asked, [(0, 1), (0, 2), (1, 1), (1, 2), (2, 1), (2, 2), (3, 1), (3, 2), (4, 1), (4, 2), (5, 1)]);
+    assert_eq!(asked(), [(0, 1), (0, 2), (1, 1), (1, 2), (2, 1), (2, 2), (3, 1), (3, 2), (4, 1), (4, 2), (5, 1)]);
     let mut classes: Vec<(i64, String)> = broker::read(&scene.tier_topic("500ms"))
         .iter()
         .map(|r| {

@@ -1,18 +1,22 @@
 //! The handler's breaker: a handler that is down costs no attempts, and is not run down when it comes back.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::support::broker;
 use crate::support::checker::{self, Hops};
 use crate::support::clock::{self, PATIENCE};
 use crate::support::handler::{Answer, ClosedPort, Handler};
+use crate::support::independent;
 use crate::support::process::Kladder;
-use crate::support::raw::RawProducer;
+use crate::support::raw::{NewRecord, RawProducer};
 use crate::support::records;
-use crate::support::scene::Scene;
+use crate::support::scene::{Scene, free_port};
 
 /// The breaker opens for 1 s, 2 s, then 4 s at most.
 const BREAKER: &str = "open_for = \"1s\"\nopen_most = \"4s\"";
@@ -138,4 +142,107 @@ fn a_worker_whose_breaker_is_open_stays_a_member_and_ends_at_once_when_told() {
     assert_eq!(kladder.terminate(PATIENCE).code(), Some(0), "its log:\n{}", kladder.log());
     assert!(asked.elapsed() < Duration::from_secs(8), "it waited for the breaker");
     assert_eq!(handler.count(), calls);
+}
+
+/// `mortal_handler.py`, which is started anew each time that it dies; it ends with its value.
+struct Mortal {
+    url: String,
+    log: PathBuf,
+    stop: Arc<AtomicBool>,
+    child: Arc<Mutex<Option<Child>>>,
+    keeper: Option<JoinHandle<usize>>,
+    _folder: tempfile::TempDir,
+}
+
+impl Mortal {
+    fn start() -> Self {
+        let (port, folder) = (free_port(), tempfile::tempdir().expect("a folder"));
+        let log = folder.path().join("log");
+        let (stop, child) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(None)));
+        let keeper = std::thread::spawn({
+            let (stop, child, log) = (stop.clone(), child.clone(), log.clone());
+            move || {
+                let mut lives = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    let mut command = Command::new(independent::python());
+                    command.arg(broker::in_house("tests/broker/mortal_handler.py")).arg(port.to_string()).arg(&log);
+                    let started = command.stdin(Stdio::null()).spawn().expect("Python can be run; scripts/install test makes it");
+                    *child.lock().unwrap_or_else(PoisonError::into_inner) = Some(started);
+                    lives += 1;
+                    let is_alive = || {
+                        let mut child = child.lock().unwrap_or_else(PoisonError::into_inner);
+                        child.as_mut().is_some_and(|child| child.try_wait().expect("a child").is_none())
+                    };
+                    while is_alive() {
+                        clock::pause(Duration::from_millis(20));
+                    }
+                }
+                lives
+            }
+        });
+        Self { url: format!("http://127.0.0.1:{port}/"), log, stop, child, keeper: Some(keeper), _folder: folder }
+    }
+
+    /// Offset and attempt of each request until now.
+    fn asked(&self) -> Vec<(i64, u32)> {
+        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let line =
+            |line: &str| line.split_once(' ').and_then(|(offset, attempt)| Some((offset.parse().ok()?, attempt.parse().ok()?)));
+        text.lines().filter_map(line).collect()
+    }
+
+    /// Ends it, and gives how often it was started.
+    fn end(mut self) -> usize {
+        self.stop();
+        self.keeper.take().expect("it runs").join().expect("its keeper ended well")
+    }
+
+    fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(child) = self.child.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            let _ = child.kill();
+        }
+    }
+}
+
+impl Drop for Mortal {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+#[test]
+fn a_record_over_which_the_handler_dies_burns_its_own_attempts_and_nobody_else_s() {
+    const RECORDS: usize = 60;
+    const POISON: usize = 17;
+    let handler = Mortal::start();
+    let mut scene = Scene::with_source("mortal", &["500ms"], 1);
+    scene.handler.clone_from(&handler.url);
+    scene.max_in_flight = IN_FLIGHT;
+    let config = scene.set_up();
+    let record = |n: usize| match n {
+        POISON => NewRecord { value: Some(b"poison".to_vec()), ..records::plain(n, 1) },
+        _ => records::plain(n, 1),
+    };
+    RawProducer::new(&scene.brokers).write(&scene.source, &(0..RECORDS).map(record).collect::<Vec<_>>());
+    let mut kladder = Kladder::run(&config);
+    clock::eventually("the poison is dead and the others are done", PATIENCE, || {
+        broker::read(&scene.dlq_topic()).len() == 1
+            && broker::lag(&scene.group, &scene.source) == 0
+            && broker::lag(&scene.group, &scene.redeliver_topic()) == 0
+    });
+    let (dlq, waited) = (broker::read(&scene.dlq_topic()), broker::read(&scene.tier_topic("500ms")));
+    let told = ["x-id", "kladder-reason", "kladder-attempts", "kladder-error-class"].map(|name| dlq[0].text(name));
+    assert_eq!(told, [Some("r-17"), Some("exhausted"), Some("2"), Some("connection lost")]);
+    let failed: Vec<_> =
+        waited.iter().map(|r| [records::ID, "kladder-error-class", "kladder-error-message"].map(|name| r.text(name))).collect();
+    assert!(matches!(failed.as_slice(), [[Some("r-17"), ..]]), "others have failed: {failed:?}\n{:?}", handler.asked());
+    let asked = handler.asked();
+    let poison = i64::try_from(POISON).expect("a small number");
+    assert!(asked.iter().all(|(offset, attempt)| *attempt == 1 || *offset == poison), "{asked:?}");
+    let distinct: BTreeSet<i64> = asked.iter().map(|(offset, _)| *offset).collect();
+    assert_eq!(distinct.len(), RECORDS);
+    assert_eq!(kladder.terminate(PATIENCE).code(), Some(0), "its log:\n{}", kladder.log());
+    // Twice an attempt: among others, and alone.
+    assert_eq!(handler.end(), 2 * 2 + 1);
 }

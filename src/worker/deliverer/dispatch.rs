@@ -1,12 +1,12 @@
 //! Calls the handler: many deliveries at a time, within the budgets, and tells the loop what became of each.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, RwLock, RwLockReadGuard, RwLockWriteGuard, Semaphore};
 
 use crate::core::failure::{Failure, Verdict};
 use crate::core::ladder::Ladder;
@@ -24,6 +24,9 @@ use crate::worker::hold::Hold;
 /// holds the source, as an open breaker would, and pours nothing into the DLQ.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// What a handler that has died is given to come back before deliveries are tried alone.
+const REVIVAL: Duration = Duration::from_millis(500);
 
 /// Where a record comes from, for the budgets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +75,36 @@ struct Shared {
     unreachable: AtomicBool,
     hold: Hold,
     breaker: Option<Arc<HandlerBreaker>>,
+    company: Company,
+}
+
+/// Who is with the handler at the same time. When it dies, all connections are lost and nobody knows over which record: so each of
+/// them is delivered once more on its own, until the one is found whose connection is lost again. Only that one has failed.
+#[derive(Default)]
+struct Company {
+    /// Read by each call, written by one that has to be alone.
+    calls: RwLock<()>,
+    /// How many were found to have lost their connections on their own. With the next one the others are beyond suspicion.
+    found: AtomicU64,
+}
+
+/// The leave to be with the handler, until it is dropped.
+enum Presence<'a> {
+    Shared { _call: RwLockReadGuard<'a, ()> },
+    Alone { _call: RwLockWriteGuard<'a, ()> },
+}
+
+impl Company {
+    /// Waits until the handler may be called: on its own by a delivery that is under suspicion since so many were found.
+    async fn join(&self, suspected: Option<u64>) -> Presence<'_> {
+        let is_suspected = || suspected == Some(self.found.load(Ordering::Acquire));
+        if !is_suspected() {
+            return Presence::Shared { _call: self.calls.read().await };
+        }
+        let call = self.calls.write().await;
+        // It may have been found while this one waited.
+        if is_suspected() { Presence::Alone { _call: call } } else { Presence::Shared { _call: call.downgrade() } }
+    }
 }
 
 /// Lets the deliveries of a partition begin, until it is shut: those that have not begun then never do.
@@ -133,7 +166,8 @@ impl<H: Handler> Dispatcher<H> {
         // Of what fresh records have without redeliveries, and rounded down: with a half, they keep at least half of their rate.
         let redeliver = ((source as f64 * settings.redeliver_share) as usize).clamp(1, all);
         let (ladder, hold, breaker) = (settings.ladder.clone(), settings.hold.clone(), settings.breaker.clone());
-        let shared = Shared { ladder, clock: Clock::system(), metrics, unreachable: AtomicBool::new(false), hold, breaker };
+        let (unreachable, company) = (AtomicBool::new(false), Company::default());
+        let shared = Shared { ladder, clock: Clock::system(), metrics, unreachable, hold, breaker, company };
         Self {
             runtime,
             handler,
@@ -193,16 +227,17 @@ impl<H: Handler> Dispatcher<H> {
 
 impl Shared {
     async fn deliver<H: Handler>(&self, handler: &H, job: &Job) -> Option<Verdict> {
-        let (mut pause, mut repeats) = (FIRST_PAUSE, 0);
+        let (mut pause, mut repeats, mut suspected) = (FIRST_PAUSE, 0, None);
         // Of an attempt that is to be repeated: what has come of it so far.
         let mut so_far = None;
         let mut due = job.due;
         loop {
-            let pass = tokio::select! {
+            let turn = async { (self.turn().await, self.company.join(suspected).await) };
+            let (pass, presence) = tokio::select! {
                 biased;
                 // Its partition goes: an attempt that was to be repeated has failed as it stands.
                 () = job.gate.shut() => return so_far,
-                pass = self.turn() => pass,
+                turn = turn => turn,
             };
             if let Some((tier, due)) = due.take() {
                 self.metrics.redelivered(tier, self.clock.now().timestamp().since(due));
@@ -213,6 +248,12 @@ impl Shared {
             if let Some(pass) = pass {
                 pass.answered(&verdict, job.delivery.attempt());
             }
+            let was_alone = matches!(presence, Presence::Alone { .. });
+            if verdict.as_ref().is_err_and(Failure::is_connection_lost) {
+                // A process that dies closes its connections one after the other: who came now would be given another of them.
+                tokio::time::sleep(FIRST_PAUSE).await;
+            }
+            drop(presence);
             if so_far.is_some() && !verdict.as_ref().is_err_and(Failure::is_unsent) {
                 repeats += 1;
                 self.metrics.repeated();
@@ -224,8 +265,16 @@ impl Shared {
                     pause = (pause * 2).min(LONGEST_PAUSE);
                     wait
                 }
+                Err(failure) if failure.is_connection_lost() && !was_alone => {
+                    tracing::debug!(ladder = self.ladder.name(), id = job.delivery.id(), "connection lost: next alone");
+                    suspected = Some(self.company.found.load(Ordering::Acquire));
+                    REVIVAL
+                }
                 Err(failure) => {
                     self.note_reachable();
+                    if failure.is_connection_lost() {
+                        self.company.found.fetch_add(1, Ordering::AcqRel);
+                    }
                     let failure = failure.repeated(repeats);
                     let Some(backoff) = self.repeats_in_place(&job.delivery, &failure) else { return Some(Err(failure)) };
                     so_far = Some(Err(failure));
