@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::cli::exit::Exit;
 use crate::cli::{ConfigArg, Output, config_file, stdout};
 use crate::config::{Config, LadderConfig, Start};
-use crate::core::delay::format_duration;
+use crate::core::delay::{format_duration, whole_millis};
 use crate::core::ladder::{Hops, Immediate, Ladder, Mode, Redelivery};
 use crate::core::rules::Then;
 use crate::core::topics;
@@ -197,17 +197,17 @@ fn ladder_json(config: &LadderConfig, instance: &str) -> Value {
         "hops": hops(ladder.hops()),
         "start": config.start.map(start),
         "attempts": ladder.attempts(),
-        "climb_ms": u64::try_from(climb(ladder).sum::<Duration>().as_millis()).unwrap_or(u64::MAX),
+        "climb_ms": whole_millis(climb(ladder).sum::<Duration>()),
         "sources": ladder.sources(),
         "inbox": (ladder.mode() == Mode::Relay).then(|| ladder.inbox_topic()),
         "tiers": ladder.tiers().iter().map(tier).collect::<Vec<_>>(),
         "redelivery": redelivery(ladder.redelivery()),
         "redeliver": (ladder.redelivery() == Redelivery::Topic).then(|| ladder.redeliver_topic()),
-        "settle_ms": (ladder.mode() == Mode::Relay).then(|| u64::try_from(ladder.settle().as_millis()).unwrap_or(u64::MAX)),
-        "max_age_ms": ladder.max_age().map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
+        "settle_ms": (ladder.mode() == Mode::Relay).then(|| whole_millis(ladder.settle())),
+        "max_age_ms": ladder.max_age().map(whole_millis),
         "max_rate": ladder.max_rate().map(|rate| rate.to_string()),
         "immediate": ladder.immediate().map(|immediate| json!({
-            "attempts": immediate.attempts, "backoff_ms": u64::try_from(immediate.backoff.as_millis()).unwrap_or(u64::MAX),
+            "attempts": immediate.attempts, "backoff_ms": whole_millis(immediate.backoff),
         })),
         "rules": ladder.rules().iter().enumerate().map(|(index, rule)| json!({
             "name": ladder.rule_name(index), "when": rule.when.to_string(), "then": consequence(&rule.then),
@@ -217,7 +217,7 @@ fn ladder_json(config: &LadderConfig, instance: &str) -> Value {
         "state": ladder.state_topic(),
         "handler": config.handler.as_ref().map(|handler| json!({
             "url": handler.shown_url(),
-            "timeout_ms": u64::try_from(handler.timeout.as_millis()).unwrap_or(u64::MAX),
+            "timeout_ms": whole_millis(handler.timeout),
             "max_in_flight": handler.max_in_flight,
         })),
         "breaker": config.breaker.map(|breaker| json!({
@@ -225,8 +225,8 @@ fn ladder_json(config: &LadderConfig, instance: &str) -> Value {
             "minimum_calls": breaker.minimum_calls,
             "failure_rate": breaker.failure_rate,
             "consecutive": breaker.consecutive,
-            "open_for_ms": u64::try_from(breaker.open_for.as_millis()).unwrap_or(u64::MAX),
-            "open_most_ms": u64::try_from(breaker.open_most.as_millis()).unwrap_or(u64::MAX),
+            "open_for_ms": whole_millis(breaker.open_for),
+            "open_most_ms": whole_millis(breaker.open_most),
         })),
         "workers": workers_of(ladder, instance).into_iter().map(worker).collect::<Vec<_>>(),
     })

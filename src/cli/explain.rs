@@ -11,7 +11,7 @@ use crate::cli::{ConfigArg, Output, chosen_ladders, config_file, stdout};
 use crate::config::LadderConfig;
 use crate::core::classify::{Answer, classify_answer};
 use crate::core::decide::{Decision, Judgement};
-use crate::core::delay::format_duration;
+use crate::core::delay::{format_duration, whole_millis};
 use crate::core::envelope::{Coordinates, Envelope};
 use crate::core::failure::{Disposition, ErrorInfo, Failure, Verdict};
 use crate::core::inbox;
@@ -224,7 +224,7 @@ impl Explained<'_> {
             "topic": self.due().map(|(topic, _)| topic).or(dead),
             "due": due.map(Timestamp::to_rfc3339),
             "due_ms": due.map(Timestamp::as_millis),
-            "due_in_ms": due.map(|due| u64::try_from(due.since(self.now).as_millis()).unwrap_or(u64::MAX)),
+            "due_in_ms": due.map(|due| whole_millis(due.since(self.now))),
         })
     }
 }

@@ -7,7 +7,7 @@ use crate::config::keys;
 use crate::config::mistake::Mistakes;
 use crate::config::nearest::nearest;
 use crate::config::path::Path;
-use crate::config::raw::{RawBreaker, RawLadder, Span, Whole};
+use crate::config::raw::{Decimal, RawBreaker, RawLadder, Span, Whole};
 use crate::config::rules_section;
 use crate::config::tiers;
 use crate::config::types::{DEFAULT_MAX_IN_FLIGHT, DEFAULT_REDELIVER_SHARE, HandlerConfig, LadderConfig, Start, TopicsConfig};
@@ -130,10 +130,8 @@ pub fn read(name: &str, scope: &Scope<'_>, mistakes: &mut Mistakes) -> Option<La
 /// Tries in place, which only a push ladder makes.
 fn immediate(scope: &Scope<'_>, mode: Option<Mode>, mistakes: &mut Mistakes) -> Option<Immediate> {
     if mode == Some(Mode::Relay) {
-        if scope.own.0.immediate.is_some() {
-            let hint = "in relay mode the application makes its attempts itself; take it out, or set mode = \"push\"";
-            mistakes.note(&scope.own.1.key("immediate"), "has no meaning for a relay ladder", Some(hint.to_owned()));
-        }
+        let hint = "in relay mode the application makes its attempts itself; take it out, or set mode = \"push\"";
+        refuse_in_relay(scope, "immediate", |l| l.immediate.is_some(), hint, mistakes);
         return None;
     }
     let backoff = scope
@@ -161,10 +159,8 @@ fn start(scope: &Scope<'_>, mode: Option<Mode>, mistakes: &mut Mistakes) -> Opti
     let known = [("earliest", Start::Earliest), ("latest", Start::Latest)];
     let start = scope.pick(&["start"], |l| l.start.as_deref()).and_then(|(text, path)| one_of(text, &known, &path, mistakes));
     if mode == Some(Mode::Relay) {
-        if scope.own.0.start.is_some() {
-            let hint = "in relay mode the application consumes the sources and decides where it starts";
-            mistakes.note(&scope.own.1.key("start"), "has no meaning for a relay ladder", Some(hint.to_owned()));
-        }
+        let hint = "in relay mode the application consumes the sources and decides where it starts";
+        refuse_in_relay(scope, "start", |l| l.start.is_some(), hint, mistakes);
         return None;
     }
     start
@@ -217,10 +213,8 @@ fn relay_keys(scope: &Scope<'_>, mode: Option<Mode>, mistakes: &mut Mistakes) ->
 fn handler(scope: &Scope<'_>, mode: Option<Mode>, mistakes: &mut Mistakes) -> Option<HandlerConfig> {
     let own = scope.own.1.key("handler");
     if mode == Some(Mode::Relay) {
-        if scope.own.0.handler.is_some() {
-            let hint = "in relay mode the application consumes; take the handler out, or set mode = \"push\"";
-            mistakes.note(&own, "has no meaning for a relay ladder", Some(hint.to_owned()));
-        }
+        let hint = "in relay mode the application consumes; take the handler out, or set mode = \"push\"";
+        refuse_in_relay(scope, "handler", |l| l.handler.is_some(), hint, mistakes);
         return None;
     }
     let timeout = scope
@@ -229,12 +223,9 @@ fn handler(scope: &Scope<'_>, mode: Option<Mode>, mistakes: &mut Mistakes) -> Op
     let max_in_flight = scope
         .pick(&["handler", "max_in_flight"], |l| l.handler.as_ref()?.max_in_flight)
         .and_then(|(n, path)| whole_in::<usize>(n, 1..=10_000, &path, mistakes));
-    let share = scope.pick(&["handler", "redeliver_share"], |l| l.handler.as_ref()?.redeliver_share).map(|(share, path)| {
-        if !(share.0 > 0.0 && share.0 <= 1.0) {
-            mistakes.note(&path, "is out of range", hint(&path));
-        }
-        share.0
-    });
+    let redeliver_share = scope
+        .pick(&["handler", "redeliver_share"], |l| l.handler.as_ref()?.redeliver_share)
+        .map(|(part, path)| share(part, &path, mistakes));
     let Some((url, path)) = scope.pick(&["handler", "url"], |l| l.handler.as_ref()?.url.as_deref()) else {
         // Whether a handler is needed at all is open while the mode is.
         if mode.is_some() {
@@ -249,17 +240,15 @@ fn handler(scope: &Scope<'_>, mode: Option<Mode>, mistakes: &mut Mistakes) -> Op
         url: url.to_owned(),
         timeout: timeout.unwrap_or(Duration::from_secs(10)),
         max_in_flight: max_in_flight.unwrap_or(DEFAULT_MAX_IN_FLIGHT),
-        redeliver_share: share.unwrap_or(DEFAULT_REDELIVER_SHARE),
+        redeliver_share: redeliver_share.unwrap_or(DEFAULT_REDELIVER_SHARE),
     })
 }
 
 /// When deliveries wait because the handler is down; `None` where that is switched off, or there is no handler.
 fn breaker(scope: &Scope<'_>, mode: Option<Mode>, mistakes: &mut Mistakes) -> Option<BreakerSettings> {
     if mode == Some(Mode::Relay) {
-        if scope.own.0.breaker.is_some() {
-            let hint = "in relay mode kladder calls no handler; take it out, or set mode = \"push\"";
-            mistakes.note(&scope.own.1.key("breaker"), "has no meaning for a relay ladder", Some(hint.to_owned()));
-        }
+        let hint = "in relay mode kladder calls no handler; take it out, or set mode = \"push\"";
+        refuse_in_relay(scope, "breaker", |l| l.breaker.is_some(), hint, mistakes);
         return None;
     }
     let defaults = BreakerSettings::default();
@@ -271,12 +260,9 @@ fn breaker(scope: &Scope<'_>, mode: Option<Mode>, mistakes: &mut Mistakes) -> Op
     let window = whole("window", |b| b.window, defaults.window, 10_000);
     let minimum_calls = whole("minimum_calls", |b| b.minimum_calls, defaults.minimum_calls.min(window), window);
     let consecutive = whole("consecutive", |b| b.consecutive, defaults.consecutive, 10_000);
-    let failure_rate = scope.pick(&["breaker", "failure_rate"], |l| l.breaker.as_ref()?.failure_rate).map(|(rate, path)| {
-        if !(rate.0 > 0.0 && rate.0 <= 1.0) {
-            mistakes.note(&path, "is out of range", hint(&path));
-        }
-        rate.0
-    });
+    let failure_rate = scope
+        .pick(&["breaker", "failure_rate"], |l| l.breaker.as_ref()?.failure_rate)
+        .map(|(part, path)| share(part, &path, mistakes));
     let hour = 60 * MINUTE;
     let mut span = |key: &str, get: fn(&RawBreaker) -> Option<Span>, least: Duration, default: Duration| {
         let picked = scope.pick(&["breaker", key], |l| get(l.breaker.as_ref()?));
@@ -381,6 +367,21 @@ fn note_ladder_errors(
             mistakes.note(&path, what, if is_plain { None } else { hint(&path) });
         }
     }
+}
+
+/// What the defaults say for push ladders is no concern of a relay ladder; what stands in its own table is a mistake.
+fn refuse_in_relay(scope: &Scope<'_>, key: &str, is_there: fn(&RawLadder) -> bool, hint: &str, mistakes: &mut Mistakes) {
+    if is_there(scope.own.0) {
+        mistakes.note(&scope.own.1.key(key), "has no meaning for a relay ladder", Some(hint.to_owned()));
+    }
+}
+
+/// A part of the whole: above 0, at most 1.
+fn share(part: Decimal, path: &Path, mistakes: &mut Mistakes) -> f64 {
+    if !(part.0 > 0.0 && part.0 <= 1.0) {
+        mistakes.note(path, "is out of range", hint(path));
+    }
+    part.0
 }
 
 fn hint(path: &Path) -> Option<String> {

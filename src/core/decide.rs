@@ -77,18 +77,11 @@ impl Ladder {
 }
 
 impl Ladder {
-    /// How long after this failure the attempt is repeated in place, having been so often already; `None` where it counts as failed
-    /// now. Only what was answered and is to be tried again, by the handler's word and by that of a rule, is repeated: a handler
+    /// How long after this failure the attempt is repeated in place; `None` where it counts as failed now. Only what was answered and is to be tried again, by the handler's word and by that of a rule, is repeated: a handler
     /// that hung up or took too long may be doing the work, and one that asks for a delay has said when.
     #[must_use]
-    pub fn repeats_in_place(
-        &self,
-        failure: &Failure,
-        topic: &str,
-        header: &dyn Fn(&str) -> Option<String>,
-        so_far: u32,
-    ) -> Option<Duration> {
-        let immediate = self.immediate().filter(|immediate| so_far < immediate.attempts)?;
+    pub fn repeats_in_place(&self, failure: &Failure, topic: &str, header: &dyn Fn(&str) -> Option<String>) -> Option<Duration> {
+        let immediate = self.immediate().filter(|immediate| failure.repeats() < immediate.attempts)?;
         let rule = self.rule_for(&Failed { error: failure.error(), topic, header });
         let may = rule.is_none_or(|index| matches!(self.rules()[index].then, Then::Retry { .. }));
         let asks = failure.is_answered() && failure.disposition() == Disposition::Retry { after: None };
@@ -104,22 +97,22 @@ impl Ladder {
 /// looks. `now` is the tier leader's clock as far as it is known.
 fn decide(envelope: &Envelope, failure: &Failure, then: Option<&Then>, ladder: &Ladder, now: Timestamp) -> Decision {
     let mut next = Envelope { immediate: failure.repeats(), ..envelope.failed(failure.error(), now) };
-    let dlq = ladder.dlq_topic();
+    let dead = |envelope: Envelope, reason: Reason| dead_letter(envelope, reason, ladder.dlq_topic());
     let (from_tier, attempts) = match (then, failure.disposition()) {
         (Some(Then::Done), _) => return Decision::Complete,
         (Some(Then::Reject { dlq: Some(name) }), _) => {
             return dead_letter(next, Reason::Rejected, topics::own_dlq_topic(ladder.name(), name));
         }
-        (Some(Then::Reject { dlq: None }), _) | (None, Disposition::Reject) => return dead_letter(next, Reason::Rejected, dlq),
+        (Some(Then::Reject { dlq: None }), _) | (None, Disposition::Reject) => return dead(next, Reason::Rejected),
         (Some(Then::Retry { from_tier, attempts }), _) => (*from_tier, attempts.unwrap_or(ladder.attempts())),
         (None, Disposition::Retry { .. }) => (1, ladder.attempts()),
     };
     if next.attempts >= attempts {
-        return dead_letter(next, Reason::Exhausted, dlq);
+        return dead(next, Reason::Exhausted);
     }
     // Told now, while somebody looks, and not after it has waited.
     if !comes_back(ladder, &next) {
-        return dead_letter(next, Reason::NoOrigin, dlq);
+        return dead(next, Reason::NoOrigin);
     }
     let after = match failure.disposition() {
         Disposition::Retry { after } => after.map(|a| a.min(ladder.max_not_before())),
@@ -136,7 +129,7 @@ fn decide(envelope: &Envelope, failure: &Failure, then: Option<&Then>, ladder: &
         && due.since(first) > max_age
     {
         next.not_before = None;
-        return dead_letter(next, Reason::Expired, dlq);
+        return dead(next, Reason::Expired);
     }
     next.tier = Some(tier.number());
     Decision::Hop { tier: tier.number(), envelope: Box::new(next) }

@@ -59,7 +59,7 @@ impl Delay {
     /// The delay in milliseconds.
     #[must_use]
     pub fn as_millis(self) -> u64 {
-        u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX)
+        whole_millis(self.0)
     }
 }
 
@@ -82,6 +82,12 @@ impl fmt::Debug for Delay {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
+}
+
+/// A duration in whole milliseconds; what is beyond the number is the largest.
+#[must_use]
+pub fn whole_millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A duration in d, h, m, s and ms (`90s` → `1m30s`, `24h` → `1d`); what is below a millisecond is cut off.

@@ -36,6 +36,12 @@ impl Headers {
         self.0.iter().rev().find(|h| h.name == name.as_bytes()).and_then(|h| h.value.as_deref())
     }
 
+    /// The same as text; what is no UTF-8 is read as well as it can be.
+    #[must_use]
+    pub fn last_text(&self, name: &str) -> Option<String> {
+        self.last(name).map(|value| String::from_utf8_lossy(value).into_owned())
+    }
+
     /// Drops every header whose name fulfils the condition.
     pub fn remove_if(&mut self, mut condition: impl FnMut(&[u8]) -> bool) {
         self.0.retain(|h| !condition(&h.name));

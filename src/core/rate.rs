@@ -32,10 +32,20 @@ enum Unit {
 }
 
 impl Unit {
-    const ALL: [(&'static str, Self, u32); 3] = [("s", Self::Second, 1), ("m", Self::Minute, 60), ("h", Self::Hour, 3_600)];
-
     fn seconds(self) -> u32 {
-        Self::ALL.iter().find(|(_, unit, _)| *unit == self).map_or(1, |(_, _, seconds)| *seconds)
+        match self {
+            Self::Second => 1,
+            Self::Minute => 60,
+            Self::Hour => 3_600,
+        }
+    }
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Second => "s",
+            Self::Minute => "m",
+            Self::Hour => "h",
+        }
     }
 }
 
@@ -57,7 +67,7 @@ impl FromStr for Rate {
 
     fn from_str(text: &str) -> Result<Self, RateError> {
         let (records, unit) = text.split_once('/').ok_or(RateError)?;
-        let unit = Unit::ALL.iter().find(|(word, ..)| *word == unit.trim()).ok_or(RateError)?.1;
+        let unit = [Unit::Second, Unit::Minute, Unit::Hour].into_iter().find(|u| u.as_str() == unit.trim()).ok_or(RateError)?;
         let records: u32 = records.trim().parse().map_err(|_| RateError)?;
         if records == 0 || records > HIGHEST { Err(RateError) } else { Ok(Self { records, unit }) }
     }
@@ -65,8 +75,7 @@ impl FromStr for Rate {
 
 impl fmt::Display for Rate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let word = Unit::ALL.iter().find(|(_, unit, _)| *unit == self.unit).map_or("s", |(word, ..)| *word);
-        write!(f, "{}/{word}", self.records)
+        write!(f, "{}/{}", self.records, self.unit.as_str())
     }
 }
 

@@ -96,12 +96,12 @@ pub async fn climb<H: Handler>(ladder: &Ladder, handler: &H, record: Record) -> 
         let (attempt, at) = (delivery.attempt(), now.since(START));
         let verdict = handler::call(handler, delivery).await.map_err(|failure| failure.repeated(repeats));
         let unsent = verdict.as_ref().is_err_and(crate::core::failure::Failure::is_unsent);
-        let header = |name: &str| record.headers.last(name).map(|value| String::from_utf8_lossy(value).into_owned());
+        let header = |name: &str| record.headers.last_text(name);
         let backoff = verdict
             .as_ref()
             .err()
             .filter(|_| !unsent)
-            .and_then(|failure| ladder.repeats_in_place(failure, &origin.topic, &header, repeats));
+            .and_then(|failure| ladder.repeats_in_place(failure, &origin.topic, &header));
         let decision = (!unsent && backoff.is_none()).then(|| ladder.judge(&envelope, &verdict, &header, now).decision);
         let goes_on = match (&decision, backoff) {
             (None, Some(backoff)) => {

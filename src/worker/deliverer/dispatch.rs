@@ -306,8 +306,7 @@ impl Shared {
     }
 
     fn repeats_in_place(&self, delivery: &Delivery, failure: &Failure) -> Option<Duration> {
-        let header = |name: &str| delivery.headers().last(name).map(|value| String::from_utf8_lossy(value).into_owned());
-        self.ladder.repeats_in_place(failure, delivery.topic(), &header, failure.repeats())
+        self.ladder.repeats_in_place(failure, delivery.topic(), &|name| delivery.headers().last_text(name))
     }
 
     fn note_unreachable(&self, failure: &Failure) {
