@@ -123,8 +123,10 @@ pub struct Breaker {
     settings: BreakerSettings,
     state: BreakerState,
     epoch: u64,
-    /// Of the last calls, whether they met trouble.
+    /// Of the last calls, whether they met trouble, and how many did: counting them anew at each call would take as long as there
+    /// are calls in the window.
     window: VecDeque<bool>,
+    troubled: usize,
     in_a_row: usize,
     /// How long it opens the next time.
     next_open: Duration,
@@ -143,6 +145,7 @@ impl Breaker {
             state: BreakerState::Closed,
             epoch: 0,
             window: VecDeque::new(),
+            troubled: 0,
             in_a_row: 0,
             next_open: settings.open_for,
             running: 0,
@@ -154,6 +157,12 @@ impl Breaker {
     #[must_use]
     pub fn state(&self) -> BreakerState {
         self.state
+    }
+
+    /// Whether every call is let through, so that none waits for another.
+    #[must_use]
+    pub fn is_free(&self) -> bool {
+        self.state == BreakerState::Closed && self.allowed.is_none()
     }
 
     /// Lets a call through, or says what it has to wait for. Each that is let through ends by [`Breaker::ended`].
@@ -194,16 +203,16 @@ impl Breaker {
         };
         self.in_a_row = if trouble { self.in_a_row + 1 } else { 0 };
         self.window.push_back(trouble);
+        self.troubled += usize::from(trouble);
         if self.window.len() > self.settings.window {
-            self.window.pop_front();
+            self.troubled -= usize::from(self.window.pop_front() == Some(true));
         }
         if !trouble {
             // Beyond what the window holds there is no more to be careful about.
             self.allowed = self.allowed.map(|allowed| allowed + 1).filter(|allowed| *allowed <= self.settings.window);
         }
-        let troubled = self.window.iter().filter(|trouble| **trouble).count();
         #[expect(clippy::cast_precision_loss, reason = "at most 10,000 calls")]
-        let share = troubled as f64 / self.window.len() as f64;
+        let share = self.troubled as f64 / self.window.len() as f64;
         let is_share = self.window.len() >= self.settings.minimum_calls && share >= self.settings.failure_rate;
         if self.in_a_row >= self.settings.consecutive || is_share {
             self.open(now);
@@ -222,6 +231,7 @@ impl Breaker {
         self.running = 0;
         self.in_a_row = 0;
         self.window.clear();
+        self.troubled = 0;
     }
 }
 

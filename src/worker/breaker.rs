@@ -41,9 +41,7 @@ impl HandlerBreaker {
 
     /// Waits until a call may be made.
     pub(super) async fn admitted(self: &Arc<Self>) -> Pass {
-        if self.state() == BreakerState::Closed
-            && let Ok(pass) = self.admit()
-        {
+        if let Some(pass) = self.admit_freely() {
             return pass;
         }
         let _turn = self.door.acquire().await;
@@ -60,6 +58,13 @@ impl HandlerBreaker {
         }
     }
 
+    /// The way of nearly every call: nobody waits, so there is no row to stand in.
+    fn admit_freely(self: &Arc<Self>) -> Option<Pass> {
+        let mut breaker = self.lock();
+        let admission = if breaker.is_free() { breaker.admit(self.clock.now()).ok() } else { None };
+        admission.map(|admission| Pass { breaker: self.clone(), admission: Some(admission) })
+    }
+
     fn admit(self: &Arc<Self>) -> Result<Pass, Wait> {
         let mut breaker = self.lock();
         let before = breaker.state();
@@ -70,11 +75,13 @@ impl HandlerBreaker {
 
     fn end(&self, admission: Admission, outcome: Outcome) {
         let mut breaker = self.lock();
-        let before = breaker.state();
+        let (before, was_free) = (breaker.state(), breaker.is_free());
         breaker.ended(admission, outcome, self.clock.now());
         self.tell(before, breaker.state());
         drop(breaker);
-        self.ended.notify_waiters();
+        if !was_free {
+            self.ended.notify_waiters();
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Breaker> {

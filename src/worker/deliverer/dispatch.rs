@@ -207,10 +207,7 @@ impl<H: Handler> Dispatcher<H> {
         self.runtime.spawn(async move {
             let begin = async {
                 // Neither is ever closed, so both always come.
-                let slots = [own.acquire_owned().await, all.acquire_owned().await];
-                // Last: the ladder may have been held while it waited for its turn.
-                shared.hold.released().await;
-                slots
+                [own.acquire_owned().await, all.acquire_owned().await]
             };
             let verdict = tokio::select! {
                 biased;
