@@ -9,7 +9,8 @@
 //! A member is static: under its name it comes back to its partitions. Two live workers of one name would throw each other out in
 //! turn, so whoever finds its name taken does not join again ([`ClientError::is_rival`]). By the classic protocol the newcomer wins
 //! and the other is told with its next heartbeat, unless it was stopped for longer than its session: then the client forgets its
-//! member id and would join like a restarted one. Before it may, the group is asked who has the name.
+//! member id and would join like a restarted one. Before it may, the group is asked who has the name. A member that is dropped with
+//! something unanswered is closed first and answers then, or the answer would make it join once more.
 //!
 //! A member may also be fenced by nobody: when its session ends because no coordinator answered, librdkafka forgets the member id and
 //! yet goes on with heartbeats until its partitions are given back, which the next coordinator answers with a fence (librdkafka
@@ -17,7 +18,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use rdkafka::client::ClientContext;
@@ -108,11 +109,19 @@ pub struct LiveGroup(pub(crate) ConsumerGroupMetadata);
 pub struct GroupConsumer {
     inner: Arc<BaseConsumer<Context>>,
     group: String,
-    instance: String,
-    /// What the coordinator called this member when it last gave it partitions.
-    member_id: Mutex<Option<String>>,
+    name: OwnName,
     /// Told, and not answered yet: closing waits for an answer.
     unanswered: Mutex<Option<Rebalance>>,
+}
+
+/// The name that a member has in its group, and perhaps has no longer.
+#[derive(Clone)]
+pub struct OwnName {
+    client: Weak<BaseConsumer<Context>>,
+    group: String,
+    instance: String,
+    /// What the coordinator called this member when it last gave it partitions.
+    member_id: Arc<Mutex<Option<String>>>,
 }
 
 #[derive(Default)]
@@ -128,6 +137,9 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How long the question may take who has this member's name; nobody is a rival while there is no answer.
 const RIVAL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a poll of a member that is being closed waits for what the group still has to say.
+const CLOSE_POLL: Duration = Duration::from_millis(100);
 
 /// How often the client asks for the partition counts of its topics: so long may partitions that were added wait for a consumer. The
 /// client's default is five minutes. At 200 workers of two consumers each it makes 13 small requests a second, all brokers together.
@@ -189,13 +201,20 @@ impl GroupConsumer {
             BaseConsumer::from_config_and_context(&config, Context::default()).map_err(|e| ClientError::new(doing(), &e))?;
         let topics: Vec<&str> = membership.topics.iter().map(String::as_str).collect();
         inner.subscribe(&topics).map_err(|e| ClientError::new(doing(), &e))?;
-        Ok(Self {
-            inner: Arc::new(inner),
+        let inner = Arc::new(inner);
+        let name = OwnName {
+            client: Arc::downgrade(&inner),
             group: membership.group.clone(),
             instance: membership.instance.clone(),
-            member_id: Mutex::default(),
-            unanswered: Mutex::default(),
-        })
+            member_id: Arc::default(),
+        };
+        Ok(Self { inner, group: membership.group.clone(), name, unanswered: Mutex::default() })
+    }
+
+    /// The member's name, for whoever has to know whether it is still its own.
+    #[must_use]
+    pub fn name(&self) -> OwnName {
+        self.name.clone()
     }
 
     /// Serves the group for at most this long (in whole milliseconds; it returns at once when something happened) and says what
@@ -212,7 +231,7 @@ impl GroupConsumer {
             if pending.is_some() {
                 lock(&self.unanswered).clone_from(&pending);
                 if matches!(pending, Some(Rebalance::Revoked { lost: true, .. })) {
-                    self.look_for_rival()?;
+                    self.name.look_for_rival()?;
                 }
                 return Ok(pending);
             }
@@ -232,7 +251,7 @@ impl GroupConsumer {
     fn judge(&self, error: &KafkaError) -> Result<(), ClientError> {
         let error_of = || self.error(format!("consuming as group {}", self.group), error);
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::PollExceeded) {
-            self.look_for_rival()?;
+            self.name.look_for_rival()?;
         }
         match error {
             KafkaError::PartitionEOF(_) => Ok(()),
@@ -246,26 +265,6 @@ impl GroupConsumer {
         }
     }
 
-    /// After a session that ended unnoticed: whether another member has this one's name now.
-    fn look_for_rival(&self) -> Result<(), ClientError> {
-        let client = self.inner.client().native_ptr();
-        let Some(before) = lock(&self.member_id).clone() else { return Ok(()) };
-        let now = ffi::member_id(client);
-        match ffi::group_members(client, &self.group, RIVAL_TIMEOUT) {
-            Ok(members) => {
-                let is_own = |id: &str| id == before || now.as_deref() == Some(id);
-                let is_rival = |m: &&GroupMember| m.instance.as_deref() == Some(&self.instance) && !is_own(&m.id);
-                let Some(rival) = members.iter().find(is_rival) else { return Ok(()) };
-                let cause = format!("a member from {} has taken the name {}", rival.host, self.instance);
-                Err(ClientError::text(format!("coming back to group {}", self.group), cause).by_rival())
-            }
-            Err(code) => {
-                tracing::debug!(group = %self.group, %code, "cannot see who has this member's name");
-                Ok(())
-            }
-        }
-    }
-
     /// The calls of a client that is beyond repair only say that it is.
     fn error(&self, doing: String, error: &KafkaError) -> ClientError {
         let told = ClientError::new(doing.clone(), error);
@@ -273,7 +272,7 @@ impl GroupConsumer {
         let error = fatal.map_or(told, |fatal| ClientError::beyond_repair(doing.clone(), fatal));
         if error.is_rival() && self.inner.context().session_ended.load(Ordering::Acquire) {
             let by_nobody = "no coordinator answered until the session ended, whereupon the client was fenced by nobody else";
-            return self.look_for_rival().err().unwrap_or_else(|| ClientError::done_for(doing, by_nobody));
+            return self.name.look_for_rival().err().unwrap_or_else(|| ClientError::done_for(doing, by_nobody));
         }
         error
     }
@@ -370,7 +369,7 @@ impl GroupConsumer {
         let list = positions_list(assigned).map_err(|e| ClientError::new(doing(), &e))?;
         self.inner.incremental_assign(&list).map_err(|e| ClientError::new(doing(), &e))?;
         // It stays the same for as long as these partitions do: whatever ends it takes them away first, and waits for an answer.
-        *lock(&self.member_id) = ffi::member_id(self.inner.client().native_ptr());
+        *lock(&self.name.member_id) = ffi::member_id(self.inner.client().native_ptr());
         self.inner.context().session_ended.store(false, Ordering::Release);
         lock(&self.unanswered).take();
         Ok(queues)
@@ -440,11 +439,43 @@ impl Drop for GroupConsumer {
         self.inner.context().closing.store(true, Ordering::Release);
         let unanswered = lock(&self.unanswered).take();
         let pending = std::mem::take(&mut *lock(&self.inner.context().pending));
+        // To close comes before the answers: a member that gives back what it lost while it is not closing joins again at once
+        // (`rd_kafka_cgrp_unassign_done`), without its member id, which takes its name from a rival that has it by right.
+        let closing = self.inner.close_queue();
         for change in unanswered.into_iter().chain(pending) {
             let _ = match change {
                 Rebalance::Assigned(partitions) => self.inner.incremental_assign(&list_of(&partitions)),
                 Rebalance::Revoked { partitions, .. } => self.inner.incremental_unassign(&list_of(&partitions)),
             };
+        }
+        // One that is fenced for good is not closed but thrown away, with the last that holds a queue of it.
+        while closing.is_ok() && !self.inner.closed() {
+            self.inner.poll(CLOSE_POLL);
+        }
+    }
+}
+
+impl OwnName {
+    /// Asks whether another member has this one's name now. As long as nobody answers, nobody is a rival.
+    ///
+    /// # Errors
+    /// When there is one; see [`ClientError::is_rival`].
+    pub fn look_for_rival(&self) -> Result<(), ClientError> {
+        let (Some(before), Some(client)) = (lock(&self.member_id).clone(), self.client.upgrade()) else { return Ok(()) };
+        let client = client.client().native_ptr();
+        let now = ffi::member_id(client);
+        match ffi::group_members(client, &self.group, RIVAL_TIMEOUT) {
+            Ok(members) => {
+                let is_own = |id: &str| id == before || now.as_deref() == Some(id);
+                let is_rival = |m: &&GroupMember| m.instance.as_deref() == Some(&self.instance) && !is_own(&m.id);
+                let Some(rival) = members.iter().find(is_rival) else { return Ok(()) };
+                let cause = format!("a member from {} has taken the name {}", rival.host, self.instance);
+                Err(ClientError::text(format!("coming back to group {}", self.group), cause).by_rival())
+            }
+            Err(code) => {
+                tracing::debug!(group = %self.group, %code, "cannot see who has this member's name");
+                Ok(())
+            }
         }
     }
 }

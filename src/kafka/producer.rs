@@ -11,7 +11,8 @@
 //! To rebuild fences whoever else uses the transactional.id. That must be nobody, or two workers of one name would fence each other
 //! in turn for ever. So a producer that is fenced although its transaction was younger than its timeout has a rival
 //! ([`TxnError::Rival`]) and is not rebuilt. One whose transaction was older may have been fenced by the coordinator, which ends what
-//! times out; it rests first, for the group to tell whether the name is taken.
+//! times out; it rests first, for the group to tell whether the name is taken. And whatever the reason, before it is made anew the group
+//! is asked who has the name ([`HopProducer::made_anew_only_as`]).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -30,7 +31,7 @@ use crate::core::leader_clock::LocalTime;
 use crate::core::time::Timestamp;
 use crate::kafka::client_config;
 use crate::kafka::clock::Clock;
-use crate::kafka::consumer::{LiveGroup, TopicPartition, points_list};
+use crate::kafka::consumer::{LiveGroup, OwnName, TopicPartition, points_list};
 use crate::kafka::error::{ClientError, TxnError, WriteFault, is_fence};
 use crate::kafka::ffi::{self, NativeHeaders, RawEventQueue, RawTopic};
 use crate::kafka::lookup;
@@ -125,6 +126,8 @@ pub struct HopProducer {
     first_sent: Option<LocalTime>,
     gap: MarkerGap,
     ready_at: LocalTime,
+    /// Under which the worker is a member of its group, once it is one.
+    name: Option<OwnName>,
 }
 
 /// When a transaction began: by the clock that never jumps, and by the one that goes on while the machine sleeps.
@@ -258,7 +261,15 @@ impl HopProducer {
             first_sent: None,
             gap: MarkerGap::default(),
             ready_at: LocalTime::from_micros(0),
+            name: None,
         }
+    }
+
+    /// From now on the producer is made anew only while no other member of the group has this name: to initialise its transactions
+    /// fences whoever writes under the same transactional.id, and a process that was stopped for long finds its transaction failed in
+    /// one of many ways before it learns of the newcomer that took its place.
+    pub fn made_anew_only_as(&mut self, name: OwnName) {
+        self.name = Some(name);
     }
 
     /// Makes a topic known.
@@ -308,6 +319,9 @@ impl HopProducer {
                 let why = "fenced, perhaps by the coordinator that ended a transaction which took too long, so waiting for the group \
                            to tell whether the name is taken";
                 return Err(TxnError::Rebuild(ClientError::text("making a producer", why)));
+            }
+            if let Some(name) = self.name.as_ref().filter(|_| self.is_transactional()) {
+                name.look_for_rival().map_err(TxnError::Rival)?;
             }
             let doing = || "making a producer".to_owned();
             let client = BaseProducer::from_config_and_context(&self.config, Context)

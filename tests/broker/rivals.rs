@@ -116,6 +116,8 @@ fn stopped_past_every_timeout(theme: &str, settings: &str, replacement: &str, ho
     let ((mut first, mut second), sent) = load::under_load(&scene, PARTITIONS, Duration::from_millis(60), || {
         let mut first = Kladder::run(&first_config);
         delivers(&mut first, first_health);
+        // One that was stopped before it had joined is a newcomer when it goes on, and newcomers win.
+        clock::eventually("the mover has joined", PATIENCE, || first.log().contains("mover owns"));
         first.signal("STOP");
         let (second_config, second_health) = scene.write_worker_as(replacement, "second");
         let mut second = Kladder::run(&second_config);

@@ -166,6 +166,7 @@ impl<H: Handler> Deliverer<H> {
         }
         membership.partitions = usize::try_from(partitions).unwrap_or(1);
         let consumer = GroupConsumer::join(&settings.kafka, &membership)?;
+        producer.made_anew_only_as(consumer.name());
 
         let metrics = DelivererMetrics::new(&ladder).counted_by(&settings.tally);
         let (sender, events) = mpsc::channel();

@@ -138,6 +138,7 @@ impl Mover {
             topics: consumed.into_iter().map(|(topic, _)| topic).collect(),
         };
         let consumer = GroupConsumer::join(&settings.kafka, &membership)?;
+        producer.made_anew_only_as(consumer.name());
         let metrics = MoverMetrics::new(&ladder).counted_by(&settings.tally);
         let zero = LocalTime::from_micros(0);
         Ok(Self {

@@ -121,6 +121,7 @@ impl Router {
         // Before the group is joined: what came back must be known before any arrival is judged.
         let redelivered = Redelivered::open(settings, partitions)?;
         let consumer = GroupConsumer::join(&settings.kafka, &membership)?;
+        producer.made_anew_only_as(consumer.name());
         let metrics = RouterMetrics::new(&ladder);
         let committer = Committer::new(Parts {
             ladder: ladder.clone(),
