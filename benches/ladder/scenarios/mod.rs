@@ -72,7 +72,9 @@ pub const ALL: &[Scenario] = &[
     Scenario { name: "sleep-600", about: "the same over 600 partitions", run: waiting::many_partitions },
     Scenario { name: "start", about: "process start to the first redelivery, also after kill -9", run: start::start },
     Scenario { name: "push", about: "100,000 records to an HTTP handler, beside wrk", run: push::all_done },
-    Scenario { name: "push-failing", about: "the same, 20 % failing once", run: push::some_failing },
+    Scenario { name: "push-256", about: "the same, 256 in flight instead of 64", run: push::all_done_256 },
+    Scenario { name: "push-failing", about: "64 in flight, 20 % failing once", run: push::some_failing },
+    Scenario { name: "push-failing-256", about: "256 in flight, 20 % failing once", run: push::some_failing_256 },
     Scenario { name: "handler-delay", about: "due to the handler's call, 500 records a second a tier", run: push::handler_delay },
 ];
 
@@ -82,8 +84,8 @@ pub struct Plan<'a> {
     pub tiers: &'a [&'a str],
     pub partitions: i32,
     pub hops: &'a str,
-    /// Where its handler is; without one it is a relay ladder.
-    pub handler: Option<&'a str>,
+    /// Where its handler is and the most deliveries at a time; without one it is a relay ladder.
+    pub handler: Option<(&'a str, usize)>,
 }
 
 impl Plan<'_> {
@@ -103,9 +105,11 @@ impl Plan<'_> {
         let name = &self.name;
         let tiers = self.tiers.iter().map(|tier| format!("\"{tier}\"")).collect::<Vec<_>>().join(", ");
         let (mode, handler) = match self.handler {
-            Some(url) => (
+            Some((url, in_flight)) => (
                 "push",
-                format!("start = \"earliest\"\n\n[ladder.{name}.handler]\nurl = \"http://{url}/\"\nmax_in_flight = 64\n"),
+                format!(
+                    "start = \"earliest\"\n\n[ladder.{name}.handler]\nurl = \"http://{url}/\"\nmax_in_flight = {in_flight}\n"
+                ),
             ),
             None => ("relay", String::new()),
         };

@@ -17,29 +17,44 @@ use crate::scenarios::{Bench, Plan, Stage, lateness, percentiles, reckon, unique
 use crate::worker::Process;
 
 const PARTITIONS: i32 = 6;
+/// The default of `max_in_flight`.
 const IN_FLIGHT: usize = 64;
+/// What a fast handler is better given: more deliveries go for one commit.
+const MANY_IN_FLIGHT: usize = 256;
 const PATIENCE: Duration = Duration::from_secs(180);
 
+const ALL_DONE: &[&str] = &["--fail-rate", "0"];
+const SOME_FAILING: &[&str] = &["--fail-rate", "0.2", "--fail-times", "1"];
+
 pub fn all_done(bench: &Bench, progress: &Progress) -> Vec<Figure> {
-    push(bench, progress, &["--fail-rate", "0"], 0.70)
+    push(bench, progress, ALL_DONE, IN_FLIGHT, 0.70)
+}
+
+pub fn all_done_256(bench: &Bench, progress: &Progress) -> Vec<Figure> {
+    push(bench, progress, ALL_DONE, MANY_IN_FLIGHT, 0.70)
 }
 
 pub fn some_failing(bench: &Bench, progress: &Progress) -> Vec<Figure> {
-    push(bench, progress, &["--fail-rate", "0.2", "--fail-times", "1"], 0.60)
+    push(bench, progress, SOME_FAILING, IN_FLIGHT, 0.60)
+}
+
+pub fn some_failing_256(bench: &Bench, progress: &Progress) -> Vec<Figure> {
+    push(bench, progress, SOME_FAILING, MANY_IN_FLIGHT, 0.60)
 }
 
 /// Records a second, from the worker's taking over until its group has no lag left and nothing waits in the ladder.
-fn push(bench: &Bench, progress: &Progress, failing: &[&str], share: f64) -> Vec<Figure> {
+fn push(bench: &Bench, progress: &Progress, failing: &[&str], in_flight: usize, share: f64) -> Vec<Figure> {
     let records = bench.records(100_000);
     let (stub, address) = Process::stub(failing);
     let name = unique();
-    let plan = Plan { name, tiers: &["500ms"], partitions: PARTITIONS, hops: "exactly-once", handler: Some(&address) };
+    let plan =
+        Plan { name, tiers: &["500ms"], partitions: PARTITIONS, hops: "exactly-once", handler: Some((&address, in_flight)) };
     let stage = Stage::set(bench, std::slice::from_ref(&plan), progress);
     let mut load = Load::new(&bench.broker.servers, &plan.name, records, Duration::from_millis(20));
     load.pour(&plan.source(), PARTITIONS, 0..records, false, progress);
     let wrk = || {
         progress.step("wrk");
-        wrk(&address, bench.seconds(8))
+        wrk(&address, in_flight, bench.seconds(8))
     };
     // Before and after, since what the machine gives changes by the minute.
     let before = wrk();
@@ -70,13 +85,13 @@ fn push(bench: &Bench, progress: &Progress, failing: &[&str], share: f64) -> Vec
 }
 
 /// Requests a second, the same body, as many connections as deliveries in flight.
-fn wrk(address: &str, seconds: usize) -> f64 {
+fn wrk(address: &str, in_flight: usize, seconds: usize) -> f64 {
     let script = tempfile::NamedTempFile::new().expect("a file");
     let lua = format!(
         "wrk.method = \"POST\"\nwrk.body = string.rep(\"x\", {VALUE_BYTES})\nwrk.headers[\"Content-Type\"] = \"application/octet-stream\"\n"
     );
     fs::write(script.path(), lua).expect("a script");
-    let connections = IN_FLIGHT.to_string();
+    let connections = in_flight.to_string();
     let (duration, url) = (format!("{seconds}s"), format!("http://{address}/"));
     let mut command = Command::new("wrk");
     command.args(["-t", "1", "-c", &connections, "-d", &duration, "-s"]).arg(script.path()).arg(&url);
@@ -123,7 +138,13 @@ fn lag(groups: &Groups) -> usize {
 pub fn handler_delay(bench: &Bench, progress: &Progress) -> Vec<Figure> {
     let handler = Handler::start();
     let address = handler.address.to_string();
-    let plan = Plan { name: unique(), tiers: &TIERS, partitions: PARTITIONS, hops: "exactly-once", handler: Some(&address) };
+    let plan = Plan {
+        name: unique(),
+        tiers: &TIERS,
+        partitions: PARTITIONS,
+        hops: "exactly-once",
+        handler: Some((&address, IN_FLIGHT)),
+    };
     let stage = Stage::set(bench, std::slice::from_ref(&plan), progress);
     let records = 3 * 500 * bench.seconds(60);
     let worker = stage.setup.run("deliverer,mover");
