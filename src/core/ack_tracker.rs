@@ -15,6 +15,9 @@ pub const METADATA_LIMIT: usize = 3_000;
 
 const VERSION: &str = "v1;";
 
+/// Behind the runs: how often the first unfinished record was the first that was worked on.
+const STARTS: &str = "starts=";
+
 /// The most bytes that one run adds to the metadata: two numbers of up to 19 digits, `+` and `,`.
 const RUN_LIMIT: usize = 40;
 
@@ -31,7 +34,7 @@ impl CommitPoint {
     /// Whether this commit says that the record of this offset is finished.
     #[must_use]
     pub fn finishes(&self, offset: i64) -> bool {
-        let beyond = || decode(self.offset, &self.metadata).unwrap_or_default();
+        let beyond = || decode(self.offset, &self.metadata).map(|(runs, _)| runs).unwrap_or_default();
         offset < self.offset || beyond().range(..=offset).next_back().is_some_and(|(_, end)| offset < *end)
     }
 }
@@ -56,6 +59,9 @@ pub struct AckTracker {
     unfinished: BTreeSet<i64>,
     /// Runs (start → end, exclusive) that an earlier owner finished and that have not arrived again yet.
     restored: BTreeMap<i64, i64>,
+    /// The first record that was worked on, and how often it was begun with: by earlier owners, and by this one once that is counted.
+    begun: Option<(i64, u32)>,
+    is_counted: bool,
 }
 
 impl AckTracker {
@@ -63,9 +69,44 @@ impl AckTracker {
     /// what was finished beyond the offset is unknown and those records are delivered again.
     #[must_use]
     pub fn resume(offset: i64, metadata: &str) -> (Self, bool) {
-        let runs = decode(offset, metadata);
-        let readable = runs.is_some();
-        (Self { next: offset, unfinished: BTreeSet::new(), restored: runs.unwrap_or_default() }, readable)
+        let read = decode(offset, metadata);
+        let readable = read.is_some();
+        let (restored, starts) = read.unwrap_or_default();
+        let begun = (starts > 0).then_some((offset, starts));
+        (Self { next: offset, unfinished: BTreeSet::new(), restored, begun, is_counted: false }, readable)
+    }
+
+    /// How often the first record was begun with.
+    #[must_use]
+    pub fn starts(&self) -> u32 {
+        self.begun.map_or(0, |(_, starts)| starts)
+    }
+
+    /// Whether the first record of this assignment was counted.
+    #[must_use]
+    pub fn is_counted(&self) -> bool {
+        self.is_counted
+    }
+
+    /// Counts that a record which has just arrived, with nothing unfinished before it, is about to be worked on; `again` says that it
+    /// was counted already. Returns how often it was by now, which commits carry from here on until it is finished.
+    pub fn begin(&mut self, offset: i64, again: bool) -> u32 {
+        let before = self.starts_at(offset);
+        let starts = if again { before.max(1) } else { before.saturating_add(1) };
+        (self.begun, self.is_counted) = (Some((offset, starts)), true);
+        starts
+    }
+
+    /// Takes the last count back: the worker ends in good order.
+    pub fn end_in_good_order(&mut self) {
+        if let Some((_, starts)) = self.begun.as_mut().filter(|_| self.is_counted) {
+            *starts = starts.saturating_sub(1);
+        }
+    }
+
+    /// What is known of starts with the record of this offset.
+    fn starts_at(&self, offset: i64) -> u32 {
+        self.begun.filter(|(at, _)| *at == offset).map_or(0, |(_, starts)| starts)
     }
 
     /// Notes a record that arrived.
@@ -126,7 +167,7 @@ impl AckTracker {
                 _ => runs.push((start, end)),
             }
         }
-        CommitPoint { offset: prefix, metadata: encode(prefix, &runs) }
+        CommitPoint { offset: prefix, metadata: encode(prefix, &runs, self.starts_at(prefix)) }
     }
 
     /// Whether one more record may be taken: whatever finishes first, the set will still fit.
@@ -162,8 +203,8 @@ impl AckTracker {
 }
 
 /// `v1;` and then `gap+length` pairs, comma-separated: how many offsets lie between the prefix (or the last run) and the run, and
-/// how many the run holds. Empty when there is no run.
-fn encode(prefix: i64, runs: &[(i64, i64)]) -> String {
+/// how many the run holds; then `;starts=` and a number, unless it is 0. Empty when there is neither.
+fn encode(prefix: i64, runs: &[(i64, i64)], starts: u32) -> String {
     use std::fmt::Write;
 
     let mut text = String::new();
@@ -173,16 +214,22 @@ fn encode(prefix: i64, runs: &[(i64, i64)]) -> String {
         let _ = write!(text, "{}+{}", start - at, end - start);
         at = *end;
     }
+    if starts > 0 {
+        text.push_str(if text.is_empty() { VERSION } else { "" });
+        let _ = write!(text, ";{STARTS}{starts}");
+    }
     text
 }
 
-/// Reads what [`encode`] wrote; `None` for anything else. What follows a second `;` is left to later versions.
-fn decode(prefix: i64, metadata: &str) -> Option<BTreeMap<i64, i64>> {
+/// Reads what [`encode`] wrote, the runs and the starts; `None` for anything else. Other things that follow a `;` are left to later
+/// versions.
+fn decode(prefix: i64, metadata: &str) -> Option<(BTreeMap<i64, i64>, u32)> {
     let mut runs = BTreeMap::new();
     if metadata.is_empty() {
-        return Some(runs);
+        return Some((runs, 0));
     }
-    let body = metadata.strip_prefix(VERSION)?.split(';').next()?;
+    let mut parts = metadata.strip_prefix(VERSION)?.split(';');
+    let body = parts.next()?;
     let mut at = prefix;
     for pair in body.split(',').filter(|p| !p.is_empty()) {
         let (gap, length) = pair.split_once('+')?;
@@ -195,7 +242,8 @@ fn decode(prefix: i64, metadata: &str) -> Option<BTreeMap<i64, i64>> {
         runs.insert(start, end);
         at = end;
     }
-    Some(runs)
+    let starts = parts.find_map(|part| part.strip_prefix(STARTS)?.parse().ok()).unwrap_or(0);
+    Some((runs, starts))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::core::envelope::{Envelope, Reason};
-use crate::core::failure::{Disposition, Failure, Verdict};
+use crate::core::failure::{Disposition, ErrorInfo, Failure, Verdict};
 use crate::core::ladder::{Ladder, Redelivery};
 use crate::core::rules::{Failed, Then};
 use crate::core::time::Timestamp;
@@ -77,6 +77,19 @@ impl Ladder {
 }
 
 impl Ladder {
+    /// What follows when a record was the first of its partition at so many starts of a worker, all of which but this one ended without
+    /// a word: its dead letter.
+    #[must_use]
+    pub fn bury(&self, envelope: &Envelope, starts: u32, now: Timestamp) -> Decision {
+        let error = ErrorInfo {
+            class: "worker-died".to_owned(),
+            message: Some(format!("workers ended {} times while this was the first record of its partition", starts.saturating_sub(1))),
+            status: None,
+            stack: None,
+        };
+        dead_letter(envelope.failed(&error, now), Reason::Poison, self.dlq_topic())
+    }
+
     /// How long after this failure the attempt is repeated in place; `None` where it counts as failed now. Only what was answered and is to be tried again, by the handler's word and by that of a rule, is repeated: a handler
     /// that hung up or took too long may be doing the work, and one that asks for a delay has said when.
     #[must_use]

@@ -39,6 +39,11 @@ impl HandlerBreaker {
         })
     }
 
+    /// Whether calls go through as they come.
+    pub(super) fn is_closed(&self) -> bool {
+        self.lock().state() == BreakerState::Closed
+    }
+
     /// Waits until a call may be made.
     pub(super) async fn admitted(self: &Arc<Self>) -> Pass {
         if let Some(pass) = self.admit_freely() {

@@ -12,6 +12,7 @@ use crate::telemetry::events::{DelivererMetrics, MoverMetrics, RouterMetrics, Wo
 use crate::telemetry::names;
 use crate::telemetry::tally::Tally;
 use crate::worker::breaker::HandlerBreaker;
+use crate::worker::committer::Starts;
 use crate::worker::deliverer::{Deliverer, DelivererSettings};
 use crate::worker::error::WorkError;
 use crate::worker::handler::Handler;
@@ -75,6 +76,7 @@ impl Crew<'_> {
             instance: self.instance.to_owned(),
             drain: self.drain,
             hold: self.watch.hold(ladder.name()),
+            starts: Starts::default(),
         };
         let metrics = RouterMetrics::new(ladder).worker;
         self.start(ladder, Role::Router, metrics, on_joined, move |presence| Router::start(&settings)?.run(presence))
@@ -101,6 +103,7 @@ impl Crew<'_> {
             breaker: budgets.breaker,
             drain: self.drain,
             hold: self.watch.hold(ladder.name()),
+            starts: Starts::default(),
             tally: self.tally.clone(),
         };
         let metrics = DelivererMetrics::new(ladder).worker;

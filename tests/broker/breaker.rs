@@ -121,6 +121,25 @@ fn a_handler_that_cannot_be_reached_is_asked_by_one_probe_at_a_time() {
 }
 
 #[test]
+fn without_a_breaker_a_handler_that_cannot_be_reached_is_tried_in_place_for_half_a_minute() {
+    let port = ClosedPort::reserve();
+    let mut scene = Scene::with_source("in-place", &["1s", "2s"], 1);
+    scene.handler = port.url();
+    let config = scene.set_up();
+    RawProducer::new(&scene.brokers).write(&scene.source, &[records::plain(0, 1)]);
+    let _kladder = Kladder::run(&config);
+    clock::eventually("the attempt has failed", PATIENCE, || !broker::read(&scene.tier_topic("1s")).is_empty());
+    let tries = scene.metric("kladder_deliveries_total", "verdict=\"unsent\"").expect("a metric");
+    // Pauses of 0.1, 0.2, 0.4, 0.8 and 1 s until they are 30 s together, and then once more.
+    assert!((30.0..=36.0).contains(&tries), "{tries} tries");
+    let handler = port.open(|_| Answer::ok());
+    clock::eventually("it is done by its second attempt", PATIENCE, || {
+        broker::lag(&scene.group, &scene.redeliver_topic()) == 0 && handler.count() == 1
+    });
+    assert_eq!(handler.calls()[0].attempt, 2);
+}
+
+#[test]
 fn a_worker_whose_breaker_is_open_stays_a_member_and_ends_at_once_when_told() {
     let handler = Handler::start(|_| Answer::fail(500, "down"));
     let mut scene = Scene::with_source("breaker-member", &["1s"], 1);

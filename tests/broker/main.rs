@@ -22,6 +22,7 @@ mod newer_protocol;
 mod origin;
 mod outage;
 mod oversize;
+mod poison;
 mod push;
 mod readme;
 mod rebalance;

@@ -28,7 +28,7 @@ fn what_was_finished_behind_a_slow_record_is_not_delivered_again_after_a_kill() 
     let kladder = Kladder::run(&config);
     clock::eventually("all but the first are finished and committed", PATIENCE, || {
         let (offset, metadata) = broker::committed(&scene.group, &scene.source, 0);
-        offset == Some(0) && metadata == format!("v1;1+{LATER}")
+        offset == Some(0) && metadata == format!("v1;1+{LATER};starts=1")
     });
     kladder.kill_dash_nine();
 

@@ -163,6 +163,7 @@ impl<W: Work> Committer<W> {
         }
         if self.sink.is_transactional() {
             self.note_committed(points);
+            self.unsettled.clear();
         }
         for topic in self.topics_of(batch) {
             if self.barred.written(topic) {

@@ -3,6 +3,7 @@
 use crate::core::ack_tracker::{AckTracker, CommitPoint};
 use crate::kafka::consumer::{Committed, TopicPartition};
 use crate::worker::committer::Work;
+use crate::worker::committer::starts::{ALONE_FOR, ALONE_FROM};
 use crate::worker::ports::{RecordQueue, RecordSource};
 
 /// A partition that this member owns.
@@ -14,6 +15,10 @@ pub(in crate::worker) struct Lane<W: Work> {
     pub(super) committed: CommitPoint,
     /// A record of it can be written nowhere: nothing new is taken.
     pub(super) standstill: bool,
+    /// So many of its next records are worked on one at a time.
+    pub(super) alone: u32,
+    /// How often the record that was taken last was begun with, where that was counted.
+    pub(super) starts: u32,
     /// What the worker keeps of it.
     pub(in crate::worker) own: W::Lane,
 }
@@ -37,8 +42,9 @@ impl<W: Work> Lane<W> {
                 "offset metadata is not kladder's: what was finished beyond the committed offset is delivered again"
             );
         }
+        let alone = if tracker.starts() + 1 >= ALONE_FROM { ALONE_FOR } else { 0 };
         let committed = CommitPoint { offset: position.offset, metadata: position.metadata };
-        Self { queue, token, tracker, committed, standstill: false, own }
+        Self { queue, token, tracker, committed, standstill: false, alone, starts: 0, own }
     }
 
     pub(in crate::worker) fn tp(&self) -> &TopicPartition {

@@ -12,6 +12,7 @@
 //! - After a commit of unknown outcome the producer is made anew, which ends what was open one way or the other, and what the
 //!   group has committed then is the truth.
 //! - All attempt state is in the record. Nothing that is kept here outlives an assignment.
+//! - A record on which workers die is known by the count beside its offset ([`starts`]), not by a file.
 //!
 //! Generic over the two ports, so that the model of it (`model`) runs this very code in virtual time.
 
@@ -22,6 +23,7 @@ mod lane;
 #[cfg(test)]
 mod model;
 mod planted;
+mod starts;
 mod targets;
 mod undo;
 
@@ -30,6 +32,7 @@ use std::time::Duration;
 
 pub(super) use crate::worker::committer::hop::{Content, RecordId};
 pub(super) use crate::worker::committer::lane::{Lane, Polled};
+pub use crate::worker::committer::starts::Starts;
 pub(super) use crate::worker::committer::targets::Targets;
 
 use crate::core::ack_tracker::{Arrival, CommitPoint};
@@ -48,6 +51,7 @@ use crate::worker::backoff::Backoff;
 use crate::worker::committer::barred::BarredTopics;
 use crate::worker::committer::hop::{Hop, Target};
 use crate::worker::committer::planted::Bug;
+use crate::worker::committer::starts::{ALONE_FROM, POISON_FROM};
 use crate::worker::error::WorkError;
 use crate::worker::leaders::Leaders;
 use crate::worker::ports::{HopSink, RecordQueue, RecordSource, SourceRecord, Wake};
@@ -79,6 +83,7 @@ pub(super) struct Parts<W: Work> {
     pub(super) targets: Targets,
     pub(super) metrics: WorkerMetrics,
     pub(super) hop_metrics: HopMetrics,
+    pub(super) starts: Starts,
 }
 
 /// Commits what becomes of records.
@@ -100,6 +105,7 @@ pub(super) struct Committer<W: Work> {
     unsettled: Vec<W::Place>,
     metrics: WorkerMetrics,
     hop_metrics: HopMetrics,
+    starts: Starts,
     /// No transaction before then, after one failed.
     backoff: Backoff,
     /// The client gave the last transaction up; the first time, it is begun again at once.
@@ -112,7 +118,7 @@ pub(super) struct Committer<W: Work> {
 
 impl<W: Work> Committer<W> {
     pub(super) fn new(parts: Parts<W>) -> Self {
-        let Parts { ladder, role, clock, source, sink, targets, metrics, hop_metrics } = parts;
+        let Parts { ladder, role, clock, source, sink, targets, metrics, hop_metrics, starts } = parts;
         Self {
             ladder,
             role,
@@ -129,6 +135,7 @@ impl<W: Work> Committer<W> {
             unsettled: Vec::new(),
             metrics,
             hop_metrics,
+            starts,
             backoff: Backoff::new(),
             given_up: false,
             commit_at: LocalTime::from_micros(0),
@@ -190,7 +197,11 @@ impl<W: Work> Committer<W> {
     /// Whether a partition takes a record now: its finished set will still fit, and nothing of it stands still.
     pub(super) fn has_room(&self, index: usize) -> bool {
         let lane = &self.lanes[index];
-        !lane.standstill && lane.tracker.has_room()
+        if lane.standstill || !lane.tracker.has_room() {
+            return false;
+        }
+        // One at a time, of all partitions that are under suspicion: so those that wait are not counted when another kills the worker.
+        lane.alone == 0 || !self.lanes.iter().any(|other| other.alone > 0 && other.tracker.in_flight() > 0)
     }
 
     /// The next record of a partition that is to be worked on.
@@ -200,6 +211,7 @@ impl<W: Work> Committer<W> {
             None => Polled::Empty,
             Some(Next::Record(record)) => {
                 if lane.tracker.arrive(record.offset()) == Arrival::New {
+                    self.count_start(index, record.offset())?;
                     Polled::New(record)
                 } else {
                     Polled::Nothing
@@ -212,6 +224,54 @@ impl<W: Work> Committer<W> {
             Some(Next::OffsetLost) => return Err(WorkError::offset_lost(lane.tp(), self.source.group())),
             Some(Next::Passing) => Polled::Nothing,
         })
+    }
+
+    /// Counts, before it is worked on, that a record is the first of its partition, and while records are worked on one at a time each.
+    fn count_start(&mut self, index: usize, offset: i64) -> Result<(), WorkError> {
+        let lane = &mut self.lanes[index];
+        lane.starts = 0;
+        if lane.tracker.is_counted() && lane.alone == 0 {
+            return Ok(());
+        }
+        lane.alone = lane.alone.saturating_sub(1);
+        let tp = lane.tp().clone();
+        lane.starts = lane.tracker.begin(offset, self.starts.note(&tp, offset));
+        if lane.starts >= ALONE_FROM {
+            tracing::warn!(
+                ladder = self.ladder.name(), partition = %tp, offset, starts = lane.starts,
+                "workers have died while this was the first record of its partition: it is worked on alone"
+            );
+        }
+        let point = lane.tracker.commit_point();
+        if point == lane.committed || self.source.live_group().is_none() {
+            return Ok(());
+        }
+        self.commit_points(vec![(tp, point)])?;
+        Ok(())
+    }
+
+    /// How often workers began with the record that was taken last of a partition, if that is so often that it is to be buried.
+    pub(super) fn too_many_starts(&self, index: usize) -> Option<u32> {
+        Some(self.lanes[index].starts).filter(|starts| *starts >= POISON_FROM)
+    }
+
+    /// Sends a record on which workers die to the DLQ, without working on it.
+    pub(super) fn bury(&mut self, id: RecordId, envelope: &Envelope, content: Content, starts: u32) {
+        tracing::warn!(
+            ladder = self.ladder.name(),
+            id = envelope.id,
+            starts,
+            "workers have died on this record too often: it goes to the DLQ, reason poison"
+        );
+        let decision = self.ladder.bury(envelope, starts, self.broker_now());
+        self.carry_out(id, decision, content, W::Place::default());
+    }
+
+    /// Before the last commit of partitions that are given back, and of all at the end: what was begun with did not kill the worker.
+    pub(super) fn end_in_good_order(&mut self, tokens: &[u64]) {
+        for lane in self.lanes.iter_mut().filter(|lane| tokens.contains(&lane.token)) {
+            lane.tracker.end_in_good_order();
+        }
     }
 
     /// Whether everything of a partition below this offset was taken; so it is of one that is not owned (any more).
@@ -238,6 +298,10 @@ impl<W: Work> Committer<W> {
         if let Some(rule) = rule {
             self.hop_metrics.classified(rule);
         }
+        self.carry_out(id, decision, content, place);
+    }
+
+    fn carry_out(&mut self, id: RecordId, decision: Decision, content: Content, place: W::Place) {
         match decision {
             Decision::Complete => {
                 if let Some(lane) = self.lane_of_mut(id.token) {
@@ -280,16 +344,27 @@ impl<W: Work> Committer<W> {
             self.in_doubt = false;
             return Ok(());
         }
+        if self.commit_points(points)? {
+            self.unsettled.clear();
+        }
+        Ok(())
+    }
+
+    /// Whether these points are committed now.
+    fn commit_points(&mut self, points: Vec<(TopicPartition, CommitPoint)>) -> Result<bool, WorkError> {
         let committed = self.source.commit(&points);
         self.in_doubt = committed.as_ref().is_err_and(ClientError::is_outage);
         match committed {
-            Ok(()) => self.note_committed(points),
+            Ok(()) => {
+                self.note_committed(points);
+                return Ok(true);
+            }
             // The group will say what comes next; what is not committed is delivered again by its next owner.
             Err(error) if error.is_group_change() => tracing::debug!(%error, "offsets not committed"),
             Err(error) if error.is_fatal() || error.is_fenced() => return Err(error.into()),
             Err(error) => tracing::info!(ladder = self.ladder.name(), %error, "offsets are committed later"),
         }
-        Ok(())
+        Ok(false)
     }
 
     fn note_committed(&mut self, points: Vec<(TopicPartition, CommitPoint)>) {
@@ -298,7 +373,6 @@ impl<W: Work> Committer<W> {
                 lane.committed = point;
             }
         }
-        self.unsettled.clear();
     }
 
     /// Serves the producer between transactions.

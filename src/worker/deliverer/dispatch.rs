@@ -20,10 +20,12 @@ use crate::worker::delivery::Delivery;
 use crate::worker::handler::{self, Handler};
 use crate::worker::hold::Hold;
 
-/// Between tries in place. They have no end but that of the assignment: that nothing can be sent is never the record's fault, so it
-/// holds the source, as an open breaker would, and pours nothing into the DLQ.
+/// Between tries in place, of what could not be sent.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long these go on, as long as no breaker holds the records: then the attempt has failed.
+const LONGEST_IN_PLACE: Duration = Duration::from_secs(30);
 
 /// What a handler that has died is given to come back before deliveries are tried alone.
 const REVIVAL: Duration = Duration::from_millis(500);
@@ -224,7 +226,7 @@ impl<H: Handler> Dispatcher<H> {
 
 impl Shared {
     async fn deliver<H: Handler>(&self, handler: &H, job: &Job) -> Option<Verdict> {
-        let (mut pause, mut repeats, mut suspected) = (FIRST_PAUSE, 0, None);
+        let (mut pause, mut in_place, mut repeats, mut suspected) = (FIRST_PAUSE, Duration::ZERO, 0, None);
         // Of an attempt that is to be repeated: what has come of it so far.
         let mut so_far = None;
         let mut due = job.due;
@@ -256,10 +258,12 @@ impl Shared {
                 self.metrics.repeated();
             }
             let wait = match verdict {
-                Err(failure) if failure.is_unsent() => {
+                Err(failure) if failure.is_unsent() && in_place < LONGEST_IN_PLACE => {
                     self.note_unreachable(&failure);
                     let wait = pause;
                     pause = (pause * 2).min(LONGEST_PAUSE);
+                    let is_held = self.breaker.as_ref().is_some_and(|breaker| !breaker.is_closed());
+                    in_place = if is_held { Duration::ZERO } else { in_place + wait };
                     wait
                 }
                 Err(failure) if failure.is_connection_lost() && !was_alone => {
@@ -268,7 +272,9 @@ impl Shared {
                     REVIVAL
                 }
                 Err(failure) => {
-                    self.note_reachable();
+                    if !failure.is_unsent() {
+                        self.note_reachable();
+                    }
                     if failure.is_connection_lost() {
                         self.company.found.fetch_add(1, Ordering::AcqRel);
                     }
@@ -313,8 +319,8 @@ impl Shared {
                 ladder = self.ladder.name(),
                 class = error.class,
                 message = error.message,
-                "handler cannot be reached: records wait and are tried again in place, no attempt is burned; start the handler or \
-                 correct its url"
+                "handler cannot be reached: records wait and are tried again in place, and no attempt is burned while the breaker is \
+                 open (without a breaker: for 30 s); start the handler or correct its url"
             );
         }
     }

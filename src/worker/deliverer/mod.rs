@@ -30,7 +30,7 @@ use crate::kafka::producer::HopProducer;
 use crate::telemetry::events::DelivererMetrics;
 use crate::telemetry::tally::Tally;
 use crate::worker::breaker::HandlerBreaker;
-use crate::worker::committer::{Committer, Content, Parts, Polled, RecordId, Targets, Work};
+use crate::worker::committer::{Committer, Content, Parts, Polled, RecordId, Starts, Targets, Work};
 use crate::worker::deliverer::dispatch::{Dispatcher, Event, Gate, Job, Kind, Slots, due_of};
 use crate::worker::delivery::Delivery;
 use crate::worker::error::WorkError;
@@ -67,6 +67,8 @@ pub struct DelivererSettings {
     pub drain: Duration,
     /// Whether the ladder is held.
     pub hold: Hold,
+    /// What this process has begun with.
+    pub starts: Starts,
     /// Where what was done is counted, besides the metrics.
     pub tally: Tally,
 }
@@ -181,6 +183,7 @@ impl<H: Handler> Deliverer<H> {
             targets,
             metrics: metrics.worker.clone(),
             hop_metrics: metrics.hops.clone(),
+            starts: settings.starts.clone(),
         });
         Ok(Self {
             ladder,
@@ -340,6 +343,10 @@ impl<H: Handler> Deliverer<H> {
             }
         };
         let content = Content::of(record);
+        if let Some(starts) = self.committer.too_many_starts(index) {
+            self.committer.bury(id, &envelope, content, starts);
+            return;
+        }
         let user = record.headers().filter(|(name, _)| !envelope::is_own(name));
         let user = user.map(|(name, value)| Header { name: name.to_vec(), value: value.map(<[u8]>::to_vec) }).collect();
         let delivery = Delivery::new(&envelope, &self.ladder, content.key.clone(), content.value.clone(), user);
@@ -404,6 +411,7 @@ impl<H: Handler> Deliverer<H> {
             // What is done holds its place in flight until it is committed, and partitions that stay go on meanwhile.
             self.commit(false)?;
         }
+        self.committer.end_in_good_order(&tokens);
         self.commit(true)
     }
 

@@ -23,7 +23,7 @@ use crate::kafka::clock::Clock;
 use crate::kafka::consumer::{Fetch, GroupConsumer, Membership, Rebalance, Record, TopicPartition};
 use crate::kafka::producer::HopProducer;
 use crate::telemetry::events::{RouterMetrics, VerdictKind};
-use crate::worker::committer::{Committer, Content, Parts, Polled, RecordId, Targets, Work};
+use crate::worker::committer::{Committer, Content, Parts, Polled, RecordId, Starts, Targets, Work};
 use crate::worker::error::WorkError;
 use crate::worker::hold::Hold;
 use crate::worker::router::redelivered::{InboxEnds, Redelivered};
@@ -56,6 +56,8 @@ pub struct RouterSettings {
     pub drain: Duration,
     /// Whether the ladder is held.
     pub hold: Hold,
+    /// What this process has begun with.
+    pub starts: Starts,
 }
 
 /// Routes until it is told to stop.
@@ -94,6 +96,8 @@ struct Taken {
     at: Coordinates,
     content: Content,
     arrival: Arrival,
+    /// At how many starts it was the first, where those are too many.
+    too_many_starts: Option<u32>,
 }
 
 impl Router {
@@ -132,6 +136,7 @@ impl Router {
             targets,
             metrics: metrics.worker.clone(),
             hop_metrics: metrics.hops.clone(),
+            starts: settings.starts.clone(),
         });
         let (instance, drain, hold) = (settings.instance.clone(), settings.drain, settings.hold.clone());
         let (bare, waiting, ask_at) = (Vec::new(), Vec::new(), LocalTime::from_micros(0));
@@ -268,11 +273,12 @@ impl Router {
                 "headers of a record in the inbox are not trusted"
             );
         }
-        Taken { id: RecordId { token: lane.token, offset: at.offset }, at, content: Content::of(record), arrival }
+        let id = RecordId { token: lane.token, offset: at.offset };
+        Taken { id, at, content: Content::of(record), arrival, too_many_starts: self.committer.too_many_starts(index) }
     }
 
     fn judge(&mut self, taken: Taken) {
-        let Taken { id, at, content, arrival } = taken;
+        let Taken { id, at, content, arrival, too_many_starts } = taken;
         if self.committer.lane_of(id.token).is_none() {
             // Its next owner judges it.
             return;
@@ -287,6 +293,10 @@ impl Router {
                 None => arrival.envelope,
             }
         };
+        if let Some(starts) = too_many_starts {
+            self.committer.bury(id, &envelope, content, starts);
+            return;
+        }
         let verdict: Verdict = Err(arrival.failure);
         self.metrics.arrived(VerdictKind::of(&verdict));
         self.committer.judge(id, &envelope, content, &verdict, ());
@@ -332,6 +342,7 @@ impl Router {
             }
             std::thread::sleep(IDLE);
         }
+        self.committer.end_in_good_order(&tokens);
         self.committer.commit(true, 0)
     }
 }

@@ -111,6 +111,11 @@ impl Kladder {
         Self { child, log: log.to_owned() }
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// SIGKILL, and gone when this returns.
     pub fn kill_dash_nine(mut self) {
         self.assert_running();

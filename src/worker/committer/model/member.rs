@@ -13,7 +13,7 @@ use crate::worker::committer::model::cluster::{REDELIVER, TIERS};
 use crate::worker::committer::model::sink::ModelSink;
 use crate::worker::committer::model::source::ModelSource;
 use crate::worker::committer::model::world::{Fault, Process, World};
-use crate::worker::committer::{Committer, Content, Parts, Polled, RecordId, Targets, Work};
+use crate::worker::committer::{Committer, Content, Parts, Polled, RecordId, Starts, Targets, Work};
 use crate::worker::error::WorkError;
 use crate::worker::ports::{HopSink, RecordSource, SourceRecord};
 
@@ -64,6 +64,7 @@ impl Member {
             targets,
             metrics: world.metrics.worker.clone(),
             hop_metrics: world.metrics.hops.clone(),
+            starts: Starts::default(),
         });
         Ok(Self { world: world.clone(), process, committer, in_flight: Vec::new() })
     }
@@ -166,6 +167,7 @@ impl Member {
             self.hear();
             self.committer.commit(false, MOST_IN_FLIGHT)?;
         }
+        self.committer.end_in_good_order(&tokens);
         self.committer.commit(true, MOST_IN_FLIGHT)
     }
 }

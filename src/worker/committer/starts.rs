@@ -1,0 +1,31 @@
+//! A record on which the worker itself dies, found by what the group's offsets say of it.
+//!
+//! Before the first record of a partition is worked on, its offset is committed once more, with how often it has been the first. A
+//! worker that ends in good order takes that back, and a record that is finished leaves it behind; so what counts up are deaths. The
+//! count follows the partition to whoever takes it over.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::kafka::consumer::TopicPartition;
+
+/// From so many starts on the records of a partition are worked on one at a time, so that the one on which the worker dies is the first.
+pub(super) const ALONE_FROM: u32 = 3;
+
+/// From so many starts on the first record is not worked on any more.
+pub(super) const POISON_FROM: u32 = 6;
+
+/// How many records are worked on one at a time: about as many as may have been worked on beside the one that was counted.
+pub(super) const ALONE_FOR: u32 = 256;
+
+/// What this process has counted, whoever of its workers did: one that is made anew after an error has not died.
+#[derive(Clone, Default)]
+pub struct Starts(Arc<Mutex<HashMap<TopicPartition, i64>>>);
+
+impl Starts {
+    /// Notes that a record was counted, and tells whether it had been before.
+    pub(super) fn note(&self, tp: &TopicPartition, offset: i64) -> bool {
+        let mut counted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        counted.insert(tp.clone(), offset) == Some(offset)
+    }
+}
