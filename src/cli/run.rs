@@ -16,6 +16,8 @@ use crate::core::ladder::Mode;
 use crate::telemetry::events::HttpMetrics;
 use crate::telemetry::exporter;
 use crate::telemetry::logging::{self, LogFormat};
+#[cfg(feature = "otlp")]
+use crate::telemetry::spans;
 use crate::telemetry::tally::Tally;
 use crate::worker::breaker::HandlerBreaker;
 use crate::worker::crew::{Budgets, Crew};
@@ -74,6 +76,9 @@ pub fn run(args: RunArgs) -> anyhow::Result<Exit> {
     if !is_set_up(&config, &ladders)? {
         return Ok(Exit::Failed);
     }
+    // Outlives the runtime: what is left is sent when all else has ended.
+    #[cfg(feature = "otlp")]
+    let _spans = spans::install().context("spans cannot be exported: look at OTEL_EXPORTER_OTLP_ENDPOINT")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
     runtime.block_on(work(&config, &ladders, &roles))
 }

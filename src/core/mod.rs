@@ -23,3 +23,5 @@ pub mod rules;
 pub mod state;
 pub mod time;
 pub mod topics;
+#[cfg(feature = "otlp")]
+pub mod trace_context;

@@ -4,4 +4,6 @@ pub mod events;
 pub mod exporter;
 pub mod logging;
 pub mod names;
+#[cfg(feature = "otlp")]
+pub mod spans;
 pub mod tally;

@@ -33,6 +33,8 @@ mod resume;
 mod rivals;
 mod scale;
 mod signals;
+#[cfg(feature = "otlp")]
+mod spans;
 mod storm;
 mod support;
 mod tail;

@@ -8,6 +8,8 @@ use crate::core::leader_clock::LocalTime;
 use crate::kafka::consumer::TopicPartition;
 use crate::kafka::error::TxnError;
 use crate::kafka::producer::Outgoing;
+#[cfg(feature = "otlp")]
+use crate::telemetry::spans;
 use crate::worker::committer::hop::{Hop, Target};
 use crate::worker::committer::planted::{self, Bug};
 use crate::worker::committer::{Committer, Work};
@@ -178,6 +180,11 @@ impl<W: Work> Committer<W> {
     pub(super) fn note_hopped(&mut self, hop: &Hop<W::Place>) {
         if let Some(lane) = self.lane_of_mut(hop.id.token) {
             lane.tracker.finish(hop.id.offset);
+        }
+        #[cfg(feature = "otlp")]
+        if spans::are_made() {
+            let topic = self.sink.topic_name(self.targets.resolve(hop).0);
+            spans::end(spans::hop(&self.ladder, &hop.envelope, hop.content.headers.iter(), topic, self.broker_now()));
         }
         match hop.target {
             Target::Tier(number) => self.hop_metrics.to_tier(number, 1),

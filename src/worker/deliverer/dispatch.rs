@@ -13,6 +13,8 @@ use crate::core::ladder::Ladder;
 use crate::core::time::Timestamp;
 use crate::kafka::clock::Clock;
 use crate::telemetry::events::{DelivererMetrics, VerdictKind};
+#[cfg(feature = "otlp")]
+use crate::telemetry::spans;
 use crate::worker::breaker::{HandlerBreaker, Pass};
 use crate::worker::committer::RecordId;
 use crate::worker::deliverer::DelivererSettings;
@@ -243,7 +245,12 @@ impl Shared {
             }
             let began = self.clock.now();
             let verdict = handler::call(handler, job.delivery.clone()).await;
-            self.metrics.delivered(VerdictKind::of(&verdict), self.clock.now().since(began));
+            let took = self.clock.now().since(began);
+            self.metrics.delivered(VerdictKind::of(&verdict), took);
+            #[cfg(feature = "otlp")]
+            if spans::are_made() {
+                self.tell_trace(&job.delivery, &verdict, began.timestamp(), took);
+            }
             if let Some(pass) = pass {
                 pass.answered(&verdict, job.delivery.attempt());
             }
@@ -293,6 +300,19 @@ impl Shared {
                 () = tokio::time::sleep(wait) => {}
             }
         }
+    }
+
+    #[cfg(feature = "otlp")]
+    fn tell_trace(&self, delivery: &Delivery, verdict: &Verdict, began: Timestamp, took: Duration) {
+        let call = spans::Call {
+            id: delivery.id(),
+            origin: (delivery.topic(), delivery.partition(), delivery.offset()),
+            attempt: delivery.attempt(),
+            error: verdict.as_ref().err().map(|failure| failure.error().class.as_str()),
+            began,
+            took,
+        };
+        spans::end(spans::delivery(&self.ladder, &call, delivery.headers().iter()));
     }
 
     /// Waits until the handler may be called: the ladder is not held, and the breaker lets the call through.

@@ -9,6 +9,8 @@ use crate::core::leader_clock::LocalTime;
 use crate::core::time::Timestamp;
 use crate::kafka::consumer::TopicPartition;
 use crate::kafka::error::{TxnError, WriteFault};
+#[cfg(feature = "otlp")]
+use crate::telemetry::spans;
 use crate::worker::error::WorkError;
 use crate::worker::mover::lane::{Held, Lane, Standstill};
 use crate::worker::mover::route::{Target, route};
@@ -155,6 +157,8 @@ impl Mover {
 
     /// Hands over what is due, in turns, straight from where it was fetched. Who becomes due meanwhile joins in.
     fn fill(&mut self, turn: Vec<usize>, written: BTreeSet<i32>, began: LocalTime) -> Result<(Vec<Sent>, Faults), WorkError> {
+        #[cfg(feature = "otlp")]
+        self.spans.clear();
         let mut batch = Filling { sent: Vec::new(), refused: Vec::new(), bytes: 0 };
         let (mut turn, mut written) = (turn, written);
         while !turn.is_empty() && batch.refused.is_empty() {
@@ -214,6 +218,13 @@ impl Mover {
                 self.recount_at = now.later(RECOUNT_INTERVAL);
             }
             let (topic, partition) = self.targets.resolve(way.target, way.partition);
+            #[cfg(feature = "otlp")]
+            if spans::are_made() {
+                let tp = self.lanes[index].tp();
+                let from = (&*tp.topic, tp.partition, held.offset);
+                let to = self.producer.topic_name(topic);
+                self.spans.extend(spans::wait(&self.ladder, way.headers.iter(), from, held.appended, to));
+            }
             let tag = batch.sent.len();
             if let Err(fault) = self.producer.send(topic, partition, held.outgoing(), way.headers, tag) {
                 batch.refused.push((tag, fault));
@@ -255,6 +266,8 @@ impl Mover {
             }
         }
         let points = points_of(&self.lanes, &sent);
+        #[cfg(feature = "otlp")]
+        self.spans.drain(..).for_each(|span| spans::end(Some(span.until(now.timestamp()))));
         if self.producer.is_transactional() {
             self.note_committed(&points);
         } else {

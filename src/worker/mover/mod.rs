@@ -106,6 +106,9 @@ pub struct Mover {
     recount_at: LocalTime,
     rest: RestTimes,
     hold: Hold,
+    /// Of the transaction that is being filled.
+    #[cfg(feature = "otlp")]
+    spans: Vec<crate::telemetry::spans::Span>,
 }
 
 impl Mover {
@@ -162,6 +165,8 @@ impl Mover {
             recount_at: zero,
             rest: RestTimes::default(),
             hold: settings.hold.clone(),
+            #[cfg(feature = "otlp")]
+            spans: Vec::new(),
         })
     }
 

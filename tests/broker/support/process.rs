@@ -105,9 +105,18 @@ impl Kladder {
     }
 
     pub fn start(arguments: &[&str], log: &Path) -> Self {
+        Self::start_with(arguments, log, &[])
+    }
+
+    /// With more in its environment.
+    pub fn start_with(arguments: &[&str], log: &Path, environment: &[(&str, &str)]) -> Self {
         let file = File::options().create(true).append(true).open(log).expect("a log");
-        let child =
-            command(arguments).stdout(file.try_clone().expect("a file")).stderr(file).spawn().expect("the binary can be run");
+        let child = command(arguments)
+            .envs(environment.iter().copied())
+            .stdout(file.try_clone().expect("a file"))
+            .stderr(file)
+            .spawn()
+            .expect("the binary can be run");
         Self { child, log: log.to_owned() }
     }
 
