@@ -11,6 +11,7 @@ mod changes;
 mod classify;
 mod doctor;
 mod empty;
+mod examples;
 mod harness;
 mod hold;
 mod hostile;

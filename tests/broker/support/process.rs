@@ -180,7 +180,7 @@ impl Drop for Kladder {
     }
 }
 
-fn signal(child: &Child, name: &str) {
+pub fn signal(child: &Child, name: &str) {
     let sent = Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).status().expect("kill can be run");
     assert!(sent.success(), "SIG{name} could not be sent");
 }
