@@ -11,6 +11,7 @@ use crate::cli::exit::Exit;
 use crate::cli::{ConfigArg, Output, config_file, stdout};
 use crate::config::{Config, LadderConfig, Start};
 use crate::core::delay::{format_duration, whole_millis};
+use crate::core::dialect::Dialect;
 use crate::core::ladder::{Hops, Immediate, Ladder, Mode, Redelivery};
 use crate::core::rules::Then;
 use crate::core::topics;
@@ -49,7 +50,11 @@ fn topics_of(config: &LadderConfig) -> Vec<(String, String, String)> {
     };
     let mut rows: Vec<_> = ladder.sources().iter().map(|topic| row("source", topic, of_source.to_owned())).collect();
     if ladder.mode() == Mode::Relay {
-        rows.push(row("inbox", &ladder.inbox_topic(), "the application puts failed records here".to_owned()));
+        let note = match ladder.dialect() {
+            None => "the application puts failed records here".to_owned(),
+            Some(dialect) => format!("dead letters as {} writes them; never touched", dialect.name()),
+        };
+        rows.push(row("inbox", &ladder.inbox_topic(), note));
     }
     for tier in ladder.tiers() {
         rows.push(row(&format!("tier {}", tier.number()), tier.topic(), format!("waits {}", tier.delay())));
@@ -200,6 +205,7 @@ fn ladder_json(config: &LadderConfig, instance: &str) -> Value {
         "climb_ms": whole_millis(climb(ladder).sum::<Duration>()),
         "sources": ladder.sources(),
         "inbox": (ladder.mode() == Mode::Relay).then(|| ladder.inbox_topic()),
+        "dialect": ladder.dialect().map(Dialect::name),
         "tiers": ladder.tiers().iter().map(tier).collect::<Vec<_>>(),
         "redelivery": redelivery(ladder.redelivery()),
         "redeliver": (ladder.redelivery() == Redelivery::Topic).then(|| ladder.redeliver_topic()),

@@ -58,7 +58,7 @@ fn within_ladder(path: &Path) -> Option<String> {
     Some(below.dotted())
 }
 
-const LATER: &[&str] = &["dlq_breaker", "inbox", "parking", "handler.headers", "handler.tls"];
+const LATER: &[&str] = &["parking", "handler.headers", "handler.tls"];
 
 const LATER_AT_TOP: &[&str] = &["admin.tls", "admin.users", "admin.auth", "health.tls"];
 
@@ -138,6 +138,15 @@ const HINTS: &[(&str, &str)] = &[
     ("breaker.consecutive", "so many in a row that meet trouble open it: 1 to 10000; default 20"),
     ("breaker.open_for", "how long it opens at first: 100ms to 1h; default 5s"),
     ("breaker.open_most", "how long it opens at most, after doubling: open_for to 1h; default 1m"),
+    ("dlq_breaker", "a table: [ladder.NAME.dlq_breaker]; enabled = false switches it off"),
+    ("dlq_breaker.enabled", "true (the default) or false"),
+    ("dlq_breaker.window", "how far is looked back on how records ended: 1s to 1d; default 10m"),
+    ("dlq_breaker.minimum", "so many dead letters in it, at least: 1 to 1000000; default 50"),
+    ("dlq_breaker.share", "and this share of all that ended: above 0, at most 1; default 0.5"),
+    ("dlq_breaker.hold_for", "for how long dead letters are held at a time: 1s to 7d; default 10m"),
+    ("inbox", "inbox = { topic = \"connect-dlq\", dialect = \"connect\" }, with redeliver = \"origin\""),
+    ("inbox.topic", "the dead-letter topic of the other framework"),
+    ("inbox.dialect", "\"spring\", \"connect\", \"streams\", \"smallrye\" or \"share-group\""),
     ("topics.partitions", "1 to 10000; default: those of the largest source, at most 12"),
     ("topics.replication_factor", "1 to 100; default: that of the source"),
     ("topics.outage_budget", "1m to 3650d; default 7d"),

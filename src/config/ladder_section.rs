@@ -12,6 +12,7 @@ use crate::config::rules_section;
 use crate::config::tiers;
 use crate::config::types::{DEFAULT_MAX_IN_FLIGHT, DEFAULT_REDELIVER_SHARE, HandlerConfig, LadderConfig, Start, TopicsConfig};
 use crate::core::breaker::BreakerSettings;
+use crate::core::dialect::Dialect;
 use crate::core::ladder::{Hops, Immediate, Ladder, LadderError, LadderErrors, Mode, Redelivery, RuleError};
 use crate::core::rate::Rate;
 
@@ -93,6 +94,9 @@ pub fn read(name: &str, scope: &Scope<'_>, mistakes: &mut Mistakes) -> Option<La
     for (_, source) in &sources {
         builder = builder.source(source);
     }
+    if let Some((topic, dialect)) = relay.inbox {
+        builder = builder.foreign_inbox(topic, dialect);
+    }
     if let Some(settle) = relay.settle {
         builder = builder.settle(settle);
     }
@@ -158,7 +162,8 @@ fn mode(scope: &Scope<'_>, mistakes: &mut Mistakes) -> Option<Mode> {
 fn start(scope: &Scope<'_>, mode: Option<Mode>, mistakes: &mut Mistakes) -> Option<Start> {
     let known = [("earliest", Start::Earliest), ("latest", Start::Latest)];
     let start = scope.pick(&["start"], |l| l.start.as_deref()).and_then(|(text, path)| one_of(text, &known, &path, mistakes));
-    if mode == Some(Mode::Relay) {
+    // An inbox of another framework is read like a source.
+    if mode == Some(Mode::Relay) && scope.own.0.inbox.is_none() {
         let hint = "in relay mode the application consumes the sources and decides where it starts";
         refuse_in_relay(scope, "start", |l| l.start.is_some(), hint, mistakes);
         return None;
@@ -171,6 +176,20 @@ struct RelayKeys {
     redelivery: Redelivery,
     reaches_all_groups: bool,
     settle: Option<Duration>,
+    inbox: Option<(String, Dialect)>,
+}
+
+/// The dead-letter topic of another framework that is the inbox.
+fn foreign_inbox(scope: &Scope<'_>, mistakes: &mut Mistakes) -> Option<(String, Dialect)> {
+    let raw = scope.own.0.inbox.as_ref()?;
+    let path = scope.own.1.key("inbox");
+    for (key, is_there) in [("topic", raw.topic.is_some()), ("dialect", raw.dialect.is_some())] {
+        if !is_there {
+            note_missing(&path.key(key), mistakes);
+        }
+    }
+    let dialect = one_of(raw.dialect.as_deref()?, &Dialect::NAMES, &path.key("dialect"), mistakes)?;
+    Some((raw.topic.clone()?, dialect))
 }
 
 fn relay_keys(scope: &Scope<'_>, mode: Option<Mode>, mistakes: &mut Mistakes) -> RelayKeys {
@@ -187,11 +206,13 @@ fn relay_keys(scope: &Scope<'_>, mode: Option<Mode>, mistakes: &mut Mistakes) ->
             redelivery: redelivery.unwrap_or(Redelivery::Topic),
             reaches_all_groups: consent.unwrap_or(false),
             settle,
+            inbox: foreign_inbox(scope, mistakes),
         };
     }
     // What the defaults say for relay ladders is no concern of a push ladder.
     let raw = scope.own.0;
     let keys = [
+        ("inbox", raw.inbox.is_some(), "a push ladder consumes its sources itself; take it out, or set mode = \"relay\""),
         (
             "redeliver",
             raw.redeliver.is_some(),
@@ -207,7 +228,7 @@ fn relay_keys(scope: &Scope<'_>, mode: Option<Mode>, mistakes: &mut Mistakes) ->
     for (key, _, hint) in keys.into_iter().filter(|(_, is_there, _)| *is_there && mode.is_some()) {
         mistakes.note(&scope.own.1.key(key), "has no meaning for a push ladder", Some(hint.to_owned()));
     }
-    RelayKeys { redelivery: Redelivery::Topic, reaches_all_groups: false, settle: None }
+    RelayKeys { redelivery: Redelivery::Topic, reaches_all_groups: false, settle: None, inbox: None }
 }
 
 fn handler(scope: &Scope<'_>, mode: Option<Mode>, mistakes: &mut Mistakes) -> Option<HandlerConfig> {
@@ -341,6 +362,10 @@ fn note_ladder_errors(
             LadderError::Attempts(_) => scope.path(&["attempts"], |l| l.attempts.is_some()),
             LadderError::OriginWithoutRelay => scope.path(&["redeliver"], |l| l.redeliver.is_some()),
             LadderError::OriginWithoutConsent => scope.path(&["reaches_all_groups"], |l| l.reaches_all_groups.is_some()),
+            LadderError::InboxName(_) | LadderError::InboxIsSource(_) | LadderError::InboxIsOwn(_) => {
+                own.key("inbox").key("topic")
+            }
+            LadderError::InboxWithoutOrigin => scope.path(&["redeliver"], |l| l.redeliver.is_some()),
             LadderError::Immediate | LadderError::ImmediateWithoutPush => scope.path(&["immediate"], |l| l.immediate.is_some()),
             LadderError::MaxAge(..) => scope.path(&["max_age"], |l| l.max_age.is_some()),
             LadderError::Rule(index, error) => rules_section::path_of(error, &rules_path.index(*index)),

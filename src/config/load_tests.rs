@@ -205,8 +205,10 @@ fn each_mistake_has_its_place_and_says_what_is_wrong() {
         ("breaker.failure_rate = 1.5", "ladder.a.breaker.failure_rate = 1.5", "above 0, at most 1"),
         ("breaker = { open_for = \"10s\", open_most = \"5s\" }", "ladder.a.breaker.open_most = \"5s\"", "out of range"),
         ("breaker.enabled = \"perhaps\"", "ladder.a.breaker.enabled", "is not true or false"),
-        ("dlq_breaker = {}", "ladder.a.dlq_breaker", "not built into this version yet"),
-        ("inbox = { topic = \"x\" }", "ladder.a.inbox", "not built into this version yet"),
+        ("dlq_breaker.minimum = 0", "ladder.a.dlq_breaker.minimum = 0", "out of range"),
+        ("dlq_breaker.share = 1.5", "ladder.a.dlq_breaker.share = 1.5", "above 0, at most 1"),
+        ("dlq_breaker.hold_for = \"8d\"", "ladder.a.dlq_breaker.hold_for = \"8d\"", "out of range"),
+        ("inbox = { topic = \"x\", dialect = \"connect\" }", "ladder.a.inbox", "has no meaning for a push ladder"),
         ("immediate = { attempts = 11 }", "ladder.a.immediate.attempts = 11", "out of range"),
         ("immediate = {}", "ladder.a.immediate.attempts", "is missing"),
         ("immediate = { attempts = 2, backoff = \"1m\" }", "ladder.a.immediate.backoff", "out of range"),
@@ -348,6 +350,11 @@ fn a_relay_ladder_has_no_handler() {
     assert_eq!(load_text(&inherited).unwrap().ladders[0].handler, None);
 }
 
+/// One that redelivers to the origin, likewise.
+fn foreign(more: &str) -> String {
+    relay_with(&format!("redeliver = \"origin\"\nreaches_all_groups = true\n{more}"))
+}
+
 /// A relay ladder with `more` of its own.
 fn relay_with(more: &str) -> String {
     with(&format!("mode = \"relay\"\n{more}\n")).replace("handler.url = \"http://h/\"\n", "")
@@ -383,7 +390,15 @@ fn mistakes_of_redelivery_are_told_where_they_are() {
         (relay_with("settle = \"0s\""), "ladder.a.settle", "out of range"),
         (relay_with("settle = \"2d\""), "ladder.a.settle", "1s to 1d"),
         (relay_with("settle = 120"), "ladder.a.settle", "is a whole number, not a duration"),
-        (relay_with("inbox = { dialect = \"connect\" }"), "ladder.a.inbox", "not built into this version yet"),
+        (foreign("inbox = { dialect = \"connect\" }"), "ladder.a.inbox.topic", "is missing"),
+        (foreign("inbox = { topic = \"x\" }"), "ladder.a.inbox.dialect", "is missing"),
+        (foreign("inbox = { topic = \"x\", dialect = \"conect\" }"), "ladder.a.inbox.dialect", "did you mean \"connect\"?"),
+        (
+            foreign("inbox = { topic = \"a.inbox\", dialect = \"spring\" }"),
+            "ladder.a.inbox.topic",
+            "a topic of the ladder itself",
+        ),
+        (relay_with("inbox = { topic = \"x\", dialect = \"spring\" }"), "ladder.a.redeliver", "needs redelivery to the origin"),
         (with("redeliver = \"topic\"\n"), "ladder.a.redeliver", "has no meaning for a push ladder"),
         (with("reaches_all_groups = true\n"), "ladder.a.reaches_all_groups", "for relay ladders"),
         (with("settle = \"2m\"\n"), "ladder.a.settle", "the handler says what succeeded"),

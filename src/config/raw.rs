@@ -82,6 +82,8 @@ pub struct RawLadder {
     pub max_not_before: Option<Span>,
     pub redeliver: Option<String>,
     pub reaches_all_groups: Option<Switch>,
+    #[serde(default, deserialize_with = "table")]
+    pub inbox: Option<RawInbox>,
     pub settle: Option<Span>,
     pub max_age: Option<Span>,
     pub max_rate: Option<String>,
@@ -120,6 +122,7 @@ impl From<RawDefaults> for RawLadder {
         Self {
             sources: None,
             group: None,
+            inbox: None,
             start,
             mode,
             hops,
@@ -169,6 +172,25 @@ pub struct RawBreaker {
     pub consecutive: Option<Whole>,
     pub open_for: Option<Span>,
     pub open_most: Option<Span>,
+}
+
+/// When what would be a dead letter waits because there are too many.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub struct RawDlqBreaker {
+    pub enabled: Option<Switch>,
+    pub window: Option<Span>,
+    pub minimum: Option<Whole>,
+    pub share: Option<Decimal>,
+    pub hold_for: Option<Span>,
+}
+
+/// The dead-letter topic of another framework.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub struct RawInbox {
+    pub topic: Option<String>,
+    pub dialect: Option<String>,
 }
 
 /// Tries in place.

@@ -15,6 +15,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use crate::core::dialect::{Dialect, Place};
 use crate::core::envelope::{
     self, ATTEMPTS, Coordinates, ERROR_CLASS, ERROR_MESSAGE, ERROR_STACK, ERROR_STATUS, Envelope, ID, LADDER, Malformed,
     ORIGIN_OFFSET, ORIGIN_PARTITION, ORIGIN_TIMESTAMP, ORIGIN_TOPIC, RETRY_AFTER, Reading, V, VERDICT, parse_number,
@@ -72,6 +73,39 @@ pub fn read<'a>(ladder: &Ladder, at: &Coordinates, headers: impl Iterator<Item =
     let mut malformed = reading.malformed;
     let failure = own.failure(ladder, &mut malformed);
     Arrival { envelope: reading.envelope, failure, malformed, carried }
+}
+
+/// Reads a dead letter of another framework that stands at `at` in its dead-letter topic.
+///
+/// One that carries this ladder's envelope was redelivered and has come back: frameworks copy headers, and then the attempts count
+/// on. Of any other the dialect tells where it was consumed. What went wrong is always told by the dialect: what stands under
+/// kladder's names was told of a failure before.
+pub fn read_foreign<'a>(
+    ladder: &Ladder,
+    dialect: Dialect,
+    at: &Coordinates,
+    headers: impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)>,
+) -> Arrival {
+    let headers: Vec<_> = headers.collect();
+    let told = dialect.read(headers.iter().copied());
+    let class = told.class.unwrap_or_else(|| UNKNOWN_CLASS.to_owned());
+    let error = ErrorInfo { class, message: told.message, status: None, stack: told.stack };
+    let failure = Failure::new(Disposition::Retry { after: None }, error);
+    let own = Own(headers.into_iter().filter(|(name, _)| envelope::is_own(name)).collect());
+    let (reading, carried) = own.envelope(ladder, at);
+    if carried == Carried::Envelope {
+        return Arrival { envelope: reading.envelope, failure, malformed: reading.malformed, carried };
+    }
+    let Place { topic, partition, offset, timestamp } = told.place;
+    let (Some(topic), Some(partition)) = (topic.filter(|topic| !topic.is_empty()), partition.filter(|partition| *partition >= 0))
+    else {
+        return Arrival { envelope: Envelope::fresh(ladder.name(), at), failure, malformed: None, carried: Carried::Nothing };
+    };
+    let whole = offset.is_some();
+    let origin = Coordinates { topic, partition, offset: offset.unwrap_or(-1), timestamp: timestamp.unwrap_or(at.timestamp) };
+    let id = Envelope::fresh(ladder.name(), if whole { &origin } else { at }).id;
+    let envelope = Envelope { id, ..Envelope::fresh(ladder.name(), &origin) };
+    Arrival { envelope, failure, malformed: None, carried: Carried::Introduction { whole } }
 }
 
 /// The value of a header that is there; null is one.

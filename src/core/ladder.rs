@@ -6,6 +6,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::core::delay::{Delay, DelayError, format_duration};
+use crate::core::dialect::Dialect;
 use crate::core::envelope::{Coordinates, is_own};
 use crate::core::rate::Rate;
 use crate::core::rules::{Failed, Rule, Then};
@@ -91,6 +92,7 @@ pub struct Ladder {
     hops: Hops,
     max_not_before: Duration,
     redelivery: Redelivery,
+    foreign_inbox: Option<(String, Dialect)>,
     settle: Duration,
     max_age: Option<Duration>,
     max_rate: Option<Rate>,
@@ -125,6 +127,18 @@ pub enum LadderError {
     /// The name is none that Kafka takes.
     #[error("`{0}` is no topic name: Kafka takes 1 to 249 of a-z, A-Z, 0-9, `.`, `_`, `-`")]
     TopicName(String),
+    /// The inbox of another framework has a name that Kafka does not take.
+    #[error("`{0}` is no topic name: Kafka takes 1 to 249 of a-z, A-Z, 0-9, `.`, `_`, `-`")]
+    InboxName(String),
+    /// It is a source: what failed would fail for ever.
+    #[error("`{0}` is a source, and cannot be the inbox too")]
+    InboxIsSource(String),
+    /// It is a topic of this ladder.
+    #[error("`{0}` is a topic of the ladder itself, and no other framework's")]
+    InboxIsOwn(String),
+    /// Another framework knows nothing of a redeliver topic.
+    #[error("an inbox of another framework needs redelivery to the origin: its application reads nothing else")]
+    InboxWithoutOrigin,
     /// The source is a topic of this ladder.
     #[error("source `{0}` is a topic of the ladder itself")]
     SourceIsOwn(String),
@@ -233,6 +247,7 @@ impl Ladder {
             hops: Hops::ExactlyOnce,
             max_not_before: Self::DEFAULT_MAX_NOT_BEFORE,
             redelivery: Redelivery::Topic,
+            foreign_inbox: None,
             reaches_all_groups: false,
             settle: None,
             max_age: None,
@@ -417,10 +432,16 @@ impl Ladder {
         topics
     }
 
-    /// `{ladder}.inbox`
+    /// Whose dead-letter topic is the inbox, where it is another framework's.
+    #[must_use]
+    pub fn dialect(&self) -> Option<Dialect> {
+        self.foreign_inbox.as_ref().map(|(_, dialect)| *dialect)
+    }
+
+    /// `{ladder}.inbox`, or the dead-letter topic of another framework that stands for it.
     #[must_use]
     pub fn inbox_topic(&self) -> String {
-        topics::inbox_topic(&self.name)
+        self.foreign_inbox.as_ref().map_or_else(|| topics::inbox_topic(&self.name), |(topic, _)| topic.clone())
     }
 
     /// `{ladder}.state`
@@ -451,6 +472,7 @@ pub struct LadderBuilder {
     hops: Hops,
     max_not_before: Duration,
     redelivery: Redelivery,
+    foreign_inbox: Option<(String, Dialect)>,
     reaches_all_groups: bool,
     settle: Option<Duration>,
     max_age: Option<Duration>,
@@ -507,6 +529,13 @@ impl LadderBuilder {
     #[must_use]
     pub fn redelivery(mut self, redelivery: Redelivery) -> Self {
         self.redelivery = redelivery;
+        self
+    }
+
+    /// Takes the dead-letter topic of another framework for the inbox, as it is. Needs redelivery to the origin.
+    #[must_use]
+    pub fn foreign_inbox(mut self, topic: impl Into<String>, dialect: Dialect) -> Self {
+        self.foreign_inbox = Some((topic.into(), dialect));
         self
     }
 
@@ -588,6 +617,17 @@ impl LadderBuilder {
                 errors.push(LadderError::OriginWithoutConsent);
             }
         }
+        if let Some((topic, _)) = &self.foreign_inbox {
+            if !is_topic_name(topic) {
+                errors.push(LadderError::InboxName(topic.clone()));
+            }
+            if self.sources.contains(topic) {
+                errors.push(LadderError::InboxIsSource(topic.clone()));
+            }
+            if self.redelivery != Redelivery::Origin {
+                errors.push(LadderError::InboxWithoutOrigin);
+            }
+        }
         if let Some(immediate) = &self.immediate {
             if self.mode != Mode::Push {
                 errors.push(LadderError::ImmediateWithoutPush);
@@ -615,6 +655,7 @@ impl LadderBuilder {
             hops: self.hops,
             max_not_before: self.max_not_before,
             redelivery: self.redelivery,
+            foreign_inbox: self.foreign_inbox,
             settle: self.settle.unwrap_or(Ladder::DEFAULT_SETTLE),
             max_age: self.max_age,
             max_rate: self.max_rate,
@@ -622,6 +663,9 @@ impl LadderBuilder {
             rules: self.rules,
         };
         errors.extend(ladder.sources.iter().filter(|s| ladder.owns_topic(s)).cloned().map(LadderError::SourceIsOwn));
+        if let Some((topic, _)) = ladder.foreign_inbox.as_ref().filter(|(topic, _)| ladder.owns_topic(topic)) {
+            errors.push(LadderError::InboxIsOwn(topic.clone()));
+        }
         if errors.is_empty() { Ok(ladder) } else { Err(LadderErrors(errors)) }
     }
 }

@@ -172,7 +172,9 @@ pub fn acls(config: &LadderConfig, role: AclRole, instances: &[&str]) -> Vec<Acl
             if ladder.redelivery() == Redelivery::Topic {
                 rules.topics([ladder.redeliver_topic()], &[Operation::Read]);
             }
-            rules.topics([ladder.inbox_topic()], &[Operation::Write]);
+            if ladder.dialect().is_none() {
+                rules.topics([ladder.inbox_topic()], &[Operation::Write]);
+            }
         }
     }
     rules.done()
@@ -194,7 +196,11 @@ fn setup(rules: &mut Rules, ladder: &Ladder) {
     match ladder.mode() {
         Mode::Push => committed.extend(ladder.sources().iter().cloned()),
         Mode::Relay => {
-            own.push(ladder.inbox_topic());
+            if ladder.dialect().is_none() {
+                own.push(ladder.inbox_topic());
+            } else {
+                rules.topics([ladder.inbox_topic()], &[Operation::Describe, Operation::DescribeConfigs]);
+            }
             committed.push(ladder.inbox_topic());
             rules.group(router_group(ladder.name()), &[Operation::Read]);
         }

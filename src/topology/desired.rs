@@ -42,6 +42,8 @@ pub struct Desired {
     pub offsets: Vec<DesiredOffsets>,
     /// The sources that do not exist.
     pub missing_sources: Vec<String>,
+    /// The inbox of another framework, where it does not exist: it is nobody's to make.
+    pub missing_inbox: Option<String>,
     /// What the sources make of the ladder's durability, where that is little.
     pub hazards: Vec<String>,
 }
@@ -87,6 +89,7 @@ pub fn desired(config: &LadderConfig, topics: &BTreeMap<String, TopicFacts>) -> 
     let ladder = &config.ladder;
     let sources: Vec<&TopicFacts> = ladder.sources().iter().filter_map(|s| topics.get(s)).collect();
     let missing_sources = ladder.sources().iter().filter(|s| !topics.contains_key(*s)).cloned().collect();
+    let missing_inbox = ladder.dialect().map(|_| ladder.inbox_topic()).filter(|inbox| !topics.contains_key(inbox));
     let shape = Shape::of(config, &sources);
     let mut hazards = if sources.is_empty() { Vec::new() } else { shape.hazards() };
     hazards.extend(compacted_origins(config, topics));
@@ -97,6 +100,7 @@ pub fn desired(config: &LadderConfig, topics: &BTreeMap<String, TopicFacts>) -> 
         topics: if sources.is_empty() { Vec::new() } else { desired_topics(config, &shape) },
         offsets: desired_offsets(config),
         missing_sources,
+        missing_inbox,
         hazards,
     }
 }
@@ -188,7 +192,7 @@ fn desired_topics(config: &LadderConfig, shape: &Shape) -> Vec<DesiredTopic> {
     if ladder.redelivery() == Redelivery::Topic {
         topics.push(topic(ladder.redeliver_topic(), TopicRole::Redeliver, budget));
     }
-    if ladder.mode() == Mode::Relay {
+    if ladder.mode() == Mode::Relay && ladder.dialect().is_none() {
         topics.push(topic(ladder.inbox_topic(), TopicRole::Inbox, budget));
     }
     topics.extend(ladder.dlq_topics().into_iter().map(|name| topic(name, TopicRole::Dlq, config.topics.dlq_retention)));
@@ -221,6 +225,12 @@ fn desired_offsets(config: &LadderConfig) -> Vec<DesiredOffsets> {
         offsets.push(at_oldest(ladder.group(), &ladder.redeliver_topic()));
     }
     match ladder.mode() {
+        // What has gathered in a dead-letter topic may be years old: whether that comes back too has to be said.
+        Mode::Relay if ladder.dialect().is_some() => offsets.push(DesiredOffsets {
+            group: router_group(ladder.name()),
+            topic: ladder.inbox_topic(),
+            start: StartRule::Configured(config.start),
+        }),
         Mode::Relay => offsets.push(at_oldest(&router_group(ladder.name()), &ladder.inbox_topic())),
         // In relay the sources are the application's own affair.
         Mode::Push => offsets.extend(ladder.sources().iter().map(|source| DesiredOffsets {

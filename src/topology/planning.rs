@@ -60,6 +60,16 @@ fn plan_ladder(desired: &Desired, observed: &Observed, limits: &Limits) -> Ladde
                     .to_owned(),
         });
     }
+    if let Some(inbox) = &desired.missing_inbox {
+        plan.refusals.push(Refusal {
+            subject: inbox.clone(),
+            problem: "the dead-letter topic that is the inbox does not exist, or may not be described".to_owned(),
+            remedy:
+                "let its framework make it, correct `inbox`, or allow Describe and DescribeConfigs on it (kladder generate acls \
+                     --role setup)"
+                    .to_owned(),
+        });
+    }
     let mut counts: BTreeMap<&str, i32> = observed.topics.iter().map(|(name, t)| (name.as_str(), t.partition_count())).collect();
     for topic in &desired.topics {
         let partitions = plan_topic(&mut plan, topic, observed.topics.get(&topic.name), limits);

@@ -9,6 +9,7 @@ mod bad_input;
 mod breaker;
 mod changes;
 mod classify;
+mod dialects;
 mod doctor;
 mod empty;
 mod examples;

@@ -6,13 +6,15 @@
 //! An arrival is judged as soon as it is known what was redelivered before it, and leaves in the next transaction together with its
 //! offset.
 
+mod elsewhere;
 mod redelivered;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::KafkaConfig;
-use crate::core::envelope::{Coordinates, Envelope};
+use crate::core::dialect::Dialect;
+use crate::core::envelope::{self, Coordinates, Envelope};
 use crate::core::failure::Verdict;
 use crate::core::fingerprint::Fingerprint;
 use crate::core::inbox::{self, Arrival, Carried};
@@ -72,6 +74,9 @@ pub struct Router {
     was_held: bool,
     metrics: RouterMetrics,
     turn: usize,
+    kafka: KafkaConfig,
+    /// Arrivals whose records are elsewhere and could not be read there yet.
+    unread: Vec<Taken>,
     /// Arrivals without an envelope, of which it has not been asked yet what was redelivered before them.
     bare: Vec<Taken>,
     /// Those of which it has.
@@ -98,6 +103,8 @@ struct Taken {
     arrival: Arrival,
     /// At how many starts it was the first, where those are too many.
     too_many_starts: Option<u32>,
+    /// Where the record itself is, where only its dead letter came.
+    elsewhere: Option<Coordinates>,
 }
 
 impl Router {
@@ -151,6 +158,8 @@ impl Router {
             was_held: false,
             metrics,
             turn: 0,
+            kafka: settings.kafka.clone(),
+            unread: Vec::new(),
             bare,
             waiting,
             ask_at,
@@ -244,7 +253,11 @@ impl Router {
         let mut taken = Vec::new();
         let lanes = self.committer.lanes.len();
         // Records whose hops cannot be written at the moment do not pile up.
-        if lanes == 0 || self.committer.moving() > 0 || self.bare.len() + self.waiting.len() >= MOST_AT_ONCE {
+        if lanes == 0
+            || self.committer.moving() > 0
+            || !self.unread.is_empty()
+            || self.bare.len() + self.waiting.len() >= MOST_AT_ONCE
+        {
             return Ok(taken);
         }
         self.turn = (self.turn + 1) % lanes;
@@ -265,7 +278,10 @@ impl Router {
     fn read(&self, index: usize, record: &Record) -> Taken {
         let lane = &self.committer.lanes[index];
         let at = record.coordinates(lane.tp());
-        let arrival = inbox::read(&self.ladder, &at, record.headers());
+        let arrival = match self.ladder.dialect() {
+            None => inbox::read(&self.ladder, &at, record.headers()),
+            Some(dialect) => inbox::read_foreign(&self.ladder, dialect, &at, record.headers()),
+        };
         if let Some(malformed) = &arrival.malformed {
             self.metrics.worker.malformed_headers();
             tracing::warn!(
@@ -274,11 +290,66 @@ impl Router {
             );
         }
         let id = RecordId { token: lane.token, offset: at.offset };
-        Taken { id, at, content: Content::of(record), arrival, too_many_starts: self.committer.too_many_starts(index) }
+        let came_without = self.ladder.dialect() == Some(Dialect::ShareGroup) && record.value().is_none();
+        let elsewhere = came_without.then(|| {
+            let place = Dialect::ShareGroup.read(record.headers()).place;
+            // One of which it is not told is nowhere.
+            Coordinates {
+                topic: place.topic.unwrap_or_default(),
+                partition: place.partition.unwrap_or(-1),
+                offset: place.offset.unwrap_or(-1),
+                timestamp: at.timestamp,
+            }
+        });
+        let too_many_starts = self.committer.too_many_starts(index);
+        Taken { id, at, content: Content::of(record), arrival, too_many_starts, elsewhere }
+    }
+
+    /// Reads the records of arrivals that came without theirs. What cannot be read now is tried again, and nothing else is taken until
+    /// then: it must not be redelivered as null.
+    fn whole(&mut self, taken: Vec<Taken>) -> Vec<Taken> {
+        let retries = if self.clock.now() < self.ask_at { Vec::new() } else { std::mem::take(&mut self.unread) };
+        let mut whole = Vec::with_capacity(taken.len() + retries.len());
+        for mut taken in retries.into_iter().chain(taken) {
+            let Some(place) = &taken.elsewhere else {
+                whole.push(taken);
+                continue;
+            };
+            let known = self.ladder.sources().contains(&place.topic);
+            match if known { elsewhere::read(&self.kafka, place) } else { Ok(None) } {
+                Ok(Some(found)) => {
+                    // What the ladder wrote stands on the record, what the share group did on its dead letter.
+                    let own = found.headers.iter().filter(|(name, _)| envelope::is_own(name));
+                    let foreign = taken.content.headers.iter().filter(|(name, _)| !envelope::is_own(name));
+                    taken.arrival = inbox::read_foreign(&self.ladder, Dialect::ShareGroup, &taken.at, own.chain(foreign));
+                    taken.content = found;
+                }
+                Ok(None) => {
+                    tracing::warn!(
+                        ladder = self.ladder.name(),
+                        topic = place.topic,
+                        partition = place.partition,
+                        offset = place.offset,
+                        "a dead letter came without its record, which is not where it was consumed: it goes to the DLQ, reason no-origin"
+                    );
+                    taken.arrival.envelope = Envelope::fresh(self.ladder.name(), &taken.at);
+                    taken.arrival.carried = Carried::Nothing;
+                }
+                Err(error) => {
+                    tracing::info!(ladder = self.ladder.name(), %error, "a dead letter waits for its record");
+                    self.ask_at = self.clock.now().later(ASK_AGAIN);
+                    self.unread.push(taken);
+                    continue;
+                }
+            }
+            taken.elsewhere = None;
+            whole.push(taken);
+        }
+        whole
     }
 
     fn judge(&mut self, taken: Taken) {
-        let Taken { id, at, content, arrival, too_many_starts } = taken;
+        let Taken { id, at, content, arrival, too_many_starts, .. } = taken;
         if self.committer.lane_of(id.token).is_none() {
             // Its next owner judges it.
             return;

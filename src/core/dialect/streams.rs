@@ -1,0 +1,13 @@
+//! Kafka Streams, the dead-letter queue of its exception handlers (KIP-1034).
+
+use crate::core::dialect::{Foreign, Told};
+
+pub(super) fn read(headers: &Foreign<'_>) -> Told {
+    Told {
+        place: headers.decimal_place("__streams.errors."),
+        attempts: None,
+        class: headers.text("__streams.errors.exception"),
+        message: headers.text("__streams.errors.message"),
+        stack: headers.text("__streams.errors.stacktrace"),
+    }
+}
