@@ -234,6 +234,12 @@ fn ladder_json(config: &LadderConfig, instance: &str) -> Value {
             "open_for_ms": whole_millis(breaker.open_for),
             "open_most_ms": whole_millis(breaker.open_most),
         })),
+        "dlq_breaker": config.dlq_breaker.map(|breaker| json!({
+            "window_ms": whole_millis(breaker.window),
+            "minimum": breaker.minimum,
+            "share": breaker.share,
+            "hold_for_ms": whole_millis(breaker.hold_for),
+        })),
         "workers": workers_of(ladder, instance).into_iter().map(worker).collect::<Vec<_>>(),
     })
 }

@@ -29,7 +29,8 @@ Fields of -o json:
   ladders[].ladder, group       the name and the consumer group
   ladders[].findings[]          the worst first
     severity                    hazard, unchecked (it could not be looked at) or note
-    check                       headers-dropped, held, owner, setup, settings, members, offsets or overdue
+    check                       headers-dropped, held, dlq-breaker, owner, setup, settings, members, offsets or
+                                overdue
     subject                     the topic, group or ladder
     problem, why, remedy        what is wrong, why it matters, what to do; the last two may be null";
 

@@ -8,7 +8,7 @@ use crate::cli::confirm::confirmed;
 use crate::cli::exit::Exit;
 use crate::cli::{ConfigArg, Output, chosen_ladders, config_file, stdout};
 use crate::config::LadderConfig;
-use crate::core::state::{Entry, HOLD_KEY, HoldRecord, LadderState};
+use crate::core::state::{DLQ_BREAKER_KEY, DlqBreakerRecord, Entry, HOLD_KEY, HoldRecord, LadderState};
 use crate::core::time::Timestamp;
 use crate::kafka::admin::KafkaCluster;
 use crate::kafka::clock::Clock;
@@ -24,7 +24,8 @@ Exit codes:
 Fields of -o json:
   ladders[].ladder               the name
   ladders[].held                 whether it is held now
-  ladders[].changed              whether that is new
+  ladders[].changed              whether anything is new
+  ladders[].dead_letters_let_go  whether dead letters were held that are let go (resume)
   ladders[].by, at, at_ms, why   who said so last, when and why; null where nobody ever did, or it cannot be read";
 
 /// Hold ladders: their workers move nothing, begin no delivery and take nothing from an inbox until they are resumed
@@ -77,6 +78,7 @@ struct Outcome {
     ladder: String,
     held: bool,
     changed: bool,
+    dead_letters_let_go: bool,
     by: Option<String>,
     at: Option<String>,
     at_ms: Option<i64>,
@@ -108,6 +110,7 @@ pub fn change(which: &Which, held: bool) -> anyhow::Result<Exit> {
     // All are looked at before the first is told anything: a name that is not set up must not leave half of them held.
     let states = cluster.states(&topics)?;
     let now = Clock::system().now().timestamp();
+    let who = who();
     let mut outcomes = Vec::new();
     let mut untold = Vec::new();
     for ladder in ladders {
@@ -115,8 +118,12 @@ pub fn change(which: &Which, held: bool) -> anyhow::Result<Exit> {
         if state.other_owner(ladder.ladder.group()).is_some() {
             eprintln!("note: ladder {} belongs to another group than {}", ladder.ladder.name(), ladder.ladder.group());
         }
-        match tell(&cluster, ladder, &state, held, which.why.as_deref(), now) {
-            Ok(outcome) => outcomes.push(outcome),
+        let why = which.why.as_deref();
+        let let_go = if held { Ok(false) } else { let_dead_letters_go(&cluster, ladder, &state, &who, why, now) };
+        match let_go.and_then(|let_go| Ok((let_go, tell(&cluster, ladder, &state, held, &who, why, now)?))) {
+            Ok((let_go, outcome)) => {
+                outcomes.push(Outcome { dead_letters_let_go: let_go, changed: outcome.changed || let_go, ..outcome });
+            }
             Err(error) => {
                 eprintln!("error: {error}");
                 untold.push(ladder.ladder.name());
@@ -137,6 +144,7 @@ fn tell(
     ladder: &LadderConfig,
     state: &LadderState,
     held: bool,
+    who: &str,
     why: Option<&str>,
     now: Timestamp,
 ) -> Result<Outcome, ClusterError> {
@@ -155,7 +163,7 @@ fn tell(
         }
         return Ok(Outcome::of(name, held, false, last));
     }
-    let record = HoldRecord { held, by: who(), at: now, why: why.map(str::to_owned) };
+    let record = HoldRecord { held, by: who.to_owned(), at: now, why: why.map(str::to_owned) };
     cluster.write_state(&ladder.ladder.state_topic(), HOLD_KEY, &record.to_value())?;
     match &state.hold {
         Entry::Unreadable(error) => eprintln!("what stood there could not be read ({error}) and is overwritten"),
@@ -166,12 +174,32 @@ fn tell(
     Ok(Outcome::of(name, held, true, Some(&record)))
 }
 
+/// Ends that dead letters are held, where they are.
+fn let_dead_letters_go(
+    cluster: &KafkaCluster,
+    ladder: &LadderConfig,
+    state: &LadderState,
+    who: &str,
+    why: Option<&str>,
+    now: Timestamp,
+) -> Result<bool, ClusterError> {
+    let Some((until, record)) = state.dead_letters_held_until(now) else { return Ok(false) };
+    let (name, told) = (ladder.ladder.name(), record.told(until, now));
+    let record = DlqBreakerRecord { until: None, by: who.to_owned(), at: now, why: why.map(str::to_owned) };
+    cluster.write_state(&ladder.ladder.state_topic(), DLQ_BREAKER_KEY, &record.to_value())?;
+    eprintln!(
+        "dead letters of ladder {name} were held {told}; they are let go: each gets its last attempt once more when it is due"
+    );
+    Ok(true)
+}
+
 impl Outcome {
     fn of(ladder: &str, held: bool, changed: bool, record: Option<&HoldRecord>) -> Self {
         Self {
             ladder: ladder.to_owned(),
             held,
             changed,
+            dead_letters_let_go: false,
             by: record.map(|r| r.by.clone()),
             at: record.map(|r| r.at.to_rfc3339()),
             at_ms: record.map(|r| r.at.as_millis()),

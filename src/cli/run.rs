@@ -13,6 +13,7 @@ use crate::cli::exit::Exit;
 use crate::cli::{ConfigArg, chosen_ladders};
 use crate::config::types::{Config, LadderConfig, Role};
 use crate::core::ladder::Mode;
+use crate::kafka::clock::Clock;
 use crate::telemetry::events::HttpMetrics;
 use crate::telemetry::exporter;
 use crate::telemetry::logging::{self, LogFormat};
@@ -199,16 +200,25 @@ fn start(crew: &mut Crew<'_>, config: &LadderConfig, role: Role, health: &Health
     let ladder = Arc::new(config.ladder.clone());
     let joined = health.expect(ladder.name(), role);
     let on_joined = move || joined.set();
+    if role != Role::Mover {
+        let (hold, clock) = (crew.watch.hold(ladder.name()), Clock::system());
+        health.notice(move || hold.dead_letters_notice(clock.now().timestamp()));
+    }
     let started = match role {
         Role::Mover => crew.mover(&ladder, on_joined),
-        Role::Router => crew.router(&ladder, on_joined),
+        Role::Router => crew.router(&ladder, config.dlq_breaker, on_joined),
         Role::Deliverer => {
             let handler = config.handler.as_ref().context("a push ladder has a handler")?;
             let breaker = config.breaker.map(|settings| HandlerBreaker::new(&ladder, settings));
             if let Some(breaker) = breaker.clone() {
                 health.notice(move || breaker.notice());
             }
-            let budgets = Budgets { max_in_flight: handler.max_in_flight, redeliver_share: handler.redeliver_share, breaker };
+            let budgets = Budgets {
+                max_in_flight: handler.max_in_flight,
+                redeliver_share: handler.redeliver_share,
+                breaker,
+                dlq_breaker: config.dlq_breaker,
+            };
             let http = HttpHandler::new(handler, HttpMetrics::new(&ladder));
             let http = http.with_context(|| format!("ladder `{}`", ladder.name()))?;
             crew.deliverer(&ladder, Arc::new(http), budgets, Handle::current(), on_joined)

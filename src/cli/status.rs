@@ -31,6 +31,8 @@ Fields of -o json:
   worker                           the address of the worker that answered, or null
   ladders[].ladder, mode, group    the name, push or relay, the consumer group
   ladders[].held                   whether it is held; null where that cannot be told
+  ladders[].dead_letters_held      until when what would be dead letters waits in the largest tier (until, until_ms), by whom (by), when
+                                   (at, at_ms), why; null where it does not
   ladders[].hold                   by whom (by), when (at, at_ms), why; null where it is not held, or the record cannot be read
   ladders[].tiers[]                one for each tier whose topic exists
     tier, topic, delay_ms          its number from 1, its topic, its delay
@@ -84,11 +86,24 @@ struct LadderStatus {
     hold: Option<HoldStatus>,
     #[serde(skip)]
     held_text: Option<String>,
+    dead_letters_held: Option<DeadLettersHeld>,
+    #[serde(skip)]
+    dead_letters_text: Option<String>,
     tiers: Vec<TierStatus>,
     reads: Vec<ReadStatus>,
     dlq: Option<DlqStatus>,
     /// Those of rules.
     own_dlqs: Vec<DlqStatus>,
+}
+
+#[derive(Debug, Serialize)]
+struct DeadLettersHeld {
+    until: String,
+    until_ms: i64,
+    by: String,
+    at: String,
+    at_ms: i64,
+    why: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -193,6 +208,8 @@ impl Look<'_> {
             Entry::Read(hold) if hold.held => Some(hold),
             _ => None,
         });
+        let now = Clock::system().now().timestamp();
+        let dead_letters = state.as_ref().and_then(|state| state.dead_letters_held_until(now));
         Ok(LadderStatus {
             ladder: ladder.name().to_owned(),
             mode,
@@ -204,7 +221,17 @@ impl Look<'_> {
                 at_ms: r.at.as_millis(),
                 why: r.why.clone(),
             }),
-            held_text: state.as_ref().and_then(|state| held_text(state, Clock::system().now().timestamp())),
+            held_text: state.as_ref().and_then(|state| held_text(state, now)),
+            dead_letters_held: dead_letters.map(|(until, r)| DeadLettersHeld {
+                until: until.to_rfc3339(),
+                until_ms: until.as_millis(),
+                by: r.by.clone(),
+                at: r.at.to_rfc3339(),
+                at_ms: r.at.as_millis(),
+                why: r.why.clone(),
+            }),
+            dead_letters_text: dead_letters
+                .map(|(until, r)| format!("DEAD LETTERS HELD {}; kladder resume lets them go", r.told(until, now))),
             tiers,
             reads,
             dlq,
@@ -298,6 +325,9 @@ fn render(status: &Status) -> String {
     for ladder in &status.ladders {
         let _ = writeln!(text, "ladder {} ({}, group {})", ladder.ladder, ladder.mode, ladder.group);
         if let Some(held) = &ladder.held_text {
+            let _ = writeln!(text, "{held}");
+        }
+        if let Some(held) = &ladder.dead_letters_text {
             let _ = writeln!(text, "{held}");
         }
         let _ = writeln!(text, "{}", table(ladder, status.exact));

@@ -7,12 +7,13 @@ use crate::config::keys;
 use crate::config::mistake::Mistakes;
 use crate::config::nearest::nearest;
 use crate::config::path::Path;
-use crate::config::raw::{Decimal, RawBreaker, RawLadder, Span, Whole};
+use crate::config::raw::{Decimal, RawBreaker, RawDlqBreaker, RawLadder, Span, Whole};
 use crate::config::rules_section;
 use crate::config::tiers;
 use crate::config::types::{DEFAULT_MAX_IN_FLIGHT, DEFAULT_REDELIVER_SHARE, HandlerConfig, LadderConfig, Start, TopicsConfig};
 use crate::core::breaker::BreakerSettings;
 use crate::core::dialect::Dialect;
+use crate::core::dlq_breaker::DlqBreakerSettings;
 use crate::core::ladder::{Hops, Immediate, Ladder, LadderError, LadderErrors, Mode, Redelivery, RuleError};
 use crate::core::rate::Rate;
 
@@ -124,11 +125,12 @@ pub fn read(name: &str, scope: &Scope<'_>, mistakes: &mut Mistakes) -> Option<La
     let start = start(scope, mode, mistakes);
     let handler = handler(scope, mode, mistakes);
     let breaker = breaker(scope, mode, mistakes);
+    let dlq_breaker = dlq_breaker(scope, mistakes);
     let topics = topics(scope, mistakes);
     if mistakes.touches(own) {
         return None;
     }
-    Some(LadderConfig { ladder: ladder?, start, handler, breaker, topics })
+    Some(LadderConfig { ladder: ladder?, start, handler, breaker, dlq_breaker, topics })
 }
 
 /// Tries in place, which only a push ladder makes.
@@ -294,6 +296,28 @@ fn breaker(scope: &Scope<'_>, mode: Option<Mode>, mistakes: &mut Mistakes) -> Op
     let failure_rate = failure_rate.unwrap_or(defaults.failure_rate);
     let enabled = scope.pick(&["breaker", "enabled"], |l| l.breaker.as_ref()?.enabled).is_none_or(|(enabled, _)| enabled.0);
     enabled.then_some(BreakerSettings { window, minimum_calls, failure_rate, consecutive, open_for, open_most })
+}
+
+/// When what would be a dead letter waits because there are too many; `None` where that is switched off.
+fn dlq_breaker(scope: &Scope<'_>, mistakes: &mut Mistakes) -> Option<DlqBreakerSettings> {
+    let defaults = DlqBreakerSettings::default();
+    let second = Duration::from_secs(1);
+    let mut span = |key: &str, get: fn(&RawDlqBreaker) -> Option<Span>, most: Duration, default: Duration| {
+        let picked = scope.pick(&["dlq_breaker", key], |l| get(l.dlq_breaker.as_ref()?));
+        picked.and_then(|(span, path)| duration_in(span, second..=most, &path, mistakes)).unwrap_or(default)
+    };
+    let window = span("window", |b| b.window, DAY, defaults.window);
+    let hold_for = span("hold_for", |b| b.hold_for, 7 * DAY, defaults.hold_for);
+    let minimum = scope
+        .pick(&["dlq_breaker", "minimum"], |l| l.dlq_breaker.as_ref()?.minimum)
+        .and_then(|(n, path)| whole_in(n, 1..=1_000_000, &path, mistakes))
+        .and_then(|n: usize| u64::try_from(n).ok());
+    let share =
+        scope.pick(&["dlq_breaker", "share"], |l| l.dlq_breaker.as_ref()?.share).map(|(part, path)| share(part, &path, mistakes));
+    let (minimum, share) = (minimum.unwrap_or(defaults.minimum), share.unwrap_or(defaults.share));
+    let enabled =
+        scope.pick(&["dlq_breaker", "enabled"], |l| l.dlq_breaker.as_ref()?.enabled).is_none_or(|(enabled, _)| enabled.0);
+    enabled.then_some(DlqBreakerSettings { window, minimum, share, hold_for })
 }
 
 fn check_url(url: &str) -> Result<(), (&'static str, Option<&'static str>)> {

@@ -118,6 +118,11 @@ fn every_key_is_read() {
         consecutive = 7
         open_for = "2s"
         open_most = "30s"
+        [ladder.a.dlq_breaker]
+        window = "5m"
+        minimum = 30
+        share = 0.75
+        hold_for = "20m"
         [ladder.a.topics]
         partitions = 3
         replication_factor = 2

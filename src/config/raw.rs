@@ -66,6 +66,8 @@ pub struct RawDefaults {
     #[serde(default, deserialize_with = "table")]
     breaker: Option<RawBreaker>,
     #[serde(default, deserialize_with = "table")]
+    dlq_breaker: Option<RawDlqBreaker>,
+    #[serde(default, deserialize_with = "table")]
     topics: Option<RawTopics>,
 }
 
@@ -96,6 +98,8 @@ pub struct RawLadder {
     #[serde(default, deserialize_with = "table")]
     pub breaker: Option<RawBreaker>,
     #[serde(default, deserialize_with = "table")]
+    pub dlq_breaker: Option<RawDlqBreaker>,
+    #[serde(default, deserialize_with = "table")]
     pub topics: Option<RawTopics>,
 }
 
@@ -117,6 +121,7 @@ impl From<RawDefaults> for RawLadder {
             classify,
             handler,
             breaker,
+            dlq_breaker,
             topics,
         } = raw;
         Self {
@@ -138,6 +143,7 @@ impl From<RawDefaults> for RawLadder {
             classify,
             handler,
             breaker,
+            dlq_breaker,
             topics,
         }
     }

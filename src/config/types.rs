@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::config::redact;
 use crate::core::breaker::BreakerSettings;
+use crate::core::dlq_breaker::DlqBreakerSettings;
 use crate::core::ladder::Ladder;
 
 /// How long a shutdown or a revoked partition waits for deliveries in flight, unless told otherwise.
@@ -103,6 +104,8 @@ pub struct LadderConfig {
     pub handler: Option<HandlerConfig>,
     /// When deliveries wait because the handler is down (push); `None` where that is switched off.
     pub breaker: Option<BreakerSettings>,
+    /// When what would be a dead letter waits because there are too many; `None` where that is switched off.
+    pub dlq_breaker: Option<DlqBreakerSettings>,
     /// How the ladder's topics are made.
     pub topics: TopicsConfig,
 }

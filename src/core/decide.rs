@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::core::envelope::{Envelope, Reason};
 use crate::core::failure::{Disposition, ErrorInfo, Failure, Verdict};
-use crate::core::ladder::{Ladder, Redelivery};
+use crate::core::ladder::{Ladder, Redelivery, Tier};
 use crate::core::rules::{Failed, Then};
 use crate::core::time::Timestamp;
 use crate::core::topics;
@@ -83,11 +83,23 @@ impl Ladder {
     pub fn bury(&self, envelope: &Envelope, starts: u32, now: Timestamp) -> Decision {
         let error = ErrorInfo {
             class: "worker-died".to_owned(),
-            message: Some(format!("workers ended {} times while this was the first record of its partition", starts.saturating_sub(1))),
+            message: Some(format!(
+                "workers ended {} times while this was the first record of its partition",
+                starts.saturating_sub(1)
+            )),
             status: None,
             stack: None,
         };
         dead_letter(envelope.failed(&error, now), Reason::Poison, self.dlq_topic())
+    }
+
+    /// What a dead letter becomes while there are too many of them: it waits in the largest tier, and the attempt that has failed is to be
+    /// made once more. `before` is the envelope before that attempt.
+    #[must_use]
+    pub fn held_back(&self, before: &Envelope, dead: &Envelope) -> Decision {
+        let tier = self.tiers().last().map_or(1, Tier::number);
+        let envelope = Envelope { attempts: before.attempts, tier: Some(tier), reason: None, held: true, ..dead.clone() };
+        Decision::Hop { tier, envelope: Box::new(envelope) }
     }
 
     /// How long after this failure the attempt is repeated in place; `None` where it counts as failed now. Only what was answered and is to be tried again, by the handler's word and by that of a rule, is repeated: a handler

@@ -55,6 +55,8 @@ pub const HISTORY: &str = "kladder-history";
 pub const REASON: &str = "kladder-reason";
 /// How often the record was sent back from the DLQ.
 pub const REDRIVES: &str = "kladder-redrives";
+/// Would be a dead letter, and waits because there are too many of them: `1`.
+pub const HELD: &str = "kladder-held";
 /// What the application has decided of a record that it puts into the inbox: `reject` dead-letters it at once. Never on a tier.
 pub const VERDICT: &str = "kladder-verdict";
 /// How many whole milliseconds from now a record that the application puts into the inbox is not to be tried again. Never on a
@@ -163,6 +165,8 @@ pub struct Envelope {
     pub reason: Option<Reason>,
     /// How often the record was sent back from the DLQ.
     pub redrives: u32,
+    /// It would be a dead letter, and waits because there are too many of them.
+    pub held: bool,
 }
 
 /// A kladder header that cannot be trusted.
@@ -197,7 +201,7 @@ pub struct Reading {
 }
 
 /// All names, in the order in which they are written; what may be dropped stands last.
-const NAMES: [&str; 20] = [
+const NAMES: [&str; 21] = [
     LADDER,
     V,
     ID,
@@ -215,6 +219,7 @@ const NAMES: [&str; 20] = [
     ERROR_STATUS,
     REASON,
     REDRIVES,
+    HELD,
     ERROR_MESSAGE,
     HISTORY,
     ERROR_STACK,
@@ -265,6 +270,7 @@ impl Envelope {
             history: Vec::new(),
             reason: None,
             redrives: 0,
+            held: false,
         }
     }
 
@@ -310,6 +316,7 @@ impl Envelope {
         }
         put(REASON, self.reason.map(|r| r.as_str().to_owned()));
         put(REDRIVES, Some(self.redrives.to_string()));
+        put(HELD, self.held.then(|| "1".to_owned()));
         if let Some(message) = self.error.as_ref().and_then(|e| e.message.as_deref()).filter(|_| trim < Trim::Message) {
             put(ERROR_MESSAGE, Some(cut(message, MESSAGE_LIMIT).to_owned()));
         }
@@ -336,6 +343,7 @@ impl Envelope {
         let mut next = self.clone();
         next.attempts = self.attempts.saturating_add(1);
         next.immediate = 0;
+        next.held = false;
         next.first_failed_at = self.first_failed_at.or(Some(now));
         next.last_failed_at = Some(now);
         next.error = Some(ErrorInfo { class: one_line(&error.class, CLASS_LIMIT), ..error.clone() });
@@ -367,7 +375,7 @@ pub fn glance<'a>(ladder: &Ladder, headers: impl Iterator<Item = (&'a [u8], Opti
     for (name, value) in headers {
         if name == LADDER.as_bytes() {
             own = value == Some(ladder.name().as_bytes());
-        } else if name == NOT_BEFORE.as_bytes() {
+        } else if name == NOT_BEFORE.as_bytes() || name == HELD.as_bytes() {
             return Glance::Read;
         }
     }
@@ -473,6 +481,11 @@ impl<'a> Raw<'a> {
             },
             reason,
             redrives: self.required_number(REDRIVES)?,
+            held: match self.text(HELD)? {
+                None => false,
+                Some("1") => true,
+                Some(_) => return Err(Malformed::Value(HELD)),
+            },
         })
     }
 }

@@ -9,6 +9,7 @@ pub mod classify;
 pub mod decide;
 pub mod delay;
 pub mod dialect;
+pub mod dlq_breaker;
 pub mod due;
 pub mod envelope;
 pub mod failure;

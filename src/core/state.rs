@@ -1,6 +1,6 @@
-//! The records of `{ladder}.state` that are about the ladder as a whole: whether it is held, and whose it is.
+//! The records of `{ladder}.state` that are about the ladder as a whole: whether it is held, whether dead letters are, and whose it is.
 //!
-//! The topic is compacted, so of each key the last record counts. Keys are like paths: `hold` and `owner` are read here; what
+//! The topic is compacted, so of each key the last record counts. Keys are like paths: `hold`, `dlq-breaker` and `owner` are read here; what
 //! stands under others (`clock/{instance}`, dead letters) is somebody else's and is passed over.
 //!
 //! Values are JSON with a format version, read strictly: a value that is not exactly what this version writes is *unreadable*,
@@ -19,6 +19,9 @@ use crate::core::time::Timestamp;
 
 /// The key of a [`HoldRecord`].
 pub const HOLD_KEY: &str = "hold";
+
+/// The key of a [`DlqBreakerRecord`].
+pub const DLQ_BREAKER_KEY: &str = "dlq-breaker";
 
 /// The key of an [`OwnerRecord`].
 pub const OWNER_KEY: &str = "owner";
@@ -39,6 +42,19 @@ pub struct HoldRecord {
     /// When.
     pub at: Timestamp,
     /// Why, in their words.
+    pub why: Option<String>,
+}
+
+/// Whether dead letters of a ladder are held because there are too many.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DlqBreakerRecord {
+    /// Until then; `None` where somebody has let them go.
+    pub until: Option<Timestamp>,
+    /// Who said so.
+    pub by: String,
+    /// When.
+    pub at: Timestamp,
+    /// Why.
     pub why: Option<String>,
 }
 
@@ -79,6 +95,8 @@ pub enum Entry<T> {
 pub struct LadderState {
     /// Under `hold`.
     pub hold: Entry<HoldRecord>,
+    /// Under `dlq-breaker`.
+    pub dlq_breaker: Entry<DlqBreakerRecord>,
     /// Under `owner`.
     pub owner: Entry<OwnerRecord>,
 }
@@ -93,6 +111,16 @@ struct AnyVersion {
 struct RawHold {
     v: u32,
     held: bool,
+    by: String,
+    at: i64,
+    why: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawDlqBreaker {
+    v: u32,
+    until: Option<i64>,
     by: String,
     at: i64,
     why: Option<String>,
@@ -160,6 +188,32 @@ impl fmt::Display for HoldRecord {
     }
 }
 
+impl DlqBreakerRecord {
+    /// As it is written.
+    #[must_use]
+    pub fn to_value(&self) -> String {
+        let Self { until, by, at, why } = self.clone();
+        written(&RawDlqBreaker { v: VERSION, until: until.map(Timestamp::as_millis), by, at: at.as_millis(), why })
+    }
+
+    /// Reads what [`DlqBreakerRecord::to_value`] has written.
+    ///
+    /// # Errors
+    /// When it is anything else.
+    pub fn read(value: &[u8]) -> Result<Self, StateError> {
+        let RawDlqBreaker { until, by, at, why, .. } = read(value)?;
+        Ok(Self { until: until.map(Timestamp::from_millis), by, at: Timestamp::from_millis(at), why })
+    }
+
+    /// `for 9m40s more, since 2026-01-31T12:00:00Z by worker a of billing: why`
+    #[must_use]
+    pub fn told(&self, until: Timestamp, now: Timestamp) -> String {
+        let left = format_duration(Duration::from_secs(until.since(now).as_secs() + 1));
+        let why = self.why.as_deref().map(|why| format!(": {}", on_one_line(why))).unwrap_or_default();
+        format!("for {left} more, since {} by {}{why}", self.at.to_rfc3339(), on_one_line(&self.by))
+    }
+}
+
 impl OwnerRecord {
     /// As it is written.
     #[must_use]
@@ -182,6 +236,7 @@ impl LadderState {
     pub fn apply(&mut self, key: Option<&[u8]>, value: Option<&[u8]>) -> bool {
         match key {
             Some(key) if key == HOLD_KEY.as_bytes() => self.hold = Entry::of(value, HoldRecord::read),
+            Some(key) if key == DLQ_BREAKER_KEY.as_bytes() => self.dlq_breaker = Entry::of(value, DlqBreakerRecord::read),
             Some(key) if key == OWNER_KEY.as_bytes() => self.owner = Entry::of(value, OwnerRecord::read),
             _ => return false,
         }
@@ -196,6 +251,13 @@ impl LadderState {
             Entry::Read(hold) => hold.held,
             Entry::Unreadable(_) => true,
         }
+    }
+
+    /// Until when dead letters are held, if they are at this time. A record that nobody can read holds none: it would for ever.
+    #[must_use]
+    pub fn dead_letters_held_until(&self, now: Timestamp) -> Option<(Timestamp, &DlqBreakerRecord)> {
+        let Entry::Read(record) = &self.dlq_breaker else { return None };
+        Some((record.until.filter(|until| *until > now)?, record))
     }
 
     /// The group that the ladder belongs to, where that is another one than this.

@@ -26,6 +26,10 @@ fn the_format_is_frozen() {
     assert_eq!(hold(true).to_value(), r#"{"v":1,"held":true,"by":"anna@ops-1","at":1700000000000,"why":"a \"new\" one"}"#);
     let owner = OwnerRecord { group: "billing".to_owned(), at: Timestamp::from_millis(7) };
     assert_eq!(owner.to_value(), r#"{"v":1,"group":"billing","at":7}"#);
+    let at = Timestamp::from_millis(7);
+    let breaker = DlqBreakerRecord { until: Some(Timestamp::from_millis(9)), by: "worker a of b".to_owned(), at, why: None };
+    assert_eq!(breaker.to_value(), r#"{"v":1,"until":9,"by":"worker a of b","at":7,"why":null}"#);
+    assert_eq!(DlqBreakerRecord::read(breaker.to_value().as_bytes()), Ok(breaker));
     assert_eq!(hold(true).to_string(), "by anna@ops-1: a \"new\" one");
 }
 
@@ -37,6 +41,21 @@ fn the_last_word_counts() {
     assert!(!state(&[("hold", Some(&held)), ("hold", Some(&released))]).is_held());
     assert!(!state(&[("hold", Some(&held)), ("hold", None)]).is_held());
     assert!(state(&[("hold", Some(&released)), ("hold", Some(&held))]).is_held());
+}
+
+#[test]
+fn dead_letters_are_held_until_a_time_or_a_later_word() {
+    let at = Timestamp::from_millis;
+    let record = |until: Option<i64>| DlqBreakerRecord { until: until.map(at), by: "a".into(), at: at(1), why: None }.to_value();
+    let held = |values: &[Option<&str>], now: i64| {
+        let records: Vec<_> = values.iter().map(|value| (DLQ_BREAKER_KEY, *value)).collect();
+        state(&records).dead_letters_held_until(at(now)).is_some()
+    };
+    let (open, let_go) = (record(Some(1_000)), record(None));
+    assert!(held(&[Some(&open)], 999) && !held(&[Some(&open)], 1_000));
+    assert!(!held(&[Some(&open), Some(&let_go)], 1) && !held(&[Some(&open), None], 1));
+    assert!(held(&[Some(&let_go), Some(&open)], 1));
+    assert!(!held(&[Some(r#"{"v":2}"#)], 1), "what nobody can read holds nothing");
 }
 
 #[test]

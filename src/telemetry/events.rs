@@ -129,6 +129,7 @@ pub struct HopMetrics {
     redeliver: Counter,
     dlq: Counter,
     dead_letters: [Counter; Reason::ALL.len()],
+    held: Counter,
     rules: Vec<Counter>,
     tally: Tally,
 }
@@ -145,6 +146,7 @@ impl HopMetrics {
             redeliver: to(names::TO_REDELIVER.to_owned()),
             dlq: to(names::TO_DLQ.to_owned()),
             dead_letters: Reason::ALL.map(dead),
+            held: counter!(names::DEAD_LETTERS_HELD.name, names::LADDER => name.to_owned()),
             rules: (0..ladder.rules().len()).map(|index| rule_counter(ladder, index)).collect(),
             tally: Tally::default(),
         }
@@ -163,6 +165,11 @@ impl HopMetrics {
         if let Some(counter) = counter {
             counter.increment(records);
         }
+    }
+
+    /// What would be dead letters has hopped into a tier to wait there.
+    pub fn held(&self, records: u64) {
+        self.held.increment(records);
     }
 
     /// Records hopped back.
@@ -445,15 +452,23 @@ impl BreakerMetrics {
 #[derive(Clone)]
 pub struct HoldMetrics {
     held: Gauge,
+    dead_letters_held: Gauge,
 }
 
 impl HoldMetrics {
     /// Makes the handle of one ladder, which is not held as far as is known.
     #[must_use]
     pub fn new(ladder: &Ladder) -> Self {
-        let metrics = Self { held: gauge!(names::HELD.name, names::LADDER => ladder.name().to_owned()) };
+        let of = |name| gauge!(name, names::LADDER => ladder.name().to_owned());
+        let metrics = Self { held: of(names::HELD.name), dead_letters_held: of(names::DLQ_BREAKER_OPEN.name) };
         metrics.held(false);
+        metrics.dead_letters_held(false);
         metrics
+    }
+
+    /// Whether what would be dead letters is held now.
+    pub fn dead_letters_held(&self, are_held: bool) {
+        self.dead_letters_held.set(if are_held { 1.0 } else { 0.0 });
     }
 
     /// Whether the ladder is held now.

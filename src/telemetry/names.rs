@@ -203,11 +203,23 @@ pub const HELD: Metric = gauge(
     &[LADDER],
     "1 while the ladder is held, so that nothing is moved and no delivery begun (kladder resume releases it); else 0.",
 );
+/// Whether dead letters are held.
+pub const DLQ_BREAKER_OPEN: Metric = gauge(
+    "kladder_dlq_breaker_open",
+    &[LADDER],
+    "1 while too many records would be dead letters and wait in the largest tier instead (kladder resume lets them go); else 0.",
+);
+/// Dead letters that are held.
+pub const DEAD_LETTERS_HELD: Metric = counter(
+    "kladder_dead_letters_held_total",
+    &[LADDER],
+    "Records that hopped into the largest tier instead of the dead-letter topic, because too many would have been dead letters.",
+);
 /// Which build runs.
 pub const BUILD_INFO: Metric = gauge("kladder_build_info", &[VERSION], "1, labelled with the version of kladder.");
 
 /// All of them.
-pub const ALL: [Metric; 25] = [
+pub const ALL: [Metric; 27] = [
     DELIVERIES,
     HOPS,
     LATENESS,
@@ -232,6 +244,8 @@ pub const ALL: [Metric; 25] = [
     WORKER_RESTARTS,
     ODD_ANSWERS,
     HELD,
+    DLQ_BREAKER_OPEN,
+    DEAD_LETTERS_HELD,
     BUILD_INFO,
 ];
 

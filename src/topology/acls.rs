@@ -127,6 +127,8 @@ pub fn acls(config: &LadderConfig, role: AclRole, instances: &[&str]) -> Vec<Acl
             rules.group(ladder.group().to_owned(), &[Operation::Read]);
             rules.topics(ladder.sources().iter().cloned(), &[Operation::Read]);
             rules.topics([ladder.redeliver_topic(), ladder.state_topic()], &[Operation::Read]);
+            // It tells the others that dead letters are held.
+            rules.topics([ladder.state_topic()], &[Operation::Write]);
             rules.topics(tiers(ladder), &[Operation::Write]);
             rules.topics(ladder.dlq_topics(), &[Operation::Write]);
             rules.transactions(ladder, "deliverer", instances);
@@ -136,7 +138,7 @@ pub fn acls(config: &LadderConfig, role: AclRole, instances: &[&str]) -> Vec<Acl
             // Success is presumed from what the application's group has committed.
             rules.group(ladder.group().to_owned(), &[Operation::Describe]);
             rules.topics([ladder.inbox_topic(), ladder.state_topic()], &[Operation::Read]);
-            // It holds the ladder where the application drops the headers.
+            // It holds the ladder where the application drops the headers, and dead letters where there are too many.
             rules.topics([ladder.state_topic()], &[Operation::Write]);
             // What was redelivered, to know it again without its headers.
             rules.topics(ladder.back_topics(), &[Operation::Read]);

@@ -21,7 +21,14 @@ pub fn relay_to_origin() -> LadderConfig {
 /// A relay ladder whose records come back there.
 pub fn redelivering(redelivery: Redelivery, sources: &[&str], tiers: &[&str]) -> LadderConfig {
     let ladder = builder(Mode::Relay, sources, tiers).redelivery(redelivery).reaches_all_groups(true);
-    LadderConfig { ladder: ladder.build().unwrap(), start: None, handler: None, breaker: None, topics: TopicsConfig::default() }
+    LadderConfig {
+        ladder: ladder.build().unwrap(),
+        start: None,
+        handler: None,
+        breaker: None,
+        dlq_breaker: None,
+        topics: TopicsConfig::default(),
+    }
 }
 
 fn builder(mode: Mode, sources: &[&str], tiers: &[&str]) -> LadderBuilder {
@@ -35,6 +42,7 @@ pub fn ladder(mode: Mode, sources: &[&str], tiers: &[&str], start: Option<Start>
         start,
         handler: None,
         breaker: None,
+        dlq_breaker: None,
         topics: TopicsConfig::default(),
     }
 }

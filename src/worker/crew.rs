@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 
 use crate::config::{KafkaConfig, Role};
+use crate::core::dlq_breaker::DlqBreakerSettings;
 use crate::core::ladder::Ladder;
 use crate::telemetry::events::{DelivererMetrics, MoverMetrics, RouterMetrics, WorkerMetrics};
 use crate::telemetry::names;
@@ -14,6 +15,7 @@ use crate::telemetry::tally::Tally;
 use crate::worker::breaker::HandlerBreaker;
 use crate::worker::committer::Starts;
 use crate::worker::deliverer::{Deliverer, DelivererSettings};
+use crate::worker::dlq_breaker::DlqBreaker;
 use crate::worker::error::WorkError;
 use crate::worker::handler::Handler;
 use crate::worker::hold::HoldWatch;
@@ -46,6 +48,8 @@ pub struct Budgets {
     pub redeliver_share: f64,
     /// Where they wait while the handler is down.
     pub breaker: Option<Arc<HandlerBreaker>>,
+    /// When dead letters are held.
+    pub dlq_breaker: Option<DlqBreakerSettings>,
 }
 
 impl Crew<'_> {
@@ -69,7 +73,12 @@ impl Crew<'_> {
     ///
     /// # Errors
     /// When the thread cannot be made.
-    pub fn router(&mut self, ladder: &Arc<Ladder>, on_joined: impl Fn() + Send + Sync + 'static) -> io::Result<()> {
+    pub fn router(
+        &mut self,
+        ladder: &Arc<Ladder>,
+        dlq_breaker: Option<DlqBreakerSettings>,
+        on_joined: impl Fn() + Send + Sync + 'static,
+    ) -> io::Result<()> {
         let settings = RouterSettings {
             ladder: ladder.clone(),
             kafka: self.kafka.clone(),
@@ -77,6 +86,7 @@ impl Crew<'_> {
             drain: self.drain,
             hold: self.watch.hold(ladder.name()),
             starts: Starts::default(),
+            dlq_breaker: self.dlq_breaker(ladder, dlq_breaker),
         };
         let metrics = RouterMetrics::new(ladder).worker;
         self.start(ladder, Role::Router, metrics, on_joined, move |presence| Router::start(&settings)?.run(presence))
@@ -104,12 +114,18 @@ impl Crew<'_> {
             drain: self.drain,
             hold: self.watch.hold(ladder.name()),
             starts: Starts::default(),
+            dlq_breaker: self.dlq_breaker(ladder, budgets.dlq_breaker),
             tally: self.tally.clone(),
         };
         let metrics = DelivererMetrics::new(ladder).worker;
         self.start(ladder, Role::Deliverer, metrics, on_joined, move |presence| {
             Deliverer::start(&settings, handler.clone(), runtime.clone())?.run(presence)
         })
+    }
+
+    fn dlq_breaker(&self, ladder: &Arc<Ladder>, settings: Option<DlqBreakerSettings>) -> Option<Arc<DlqBreaker>> {
+        let hold = self.watch.hold(ladder.name());
+        settings.map(|settings| DlqBreaker::new(settings, ladder, self.kafka, self.instance, hold))
     }
 
     fn start(

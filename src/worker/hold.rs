@@ -9,7 +9,7 @@
 //! - Whose the ladder is stands in the same topic. A worker of another group does not begin, and one that runs while the ladder is
 //!   taken over is held.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -20,6 +20,7 @@ use crate::config::KafkaConfig;
 use crate::core::ladder::Ladder;
 use crate::core::leader_clock::LocalTime;
 use crate::core::state::{Entry, LadderState};
+use crate::core::time::Timestamp;
 use crate::kafka::clock::Clock;
 use crate::kafka::error::ClientError;
 use crate::kafka::tail::{Ends, Isolation, TailFrom, TopicTail};
@@ -47,6 +48,10 @@ struct Watched {
     group: String,
     topic: String,
     held: AtomicBool,
+    /// Dead letters are held until then, in milliseconds of the epoch.
+    dead_letters_until: AtomicI64,
+    /// What was told of that last.
+    dead_letters_held: AtomicBool,
     /// Told when the ladder is released.
     released: Notify,
     metrics: HoldMetrics,
@@ -85,6 +90,28 @@ impl Hold {
     #[must_use]
     pub fn is_held(&self) -> bool {
         self.0.as_ref().is_some_and(|watched| watched.held.load(Ordering::Acquire))
+    }
+
+    /// Whether what would be a dead letter is held now.
+    #[must_use]
+    pub fn holds_dead_letters(&self, now: Timestamp) -> bool {
+        self.0.as_ref().is_some_and(|watched| now.as_millis() < watched.dead_letters_until.load(Ordering::Acquire))
+    }
+
+    /// Holds dead letters in this process, until then or until the state says otherwise.
+    pub(super) fn hold_dead_letters(&self, until: Timestamp) {
+        if let Some(watched) = &self.0 {
+            watched.dead_letters_until.fetch_max(until.as_millis(), Ordering::AcqRel);
+        }
+    }
+
+    /// What people should know of dead letters that are held; nothing where none are.
+    #[must_use]
+    pub fn dead_letters_notice(&self, now: Timestamp) -> Option<String> {
+        let watched = self.0.as_ref().filter(|_| self.holds_dead_letters(now))?;
+        let told =
+            watched.lock().state.dead_letters_held_until(now).map(|(until, record)| format!(" {}", record.told(until, now)));
+        Some(format!("DLQ breaker of {} open: dead letters wait in the largest tier{}", watched.ladder, told.unwrap_or_default()))
     }
 
     /// Comes back when the ladder is not held: at once, where it is not.
@@ -145,6 +172,8 @@ impl Watched {
             group: ladder.group().to_owned(),
             topic: ladder.state_topic(),
             held: AtomicBool::new(false),
+            dead_letters_until: AtomicI64::new(0),
+            dead_letters_held: AtomicBool::new(false),
             released: Notify::new(),
             metrics: HoldMetrics::new(ladder),
             inner: Mutex::default(),
@@ -197,6 +226,7 @@ impl Watched {
         if !matches!(inner.known, Known::Yes) || inner.rereading {
             return;
         }
+        self.act_on_dead_letters(inner);
         let because = inner.because(&self.group);
         let was_held = self.held.swap(because.is_some(), Ordering::AcqRel);
         self.metrics.held(because.is_some());
@@ -215,6 +245,43 @@ impl Watched {
         }
         if because.is_none() {
             self.released.notify_waiters();
+        }
+    }
+}
+
+impl Watched {
+    fn act_on_dead_letters(&self, inner: &Inner) {
+        let until = match &inner.state.dlq_breaker {
+            Entry::Read(record) => record.until,
+            Entry::Absent => None,
+            Entry::Unreadable(error) => {
+                tracing::error!(ladder = self.ladder, %error, "what the state says of dead letters cannot be read: none are held");
+                None
+            }
+        };
+        self.dead_letters_until.store(until.map_or(0, Timestamp::as_millis), Ordering::Release);
+    }
+
+    /// Tells that dead letters are held, or are no more.
+    fn tell_of_dead_letters(&self, now: Timestamp) {
+        let until = Timestamp::from_millis(self.dead_letters_until.load(Ordering::Acquire));
+        let are_held = now < until;
+        if self.dead_letters_held.swap(are_held, Ordering::AcqRel) == are_held {
+            return;
+        }
+        self.metrics.dead_letters_held(are_held);
+        let (ladder, inner) = (&self.ladder, self.lock());
+        match &inner.state.dlq_breaker {
+            Entry::Read(record) if are_held => tracing::warn!(ladder, "dead letters are held {}", record.told(until, now)),
+            _ if are_held => tracing::warn!(ladder, "dead letters are held"),
+            Entry::Read(record) if record.until.is_none() => {
+                tracing::info!(
+                    ladder,
+                    by = record.by,
+                    "dead letters are let go: what was held is redelivered once more when it is due"
+                );
+            }
+            _ => tracing::info!(ladder, "dead letters are held no more: what was is redelivered once more when it is due"),
         }
     }
 }
@@ -318,8 +385,10 @@ impl Watching {
                 reading.watched.read(record.offset(), record.key(), record.value());
             }
         });
+        let now = self.clock.now().timestamp();
         for reading in &mut self.ladders {
             reading.note(tail);
+            reading.watched.tell_of_dead_letters(now);
         }
     }
 

@@ -6,6 +6,7 @@ mod committer;
 pub mod crew;
 pub mod deliverer;
 pub mod delivery;
+pub mod dlq_breaker;
 pub mod error;
 mod group;
 pub mod handler;

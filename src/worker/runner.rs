@@ -14,6 +14,7 @@ use tokio::runtime::Handle;
 
 use crate::config::{self, KafkaConfig, Role, Start};
 use crate::core::breaker::BreakerSettings;
+use crate::core::dlq_breaker::DlqBreakerSettings;
 use crate::core::envelope::Reason;
 use crate::core::ladder::{Ladder, Mode};
 use crate::telemetry::events::VerdictKind;
@@ -55,6 +56,7 @@ pub struct Worker<H> {
     max_in_flight: usize,
     redeliver_share: f64,
     breaker: Option<BreakerSettings>,
+    dlq_breaker: Option<DlqBreakerSettings>,
     roles: Vec<Role>,
 }
 
@@ -114,6 +116,7 @@ impl<H: Handler> Worker<H> {
             max_in_flight: config::DEFAULT_MAX_IN_FLIGHT,
             redeliver_share: config::DEFAULT_REDELIVER_SHARE,
             breaker: Some(BreakerSettings::default()),
+            dlq_breaker: Some(DlqBreakerSettings::default()),
             roles: vec![Role::Mover, Role::Deliverer],
         }
     }
@@ -148,6 +151,13 @@ impl<H: Handler> Worker<H> {
     /// of counts: an error that became a retry by `?` does not.
     pub fn breaker(mut self, settings: Option<BreakerSettings>) -> Self {
         self.breaker = settings;
+        self
+    }
+
+    /// When what would be a dead letter waits because there are too many, and for how long; `None` for never, the default of
+    /// [`DlqBreakerSettings`] unless said.
+    pub fn dlq_breaker(mut self, settings: Option<DlqBreakerSettings>) -> Self {
+        self.dlq_breaker = settings;
         self
     }
 
@@ -204,6 +214,9 @@ impl<H: Handler> Worker<H> {
         if !(self.redeliver_share > 0.0 && self.redeliver_share <= 1.0) {
             return refuse("redeliver_share", "must be above 0 and at most 1");
         }
+        if self.dlq_breaker.is_some_and(|breaker| !breaker.is_sound()) {
+            return refuse("dlq_breaker", "must have each of its values in the range that `DlqBreakerSettings` gives");
+        }
         if self.breaker.is_some_and(|breaker| !breaker.is_sound()) {
             return refuse("breaker", "must have each of its values in the range that `BreakerSettings` gives");
         }
@@ -236,7 +249,8 @@ impl<H: Handler> Worker<H> {
         }
         if self.roles.contains(&Role::Deliverer) {
             let breaker = self.breaker.map(|settings| HandlerBreaker::new(&self.ladder, settings));
-            let budgets = Budgets { max_in_flight: self.max_in_flight, redeliver_share: self.redeliver_share, breaker };
+            let (max_in_flight, redeliver_share, dlq_breaker) = (self.max_in_flight, self.redeliver_share, self.dlq_breaker);
+            let budgets = Budgets { max_in_flight, redeliver_share, breaker, dlq_breaker };
             crew.deliverer(&self.ladder, self.handler.clone(), budgets, runtime.clone(), || {})?;
         }
         Ok(())

@@ -77,7 +77,14 @@ pub async fn set_up(ladder: &Ladder, kafka: &KafkaConfig, start: Start) -> Resul
 
 /// A ladder that was built in code, with what a configuration would say besides.
 pub(crate) fn config_of(ladder: &Ladder, start: Start) -> LadderConfig {
-    LadderConfig { ladder: ladder.clone(), start: Some(start), handler: None, breaker: None, topics: TopicsConfig::default() }
+    LadderConfig {
+        ladder: ladder.clone(),
+        start: Some(start),
+        handler: None,
+        breaker: None,
+        dlq_breaker: None,
+        topics: TopicsConfig::default(),
+    }
 }
 
 fn make(config: &LadderConfig, kafka: &KafkaConfig) -> Result<(), SetUpError> {

@@ -122,7 +122,7 @@ fn a_typed_handler_climbs_in_process_and_the_report_equals_the_topics() {
     set_up(&house);
     set_up(&house);
     house.write((0..usize::try_from(5 * EACH).unwrap()).map(|n| records::hostile(n, PARTITIONS, house.ladder.name())));
-    let running = Running::start(house.worker(Fifths).max_in_flight(32).redeliver_share(0.7));
+    let running = Running::start(house.worker(Fifths).max_in_flight(32).redeliver_share(0.7).dlq_breaker(None));
     clock::eventually("all records are done or dead", PATIENCE * 2, || house.dead().len() >= 120 && house.is_at_rest());
     let report = running.stop();
 

@@ -10,6 +10,7 @@ mod breaker;
 mod changes;
 mod classify;
 mod dialects;
+mod dlq_breaker;
 mod doctor;
 mod empty;
 mod examples;

@@ -50,6 +50,7 @@ pub fn examine(config: &LadderConfig, seen: &Seen, client_id: &str, bootstrap_se
         findings.extend(headers_dropped(config, seen));
     }
     findings.extend(held(config, seen, now));
+    findings.extend(dead_letters_held(config, seen, now));
     for plan in &plan.ladders {
         findings.extend(settings::of_plan(config, &desired, plan, &observed, bootstrap_servers));
     }
@@ -72,6 +73,18 @@ fn headers_dropped(config: &LadderConfig, seen: &Seen) -> Option<Finding> {
         format!("the application drops the headers: {count} records came back to {} without theirs", ladder.inbox_topic()),
         "attempts are counted in the headers; only a bounded memory of the router keeps such records from going round for ever",
         COPY_HEADERS,
+    ))
+}
+
+fn dead_letters_held(config: &LadderConfig, seen: &Seen, now: Timestamp) -> Option<Finding> {
+    let (until, record) = seen.state.as_ref()?.dead_letters_held_until(now)?;
+    let name = config.ladder.name();
+    Some(Finding::hazard(
+        Check::DlqBreaker,
+        name,
+        format!("dead letters are held {}", record.told(until, now)),
+        "when most records fail for good, something else is broken than the records; those that are held wait in the largest tier",
+        format!("look at what fails (`kladder status`, the handler's log), mend it, then kladder resume --ladder {name}"),
     ))
 }
 

@@ -62,6 +62,8 @@ pub enum Check {
     HeadersDropped,
     /// Whether the ladder is held.
     Held,
+    /// Whether dead letters are held, since too many records would be.
+    DlqBreaker,
     /// Whose the ladder is.
     Owner,
     /// What `setup` would refuse or make.

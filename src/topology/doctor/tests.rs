@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::config::LadderConfig;
-use crate::core::state::{Entry, HoldRecord, LadderState, OwnerRecord, StateError};
+use crate::core::state::{DlqBreakerRecord, Entry, HoldRecord, LadderState, OwnerRecord, StateError};
 use crate::core::time::Timestamp;
 use crate::topology::doctor::{Check, Diagnosis, Finding, Seen, Severity, examine, render};
 use crate::topology::fixtures::{applied, limits, push, relay, source, with_sources};
@@ -22,7 +22,7 @@ fn in_order(config: &LadderConfig) -> Seen {
         standing: observed.clone(),
         observed,
         settings: true,
-        state: Some(LadderState { hold: Entry::Absent, owner }),
+        state: Some(LadderState { owner, ..LadderState::default() }),
         members: [group, "billing-orders.mover", "billing-orders.router"].map(|g| (g.to_owned(), worker())).into(),
         ..Seen::default()
     }
@@ -109,6 +109,21 @@ fn an_application_that_drops_the_headers_is_known_by_the_hold_of_its_router_and_
         let hold = HoldRecord { held, ..HoldRecord::of_router(ladder, "pod-0", NOW) };
         seen.state.as_mut().unwrap().hold = Entry::Read(hold);
         let expected: &[_] = if held { &[(Severity::Hazard, Check::Held)] } else { &[] };
+        assert_eq!(found(&examined(&config, &seen)), expected);
+    }
+}
+
+#[test]
+fn dead_letters_that_are_held_are_a_hazard_until_the_time_is_over() {
+    let config = push();
+    let mut seen = in_order(&config);
+    for (until, expected) in [
+        (Some(NOW + Duration::from_secs(60)), &[(Severity::Hazard, Check::DlqBreaker)][..]),
+        (Some(NOW - Duration::from_secs(1)), &[]),
+        (None, &[]),
+    ] {
+        let record = DlqBreakerRecord { until, by: "worker a of billing-orders".to_owned(), at: NOW, why: None };
+        seen.state.as_mut().unwrap().dlq_breaker = Entry::Read(record);
         assert_eq!(found(&examined(&config, &seen)), expected);
     }
 }

@@ -187,7 +187,12 @@ impl<W: Work> Committer<W> {
             spans::end(spans::hop(&self.ladder, &hop.envelope, hop.content.headers.iter(), topic, self.broker_now()));
         }
         match hop.target {
-            Target::Tier(number) => self.hop_metrics.to_tier(number, 1),
+            Target::Tier(number) => {
+                self.hop_metrics.to_tier(number, 1);
+                if hop.envelope.held {
+                    self.hop_metrics.held(1);
+                }
+            }
             Target::Dlq(reason, _) => self.hop_metrics.dead_lettered(reason),
         }
         tracing::trace!(ladder = self.ladder.name(), target = ?hop.target, attempts = hop.envelope.attempts, "hopped");

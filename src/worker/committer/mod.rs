@@ -52,6 +52,7 @@ use crate::worker::committer::barred::BarredTopics;
 use crate::worker::committer::hop::{Hop, Target};
 use crate::worker::committer::planted::Bug;
 use crate::worker::committer::starts::{ALONE_FROM, POISON_FROM};
+use crate::worker::dlq_breaker::DlqBreaker;
 use crate::worker::error::WorkError;
 use crate::worker::leaders::Leaders;
 use crate::worker::ports::{HopSink, RecordQueue, RecordSource, SourceRecord, Wake};
@@ -84,6 +85,7 @@ pub(super) struct Parts<W: Work> {
     pub(super) metrics: WorkerMetrics,
     pub(super) hop_metrics: HopMetrics,
     pub(super) starts: Starts,
+    pub(super) dlq_breaker: Option<Arc<DlqBreaker>>,
 }
 
 /// Commits what becomes of records.
@@ -106,6 +108,7 @@ pub(super) struct Committer<W: Work> {
     metrics: WorkerMetrics,
     hop_metrics: HopMetrics,
     starts: Starts,
+    dlq_breaker: Option<Arc<DlqBreaker>>,
     /// No transaction before then, after one failed.
     backoff: Backoff,
     /// The client gave the last transaction up; the first time, it is begun again at once.
@@ -118,7 +121,7 @@ pub(super) struct Committer<W: Work> {
 
 impl<W: Work> Committer<W> {
     pub(super) fn new(parts: Parts<W>) -> Self {
-        let Parts { ladder, role, clock, source, sink, targets, metrics, hop_metrics, starts } = parts;
+        let Parts { ladder, role, clock, source, sink, targets, metrics, hop_metrics, starts, dlq_breaker } = parts;
         Self {
             ladder,
             role,
@@ -136,6 +139,7 @@ impl<W: Work> Committer<W> {
             metrics,
             hop_metrics,
             starts,
+            dlq_breaker,
             backoff: Backoff::new(),
             given_up: false,
             commit_at: LocalTime::from_micros(0),
@@ -298,6 +302,11 @@ impl<W: Work> Committer<W> {
         if let Some(rule) = rule {
             self.hop_metrics.classified(rule);
         }
+        // Before anything is written.
+        let decision = match &self.dlq_breaker {
+            Some(breaker) => breaker.pass(envelope, decision),
+            None => decision,
+        };
         self.carry_out(id, decision, content, place);
     }
 

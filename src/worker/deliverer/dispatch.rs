@@ -380,7 +380,8 @@ impl Drop for Over {
 /// When a redelivered record was due: told by its envelope as near as it can (the failure was noted just before the broker's
 /// append).
 pub(super) fn due_of(ladder: &Ladder, envelope: &crate::core::envelope::Envelope) -> Option<(u32, Timestamp)> {
-    let tier = ladder.tier(envelope.tier?)?;
+    // What was held has waited on, nobody knows since when.
+    let tier = ladder.tier(envelope.tier.filter(|_| !envelope.held)?)?;
     let due = envelope.not_before.or_else(|| Some(envelope.last_failed_at? + tier.delay().duration()))?;
     Some((tier.number(), due))
 }

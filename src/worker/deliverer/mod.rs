@@ -33,6 +33,7 @@ use crate::worker::breaker::HandlerBreaker;
 use crate::worker::committer::{Committer, Content, Parts, Polled, RecordId, Starts, Targets, Work};
 use crate::worker::deliverer::dispatch::{Dispatcher, Event, Gate, Job, Kind, Slots, due_of};
 use crate::worker::delivery::Delivery;
+use crate::worker::dlq_breaker::DlqBreaker;
 use crate::worker::error::WorkError;
 use crate::worker::group::refuse_foreign_members;
 use crate::worker::handler::Handler;
@@ -69,6 +70,8 @@ pub struct DelivererSettings {
     pub hold: Hold,
     /// What this process has begun with.
     pub starts: Starts,
+    /// Where dead letters are held while there are too many; `None` where they never are.
+    pub dlq_breaker: Option<Arc<DlqBreaker>>,
     /// Where what was done is counted, besides the metrics.
     pub tally: Tally,
 }
@@ -184,6 +187,7 @@ impl<H: Handler> Deliverer<H> {
             metrics: metrics.worker.clone(),
             hop_metrics: metrics.hops.clone(),
             starts: settings.starts.clone(),
+            dlq_breaker: settings.dlq_breaker.clone(),
         });
         Ok(Self {
             ladder,

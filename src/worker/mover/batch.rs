@@ -197,6 +197,7 @@ impl Mover {
     /// One partition's turn.
     fn fill_from(&mut self, index: usize, batch: &mut Filling) -> Result<(), WorkError> {
         let now = self.clock.now();
+        let holds_dead_letters = self.hold.holds_dead_letters(now.timestamp());
         for _ in 0..self.lanes[index].limit.unwrap_or(TURN) {
             let lane = &mut self.lanes[index];
             if batch.is_full() || !lane.is_due(&self.leaders, now) {
@@ -208,7 +209,7 @@ impl Mover {
             let mut held = lane.pop().expect("a due head");
             batch.bytes += held.size();
             let leader_now = Timestamp::from_millis(self.leaders.now(held.broker, now).div_euclid(1_000));
-            let way = route(&self.ladder, &mut held, lane, leader_now);
+            let way = route(&self.ladder, &mut held, lane, leader_now, holds_dead_letters);
             if way.is_malformed {
                 self.metrics.worker.malformed_headers();
             }

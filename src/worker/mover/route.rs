@@ -66,8 +66,8 @@ pub(super) struct Way {
     pub(super) is_malformed: bool,
 }
 
-/// Where a due record goes and what it carries.
-pub(super) fn route(ladder: &Ladder, held: &mut Held, lane: &Lane, now: Timestamp) -> Way {
+/// Where a due record goes and what it carries. While dead letters are held (`holds_dead_letters`), what waits because of that waits on.
+pub(super) fn route(ladder: &Ladder, held: &mut Held, lane: &Lane, now: Timestamp, holds_dead_letters: bool) -> Way {
     let mut headers = held.take_headers();
     let partition = lane.tp().partition;
     let to_origin = ladder.redelivery() == Redelivery::Origin;
@@ -79,6 +79,7 @@ pub(super) fn route(ladder: &Ladder, held: &mut Held, lane: &Lane, now: Timestam
     let mut envelope = reading.envelope;
     let given_up = lane.given_up.filter(|(offset, _)| *offset == held.offset).map_or(GivenUp::NOTHING, |(_, given_up)| given_up);
     let target = match next_move(ladder, envelope.not_before, now) {
+        _ if envelope.held && holds_dead_letters => Target::Tier(ladder.tiers().last().map_or(1, Tier::number)),
         Move::WaitOn(tier) => Target::Tier(tier.number()),
         Move::Redeliver if !to_origin => Target::Redeliver,
         Move::Redeliver if given_up == GivenUp::Origin => Target::Dlq(Reason::Oversize),

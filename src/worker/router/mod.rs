@@ -26,6 +26,7 @@ use crate::kafka::consumer::{Fetch, GroupConsumer, Membership, Rebalance, Record
 use crate::kafka::producer::HopProducer;
 use crate::telemetry::events::{RouterMetrics, VerdictKind};
 use crate::worker::committer::{Committer, Content, Parts, Polled, RecordId, Starts, Targets, Work};
+use crate::worker::dlq_breaker::DlqBreaker;
 use crate::worker::error::WorkError;
 use crate::worker::hold::Hold;
 use crate::worker::router::redelivered::{InboxEnds, Redelivered};
@@ -60,6 +61,8 @@ pub struct RouterSettings {
     pub hold: Hold,
     /// What this process has begun with.
     pub starts: Starts,
+    /// Where dead letters are held while there are too many; `None` where they never are.
+    pub dlq_breaker: Option<Arc<DlqBreaker>>,
 }
 
 /// Routes until it is told to stop.
@@ -71,6 +74,7 @@ pub struct Router {
     committer: Committer<Routing>,
     redelivered: Redelivered,
     hold: Hold,
+    dlq_breaker: Option<Arc<DlqBreaker>>,
     was_held: bool,
     metrics: RouterMetrics,
     turn: usize,
@@ -144,6 +148,7 @@ impl Router {
             metrics: metrics.worker.clone(),
             hop_metrics: metrics.hops.clone(),
             starts: settings.starts.clone(),
+            dlq_breaker: settings.dlq_breaker.clone(),
         });
         let (instance, drain, hold) = (settings.instance.clone(), settings.drain, settings.hold.clone());
         let (bare, waiting, ask_at) = (Vec::new(), Vec::new(), LocalTime::from_micros(0));
@@ -155,6 +160,7 @@ impl Router {
             committer,
             redelivered,
             hold,
+            dlq_breaker: settings.dlq_breaker.clone(),
             was_held: false,
             metrics,
             turn: 0,
@@ -201,6 +207,9 @@ impl Router {
         let has_read = |ends: &InboxEnds| ends.iter().all(|(tp, end)| committer.has_read(tp, *end));
         let done = self.redelivered.presume_done(committer.broker_now(), &owned, ends, has_read);
         self.metrics.presumed_done(done);
+        if let Some(breaker) = &self.dlq_breaker {
+            breaker.done(done);
+        }
     }
 
     /// Whether the ladder is held. Once it is released, the application is judged by what comes then.
@@ -224,6 +233,7 @@ impl Router {
             self.ask_at = self.clock.now();
         }
         let taken = self.take()?;
+        let taken = self.whole(taken);
         let found = !taken.is_empty();
         let (whole, bare): (Vec<Taken>, Vec<Taken>) =
             taken.into_iter().partition(|taken| taken.arrival.carried == Carried::Envelope);

@@ -29,6 +29,8 @@ pub struct Scene {
     pub drain: &'static str,
     /// The lines of `[ladder.NAME.breaker]`: most plans fail more than a breaker would look on at.
     pub breaker: &'static str,
+    /// Those of `[ladder.NAME.dlq_breaker]`, likewise.
+    pub dlq_breaker: &'static str,
     /// More lines of `[kafka]`.
     pub kafka: String,
     /// More lines of `[ladder.NAME]`; `start` is one of them.
@@ -60,6 +62,7 @@ impl Scene {
             timeout: "10s",
             drain: "10s",
             breaker: "enabled = false",
+            dlq_breaker: "enabled = false",
             kafka: String::new(),
             settings: "start = \"earliest\"".to_owned(),
             relay: false,
@@ -122,7 +125,11 @@ group = "{group}"
 tiers = [{tiers}]
 {settings}
 
+[ladder.{ladder}.dlq_breaker]
+{dlq_breaker}
+
 {handler}"#,
+            dlq_breaker = self.dlq_breaker,
             brokers = self.brokers,
             kafka = self.kafka,
             drain = self.drain,

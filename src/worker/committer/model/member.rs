@@ -65,6 +65,7 @@ impl Member {
             metrics: world.metrics.worker.clone(),
             hop_metrics: world.metrics.hops.clone(),
             starts: Starts::default(),
+            dlq_breaker: None,
         });
         Ok(Self { world: world.clone(), process, committer, in_flight: Vec::new() })
     }

@@ -1,0 +1,110 @@
+//! The breaker of a ladder's dead-letter topic, as the workers of a process meet it.
+//!
+//! That dead letters are held stands in the ladder's state topic, beside `hold`, so that all workers obey: whoever finds that there are
+//! too many writes it there, movers keep what is held waiting until it is over, and `kladder resume` ends it early. Whatever stands
+//! there, nothing is lost: a record that one worker lets go and another still holds only waits in one topic more.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::config::KafkaConfig;
+use crate::core::decide::Decision;
+use crate::core::delay::format_duration;
+use crate::core::dlq_breaker::{DlqBreakerSettings, Endings};
+use crate::core::envelope::{Envelope, Reason};
+use crate::core::ladder::Ladder;
+use crate::core::state::{DLQ_BREAKER_KEY, DlqBreakerRecord};
+use crate::core::time::Timestamp;
+use crate::kafka::clock::Clock;
+use crate::kafka::state::write_state;
+use crate::worker::hold::Hold;
+
+/// The breaker of one ladder's dead-letter topic in this process.
+pub struct DlqBreaker {
+    settings: DlqBreakerSettings,
+    endings: Mutex<Endings>,
+    hold: Hold,
+    kafka: KafkaConfig,
+    ladder: Arc<Ladder>,
+    instance: String,
+    clock: Clock,
+}
+
+impl DlqBreaker {
+    /// A closed one, unless the ladder's state says otherwise.
+    #[must_use]
+    pub fn new(settings: DlqBreakerSettings, ladder: &Arc<Ladder>, kafka: &KafkaConfig, instance: &str, hold: Hold) -> Arc<Self> {
+        Arc::new(Self {
+            settings,
+            endings: Mutex::new(Endings::new(settings)),
+            hold,
+            kafka: kafka.clone(),
+            ladder: ladder.clone(),
+            instance: instance.to_owned(),
+            clock: Clock::system(),
+        })
+    }
+
+    /// Records that are known to be done without having been decided upon.
+    pub(super) fn done(&self, records: u64) {
+        if records > 0 {
+            self.endings.lock().unwrap_or_else(PoisonError::into_inner).done(records, self.clock.now());
+        }
+    }
+
+    /// What becomes of a decision on a record with this envelope: a dead letter is held while there are too many. What has expired, is
+    /// poison, or has no other place is not.
+    pub(super) fn pass(&self, before: &Envelope, decision: Decision) -> Decision {
+        match decision {
+            Decision::Complete => {
+                self.done(1);
+                decision
+            }
+            Decision::DeadLetter { reason: Reason::Exhausted | Reason::Rejected, ref envelope, .. } if self.holds_one_more() => {
+                self.ladder.held_back(before, envelope)
+            }
+            Decision::Hop { .. } | Decision::DeadLetter { .. } => decision,
+        }
+    }
+
+    fn holds_one_more(&self) -> bool {
+        let now = self.clock.now();
+        if self.hold.holds_dead_letters(now.timestamp()) {
+            return true;
+        }
+        let too_many = self.endings.lock().unwrap_or_else(PoisonError::into_inner).dead(now);
+        if too_many {
+            self.open(now.timestamp());
+        }
+        too_many
+    }
+
+    fn open(&self, now: Timestamp) {
+        let until = now + self.settings.hold_for;
+        let DlqBreakerSettings { window, minimum, share, hold_for } = self.settings;
+        let ladder = self.ladder.name();
+        let why = format!(
+            "at least {minimum} records and {} % of those that ended within {} would be dead letters",
+            share * 100.0,
+            format_duration(window)
+        );
+        tracing::warn!(
+            ladder,
+            hold_for = format_duration(hold_for),
+            "DLQ breaker is open: {why}; they wait in the largest tier instead, and no attempt is burned. Mend what fails, then \
+             `kladder resume`; it closes by itself after the time"
+        );
+        self.hold.hold_dead_letters(until);
+        let record =
+            DlqBreakerRecord { until: Some(until), by: format!("worker {} of {ladder}", self.instance), at: now, why: Some(why) };
+        let (kafka, topic, ladder) = (self.kafka.clone(), self.ladder.state_topic(), self.ladder.clone());
+        // The worker does not wait for it: until others have read it, they have decided for themselves.
+        let write = move || {
+            if let Err(error) = write_state(&kafka, &topic, DLQ_BREAKER_KEY, &record.to_value()) {
+                tracing::error!(ladder = ladder.name(), %error, "other workers cannot be told that dead letters are held");
+            }
+        };
+        if let Err(error) = std::thread::Builder::new().name("dlq-breaker".to_owned()).spawn(write) {
+            tracing::error!(ladder = self.ladder.name(), %error, "other workers cannot be told that dead letters are held");
+        }
+    }
+}
