@@ -61,7 +61,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
                     done.add(idempotency_key)
             shown = "none" if key is None else base64.b64encode(key).decode()
             size = "null" if value is None else len(value)
-            print(f"key={shown} value={size} attempt={attempt} {verdict}", flush=True)
+            with lock:  # A line of one thread must not run into that of another.
+                print(f"key={shown} value={size} attempt={attempt} {verdict}", flush=True)
             self.answer({"done": 200, "retry": 503, "reject": 422}[verdict], {"Kladder-Verdict": verdict} | more, text.encode())
         finally:
             with lock:
