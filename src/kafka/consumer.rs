@@ -141,6 +141,10 @@ const RIVAL_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a poll of a member that is being closed waits for what the group still has to say.
 const CLOSE_POLL: Duration = Duration::from_millis(100);
 
+/// How often it is looked whether it is closed, and how long one that is closed is waited for to say so.
+const CLOSE_LOOK: Duration = Duration::from_millis(5);
+const CLOSE_GRACE: Duration = Duration::from_millis(500);
+
 /// How often the client asks for the partition counts of its topics: so long may partitions that were added wait for a consumer. The
 /// client's default is five minutes. At 200 workers of two consumers each it makes 13 small requests a second, all brokers together.
 const METADATA_REFRESH: Duration = Duration::from_secs(30);
@@ -441,16 +445,33 @@ impl Drop for GroupConsumer {
         let pending = std::mem::take(&mut *lock(&self.inner.context().pending));
         // To close comes before the answers: a member that gives back what it lost while it is not closing joins again at once
         // (`rd_kafka_cgrp_unassign_done`), without its member id, which takes its name from a rival that has it by right.
-        let closing = self.inner.close_queue();
-        for change in unanswered.into_iter().chain(pending) {
-            let _ = match change {
-                Rebalance::Assigned(partitions) => self.inner.incremental_assign(&list_of(&partitions)),
-                Rebalance::Revoked { partitions, .. } => self.inner.incremental_unassign(&list_of(&partitions)),
-            };
+        let is_closing = self.inner.close_queue().is_ok();
+        let client = self.inner.clone();
+        let answer = move || {
+            for change in unanswered.into_iter().chain(pending) {
+                let _ = match change {
+                    Rebalance::Assigned(partitions) => client.incremental_assign(&list_of(&partitions)),
+                    Rebalance::Revoked { partitions, .. } => client.incremental_unassign(&list_of(&partitions)),
+                };
+            }
+            // One that is fenced for good is not closed but thrown away, with the last that holds a queue of it.
+            while is_closing && !client.closed() {
+                client.poll(CLOSE_POLL);
+            }
+        };
+        // On a thread of its own, since it may never end: librdkafka 2.12 destroys without a reply what reaches a group that has just
+        // terminated (`rd_kafka_cgrp_op_serve`), and an answer waits for its reply for ever (`rd_kafka_assign0`). A change that was
+        // told when the closing began is such an answer. Once the group has terminated there is nothing more to wait for.
+        let Ok(answering) = std::thread::Builder::new().name("closing".to_owned()).spawn(answer) else { return };
+        let mut grace = CLOSE_GRACE;
+        while !answering.is_finished() && !grace.is_zero() {
+            std::thread::sleep(CLOSE_LOOK);
+            if is_closing && self.inner.closed() {
+                grace = grace.saturating_sub(CLOSE_LOOK);
+            }
         }
-        // One that is fenced for good is not closed but thrown away, with the last that holds a queue of it.
-        while closing.is_ok() && !self.inner.closed() {
-            self.inner.poll(CLOSE_POLL);
+        if !answering.is_finished() {
+            tracing::debug!(group = %self.group, "closed, but for an answer that its client does not hear any more");
         }
     }
 }
