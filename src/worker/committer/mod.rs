@@ -204,8 +204,13 @@ impl<W: Work> Committer<W> {
         if lane.standstill || !lane.tracker.has_room() {
             return false;
         }
-        // One at a time, of all partitions that are under suspicion: so those that wait are not counted when another kills the worker.
-        lane.alone == 0 || !self.lanes.iter().any(|other| other.alone > 0 && other.tracker.in_flight() > 0)
+        // While a partition is under suspicion, one record at a time of all: what is worked on beside it when it kills the worker would
+        // be counted with it, and at last be buried with it.
+        !self.is_suspicious() || self.lanes.iter().all(|other| other.standstill || other.tracker.in_flight() == 0)
+    }
+
+    fn is_suspicious(&self) -> bool {
+        self.lanes.iter().any(|lane| lane.alone > 0)
     }
 
     /// The next record of a partition that is to be worked on.
@@ -223,6 +228,10 @@ impl<W: Work> Committer<W> {
             }
             Some(Next::End(offset)) => {
                 lane.tracker.reach_end(offset);
+                // Nothing is behind the record that was counted.
+                if lane.tracker.in_flight() == 0 {
+                    lane.alone = 0;
+                }
                 Polled::Nothing
             }
             Some(Next::OffsetLost) => return Err(WorkError::offset_lost(lane.tp(), self.source.group())),
@@ -232,6 +241,7 @@ impl<W: Work> Committer<W> {
 
     /// Counts, before it is worked on, that a record is the first of its partition, and while records are worked on one at a time each.
     fn count_start(&mut self, index: usize, offset: i64) -> Result<(), WorkError> {
+        let is_suspicious = self.is_suspicious();
         let lane = &mut self.lanes[index];
         lane.starts = 0;
         if lane.tracker.is_counted() && lane.alone == 0 {
@@ -250,7 +260,9 @@ impl<W: Work> Committer<W> {
         if point == lane.committed || self.source.live_group().is_none() {
             return Ok(());
         }
-        self.commit_points(vec![(tp, point)])?;
+        // Under suspicion the one before it is done with only when that is committed: it must not be counted for the death of this one.
+        let points = if is_suspicious { self.points_with(&[]) } else { vec![(tp, point)] };
+        self.commit_points(points)?;
         Ok(())
     }
 
