@@ -55,6 +55,7 @@
 //! | [`topology`] | which topics and offsets there should be, the plan from what there is, and its application |
 //! | [`kafka`] | the only place that knows rdkafka: consumer, producer, administration |
 //! | [`worker`] | mover, deliverer and router over their committer, handlers, hold, and what keeps them running |
+//! | [`dlq`] | dead letters: filter, index, groups, what becomes of them, payloads, redrive |
 //! | [`admin`] | HTTP: probes and metrics |
 //! | [`cli`] | the commands, one file each |
 //! | [`telemetry`] | every metric name in one file; used by all layers above `config` |
@@ -63,6 +64,7 @@ pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod core;
+pub mod dlq;
 pub mod kafka;
 pub mod telemetry;
 pub mod topology;

@@ -94,6 +94,10 @@ fn as_text(config: &Config, path: &str, state_dir: &str) -> String {
         if config.ladders.len() == 1 { "" } else { "s" }
     );
     let _ = writeln!(text, "brokers {}, instance {}, state in {state_dir}", config.kafka.brokers(), config.worker.instance);
+    if let Some(registry) = &config.schema_registry {
+        let user = registry.credentials.as_ref().map(|c| format!(", as {}", c.username)).unwrap_or_default();
+        let _ = writeln!(text, "schema registry {}{user}", registry.url);
+    }
     for config_of in &config.ladders {
         let ladder = &config_of.ladder;
         let total: Duration = climb(ladder).sum();
@@ -186,6 +190,10 @@ fn as_json(config: &Config, state_dir: &str) -> Value {
         "state_dir": state_dir,
         "health": config.health.listen,
         "admin": config.admin.listen,
+        "schema_registry": config.schema_registry.as_ref().map(|registry| json!({
+            "url": registry.url,
+            "username": registry.credentials.as_ref().map(|credentials| &credentials.username),
+        })),
         "ladders": ladders,
     })
 }

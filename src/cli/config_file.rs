@@ -92,8 +92,14 @@ impl ConfigFile {
     /// Where this process keeps state: as configured, else where systemd or the XDG directories say.
     #[must_use]
     pub fn state_dir(&self) -> PathBuf {
-        self.config.worker.state_dir.clone().unwrap_or_else(|| default_state_dir(&|name| env::var(name).ok()))
+        self.config.worker.state_dir.clone().unwrap_or_else(state_dir_of_surroundings)
     }
+}
+
+/// Where this process keeps state where no configuration says so.
+#[must_use]
+pub fn state_dir_of_surroundings() -> PathBuf {
+    default_state_dir(&|name| env::var(name).ok())
 }
 
 type Env<'a> = &'a dyn Fn(&str) -> Option<String>;

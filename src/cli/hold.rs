@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::cli::confirm::confirmed;
 use crate::cli::exit::Exit;
+use crate::cli::who::who;
 use crate::cli::{ConfigArg, Output, chosen_ladders, config_file, stdout};
 use crate::config::LadderConfig;
 use crate::core::state::{DLQ_BREAKER_KEY, DlqBreakerRecord, Entry, HOLD_KEY, HoldRecord, LadderState};
@@ -206,11 +207,4 @@ impl Outcome {
             why: record.and_then(|r| r.why.clone()),
         }
     }
-}
-
-/// The user, as the environment names them, and the host. Behind `sudo` it is whoever called it.
-fn who() -> String {
-    let named = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let user = ["SUDO_USER", "USER", "LOGNAME"].into_iter().find_map(named).unwrap_or_else(|| "somebody".to_owned());
-    format!("{user}@{}", gethostname::gethostname().to_string_lossy())
 }

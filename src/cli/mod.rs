@@ -6,6 +6,7 @@ pub mod stdout;
 
 mod check;
 mod confirm;
+mod dlq;
 mod doctor;
 mod explain;
 mod generate;
@@ -17,6 +18,7 @@ mod run;
 mod setup;
 mod status;
 mod stub;
+mod who;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -48,6 +50,7 @@ enum Command {
     Status(status::StatusArgs),
     Hold(hold::HoldArgs),
     Resume(resume::ResumeArgs),
+    Dlq(dlq::DlqArgs),
     Generate(generate::GenerateArgs),
     Stub(stub::StubArgs),
 }
@@ -89,6 +92,7 @@ pub fn main() -> ExitCode {
         Command::Status(args) => status::run(args),
         Command::Hold(args) => hold::run(args),
         Command::Resume(args) => resume::run(args),
+        Command::Dlq(args) => dlq::run(args),
         Command::Generate(args) => generate::run(args),
         Command::Stub(args) => stub::run(args),
     };
@@ -96,7 +100,8 @@ pub fn main() -> ExitCode {
         Ok(exit) => exit.into(),
         Err(error) => {
             eprintln!("error: {error:#}");
-            let is_usage = error.is::<config_file::ConfigFileError>() || error.is::<UnknownLadder>();
+            let is_usage =
+                error.is::<config_file::ConfigFileError>() || error.is::<UnknownLadder>() || error.is::<dlq::UsageError>();
             if is_usage { Exit::Usage } else { Exit::Failed }.into()
         }
     }

@@ -1,5 +1,6 @@
 //! `kladder run`: the workers.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
@@ -13,6 +14,9 @@ use crate::cli::exit::Exit;
 use crate::cli::{ConfigArg, chosen_ladders};
 use crate::config::types::{Config, LadderConfig, Role};
 use crate::core::ladder::Mode;
+use crate::core::topics::own_dlq_topic;
+use crate::dlq::queue::Queue;
+use crate::dlq::watch::IndexWatch;
 use crate::kafka::clock::Clock;
 use crate::telemetry::events::HttpMetrics;
 use crate::telemetry::exporter;
@@ -55,6 +59,8 @@ enum RoleArg {
     Deliverer,
     /// Consumes the inbox of failed records (relay)
     Router,
+    /// Keeps the index of dead letters, and counts them
+    Index,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -71,6 +77,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<Exit> {
         LogArg::Text => LogFormat::Text,
         LogArg::Json => LogFormat::Json,
     })?;
+    let state_dir = file.state_dir();
     let config = file.config;
     let roles = roles(&config, &args.role);
     let ladders = runnable(&config, &args.ladder, &roles)?;
@@ -81,13 +88,27 @@ pub fn run(args: RunArgs) -> anyhow::Result<Exit> {
     #[cfg(feature = "otlp")]
     let _spans = spans::install().context("spans cannot be exported: look at OTEL_EXPORTER_OTLP_ENDPOINT")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
-    runtime.block_on(work(&config, &ladders, &roles))
+    runtime.block_on(work(&config, &ladders, &roles, &state_dir))
+}
+
+/// The index of the dead letters of these ladders, and of dead-letter topics that are named by themselves.
+fn index(config: &Config, ladders: &[&LadderConfig], state_dir: &Path) -> anyhow::Result<IndexWatch> {
+    let mut queues = Vec::new();
+    for config in ladders {
+        let (ladder, redrive) = (&config.ladder, &config.redrive);
+        let own = |own: Option<&str>| Queue::of_ladder(ladder, own, &redrive.targets, redrive.park_after);
+        let prefix = own_dlq_topic(ladder.name(), "");
+        let names: Vec<Option<String>> =
+            ladder.dlq_topics().iter().map(|topic| topic.strip_prefix(&prefix).map(str::to_owned)).collect();
+        queues.extend(names.iter().map(|name| (ladder.name().to_owned(), own(name.as_deref()))));
+    }
+    IndexWatch::start(&config.kafka, queues, state_dir.to_owned()).context("cannot start a thread")
 }
 
 /// The ladders to run.
 fn runnable<'a>(config: &'a Config, names: &[String], roles: &[Role]) -> anyhow::Result<Vec<&'a LadderConfig>> {
     let ladders = chosen_ladders(config, names)?;
-    let has_work = |mode| roles.iter().any(|role| runs(*role, mode));
+    let has_work = |mode| roles.iter().any(|role| runs(*role, mode) || *role == Role::Index);
     if let Some(idle) = ladders.iter().map(|l| &l.ladder).find(|ladder| !has_work(ladder.mode())) {
         let (mode, need) = match idle.mode() {
             Mode::Push => ("push", "mover or deliverer"),
@@ -108,6 +129,7 @@ fn runs(role: Role, mode: Mode) -> bool {
         Role::Mover => true,
         Role::Deliverer => mode == Mode::Push,
         Role::Router => mode == Mode::Relay,
+        // For all of them at once.
         Role::Index => false,
     }
 }
@@ -143,12 +165,14 @@ fn roles(config: &Config, given: &[RoleArg]) -> Vec<Role> {
         RoleArg::Mover => Role::Mover,
         RoleArg::Deliverer => Role::Deliverer,
         RoleArg::Router => Role::Router,
+        RoleArg::Index => Role::Index,
     };
     given.iter().map(role).collect()
 }
 
-async fn work(config: &Config, ladders: &[&LadderConfig], roles: &[Role]) -> anyhow::Result<Exit> {
+async fn work(config: &Config, ladders: &[&LadderConfig], roles: &[Role], state_dir: &Path) -> anyhow::Result<Exit> {
     let exporter = exporter::install();
+    let _index = if roles.contains(&Role::Index) { Some(index(config, ladders, state_dir)?) } else { None };
     let health = HealthState::new();
     let server = HealthServer::bind(config.health.listen, health.clone(), exporter).await?;
     let address = server.address();

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::cli::confirm::confirmed;
 use crate::cli::exit::Exit;
 use crate::cli::{ConfigArg, Output, chosen_ladders, config_file, stdout};
-use crate::config::{Config, LadderConfig};
+use crate::config::{Config, LadderConfig, QueueConfig};
 use crate::kafka::admin::KafkaCluster;
 use crate::topology::{self, Cluster, ClusterError, Limits, Plan, Scope, Step};
 
@@ -138,8 +138,11 @@ fn carry_out(
 }
 
 fn make_plan(args: &SetupArgs, config: &Config, ladders: &[&LadderConfig], cluster: &KafkaCluster) -> Result<Plan, ClusterError> {
-    let observed = cluster.observe(&Scope::of(ladders))?;
-    let desired: Vec<_> = ladders.iter().map(|l| topology::desired(l, &observed.topics)).collect();
+    // With --ladder only ladders are meant.
+    let queues: Vec<&QueueConfig> = config.queues.iter().filter(|_| args.ladders.is_empty()).collect();
+    let observed = cluster.observe(&Scope::of(ladders).with_queues(&queues))?;
+    let desired = ladders.iter().map(|l| topology::desired(l, &observed.topics));
+    let desired: Vec<_> = desired.chain(queues.iter().map(|q| topology::desired_of_queue(q, &observed.topics))).collect();
     let limits = Limits {
         max_partitions: args.max_partitions,
         take_over: args.take_over,

@@ -7,7 +7,10 @@ pub fn hint(path: &Path) -> Option<&'static str> {
     if matches!(path.segments(), [Segment::Key(first), _] if first == "ladder") {
         return Some("one table a ladder, headed by its name: [ladder.billing-orders]");
     }
-    let key = within_ladder(path).unwrap_or_else(|| path.dotted());
+    if matches!(path.segments(), [Segment::Key(first), _] if first == "dlq") {
+        return Some("one table a dead-letter topic of another framework, headed by a name for it: [dlq.payments]");
+    }
+    let key = within_queue(path).or_else(|| within_ladder(path)).unwrap_or_else(|| path.dotted());
     // `tiers[1]` takes another thing than `tiers`; which one it is does not matter.
     let key = without_places(&key);
     HINTS.iter().find(|(known, _)| *known == key).map(|(_, hint)| *hint)
@@ -33,6 +36,7 @@ pub fn misplaced(path: &Path) -> Option<&'static str> {
             Some("a ladder's name stands in its header: [ladder.NAME]")
         }
         ("ladders", _) => Some("write one table a ladder: [ladder.NAME]"),
+        ("schema-registry" | "registry", _) => Some("write it below [schema_registry]"),
         ("bootstrap.servers" | "bootstrap", _) => Some("write it below [kafka]"),
         (_, "url" | "timeout" | "max_in_flight" | "redeliver_share") if within_ladder(path).is_some() => {
             Some("write it below [ladder.NAME.handler]")
@@ -40,6 +44,14 @@ pub fn misplaced(path: &Path) -> Option<&'static str> {
         (_, "partitions" | "replication_factor" | "outage_budget" | "dlq_retention") if within_ladder(path).is_some() => {
             Some("write it below [ladder.NAME.topics]")
         }
+        _ => None,
+    }
+}
+
+/// The key of a `[dlq.NAME]` section, as `dlq.key`.
+fn within_queue(path: &Path) -> Option<String> {
+    match path.segments() {
+        [Segment::Key(first), _, Segment::Key(key), ..] if first == "dlq" => Some(format!("dlq.{key}")),
         _ => None,
     }
 }
@@ -60,7 +72,7 @@ fn within_ladder(path: &Path) -> Option<String> {
 
 const LATER: &[&str] = &["parking", "handler.headers", "handler.tls"];
 
-const LATER_AT_TOP: &[&str] = &["admin.tls", "admin.users", "admin.auth", "health.tls"];
+const LATER_AT_TOP: &[&str] = &["admin.tls", "admin.users", "admin.auth", "health.tls", "schema_registry.tls"];
 
 const HINTS: &[(&str, &str)] = &[
     ("kafka.bootstrap.servers", "name at least one broker: bootstrap.servers = \"localhost:9092\""),
@@ -71,6 +83,10 @@ const HINTS: &[(&str, &str)] = &[
     ("worker.roles[]", "one of mover, deliverer, router, index"),
     ("worker.state_dir", "a directory; default: $STATE_DIRECTORY, then the XDG state directory"),
     ("worker.drain", "0s to 1h; default 25s"),
+    ("schema_registry", "a table: [schema_registry] with url"),
+    ("schema_registry.url", "where the registry's API stands: url = \"http://registry:8081\", with a path where it has one"),
+    ("schema_registry.username", "a string; with password, for basic authentication"),
+    ("schema_registry.password", "a string, as \"${REGISTRY_PASSWORD}\" or \"${file:/run/secrets/registry}\""),
     ("sources", "the topics that the group consumes: sources = [\"orders\"]"),
     ("sources[]", "the name of a topic, as \"orders\""),
     ("group", "the consumer group that the ladder belongs to: group = \"billing\""),
@@ -144,6 +160,13 @@ const HINTS: &[(&str, &str)] = &[
     ("dlq_breaker.minimum", "so many dead letters in it, at least: 1 to 1000000; default 50"),
     ("dlq_breaker.share", "and this share of all that ended: above 0, at most 1; default 0.5"),
     ("dlq_breaker.hold_for", "for how long dead letters are held at a time: 1s to 7d; default 10m"),
+    ("redrive", "a table: [ladder.NAME.redrive]"),
+    ("redrive.targets", "topics that dead letters may be sent to beside the redeliver topic and the sources: [\"orders-fixed\"]"),
+    ("redrive.park_after", "1 to 1000: a letter that was sent back so often is parked; default 3"),
+    ("dlq.topic", "the dead-letter topic: topic = \"payments-dlt\""),
+    ("dlq.dialect", "\"spring\", \"connect\", \"streams\", \"smallrye\" or \"share-group\"; found out where absent"),
+    ("dlq.targets", "the topics that its letters may be sent to: [\"payments\"]"),
+    ("dlq.park_after", "1 to 1000: a letter that was sent back so often is parked; default 3"),
     ("inbox", "inbox = { topic = \"connect-dlq\", dialect = \"connect\" }, with redeliver = \"origin\""),
     ("inbox.topic", "the dead-letter topic of the other framework"),
     ("inbox.dialect", "\"spring\", \"connect\", \"streams\", \"smallrye\" or \"share-group\""),

@@ -7,14 +7,17 @@ use crate::config::keys;
 use crate::config::mistake::Mistakes;
 use crate::config::nearest::nearest;
 use crate::config::path::Path;
-use crate::config::raw::{Decimal, RawBreaker, RawDlqBreaker, RawLadder, Span, Whole};
+use crate::config::raw::{Decimal, Items, RawBreaker, RawDlqBreaker, RawLadder, RawQueue, Span, Whole};
 use crate::config::rules_section;
 use crate::config::tiers;
-use crate::config::types::{DEFAULT_MAX_IN_FLIGHT, DEFAULT_REDELIVER_SHARE, HandlerConfig, LadderConfig, Start, TopicsConfig};
+use crate::config::types::{
+    DEFAULT_MAX_IN_FLIGHT, DEFAULT_PARK_AFTER, DEFAULT_REDELIVER_SHARE, HandlerConfig, LadderConfig, QueueConfig, RedriveConfig,
+    Start, TopicsConfig,
+};
 use crate::core::breaker::BreakerSettings;
 use crate::core::dialect::Dialect;
 use crate::core::dlq_breaker::DlqBreakerSettings;
-use crate::core::ladder::{Hops, Immediate, Ladder, LadderError, LadderErrors, Mode, Redelivery, RuleError};
+use crate::core::ladder::{Hops, Immediate, Ladder, LadderError, LadderErrors, Mode, Redelivery, RuleError, is_topic_name};
 use crate::core::rate::Rate;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -126,11 +129,12 @@ pub fn read(name: &str, scope: &Scope<'_>, mistakes: &mut Mistakes) -> Option<La
     let handler = handler(scope, mode, mistakes);
     let breaker = breaker(scope, mode, mistakes);
     let dlq_breaker = dlq_breaker(scope, mistakes);
+    let redrive = redrive(scope, mistakes);
     let topics = topics(scope, mistakes);
     if mistakes.touches(own) {
         return None;
     }
-    Some(LadderConfig { ladder: ladder?, start, handler, breaker, dlq_breaker, topics })
+    Some(LadderConfig { ladder: ladder?, start, handler, breaker, dlq_breaker, redrive, topics })
 }
 
 /// Tries in place, which only a push ladder makes.
@@ -320,7 +324,49 @@ fn dlq_breaker(scope: &Scope<'_>, mistakes: &mut Mistakes) -> Option<DlqBreakerS
     enabled.then_some(DlqBreakerSettings { window, minimum, share, hold_for })
 }
 
-fn check_url(url: &str) -> Result<(), (&'static str, Option<&'static str>)> {
+/// Where dead letters may be sent, and how often.
+fn redrive(scope: &Scope<'_>, mistakes: &mut Mistakes) -> RedriveConfig {
+    let targets = scope.pick(&["redrive", "targets"], |l| l.redrive.as_ref()?.targets.as_ref());
+    let park_after = scope.pick(&["redrive", "park_after"], |l| l.redrive.as_ref()?.park_after);
+    RedriveConfig {
+        targets: targets.map(|(items, path)| topic_names(items, &path, mistakes)).unwrap_or_default(),
+        park_after: park_after.and_then(|(n, path)| whole_in(n, 1..=1_000, &path, mistakes)).unwrap_or(DEFAULT_PARK_AFTER),
+    }
+}
+
+/// Names of topics.
+fn topic_names(items: &Items, path: &Path, mistakes: &mut Mistakes) -> Vec<String> {
+    let mut names = Vec::new();
+    for (i, item) in items.0.iter().enumerate() {
+        match &item.0 {
+            Ok(name) if is_topic_name(name) => names.push(name.clone()),
+            _ => mistakes.note(&path.index(i), "is no name of a topic", hint(path)),
+        }
+    }
+    names
+}
+
+/// `[dlq.NAME]`: the dead-letter topic of another framework.
+pub fn queue(name: &str, raw: &RawQueue, mistakes: &mut Mistakes) -> Option<QueueConfig> {
+    let at = Path::of("dlq").key(name);
+    if !name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-') || !(1..=100).contains(&name.len()) {
+        mistakes.note(&at, "is no name: 1 to 100 of a-z, 0-9 and `-`", hint(&at));
+    }
+    let topic_path = at.key("topic");
+    match raw.topic.as_deref() {
+        None => note_missing(&topic_path, mistakes),
+        Some(topic) if !is_topic_name(topic) => mistakes.note(&topic_path, "is no name of a topic", hint(&topic_path)),
+        Some(_) => {}
+    }
+    let dialect = raw.dialect.as_deref().and_then(|text| one_of(text, &Dialect::NAMES, &at.key("dialect"), mistakes));
+    let targets = raw.targets.as_ref().map(|items| topic_names(items, &at.key("targets"), mistakes)).unwrap_or_default();
+    let park_after = raw.park_after.and_then(|n| whole_in(n, 1..=1_000, &at.key("park_after"), mistakes));
+    let park_after = park_after.unwrap_or(DEFAULT_PARK_AFTER);
+    Some(QueueConfig { name: name.to_owned(), topic: raw.topic.clone()?, dialect, targets, park_after })
+}
+
+/// Whether a URL can be called; else what is wrong with it and, where that is not plain, what to do.
+pub(super) fn check_url(url: &str) -> Result<(), (&'static str, Option<&'static str>)> {
     let uri: http::Uri = url.parse().map_err(|_| ("is no URL", None))?;
     match uri.scheme_str() {
         Some("http") => {}

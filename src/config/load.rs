@@ -52,9 +52,10 @@ pub fn load(text: &str, surroundings: &Surroundings<'_>) -> Result<Config, Confi
     let kafka = kafka_section::read(raw.kafka.as_ref(), &document, surroundings.check_property, &mut mistakes);
     let (health, admin) = service_sections::listeners(raw.health, raw.admin, &mut mistakes);
     let worker = service_sections::worker(raw.worker, surroundings.host_name, &mut mistakes);
+    let schema_registry = service_sections::schema_registry(raw.schema_registry, &mut mistakes);
     let defaults = raw.defaults.map(RawLadder::from).unwrap_or_default();
-    let raw_ladders = raw.ladder.unwrap_or_default();
-    if raw_ladders.is_empty() {
+    let (raw_ladders, raw_queues) = (raw.ladder.unwrap_or_default(), raw.dlq.unwrap_or_default());
+    if raw_ladders.is_empty() && raw_queues.is_empty() {
         mistakes
             .note_missing(&Path::of("ladder"), "name at least one: [ladder.billing-orders]; `kladder init` prints a whole file");
     }
@@ -62,10 +63,20 @@ pub fn load(text: &str, surroundings: &Surroundings<'_>) -> Result<Config, Confi
     for (name, own) in &raw_ladders {
         ladders.extend(ladder_section::read(name, &Scope::new(name, own, &defaults), &mut mistakes));
     }
+    let mut queues = Vec::new();
+    for (name, own) in &raw_queues {
+        queues.extend(ladder_section::queue(name, own, &mut mistakes));
+        if raw_ladders.contains_key(name) {
+            let hint = Some("their topics would have one name: give it another".to_owned());
+            mistakes.note(&Path::of("dlq").key(name), "is the name of a ladder, too", hint);
+        }
+    }
     across::check(&raw_ladders, &ladders, &mut mistakes);
 
     match (health, admin) {
-        (Some(health), Some(admin)) if mistakes.is_empty() => Ok(Config { kafka, health, admin, worker, ladders }),
+        (Some(health), Some(admin)) if mistakes.is_empty() => {
+            Ok(Config { kafka, health, admin, worker, schema_registry, ladders, queues })
+        }
         _ => Err(mistakes.finish(&document)),
     }
 }

@@ -81,6 +81,10 @@ fn every_key_is_read() {
         roles = ["mover", "index"]
         state_dir = "/var/lib/kladder"
         drain = "5s"
+        [schema_registry]
+        url = "http://registry:8081/apis/ccompat/v7"
+        username = "me"
+        password = "hunter2"
         [ladder.a]
         sources = ["s", "t"]
         group = "g"
@@ -118,6 +122,16 @@ fn every_key_is_read() {
         consecutive = 7
         open_for = "2s"
         open_most = "30s"
+        [dlq.payments]
+        topic = "payments-dlt"
+        dialect = "spring"
+        targets = ["payments"]
+        park_after = 5
+
+        [ladder.a.redrive]
+        targets = ["orders-fixed"]
+        park_after = "7"
+
         [ladder.a.dlq_breaker]
         window = "5m"
         minimum = 30
@@ -210,6 +224,8 @@ fn each_mistake_has_its_place_and_says_what_is_wrong() {
         ("breaker.failure_rate = 1.5", "ladder.a.breaker.failure_rate = 1.5", "above 0, at most 1"),
         ("breaker = { open_for = \"10s\", open_most = \"5s\" }", "ladder.a.breaker.open_most = \"5s\"", "out of range"),
         ("breaker.enabled = \"perhaps\"", "ladder.a.breaker.enabled", "is not true or false"),
+        ("redrive.targets = [\"a b\"]", "ladder.a.redrive.targets[0]", "is no name of a topic"),
+        ("redrive.park_after = 0", "ladder.a.redrive.park_after = 0", "out of range"),
         ("dlq_breaker.minimum = 0", "ladder.a.dlq_breaker.minimum = 0", "out of range"),
         ("dlq_breaker.share = 1.5", "ladder.a.dlq_breaker.share = 1.5", "above 0, at most 1"),
         ("dlq_breaker.hold_for = \"8d\"", "ladder.a.dlq_breaker.hold_for = \"8d\"", "out of range"),
@@ -527,6 +543,35 @@ fn the_newer_group_protocol_is_an_option() {
     assert!(of("consumer.group.protocol = \"consumer\"").has_newer_group_protocol());
     assert!(of("group.protocol = \"Consumer\"").has_newer_group_protocol());
     assert!(!of("group.protocol = \"classic\"\nsession.timeout.ms = 6000").has_newer_group_protocol());
+}
+
+#[test]
+fn a_schema_registry_needs_a_url_and_both_or_none_of_user_and_password() {
+    for (lines, path, what) in [
+        ("", "schema_registry.url", "is missing"),
+        ("url = \"registry:8081\"", "schema_registry.url = \"registry:8081\"", "http://registry:8081"),
+        ("url = \"ftp://registry\"", "schema_registry.url", "is no http or https URL"),
+        ("url = \"http://me:hunter2@registry\"", "schema_registry.url = \"http://***@registry\"", "username and password"),
+        ("url = \"http://registry/?x=1\"", "schema_registry.url", "behind its path"),
+        ("url = \"http://r\"\nusername = \"me\"", "schema_registry.password", "is missing"),
+        ("url = \"http://r\"\npassword = \"hunter2\"", "schema_registry.username", "is missing"),
+        ("url = \"http://r\"\nusername = \"a:b\"\npassword = \"p\"", "schema_registry.username", "colon"),
+        ("url = \"http://r\"\nusername = \"a\"\npassword = 1", "schema_registry.password = (not shown)", "not a string"),
+        ("url = \"http://r\"\nusernam = \"a\"", "schema_registry.usernam", "did you mean `username`?"),
+    ] {
+        let shown = only(&with(&format!("[schema_registry]\n{lines}\n")));
+        assert!(shown.contains(path) && shown.contains(what), "{lines}\n{shown}");
+        assert!(!shown.contains("hunter2"), "{shown}");
+    }
+    let shown = only(&with("[registry]\nurl = \"http://r\"\n"));
+    assert!(shown.contains("[schema_registry]"), "{shown}");
+    let given = "[schema_registry]\nurl = \"http://${HOST}:8081/\"\nusername = \"me\"\npassword = \"${file:/run/secrets/pw}\"\n";
+    let config = load_with(&with(given), &BTreeMap::from([("HOST", "registry")])).unwrap();
+    assert!(!format!("{config:?}").contains("hunter2"));
+    let registry = config.schema_registry.unwrap();
+    let credentials = RegistryCredentials { username: "me".to_owned(), password: "hunter2".to_owned() };
+    assert_eq!((registry.url.as_str(), registry.credentials), ("http://registry:8081/", Some(credentials)));
+    assert_eq!(load_text(&with("")).unwrap().schema_registry, None);
 }
 
 #[test]

@@ -11,7 +11,7 @@ mod kafka_property;
 mod kafka_section;
 mod keys;
 mod ladder_section;
-mod nearest;
+pub mod nearest;
 mod owned;
 mod path;
 mod raw;

@@ -87,6 +87,9 @@ pub fn java_hint(name: &str) -> Option<&'static str> {
             "not needed: kladder serves its own metrics, see [health]"
         }
         "exclude.internal.topics" => "not needed: kladder subscribes to its topics by name",
+        "schema.registry.url" | "basic.auth.user.info" | "basic.auth.credentials.source" => {
+            "write url, username and password below [schema_registry]"
+        }
         "config.providers" => "use ${VAR} or ${file:PATH} in any string",
         _ => return None,
     })

@@ -22,9 +22,31 @@ pub struct RawConfig {
     #[serde(default, deserialize_with = "table")]
     pub worker: Option<RawWorker>,
     #[serde(default, deserialize_with = "table")]
+    pub schema_registry: Option<RawRegistry>,
+    #[serde(default, deserialize_with = "table")]
     pub defaults: Option<RawDefaults>,
     #[serde(default, deserialize_with = "tables")]
     pub ladder: Option<BTreeMap<String, RawLadder>>,
+    #[serde(default, deserialize_with = "tables")]
+    pub dlq: Option<BTreeMap<String, RawQueue>>,
+}
+
+/// The dead-letter topic of another framework.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub struct RawQueue {
+    pub topic: Option<String>,
+    pub dialect: Option<String>,
+    pub targets: Option<Items>,
+    pub park_after: Option<Whole>,
+}
+
+/// What may be done with dead letters.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub struct RawRedrive {
+    pub targets: Option<Items>,
+    pub park_after: Option<Whole>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -40,6 +62,15 @@ pub struct RawWorker {
     pub roles: Option<Items>,
     pub state_dir: Option<String>,
     pub drain: Option<Span>,
+}
+
+/// Where schemas of payloads are found.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub struct RawRegistry {
+    pub url: Option<String>,
+    pub username: Option<String>,
+    pub password: Option<String>,
 }
 
 /// What all ladders share: a ladder's keys but for those that make it that one ladder.
@@ -67,6 +98,8 @@ pub struct RawDefaults {
     breaker: Option<RawBreaker>,
     #[serde(default, deserialize_with = "table")]
     dlq_breaker: Option<RawDlqBreaker>,
+    #[serde(default, deserialize_with = "table")]
+    redrive: Option<RawRedrive>,
     #[serde(default, deserialize_with = "table")]
     topics: Option<RawTopics>,
 }
@@ -100,6 +133,8 @@ pub struct RawLadder {
     #[serde(default, deserialize_with = "table")]
     pub dlq_breaker: Option<RawDlqBreaker>,
     #[serde(default, deserialize_with = "table")]
+    pub redrive: Option<RawRedrive>,
+    #[serde(default, deserialize_with = "table")]
     pub topics: Option<RawTopics>,
 }
 
@@ -122,6 +157,7 @@ impl From<RawDefaults> for RawLadder {
             handler,
             breaker,
             dlq_breaker,
+            redrive,
             topics,
         } = raw;
         Self {
@@ -144,6 +180,7 @@ impl From<RawDefaults> for RawLadder {
             handler,
             breaker,
             dlq_breaker,
+            redrive,
             topics,
         }
     }

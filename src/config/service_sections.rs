@@ -1,15 +1,15 @@
-//! `[health]`, `[admin]`, `[worker]`: how this process works and where it listens.
+//! `[health]`, `[admin]`, `[worker]`, `[schema_registry]`: how this process works, where it listens and whom it asks.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::keys;
-use crate::config::ladder_section::{duration_in, one_of};
+use crate::config::ladder_section::{check_url, duration_in, one_of};
 use crate::config::mistake::Mistakes;
 use crate::config::path::Path;
-use crate::config::raw::{RawListener, RawWorker};
-use crate::config::types::{AdminConfig, DEFAULT_DRAIN, HealthConfig, Role, WorkerConfig};
+use crate::config::raw::{RawListener, RawRegistry, RawWorker};
+use crate::config::types::{AdminConfig, DEFAULT_DRAIN, HealthConfig, RegistryConfig, RegistryCredentials, Role, WorkerConfig};
 
 /// Where both listeners stand. `None` where they do not.
 pub fn listeners(
@@ -98,4 +98,43 @@ pub fn worker(raw: Option<RawWorker>, host_name: &str, mistakes: &mut Mistakes) 
     let hour = Duration::from_secs(60 * 60);
     let drain = raw.drain.and_then(|span| duration_in(span, Duration::ZERO..=hour, &at.key("drain"), mistakes));
     WorkerConfig { instance, roles, state_dir: raw.state_dir.map(PathBuf::from), drain: drain.unwrap_or(DEFAULT_DRAIN) }
+}
+
+/// Where schemas of payloads are found; `None` where that is not said.
+pub fn schema_registry(raw: Option<RawRegistry>, mistakes: &mut Mistakes) -> Option<RegistryConfig> {
+    let raw = raw?;
+    let at = Path::of("schema_registry");
+    let (url_path, username_path, password_path) = (at.key("url"), at.key("username"), at.key("password"));
+    let hint = |path: &Path| keys::hint(path).map(str::to_owned);
+    match raw.url.as_deref() {
+        None => mistakes.note_missing(&url_path, keys::hint(&url_path).unwrap_or_default()),
+        Some(url) => {
+            if let Err((what, remedy)) = check_url(url) {
+                mistakes.note(&url_path, what, remedy.map(str::to_owned).or_else(|| hint(&url_path)));
+            } else if url.split("://").nth(1).is_some_and(|rest| rest.split('/').next().is_some_and(|host| host.contains('@'))) {
+                let remedy = "write them as username and password beside it";
+                mistakes.note(&url_path, "holds a user name or password", Some(remedy.to_owned()));
+            } else if url.contains(['?', '#']) {
+                mistakes.note(&url_path, "has something behind its path", hint(&url_path));
+            }
+        }
+    }
+    let credentials = match (raw.username, raw.password) {
+        (None, None) => None,
+        (Some(username), Some(password)) => {
+            if username.contains(':') {
+                mistakes.note(&username_path, "has a colon, which basic authentication cannot carry", None);
+            }
+            Some(RegistryCredentials { username, password })
+        }
+        (Some(_), None) => {
+            mistakes.note_missing(&password_path, "it goes with username: password = \"${REGISTRY_PASSWORD}\"");
+            None
+        }
+        (None, Some(_)) => {
+            mistakes.note_missing(&username_path, "it goes with password");
+            None
+        }
+    };
+    Some(RegistryConfig { url: raw.url?, credentials })
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::config::redact;
 use crate::core::breaker::BreakerSettings;
+use crate::core::dialect::Dialect;
 use crate::core::dlq_breaker::DlqBreakerSettings;
 use crate::core::ladder::Ladder;
 
@@ -16,6 +17,9 @@ pub const DEFAULT_DRAIN: Duration = Duration::from_secs(25);
 pub const DEFAULT_MAX_IN_FLIGHT: usize = 64;
 /// The share of them that redeliveries may take, unless told otherwise.
 pub const DEFAULT_REDELIVER_SHARE: f64 = 0.5;
+
+/// How often a dead letter is sent back before it is parked, unless told otherwise.
+pub const DEFAULT_PARK_AFTER: u32 = 3;
 
 /// The whole configuration.
 #[derive(Debug, Clone)]
@@ -28,8 +32,42 @@ pub struct Config {
     pub admin: AdminConfig,
     /// How this process works.
     pub worker: WorkerConfig,
+    /// Where schemas of payloads are found.
+    pub schema_registry: Option<RegistryConfig>,
     /// The ladders, by name.
     pub ladders: Vec<LadderConfig>,
+    /// Dead-letter topics of other frameworks, by name.
+    pub queues: Vec<QueueConfig>,
+}
+
+/// The dead-letter topic of another framework, whose letters are looked at and sent back as those of a ladder are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueueConfig {
+    /// What it is called here.
+    pub name: String,
+    /// The topic.
+    pub topic: String,
+    /// Whose headers it has; found out where that is not said.
+    pub dialect: Option<Dialect>,
+    /// The topics that its letters may be sent to.
+    pub targets: Vec<String>,
+    /// A letter that was sent back so often is parked (1 to 1,000).
+    pub park_after: u32,
+}
+
+/// Where dead letters of a ladder may be sent, and how often.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RedriveConfig {
+    /// Topics that they may be sent to beside the redeliver topic and the sources.
+    pub targets: Vec<String>,
+    /// A letter that was sent back so often is parked (1 to 1,000); default 3.
+    pub park_after: u32,
+}
+
+impl Default for RedriveConfig {
+    fn default() -> Self {
+        Self { targets: Vec::new(), park_after: DEFAULT_PARK_AFTER }
+    }
 }
 
 /// How to reach Kafka: librdkafka's properties, by their dotted names.
@@ -80,6 +118,24 @@ pub struct WorkerConfig {
     pub drain: Duration,
 }
 
+/// A schema registry that speaks Confluent's REST API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegistryConfig {
+    /// Where it is reached, with the path that its API stands below: `http` or `https`, without user and password.
+    pub url: String,
+    /// Who asks, where it wants to know.
+    pub credentials: Option<RegistryCredentials>,
+}
+
+/// User and password for basic authentication.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RegistryCredentials {
+    /// The user; no colon in it.
+    pub username: String,
+    /// The password.
+    pub password: String,
+}
+
 /// One of the things that a process can do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Role {
@@ -106,6 +162,8 @@ pub struct LadderConfig {
     pub breaker: Option<BreakerSettings>,
     /// When what would be a dead letter waits because there are too many; `None` where that is switched off.
     pub dlq_breaker: Option<DlqBreakerSettings>,
+    /// Where its dead letters may be sent, and how often.
+    pub redrive: RedriveConfig,
     /// How the ladder's topics are made.
     pub topics: TopicsConfig,
 }
@@ -150,6 +208,13 @@ impl HandlerConfig {
     #[must_use]
     pub fn shown_url(&self) -> String {
         redact::hide_userinfo(&self.url)
+    }
+}
+
+/// The password stays out of logs.
+impl std::fmt::Debug for RegistryCredentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RegistryCredentials").field("username", &self.username).finish_non_exhaustive()
     }
 }
 

@@ -285,9 +285,35 @@ impl Envelope {
             Ok(_) => return fresh(None),
             Err(malformed) => return fresh(Some(malformed)),
         }
-        match raw.envelope(ladder, at) {
+        match raw.envelope(ladder.name(), Some(ladder.max_not_before()), at) {
             Ok(envelope) => Reading { envelope, malformed: None, was_present: true },
             Err(malformed) => fresh(Some(malformed)),
+        }
+    }
+
+    /// Reads the envelope of a dead letter, of whatever ladder; `None` where it carries none, or one that cannot be trusted.
+    pub fn read_dead<'a>(at: &Coordinates, headers: impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)>) -> Option<Self> {
+        let raw = Raw::collect(headers);
+        let ladder = raw.text(LADDER).ok().flatten()?;
+        raw.envelope(ladder, None, at).ok()
+    }
+
+    /// The envelope with which a dead letter is sent back: its attempts begin anew, and one more redrive is counted. The history of
+    /// what it has been through stays, and so does its id.
+    #[must_use]
+    pub fn redriven(&self) -> Self {
+        Self {
+            attempts: 0,
+            immediate: 0,
+            tier: None,
+            not_before: None,
+            // `max_age` counts from the first failure, and would end it at the next one.
+            first_failed_at: None,
+            last_failed_at: None,
+            reason: None,
+            redrives: self.redrives.saturating_add(1),
+            held: false,
+            ..self.clone()
         }
     }
 
@@ -432,7 +458,7 @@ impl<'a> Raw<'a> {
         Ok(self.number(name)?.map(Timestamp::from_millis))
     }
 
-    fn envelope(&self, ladder: &Ladder, at: &Coordinates) -> Result<Envelope, Malformed> {
+    fn envelope(&self, ladder: &str, furthest: Option<std::time::Duration>, at: &Coordinates) -> Result<Envelope, Malformed> {
         if let Some(name) = self.doubled {
             return Err(Malformed::Doubled(name));
         }
@@ -440,7 +466,8 @@ impl<'a> Raw<'a> {
             return Err(Malformed::Version);
         }
         let not_before = self.timestamp(NOT_BEFORE)?;
-        if not_before.is_some_and(|t| t.since(at.timestamp) > ladder.max_not_before() + NOT_BEFORE_SLACK) {
+        let is_beyond = |t: Timestamp| furthest.is_some_and(|furthest| t.since(at.timestamp) > furthest + NOT_BEFORE_SLACK);
+        if not_before.is_some_and(is_beyond) {
             return Err(Malformed::TooFarOff);
         }
         let class = self.text(ERROR_CLASS)?;
@@ -460,7 +487,7 @@ impl<'a> Raw<'a> {
             Some(text) => Some(Reason::parse(text).ok_or(Malformed::Value(REASON))?),
         };
         Ok(Envelope {
-            ladder: ladder.name().to_owned(),
+            ladder: ladder.to_owned(),
             id: id.to_owned(),
             origin: Coordinates {
                 topic: origin_topic.to_owned(),

@@ -94,6 +94,15 @@ struct Entry {
     tier: Option<u32>,
 }
 
+/// What is presumed done.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Presumed {
+    /// How many records.
+    pub count: u64,
+    /// Those of them that were sent back from the DLQ: their ids, and how often.
+    pub redriven: Vec<(String, u32)>,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Place {
     topic: Arc<str>,
@@ -285,7 +294,7 @@ impl Memory {
     }
 
     /// Forgets what is presumed done: redelivered at least `settle` ago, not come back, and the application's group has committed
-    /// past it, as `committed` tells of a topic and partition. Returns how many of them are `ours` to count, by topic, partition and
+    /// past it, as `committed` tells of a topic and partition. Returns those of them that are `ours` to count, by topic, partition and
     /// the time of redelivery: several routers see the same redeliveries, and one that has just started does not know what came
     /// back before.
     pub fn presume_done(
@@ -294,7 +303,7 @@ impl Memory {
         settle: Duration,
         committed: impl Fn(&str, i32) -> Option<i64>,
         ours: impl Fn(&str, i32, Timestamp) -> bool,
-    ) -> u64 {
+    ) -> Presumed {
         // A source may have its producers' timestamps, so the oldest entry is not always the one that was redelivered first.
         let is_done = |entry: &Entry| {
             let at = &entry.redelivered;
@@ -302,10 +311,25 @@ impl Memory {
                 && committed(&at.topic, at.partition).is_some_and(|committed| at.offset < committed)
         };
         let done: Vec<u64> = self.out.iter().filter(|(_, entry)| is_done(entry)).map(|(nth, _)| *nth).collect();
-        let taken = done.into_iter().filter_map(|nth| self.take(nth));
-        let counted =
-            taken.filter(|entry| ours(&entry.redelivered.topic, entry.redelivered.partition, entry.redelivered_at)).count();
-        counted as u64
+        let mut presumed = Presumed::default();
+        for nth in done {
+            let Some(entry) = self.take(nth) else { continue };
+            if !ours(&entry.redelivered.topic, entry.redelivered.partition, entry.redelivered_at) {
+                continue;
+            }
+            presumed.count += 1;
+            if entry.attempt.redrives > 0 {
+                let origin = Coordinates {
+                    topic: entry.origin.topic.to_string(),
+                    partition: entry.origin.partition,
+                    offset: entry.origin.offset,
+                    timestamp: entry.origin_timestamp,
+                };
+                let id = entry.id.map_or_else(|| Envelope::fresh(&self.ladder, &origin).id, String::from);
+                presumed.redriven.push((id, entry.attempt.redrives));
+            }
+        }
+        presumed
     }
 
     /// What the latest returns say of the application.

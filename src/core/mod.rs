@@ -6,6 +6,7 @@
 pub mod ack_tracker;
 pub mod breaker;
 pub mod classify;
+pub mod dead_letter;
 pub mod decide;
 pub mod delay;
 pub mod dialect;

@@ -234,6 +234,14 @@ impl PartialEq for Expression {
 
 impl Eq for Expression {}
 
+impl Expression {
+    /// Whether it is found anywhere in a text.
+    #[must_use]
+    pub fn is_found_in(&self, text: &str) -> bool {
+        self.0.is_match(text)
+    }
+}
+
 impl FromStr for Expression {
     type Err = regex::Error;
 

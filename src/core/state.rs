@@ -1,7 +1,7 @@
 //! The records of `{ladder}.state` that are about the ladder as a whole: whether it is held, whether dead letters are, and whose it is.
 //!
 //! The topic is compacted, so of each key the last record counts. Keys are like paths: `hold`, `dlq-breaker` and `owner` are read here; what
-//! stands under others (`clock/{instance}`, dead letters) is somebody else's and is passed over.
+//! stands under others (see [`core::dead_letter`](crate::core::dead_letter)) is passed over.
 //!
 //! Values are JSON with a format version, read strictly: a value that is not exactly what this version writes is *unreadable*,
 //! which is told and never a crash. **A hold that cannot be read counts as held.** Somebody wrote it, by a newer version perhaps,
@@ -167,7 +167,7 @@ impl HoldRecord {
     #[must_use]
     pub fn to_value(&self) -> String {
         let Self { held, by, at, why } = self.clone();
-        written(&RawHold { v: VERSION, held, by, at: at.as_millis(), why })
+        write_value(&RawHold { v: VERSION, held, by, at: at.as_millis(), why })
     }
 
     /// Reads what [`HoldRecord::to_value`] has written.
@@ -175,7 +175,7 @@ impl HoldRecord {
     /// # Errors
     /// When it is anything else.
     pub fn read(value: &[u8]) -> Result<Self, StateError> {
-        let RawHold { held, by, at, why, .. } = read(value)?;
+        let RawHold { held, by, at, why, .. } = read_value(value)?;
         Ok(Self { held, by, at: Timestamp::from_millis(at), why })
     }
 }
@@ -193,7 +193,7 @@ impl DlqBreakerRecord {
     #[must_use]
     pub fn to_value(&self) -> String {
         let Self { until, by, at, why } = self.clone();
-        written(&RawDlqBreaker { v: VERSION, until: until.map(Timestamp::as_millis), by, at: at.as_millis(), why })
+        write_value(&RawDlqBreaker { v: VERSION, until: until.map(Timestamp::as_millis), by, at: at.as_millis(), why })
     }
 
     /// Reads what [`DlqBreakerRecord::to_value`] has written.
@@ -201,7 +201,7 @@ impl DlqBreakerRecord {
     /// # Errors
     /// When it is anything else.
     pub fn read(value: &[u8]) -> Result<Self, StateError> {
-        let RawDlqBreaker { until, by, at, why, .. } = read(value)?;
+        let RawDlqBreaker { until, by, at, why, .. } = read_value(value)?;
         Ok(Self { until: until.map(Timestamp::from_millis), by, at: Timestamp::from_millis(at), why })
     }
 
@@ -218,7 +218,7 @@ impl OwnerRecord {
     /// As it is written.
     #[must_use]
     pub fn to_value(&self) -> String {
-        written(&RawOwner { v: VERSION, group: self.group.clone(), at: self.at.as_millis() })
+        write_value(&RawOwner { v: VERSION, group: self.group.clone(), at: self.at.as_millis() })
     }
 
     /// Reads what [`OwnerRecord::to_value`] has written.
@@ -226,7 +226,7 @@ impl OwnerRecord {
     /// # Errors
     /// When it is anything else.
     pub fn read(value: &[u8]) -> Result<Self, StateError> {
-        let RawOwner { group, at, .. } = read(value)?;
+        let RawOwner { group, at, .. } = read_value(value)?;
         Ok(Self { group, at: Timestamp::from_millis(at) })
     }
 }
@@ -281,12 +281,13 @@ impl<T> Entry<T> {
     }
 }
 
-fn written(raw: &impl Serialize) -> String {
+/// As it is written, for all records of the state topic.
+pub(super) fn write_value(raw: &impl Serialize) -> String {
     serde_json::to_string(raw).expect("numbers and texts")
 }
 
 /// The version first: what a newer one means by the same names is not for this one to guess.
-fn read<T: for<'a> Deserialize<'a>>(value: &[u8]) -> Result<T, StateError> {
+pub(super) fn read_value<T: for<'a> Deserialize<'a>>(value: &[u8]) -> Result<T, StateError> {
     let malformed = || {
         let text = on_one_line(&String::from_utf8_lossy(value));
         let cut: String = text.chars().take(QUOTED_CHARS).collect();

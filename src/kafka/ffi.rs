@@ -104,6 +104,7 @@ impl Drop for NativeHeaders {
 }
 
 /// Iterates over native headers.
+#[derive(Clone)]
 pub struct HeaderIter<'a> {
     list: *const sys::rd_kafka_headers_t,
     index: usize,
@@ -334,6 +335,14 @@ impl RawReader {
         Ok(())
     }
 
+    /// Reads a partition no more. What was fetched of it and not handed over is thrown away.
+    pub(crate) fn stop(&mut self, topic: &str, partition: i32) {
+        let Some(index) = self.started.iter().position(|(known, p)| *p == partition && known.name == topic) else { return };
+        let (topic, partition) = self.started.swap_remove(index);
+        // SAFETY: it was started, and its handle lives until the call has returned.
+        unsafe { sys::rd_kafka_consume_stop(topic.topic.as_ptr(), partition) };
+    }
+
     /// Waits for the next of any partition and hands it on with its topic and partition. `false` when the time ran out.
     pub(crate) fn poll(&self, timeout: Duration, handle: impl FnOnce(&str, i32, Polled)) -> bool {
         let millis = c_int::try_from(timeout.as_millis()).unwrap_or(c_int::MAX);
@@ -506,6 +515,7 @@ pub(crate) fn known_end(rk: *mut RDKafka, topic: &str, partition: i32) -> Option
 /// A topic to produce to.
 pub(crate) struct RawTopic {
     topic: NonNull<sys::rd_kafka_topic_t>,
+    name: String,
     _client: KeepAlive,
 }
 
@@ -515,10 +525,10 @@ unsafe impl Send for RawTopic {}
 impl RawTopic {
     /// `client` must be what owns `rk`.
     pub(crate) fn new(rk: *mut RDKafka, client: KeepAlive, name: &str) -> Option<Self> {
-        let name = CString::new(name).ok()?;
+        let written = CString::new(name).ok()?;
         // SAFETY: the client lives; null configuration means its defaults.
-        let topic = NonNull::new(unsafe { sys::rd_kafka_topic_new(rk, name.as_ptr(), ptr::null_mut()) })?;
-        Some(Self { topic, _client: client })
+        let topic = NonNull::new(unsafe { sys::rd_kafka_topic_new(rk, written.as_ptr(), ptr::null_mut()) })?;
+        Some(Self { topic, name: name.to_owned(), _client: client })
     }
 }
 

@@ -5,6 +5,7 @@ mod client_config;
 pub mod clock;
 pub mod consumer;
 pub mod error;
+pub mod fetch;
 mod ffi;
 pub mod group_offsets;
 mod lookup;

@@ -1,6 +1,7 @@
 //! What a real cluster tells of itself.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use rdkafka::admin::{AdminOptions, ResourceSpecifier};
 use rdkafka::consumer::Consumer;
@@ -123,6 +124,61 @@ impl KafkaCluster {
             Some(code @ RDKafkaErrorCode::TopicAuthorizationFailed) => Err(Self::code(&action, code)),
             _ => Ok(()),
         }
+    }
+
+    /// The first offset of each partition of a topic, and the one after its last, whether committed or not.
+    ///
+    /// # Errors
+    /// When it does not exist or may not be seen, or the cluster does not answer.
+    pub fn bounds(&self, topic: &str) -> Result<Vec<Watermarks>, ClusterError> {
+        let action = format!("look topic {topic} up");
+        let metadata = self.client.fetch_metadata(Some(topic), ASK_WITHIN).map_err(|e| self.error(&action, &e))?;
+        let found = metadata.topics().iter().find(|t| t.name() == topic);
+        if let Some(code) = found.and_then(MetadataTopic::error) {
+            let code = RDKafkaErrorCode::from(code);
+            return Err(match code {
+                RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic => {
+                    ClusterError::Failed { action, reason: "it does not exist".to_owned() }
+                }
+                code => Self::code(&action, code),
+            });
+        }
+        let partitions = vec![Watermarks::default(); found.map_or(0, |t| t.partitions().len())];
+        let facts = TopicFacts { replication_factor: 0, partitions, settings: BTreeMap::new() };
+        let mut topics = BTreeMap::from([(topic.to_owned(), facts)]);
+        self.watermarks(&mut topics)?;
+        Ok(topics.remove(topic).map(|facts| facts.partitions).unwrap_or_default())
+    }
+
+    /// For how long a topic keeps its records; `None` where for ever, or where that may not be seen.
+    #[must_use]
+    pub fn retention(&self, topic: &str) -> Option<Duration> {
+        let facts = TopicFacts { replication_factor: 0, partitions: Vec::new(), settings: BTreeMap::new() };
+        let mut topics = BTreeMap::from([(topic.to_owned(), facts)]);
+        self.settings(&mut topics).ok()?;
+        let millis = topics.get(topic)?.settings.get("retention.ms")?.parse().ok()?;
+        Some(Duration::from_millis(millis))
+    }
+
+    /// By what the cluster is told apart from others; empty where it does not say.
+    #[must_use]
+    pub fn cluster_id(&self) -> String {
+        self.client.client().fetch_cluster_id(ASK_WITHIN).unwrap_or_default()
+    }
+
+    /// Deletes the records of a topic below these offsets, by partition.
+    ///
+    /// # Errors
+    /// When the cluster does not do it.
+    pub fn delete_below(&self, topic: &str, offsets: &[(i32, i64)]) -> Result<(), ClusterError> {
+        let action = format!("delete records of {topic}");
+        let mut list = TopicPartitionList::with_capacity(offsets.len());
+        for (partition, offset) in offsets {
+            list.add_partition_offset(topic, *partition, Offset::Offset(*offset)).map_err(|e| self.error(&action, &e))?;
+        }
+        let options = AdminOptions::new().request_timeout(Some(ASK_WITHIN)).operation_timeout(Some(ASK_WITHIN));
+        let deleted = self.wait(self.admin.delete_records(&list, &options), &action)?;
+        deleted.elements().iter().try_for_each(TopicPartitionListElem::error).map_err(|e| self.error(&action, &e))
     }
 
     fn watermarks(&self, topics: &mut BTreeMap<String, TopicFacts>) -> Result<(), ClusterError> {

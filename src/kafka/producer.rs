@@ -128,6 +128,7 @@ pub struct HopProducer {
     ready_at: LocalTime,
     /// Under which the worker is a member of its group, once it is one.
     name: Option<OwnName>,
+    made: u64,
 }
 
 /// When a transaction began: by the clock that never jumps, and by the one that goes on while the machine sleeps.
@@ -262,7 +263,14 @@ impl HopProducer {
             gap: MarkerGap::default(),
             ready_at: LocalTime::from_micros(0),
             name: None,
+            made: 0,
         }
+    }
+
+    /// How often the client was made: whoever takes turns under one transactional.id has lost its turn when this has changed.
+    #[must_use]
+    pub fn times_made(&self) -> u64 {
+        self.made
     }
 
     /// From now on the producer is made anew only while no other member of the group has this name: to initialise its transactions
@@ -333,6 +341,7 @@ impl HopProducer {
             }
             let events = RawEventQueue::main(client.client().native_ptr(), client.clone());
             let reports = Vec::new();
+            self.made += 1;
             self.live = Some(Live { topics: Vec::new(), events, client, reports, suspect: false, fatal: None });
         }
         let live = self.live.as_mut().expect("just made");

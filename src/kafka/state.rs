@@ -53,13 +53,24 @@ pub fn read_states(kafka: &KafkaConfig, topics: &[String]) -> Result<BTreeMap<St
 /// # Errors
 /// When it is not confirmed, or refused.
 pub fn write_state(kafka: &KafkaConfig, topic: &str, key: &str, value: &str) -> Result<(), ClientError> {
+    write_states(kafka, topic, &[(key.to_owned(), value.to_owned())])
+}
+
+/// The same for several records.
+///
+/// # Errors
+/// When one is not confirmed, or refused.
+pub fn write_states(kafka: &KafkaConfig, topic: &str, entries: &[(String, String)]) -> Result<(), ClientError> {
     let doing = || format!("writing to {topic}");
     let mut producer = HopProducer::new(kafka, None, LARGEST_BATCH, Clock::system());
     let id = producer.topic(topic);
     producer.begin().map_err(|error| error.cause().clone())?;
-    let record = Outgoing { key: Some(key.as_bytes()), value: Some(value.as_bytes()) };
-    let sent = producer.send(id, 0, record, NativeHeaders::new(), 0);
+    let mut refused = None;
+    for (tag, (key, value)) in entries.iter().enumerate() {
+        let record = Outgoing { key: Some(key.as_bytes()), value: Some(value.as_bytes()) };
+        refused = refused.or(producer.send(id, 0, record, NativeHeaders::new(), tag).err());
+    }
     let settled = producer.settle().map_err(|error| error.cause().clone())?;
-    let fault = sent.err().or(settled.faults.first().map(|(_, fault)| *fault));
+    let fault = refused.or(settled.faults.first().map(|(_, fault)| *fault));
     fault.map_or(Ok(()), |fault| Err(ClientError::fault(doing(), fault)))
 }

@@ -48,6 +48,9 @@ pub enum TailFrom {
     Beginning,
     /// With what is written from now on.
     End,
+    /// With these offsets, or the oldest record where that is younger or no offset is given. What is due at once may be fetched in
+    /// large pieces.
+    Offsets(Vec<(TopicPartition, i64)>),
     /// With the first record that was written at this moment or later, or at these offsets where they are lower.
     Time(Timestamp, Vec<(TopicPartition, i64)>),
 }
@@ -145,6 +148,11 @@ impl TopicTail {
         let at = match &self.from {
             TailFrom::Beginning => self.offsets(&all, Offset::Beginning, within)?,
             TailFrom::End => self.offsets(&all, Offset::End, within)?,
+            TailFrom::Offsets(known) => {
+                let oldest = self.offsets(&all, Offset::Beginning, within)?;
+                let known = |tp: &TopicPartition| known.iter().find(|(at, _)| at == tp).map_or(0, |(_, offset)| *offset);
+                oldest.into_iter().zip(&all).map(|(oldest, tp)| oldest.max(known(tp))).collect()
+            }
             TailFrom::Time(moment, lower) => {
                 // Where nothing is as young as that, the end is the place.
                 let ends = self.offsets(&all, Offset::End, within)?;

@@ -86,7 +86,7 @@ mod tests {
     use crate::core::ladder::Ladder;
     use crate::core::rules::{Rule, Then, When};
     use crate::telemetry::events::{
-        BreakerMetrics, DelivererMetrics, HoldMetrics, HttpMetrics, MoverMetrics, RouterMetrics, VerdictKind,
+        BreakerMetrics, DelivererMetrics, DlqMetrics, HoldMetrics, HttpMetrics, MoverMetrics, RouterMetrics, VerdictKind,
     };
 
     fn rendered(touch: impl FnOnce(&Ladder)) -> String {
@@ -107,7 +107,7 @@ mod tests {
         let text = rendered(|ladder| {
             let _ =
                 (MoverMetrics::new(ladder), DelivererMetrics::new(ladder), HttpMetrics::new(ladder), HoldMetrics::new(ladder));
-            let _ = (RouterMetrics::new(ladder), BreakerMetrics::new(ladder));
+            let _ = (RouterMetrics::new(ladder), BreakerMetrics::new(ladder), DlqMetrics::new(ladder.name()));
         });
         for metric in names::ALL {
             let name = metric.name;

@@ -215,11 +215,32 @@ pub const DEAD_LETTERS_HELD: Metric = counter(
     &[LADDER],
     "Records that hopped into the largest tier instead of the dead-letter topic, because too many would have been dead letters.",
 );
+/// How many dead letters there are.
+pub const DLQ_RECORDS: Metric =
+    gauge("kladder_dlq_records", &[LADDER], "Dead letters in the topics of the ladder, whatever became of them.");
+/// How many of them are open.
+pub const DLQ_OPEN: Metric =
+    gauge("kladder_dlq_open_records", &[LADDER], "Dead letters that nothing was done about yet, those included that are parked.");
+/// How old the oldest open one is.
+pub const DLQ_OLDEST: Metric = gauge(
+    "kladder_dlq_oldest_seconds",
+    &[LADDER],
+    "Age of the oldest open dead letter, from its append time; 0 where there is none.",
+);
+/// How many open ones will be gone soon.
+pub const DLQ_AT_RISK: Metric =
+    gauge("kladder_dlq_at_risk_records", &[LADDER], "Open dead letters that the retention of their topic deletes within a day.");
+/// How many groups are new.
+pub const DLQ_NEW_GROUPS: Metric = gauge(
+    "kladder_dlq_new_groups",
+    &[LADDER],
+    "Groups of dead letters (error class, reason and message) of which the first was seen within the last hour.",
+);
 /// Which build runs.
 pub const BUILD_INFO: Metric = gauge("kladder_build_info", &[VERSION], "1, labelled with the version of kladder.");
 
 /// All of them.
-pub const ALL: [Metric; 27] = [
+pub const ALL: [Metric; 32] = [
     DELIVERIES,
     HOPS,
     LATENESS,
@@ -246,6 +267,11 @@ pub const ALL: [Metric; 27] = [
     HELD,
     DLQ_BREAKER_OPEN,
     DEAD_LETTERS_HELD,
+    DLQ_RECORDS,
+    DLQ_OPEN,
+    DLQ_OLDEST,
+    DLQ_AT_RISK,
+    DLQ_NEW_GROUPS,
     BUILD_INFO,
 ];
 

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::config::{LadderConfig, Start};
+use crate::config::{LadderConfig, QueueConfig, Start};
 use crate::core::ladder::{Mode, Redelivery};
-use crate::core::topics::{TopicRole, mover_group, router_group};
+use crate::core::topics::{TopicRole, mover_group, router_group, state_topic};
 use crate::topology::TopicFacts;
 
 /// What kladder's headers may add to a record: the ladder's topics take records that much larger than the source's.
@@ -34,7 +34,7 @@ pub struct Desired {
     pub ladder: String,
     /// How records reach it.
     pub mode: Mode,
-    /// The group that it belongs to.
+    /// The group that it belongs to; empty where it belongs to none.
     pub group: String,
     /// Its topics; empty while none of its sources exists, since they follow the sources.
     pub topics: Vec<DesiredTopic>,
@@ -102,6 +102,26 @@ pub fn desired(config: &LadderConfig, topics: &BTreeMap<String, TopicFacts>) -> 
         missing_sources,
         missing_inbox,
         hazards,
+    }
+}
+
+/// What the dead-letter topic of another framework needs, which itself is nobody's to make: a place where it is put down what becomes
+/// of its letters.
+#[must_use]
+pub fn desired_of_queue(queue: &QueueConfig, topics: &BTreeMap<String, TopicFacts>) -> Desired {
+    let found = topics.get(&queue.topic);
+    let replication_factor = found.map_or(1, |facts| facts.replication_factor.max(1));
+    let min_insync = found.and_then(|facts| facts.setting(MIN_INSYNC_REPLICAS)?.parse().ok()).unwrap_or(1);
+    let state = state_of(state_topic(&queue.name), replication_factor, min_insync.clamp(1, replication_factor));
+    Desired {
+        ladder: queue.name.clone(),
+        mode: Mode::Relay,
+        group: String::new(),
+        topics: if found.is_some() { vec![state] } else { Vec::new() },
+        offsets: Vec::new(),
+        missing_sources: Vec::new(),
+        missing_inbox: found.is_none().then(|| queue.topic.clone()),
+        hazards: Vec::new(),
     }
 }
 
@@ -196,19 +216,23 @@ fn desired_topics(config: &LadderConfig, shape: &Shape) -> Vec<DesiredTopic> {
         topics.push(topic(ladder.inbox_topic(), TopicRole::Inbox, budget));
     }
     topics.extend(ladder.dlq_topics().into_iter().map(|name| topic(name, TopicRole::Dlq, config.topics.dlq_retention)));
-    topics.push(DesiredTopic {
-        name: ladder.state_topic(),
+    topics.push(state_of(ladder.state_topic(), shape.replication_factor, shape.min_insync_replicas));
+    topics
+}
+
+fn state_of(name: String, replication_factor: i32, min_insync_replicas: i32) -> DesiredTopic {
+    DesiredTopic {
+        name,
         role: TopicRole::State,
         // One partition, so that its records have one order.
         partitions: 1,
-        replication_factor: shape.replication_factor,
+        replication_factor,
         settings: settings([
             (CLEANUP_POLICY, "compact".to_owned()),
-            (MIN_INSYNC_REPLICAS, shape.min_insync_replicas.to_string()),
+            (MIN_INSYNC_REPLICAS, min_insync_replicas.to_string()),
             (TIMESTAMP_TYPE, "LogAppendTime".to_owned()),
         ]),
-    });
-    topics
+    }
 }
 
 fn settings<const N: usize>(pairs: [(&str, String); N]) -> BTreeMap<String, String> {

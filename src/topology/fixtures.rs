@@ -1,6 +1,6 @@
 //! Ladders and clusters for the tests beside this file.
 
-use crate::config::{LadderConfig, Start, TopicsConfig};
+use crate::config::{LadderConfig, RedriveConfig, Start, TopicsConfig};
 use crate::core::ladder::{Ladder, LadderBuilder, Mode, Redelivery};
 use crate::core::state::{Entry, OwnerRecord};
 use crate::core::time::Timestamp;
@@ -27,6 +27,7 @@ pub fn redelivering(redelivery: Redelivery, sources: &[&str], tiers: &[&str]) ->
         handler: None,
         breaker: None,
         dlq_breaker: None,
+        redrive: RedriveConfig::default(),
         topics: TopicsConfig::default(),
     }
 }
@@ -43,6 +44,7 @@ pub fn ladder(mode: Mode, sources: &[&str], tiers: &[&str], start: Option<Start>
         handler: None,
         breaker: None,
         dlq_breaker: None,
+        redrive: RedriveConfig::default(),
         topics: TopicsConfig::default(),
     }
 }

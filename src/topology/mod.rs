@@ -22,7 +22,7 @@ mod tails;
 pub use acls::{Acl, AclRole, Operation, Resource, acls, commands as acl_commands};
 pub use apply::{Step, apply};
 pub use cluster::{Cluster, ClusterError};
-pub use desired::{Desired, DesiredOffsets, DesiredTopic, HEADER_BUDGET, StartRule, desired};
+pub use desired::{Desired, DesiredOffsets, DesiredTopic, HEADER_BUDGET, StartRule, desired, desired_of_queue};
 pub use lost::{LostOffsets, lost_offsets};
 pub use members::{GroupMember, foreign_members, other_ladder};
 pub use observed::{GroupFacts, Observed, Scope, TopicFacts, Watermarks};

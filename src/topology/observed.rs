@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::config::LadderConfig;
+use crate::config::{LadderConfig, QueueConfig};
 use crate::core::ladder::Mode;
 use crate::core::state::{Entry, OwnerRecord};
-use crate::core::topics::{delay_of_tier_topic, mover_group, router_group};
+use crate::core::topics::{delay_of_tier_topic, mover_group, router_group, state_topic};
 
 /// A snapshot of the topics and groups within a [`Scope`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -113,6 +113,13 @@ impl Scope {
             }
         }
         scope
+    }
+
+    /// And what must be looked at for these dead-letter topics.
+    #[must_use]
+    pub fn with_queues(mut self, queues: &[&QueueConfig]) -> Self {
+        self.topics.extend(queues.iter().flat_map(|queue| [queue.topic.clone(), state_topic(&queue.name)]));
+        self
     }
 
     /// Whether a topic is within: named by a ladder, or a tier of one, whether or not it is still configured.

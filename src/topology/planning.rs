@@ -63,9 +63,9 @@ fn plan_ladder(desired: &Desired, observed: &Observed, limits: &Limits) -> Ladde
     if let Some(inbox) = &desired.missing_inbox {
         plan.refusals.push(Refusal {
             subject: inbox.clone(),
-            problem: "the dead-letter topic that is the inbox does not exist, or may not be described".to_owned(),
+            problem: "the dead-letter topic does not exist, or may not be described".to_owned(),
             remedy:
-                "let its framework make it, correct `inbox`, or allow Describe and DescribeConfigs on it (kladder generate acls \
+                "let its framework make it, correct its name in the configuration, or allow Describe and DescribeConfigs on it (kladder generate acls \
                      --role setup)"
                     .to_owned(),
         });
@@ -106,7 +106,7 @@ fn plan_ladder(desired: &Desired, observed: &Observed, limits: &Limits) -> Ladde
 fn plan_owner(plan: &mut LadderPlan, desired: &Desired, observed: &Observed, limits: &Limits) {
     // Its topics follow the sources: without any there is nothing to own yet.
     let topic = state_topic(&desired.ladder);
-    if desired.topics.is_empty() {
+    if desired.topics.is_empty() || desired.group.is_empty() {
         return;
     }
     let group = desired.group.clone();

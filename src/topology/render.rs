@@ -15,7 +15,11 @@ pub fn render(plan: &Plan) -> String {
 
 fn write_plan(out: &mut String, plan: &Plan) -> fmt::Result {
     for ladder in &plan.ladders {
-        writeln!(out, "ladder {} (group {})", ladder.ladder, ladder.group)?;
+        if ladder.group.is_empty() {
+            writeln!(out, "dead-letter topic {}", ladder.ladder)?;
+        } else {
+            writeln!(out, "ladder {} (group {})", ladder.ladder, ladder.group)?;
+        }
         for change in &ladder.changes {
             writeln!(out, "  {change}")?;
         }

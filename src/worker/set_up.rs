@@ -7,7 +7,7 @@ use std::fmt;
 
 use thiserror::Error;
 
-use crate::config::{KafkaConfig, LadderConfig, Start, TopicsConfig};
+use crate::config::{KafkaConfig, LadderConfig, RedriveConfig, Start, TopicsConfig};
 use crate::core::ladder::Ladder;
 use crate::kafka::admin::KafkaCluster;
 use crate::topology::{self, Change, Cluster, ClusterError, Limits, LostOffsets, Observed, Plan, Refusal, Scope};
@@ -83,6 +83,7 @@ pub(crate) fn config_of(ladder: &Ladder, start: Start) -> LadderConfig {
         handler: None,
         breaker: None,
         dlq_breaker: None,
+        redrive: RedriveConfig::default(),
         topics: TopicsConfig::default(),
     }
 }

@@ -177,7 +177,7 @@ fn each_role_works_with_the_rules_that_are_printed_for_it() {
     limited.withdraw();
     process::kladder(&["doctor", "-c", path(&limited.scene.write())])
         .refuses(1, &["NOT CHECKED", "nothing of the ladder could be looked at", "kladder generate acls"]);
-    limited.grant(&["mover", "deliverer"]);
+    limited.grant(&["mover", "deliverer", "index"]);
     limited.scene.setup().refuses(1, &["not authorised", "settings", "kladder generate acls"]);
     let config = limited.scene.write();
     limited.write(&(0..RECORDS).map(|n| records::hostile(n, 3, &limited.scene.ladder)).collect::<Vec<_>>());
@@ -210,6 +210,10 @@ fn each_role_works_with_the_rules_that_are_printed_for_it() {
     for command in ["hold", "resume"] {
         process::kladder(&[command, "-c", path(&config), "-o", "json"]).succeeds();
     }
+    let before = broker::read(&limited.scene.redeliver_topic()).len();
+    let sent = process::kladder(&["dlq", "redrive", "--all", "--rate", "max", "--yes", "-c", path(&config)]).succeeds();
+    assert!(sent.stderr.contains(&format!("{dead} sent")), "{sent}");
+    assert_eq!(broker::read(&limited.scene.redeliver_topic()).len(), before + dead);
 }
 
 #[test]

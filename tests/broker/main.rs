@@ -1,7 +1,8 @@
 //! kladder against a real Kafka broker, as a black box: the binary, real topics, an HTTP handler of the tests' own.
 //!
 //! The broker is that of `KLADDER_TEST_BROKERS`, or the one that `scripts/kafka up` starts. The
-//! test of outages needs three, which it starts and stops itself.
+//! test of outages needs three, which it starts and stops itself. Likewise the schema registry: `KLADDER_TEST_REGISTRY`, or that of
+//! `scripts/registry up`.
 
 mod acls;
 mod answers;
@@ -10,6 +11,7 @@ mod breaker;
 mod changes;
 mod classify;
 mod dialects;
+mod dlq;
 mod dlq_breaker;
 mod doctor;
 mod empty;
@@ -29,6 +31,7 @@ mod poison;
 mod push;
 mod readme;
 mod rebalance;
+mod registry;
 mod relay;
 mod relay_fleet;
 mod rest;

@@ -11,6 +11,10 @@ sasl.password = "hunter2"
 [worker]
 instance = "pod-0"
 state_dir = "/var/lib/kladder"
+[schema_registry]
+url = "http://registry:8081/api"
+username = "kladder"
+password = "hunter2"
 [ladder.billing]
 sources = ["orders"]
 group = "billing"

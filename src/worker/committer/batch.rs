@@ -182,7 +182,7 @@ impl<W: Work> Committer<W> {
             lane.tracker.finish(hop.id.offset);
         }
         #[cfg(feature = "otlp")]
-        if spans::are_made() {
+        if spans::are_made() && hop.target != Target::Outcome {
             let topic = self.sink.topic_name(self.targets.resolve(hop).0);
             spans::end(spans::hop(&self.ladder, &hop.envelope, hop.content.headers.iter(), topic, self.broker_now()));
         }
@@ -194,6 +194,7 @@ impl<W: Work> Committer<W> {
                 }
             }
             Target::Dlq(reason, _) => self.hop_metrics.dead_lettered(reason),
+            Target::Outcome => {}
         }
         tracing::trace!(ladder = self.ladder.name(), target = ?hop.target, attempts = hop.envelope.attempts, "hopped");
     }

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use crate::core::dead_letter::{Outcome, to_value};
 use crate::core::envelope::{self, Envelope, Reason, Trim};
 use crate::core::leader_clock::LocalTime;
+use crate::core::time::Timestamp;
 use crate::kafka::NativeHeaders;
 use crate::worker::ports::SourceRecord;
 
@@ -42,6 +44,8 @@ pub(super) enum Target {
     Tier(u32),
     /// Why, and which of the ladder's dead-letter topics.
     Dlq(Reason, usize),
+    /// No hop of the record: the state topic is told that it is done, since somebody sent it back from the DLQ and waits for that.
+    Outcome,
 }
 
 impl Content {
@@ -57,7 +61,18 @@ impl<P> Hop<P> {
         Self { id, target, envelope, content, trim: Trim::Nothing, alone: false, resting: None, place }
     }
 
+    /// Tells that a redriven record is done.
+    pub(super) fn outcome(id: RecordId, envelope: Envelope, now: Timestamp, place: P) -> Self {
+        let key = bytes::Bytes::from(Outcome::key_of(&envelope.id));
+        let value = bytes::Bytes::from(to_value(&Outcome::new(envelope.redrives, now)));
+        let content = Content { key: Some(key), value: Some(value), headers: NativeHeaders::new() };
+        Self::new(id, Target::Outcome, envelope, content, place)
+    }
+
     pub(super) fn headers(&self) -> NativeHeaders {
+        if self.target == Target::Outcome {
+            return NativeHeaders::new();
+        }
         let mut headers = self.content.headers.clone();
         headers.remove_if(envelope::is_own);
         for (name, value) in self.envelope.headers(self.trim) {

@@ -319,6 +319,10 @@ impl<W: Work> Committer<W> {
             Some(breaker) => breaker.pass(envelope, decision),
             None => decision,
         };
+        if decision == Decision::Complete && envelope.redrives > 0 {
+            self.hops.push(Hop::outcome(id, envelope.clone(), now, place));
+            return;
+        }
         self.carry_out(id, decision, content, place);
     }
 

@@ -11,6 +11,7 @@ pub(in crate::worker) struct Targets {
     pub(super) tiers: Vec<(TopicId, i32)>,
     /// In the order of [`Ladder::dlq_topics`]; never empty.
     pub(super) dlqs: Vec<(TopicId, i32)>,
+    pub(super) state: TopicId,
 }
 
 impl Targets {
@@ -18,9 +19,10 @@ impl Targets {
     pub(in crate::worker) fn look_up(producer: &mut HopProducer, ladder: &Ladder) -> Result<Self, ClientError> {
         let tiers: Vec<TopicId> = ladder.tiers().iter().map(|t| producer.topic(t.topic())).collect();
         let dlqs: Vec<TopicId> = ladder.dlq_topics().iter().map(|topic| producer.topic(topic)).collect();
+        let state = producer.topic(&ladder.state_topic());
         let counts = producer.partition_counts()?;
         let counted = |id: TopicId| (id, counts[&id]);
-        Ok(Self { tiers: tiers.into_iter().map(counted).collect(), dlqs: dlqs.into_iter().map(counted).collect() })
+        Ok(Self { tiers: tiers.into_iter().map(counted).collect(), dlqs: dlqs.into_iter().map(counted).collect(), state })
     }
 
     pub(super) fn resolve<P>(&self, hop: &Hop<P>) -> (TopicId, i32) {
@@ -30,6 +32,7 @@ impl Targets {
                 self.tiers.get(index).copied().unwrap_or(self.dlqs[0])
             }
             Target::Dlq(_, which) => self.dlqs.get(which).copied().unwrap_or(self.dlqs[0]),
+            Target::Outcome => return (self.state, 0),
         };
         (topic, topics::target_partition(hop.envelope.origin.partition, count))
     }

@@ -206,9 +206,12 @@ impl Router {
         let ends = || owned.iter().map(|tp| Ok((tp.clone(), committer.source.bounds(tp)?.1))).collect();
         let has_read = |ends: &InboxEnds| ends.iter().all(|(tp, end)| committer.has_read(tp, *end));
         let done = self.redelivered.presume_done(committer.broker_now(), &owned, ends, has_read);
-        self.metrics.presumed_done(done);
+        self.metrics.presumed_done(done.count);
         if let Some(breaker) = &self.dlq_breaker {
-            breaker.done(done);
+            breaker.done(done.count);
+        }
+        if !done.redriven.is_empty() {
+            self.redelivered.tell_outcomes(done.redriven);
         }
     }
 

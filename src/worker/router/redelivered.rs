@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::KafkaConfig;
+use crate::core::dead_letter::{Outcome, to_value};
 use crate::core::envelope::{Coordinates, Envelope};
-use crate::core::fingerprint::{DEFAULT_LIMIT, Fingerprint, Judgement, Memory};
+use crate::core::fingerprint::{DEFAULT_LIMIT, Fingerprint, Judgement, Memory, Presumed};
 use crate::core::ladder::Ladder;
 use crate::core::leader_clock::LocalTime;
 use crate::core::state::{HOLD_KEY, HoldRecord};
@@ -18,7 +19,7 @@ use crate::kafka::clock::Clock;
 use crate::kafka::consumer::{Record, TopicPartition};
 use crate::kafka::error::ClientError;
 use crate::kafka::group_offsets::GroupOffsets;
-use crate::kafka::state::write_state;
+use crate::kafka::state::{write_state, write_states};
 use crate::kafka::tail::{ASK_WITHIN, Ends, TailFrom, TopicTail};
 use crate::worker::hold::Hold;
 use crate::worker::router::RouterSettings;
@@ -188,7 +189,7 @@ impl Redelivered {
         }
     }
 
-    /// How many records are presumed done: the application's group has committed past them, and they have not come back.
+    /// What is presumed done: the application's group has committed past them, and they have not come back.
     ///
     /// An application commits after the inbox has confirmed. So what it has committed is looked at first, then where the inbox ends
     /// (`inbox_ends`), and only when all of that was read (`has_read`) those count that have not come back.
@@ -198,10 +199,10 @@ impl Redelivered {
         owned: &[TopicPartition],
         inbox_ends: impl Fn() -> Result<InboxEnds, ClientError>,
         has_read: impl Fn(&InboxEnds) -> bool,
-    ) -> u64 {
+    ) -> Presumed {
         let Some(seen) = self.seen.take_if(|seen| has_read(&seen.inbox)) else {
             self.look(inbox_ends);
-            return 0;
+            return Presumed::default();
         };
         let by_place: BTreeMap<(&str, i32), i64> =
             seen.committed.iter().map(|(tp, offset)| ((&*tp.topic, tp.partition), *offset)).collect();
@@ -214,6 +215,23 @@ impl Redelivered {
         };
         let committed = |topic: &str, partition: i32| by_place.get(&(topic, partition)).copied();
         self.memory.presume_done(now, self.ladder.settle(), committed, ours)
+    }
+
+    /// Tells whoever looks after dead letters that redriven records are done. The router does not wait for it: what is not told is
+    /// looked for in vain, and nothing is lost.
+    pub(super) fn tell_outcomes(&self, redriven: Vec<(String, u32)>) {
+        let (kafka, topic, ladder) = (self.kafka.clone(), self.ladder.state_topic(), self.ladder.name().to_owned());
+        let now = self.clock.now().timestamp();
+        let entries: Vec<(String, String)> =
+            redriven.iter().map(|(id, redrives)| (Outcome::key_of(id), to_value(&Outcome::new(*redrives, now)))).collect();
+        let write = move || {
+            if let Err(error) = write_states(&kafka, &topic, &entries) {
+                tracing::warn!(ladder, %error, "that redriven records are done cannot be written");
+            }
+        };
+        if let Err(error) = std::thread::Builder::new().name("outcomes".to_owned()).spawn(write) {
+            tracing::warn!(ladder = self.ladder.name(), %error, "that redriven records are done cannot be written");
+        }
     }
 
     fn look(&mut self, inbox_ends: impl Fn() -> Result<InboxEnds, ClientError>) {

@@ -44,19 +44,30 @@ pub fn sasl_brokers() -> &'static str {
     found.as_ref().unwrap_or_else(|why| panic!("{why}"))
 }
 
+/// The URL of a schema registry: `KLADDER_TEST_REGISTRY`, or that of `scripts/registry up`.
+pub fn registry() -> &'static str {
+    static REGISTRY: OnceLock<Result<String, String>> = OnceLock::new();
+    let found = REGISTRY.get_or_init(|| given_or_run("KLADDER_TEST_REGISTRY", "scripts/registry", &["up"]));
+    found.as_ref().unwrap_or_else(|why| panic!("{why}"))
+}
+
 fn given_or_started(variable: &str, arguments: &[&str]) -> Result<String, String> {
+    given_or_run(variable, "scripts/kafka", arguments)
+}
+
+fn given_or_run(variable: &str, script: &str, arguments: &[&str]) -> Result<String, String> {
     if let Some(given) = std::env::var(variable).ok().filter(|text| !text.is_empty()) {
         return Ok(given);
     }
     let words = arguments.join(" ");
-    let output = Command::new(in_house("scripts/kafka")).args(arguments).stdin(Stdio::null()).output();
-    let output = output.map_err(|error| format!("scripts/kafka cannot be run ({error}); set {variable} instead"))?;
+    let output = Command::new(in_house(script)).args(arguments).stdin(Stdio::null()).output();
+    let output = output.map_err(|error| format!("{script} cannot be run ({error}); set {variable} instead"))?;
     let printed = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     if output.status.success() && !printed.is_empty() {
         return Ok(printed);
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    Err(format!("scripts/kafka {words} failed: {said}; or say where a broker is with {variable}"))
+    Err(format!("{script} {words} failed: {said}; or say where one is with {variable}"))
 }
 
 /// A path inside the package.

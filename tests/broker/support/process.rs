@@ -58,6 +58,7 @@ pub fn command(arguments: &[&str]) -> Command {
     for name in ["KLADDER_CONFIG", "RUST_LOG", "XDG_CONFIG_HOME", "STATE_DIRECTORY"] {
         command.env_remove(name);
     }
+    command.env("XDG_STATE_HOME", concat!(env!("CARGO_TARGET_TMPDIR"), "/state"));
     if let Some(levels) = std::env::var_os("KLADDER_TEST_LOG") {
         command.env("RUST_LOG", levels);
     }

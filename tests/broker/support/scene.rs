@@ -118,6 +118,7 @@ listen = "127.0.0.1:{health}"
 [worker]
 instance = "{instance}"
 drain = "{drain}"
+state_dir = "{state_dir}"
 
 [ladder.{ladder}]
 sources = ["{source}"]
@@ -130,6 +131,7 @@ tiers = [{tiers}]
 
 {handler}"#,
             dlq_breaker = self.dlq_breaker,
+            state_dir = self.folder.path().join("state").display(),
             brokers = self.brokers,
             kafka = self.kafka,
             drain = self.drain,

@@ -54,7 +54,8 @@ impl Member {
         sink.connect()?;
         let counted = |topic| (TopicId::numbered(topic), world.partitions);
         let dlq = world.cluster.borrow().dlq();
-        let targets = Targets { tiers: (TIERS..dlq).map(counted).collect(), dlqs: vec![counted(dlq)] };
+        let targets =
+            Targets { tiers: (TIERS..dlq).map(counted).collect(), dlqs: vec![counted(dlq)], state: TopicId::numbered(dlq) };
         let committer = Committer::new(Parts {
             ladder,
             role: "deliverer",

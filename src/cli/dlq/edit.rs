@@ -1,0 +1,373 @@
+//! `kladder dlq edit`
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, bail};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use clap::Args;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use similar::{ChangeTag, TextDiff};
+
+use crate::cli::confirm::confirmed;
+use crate::cli::dlq::decoded::{decode, indented};
+use crate::cli::dlq::export::bytes_json;
+use crate::cli::dlq::mark::job_id;
+use crate::cli::dlq::open::{QueueArgs, now};
+use crate::cli::dlq::redrive::drive;
+use crate::cli::dlq::show::{fetch, place};
+use crate::cli::dlq::{Format, UsageError};
+use crate::cli::exit::Exit;
+use crate::cli::who::who;
+use crate::core::dead_letter::{Job, LetterKey, LetterState, Terms, Verb};
+use crate::core::envelope::is_own;
+use crate::dlq::filter::{Filter, LetterPlace, Term};
+use crate::dlq::payload::{Decoded, Decoder};
+use crate::dlq::redrive::{Change, Content, Target};
+use crate::kafka::fetch::Fetcher;
+
+/// No more of a diff is kept in the state topic, in bytes.
+const DIFF_LIMIT: usize = 8 * 1024;
+
+/// Change a dead letter in an editor, and send it back as it is then
+///
+/// $VISUAL or $EDITOR opens its key, value and headers as JSON: {"json": …}, {"text": "…"} or {"base64": "…"}, and null. The original
+/// stays in the dead-letter topic as it is, and what was changed is kept with what became of it (`dlq show`). A file that is saved
+/// unchanged sends nothing.
+#[derive(Debug, Args)]
+pub struct EditArgs {
+    /// The letter, as `dlq list` prints it: PARTITION/OFFSET
+    #[arg(value_name = "ID")]
+    id: String,
+
+    #[command(flatten)]
+    queue: QueueArgs,
+
+    /// Where to: redeliver (the default of a ladder), origin, or a topic that the configuration names
+    #[arg(long, value_name = "TARGET")]
+    to: Option<String>,
+
+    /// Although it is parked
+    #[arg(long)]
+    force: bool,
+
+    /// Although somebody else redrives here
+    #[arg(long)]
+    take_over: bool,
+
+    /// Why, for whoever looks at it later
+    #[arg(long, value_name = "TEXT")]
+    note: Option<String>,
+
+    /// Do not ask
+    #[arg(short, long)]
+    yes: bool,
+
+    /// How the outcome is printed; text goes to stderr
+    #[arg(short, long, value_enum, default_value = "text", value_name = "FORMAT")]
+    output: Format,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Edited<'a> {
+    #[serde(borrow)]
+    key: Option<EditedBytes<'a>>,
+    #[serde(borrow)]
+    headers: Vec<(EditedBytes<'a>, Option<EditedBytes<'a>>)>,
+    #[serde(borrow)]
+    value: Option<EditedBytes<'a>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum EditedBytes<'a> {
+    #[serde(borrow)]
+    Json(&'a RawValue),
+    Text(String),
+    Base64(String),
+}
+
+impl EditedBytes<'_> {
+    /// What stands there; the original bytes where that says the same.
+    fn bytes(self, original: Option<&[u8]>) -> anyhow::Result<Vec<u8>> {
+        Ok(match self {
+            Self::Text(text) => text.into_bytes(),
+            Self::Base64(text) => STANDARD.decode(text)?,
+            Self::Json(value) => {
+                let compact = compact(value.get());
+                match original.and_then(|original| std::str::from_utf8(original).ok()) {
+                    Some(text) if self::compact(text) == compact => text.as_bytes().to_vec(),
+                    _ => compact.into_bytes(),
+                }
+            }
+        })
+    }
+}
+
+/// JSON without the blanks between its parts; numbers and strings stay as they are written.
+fn compact(json: &str) -> String {
+    let (mut in_string, mut escaped) = (false, false);
+    json.chars()
+        .filter(|c| {
+            let keep = in_string || !c.is_whitespace();
+            (in_string, escaped) = match (in_string, *c) {
+                (true, '"') if !escaped => (false, false),
+                (true, c) => (true, !escaped && c == '\\'),
+                (false, c) => (c == '"', false),
+            };
+            keep
+        })
+        .collect()
+}
+
+pub fn run(args: EditArgs) -> anyhow::Result<Exit> {
+    let (partition, offset) = place(&args.id)?;
+    let opened = args.queue.find()?;
+    let target = Target::of(&opened.queue, args.to.as_deref()).map_err(UsageError)?;
+    let (who, at) = (who(), now());
+    let id = job_id(&who, at);
+    let mut desk = opened.write(&format!("{who} (job {id})"))?;
+    desk.heed_lease(args.take_over)?;
+    let topic = opened.queue.topic.clone();
+    let Some(row) = desk.index().letter(partition, offset)? else { bail!("there is no letter {} in {topic}", args.id) };
+    if !(row.state == LetterState::Open || row.state == LetterState::Parked && args.force) {
+        let remedy = if row.state == LetterState::Parked { "add --force" } else { "`dlq restore` makes it open again" };
+        bail!("letter {} is {}: {remedy}", args.id, row.state);
+    }
+    let mut fetcher = Fetcher::new(&opened.kafka)?;
+    let Some(original) = fetch(&mut fetcher, &topic, row.at)? else { bail!("letter {} is gone from {topic}", args.id) };
+    let mut payloads = Payloads::of(opened.decoder()?, &original);
+    let before = document(&original, &payloads);
+    let Some((after, text)) = edited(&before, &original, &mut payloads, row.at)? else {
+        eprintln!("nothing was changed: nothing is sent");
+        return Ok(Exit::Done);
+    };
+    let diff = diff(before.as_bytes(), text.as_bytes());
+    eprint!("{diff}");
+    if !args.yes && !confirmed(&format!("send it to {}?", target.told()), "add --yes")? {
+        return Ok(Exit::Usage);
+    }
+    let filter = Filter::Term(Term::Id(vec![LetterPlace { partition, offset }]));
+    let below = vec![(partition, offset + 1)];
+    let mut job = Job::new(&id, Verb::Edit, &opened.queue.prefix, &filter.to_string(), below, &who, at);
+    (job.note, job.target) = (args.note.clone(), Some(target.told()));
+    let force = args.force;
+    job.terms = Some(Terms { rate: None, ramp: 0, max: None, canary: 0, stop_at: 1.0, force, transform: None });
+    let mut kept = diff;
+    if kept.len() > DIFF_LIMIT {
+        let mut end = DIFF_LIMIT;
+        while !kept.is_char_boundary(end) {
+            end -= 1;
+        }
+        kept.truncate(end);
+        kept.push_str("\n… and more\n");
+    }
+    let change = Change::brought(BTreeMap::from([(row.at, Content { diff: Some(kept), ..after })]));
+    drive(&mut desk, &opened, job, target, change, args.take_over, args.output)
+}
+
+/// What is opened in the editor. kladder's own headers are not for editing.
+fn document(content: &Content, payloads: &Payloads) -> String {
+    let mut text = String::from("{\n");
+    let bytes = |bytes: Option<&[u8]>| bytes_json(bytes).to_string();
+    let key = framed(&payloads.key).unwrap_or_else(|| bytes(content.key.as_deref()));
+    let _ = writeln!(text, "  \"key\": {key},");
+    text.push_str("  \"headers\": [");
+    let mut first = true;
+    for (name, value) in content.headers.iter().filter(|(name, _)| !is_own(name)) {
+        let _ = write!(text, "{}\n    [{}, {}]", if first { "" } else { "," }, bytes(Some(name)), bytes(value.as_deref()));
+        first = false;
+    }
+    text.push_str(if first { "],\n" } else { "\n  ],\n" });
+    let value = content.value.as_deref();
+    let shown = match decode(value, usize::MAX).format {
+        _ if payloads.value.schema.is_some() => framed(&payloads.value).unwrap_or_else(|| bytes(value)),
+        "json" => {
+            let json = indented(std::str::from_utf8(value.unwrap_or_default()).unwrap_or_default());
+            format!("{{\"json\":\n{}\n  }}", json.lines().map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n"))
+        }
+        _ => bytes(value),
+    };
+    let _ = writeln!(text, "  \"value\": {shown}\n}}");
+    text
+}
+
+/// A payload that names a schema, as the JSON that it stands for.
+fn framed(decoded: &Decoded) -> Option<String> {
+    decoded.schema.as_ref()?;
+    decoded.json.as_ref()?;
+    Some(format!("{{\"json\":\n{}\n  }}", decoded.text.lines().map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")))
+}
+
+/// Key and value of a letter, as a schema registry describes them.
+struct Payloads {
+    decoder: Decoder,
+    key: Decoded,
+    value: Decoded,
+}
+
+impl Payloads {
+    fn of(mut decoder: Decoder, content: &Content) -> Self {
+        let (key, value) = (decoder.decode(content.key.as_deref()), decoder.decode(content.value.as_deref()));
+        Self { decoder, key, value }
+    }
+}
+
+/// Lets a person edit, until it can be read or they give up. `None` where nothing was changed.
+fn edited(
+    before: &str,
+    original: &Content,
+    payloads: &mut Payloads,
+    letter: LetterKey,
+) -> anyhow::Result<Option<(Content, String)>> {
+    let name = format!("kladder-{}-{}-{}.json", letter.partition, letter.offset, std::process::id());
+    let file = Removed(std::env::temp_dir().join(name));
+    // Payloads are nobody else's business.
+    let mut made = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&file.0)?;
+    made.write_all(before.as_bytes())?;
+    drop(made);
+    let named = |name: &str| std::env::var(name).ok().filter(|editor| !editor.is_empty());
+    let editor = named("VISUAL").or_else(|| named("EDITOR")).unwrap_or_else(|| "vi".to_owned());
+    loop {
+        // A shell, since $EDITOR may hold options.
+        let status = Command::new("sh").arg("-c").arg(format!("{editor} \"$1\"")).arg("sh").arg(&file.0).status();
+        if !status.with_context(|| format!("cannot start the editor `{editor}`: set $EDITOR"))?.success() {
+            bail!("the editor `{editor}` failed: nothing is sent");
+        }
+        let text = std::fs::read_to_string(&file.0)?;
+        if text == before {
+            return Ok(None);
+        }
+        match read(&text, original, payloads) {
+            Ok(content) if is_same(&content, original) => return Ok(None),
+            Ok(content) => return Ok(Some((content, text))),
+            Err(error) => {
+                eprintln!("error: {error:#}");
+                if !confirmed("edit it again?", "nothing is sent")? {
+                    bail!("what was edited cannot be read: nothing is sent");
+                }
+            }
+        }
+    }
+}
+
+fn is_same(a: &Content, b: &Content) -> bool {
+    (&a.key, &a.value, &a.headers) == (&b.key, &b.value, &b.headers)
+}
+
+fn read(text: &str, original: &Content, payloads: &mut Payloads) -> anyhow::Result<Content> {
+    let raw: Edited<'_> = serde_json::from_str(text).context("this is not what it was")?;
+    let mut headers = Vec::new();
+    for (name, value) in raw.headers {
+        headers.push((name.bytes(None)?, value.map(|value| value.bytes(None)).transpose()?));
+    }
+    if headers.iter().any(|(name, _)| is_own(name)) {
+        bail!("headers that begin with `kladder-` are kladder's own");
+    }
+    // The order of what is not shown, among themselves, is kept; they stand at the end, as kladder writes them.
+    headers.extend(original.headers.iter().filter(|(name, _)| is_own(name)).cloned());
+    let Payloads { decoder, key, value } = payloads;
+    let mut bytes = |edited: Option<EditedBytes<'_>>, decoded: &Decoded, original: Option<&[u8]>| match edited {
+        // Encoded again under the schema that it had.
+        Some(EditedBytes::Json(json)) if decoded.schema.is_some() => {
+            Ok(Some(decoder.encode(decoded, &serde_json::from_str(json.get())?)?))
+        }
+        edited => edited.map(|edited| edited.bytes(original)).transpose(),
+    };
+    let key = bytes(raw.key, key, original.key.as_deref())?;
+    let value = bytes(raw.value, value, original.value.as_deref())?;
+    Ok(Content { appended: original.appended, key, value, headers, diff: None })
+}
+
+/// A file that does not outlive the edit.
+struct Removed(PathBuf);
+
+impl Drop for Removed {
+    fn drop(&mut self) {
+        let path: &Path = &self.0;
+        let _ = std::fs::remove_file(path);
+    }
+}
+
+/// The lines that differ, with those around them.
+pub fn diff(before: &[u8], after: &[u8]) -> String {
+    let lines = |bytes: &[u8]| {
+        let decoded = decode(Some(bytes), usize::MAX).text;
+        if decoded.ends_with('\n') { decoded } else { format!("{decoded}\n") }
+    };
+    let (before, after) = (lines(before), lines(after));
+    let diff = TextDiff::from_lines(&before, &after);
+    let mut text = String::new();
+    for group in diff.grouped_ops(2) {
+        for change in group.iter().flat_map(|op| diff.iter_changes(op)) {
+            let sign = match change.tag() {
+                ChangeTag::Delete => '-',
+                ChangeTag::Insert => '+',
+                ChangeTag::Equal => ' ',
+            };
+            let line = change.value().trim_end_matches('\n');
+            let _ = writeln!(text, "{sign} {}", crate::core::state::on_one_line(line));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::time::Timestamp;
+
+    fn content(value: &[u8]) -> Content {
+        let headers =
+            vec![(b"region".to_vec(), Some(b"eu".to_vec())), (vec![0xff], None), (b"kladder-id".to_vec(), Some(b"x".to_vec()))];
+        Content {
+            appended: Timestamp::from_millis(1),
+            key: Some(b"42".to_vec()),
+            value: Some(value.to_vec()),
+            headers,
+            diff: None,
+        }
+    }
+
+    fn plain(content: &Content) -> Payloads {
+        Payloads::of(Decoder::new(None), content)
+    }
+
+    fn shown(content: &Content) -> String {
+        document(content, &plain(content))
+    }
+
+    fn edit(content: &Content, change: impl Fn(String) -> String) -> Content {
+        read(&change(shown(content)), content, &mut plain(content)).unwrap()
+    }
+
+    #[test]
+    fn what_is_not_edited_stays_byte_for_byte() {
+        for value in [&b"{ \"a\": 1.10,\n\"b\":12345678901234567890 }"[..], b"text", &[0xff, 0], b""] {
+            let original = content(value);
+            assert_eq!(edit(&original, |text| text), original, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn an_edit_changes_what_was_edited() {
+        let original = content(br#"{"amount":"1.10","n":12345678901234567890}"#);
+        let text = shown(&original).replace("\"1.10\"", "1.10").replace("\"eu\"", "\"us\"");
+        let edited = edit(&original, |_| text.clone());
+        assert_eq!(edited.value.as_deref(), Some(&br#"{"amount":1.10,"n":12345678901234567890}"#[..]));
+        assert_eq!(edited.headers[0].1.as_deref(), Some(&b"us"[..]));
+        assert_eq!(edited.headers[1..], original.headers[1..]);
+        let lines = diff(shown(&original).as_bytes(), text.as_bytes());
+        assert!(lines.contains("-       \"amount\": \"1.10\",\n+       \"amount\": 1.10,"), "{lines}");
+        assert!(read("{}", &original, &mut plain(&original)).is_err());
+        let own = shown(&original).replace("region", "kladder-x");
+        assert!(read(&own, &original, &mut plain(&original)).unwrap_err().to_string().contains("kladder's own"));
+    }
+}

@@ -1,0 +1,153 @@
+//! `kladder dlq resolve`, `discard` and `restore`: letters get a fate, and nothing is sent.
+
+use clap::Args;
+use serde_json::json;
+
+use crate::cli::confirm::confirmed;
+use crate::cli::dlq::open::{QueueArgs, now};
+use crate::cli::dlq::progress::Line;
+use crate::cli::dlq::table::thousands;
+use crate::cli::dlq::{FilterArg, Format, UsageError};
+use crate::cli::exit::Exit;
+use crate::cli::stdout;
+use crate::cli::who::who;
+use crate::core::dead_letter::{Job, LetterKey, LetterState, Verb};
+use crate::core::time::Timestamp;
+use crate::dlq::desk::{Desk, DeskError};
+use crate::dlq::filter::{Filter, GRAMMAR, Term};
+use crate::dlq::index::Index;
+
+/// Say of dead letters that nothing needs to be done any more
+///
+/// They stay in the topic until retention takes them, and `dlq restore` makes them open again.
+#[derive(Debug, Args)]
+#[command(after_long_help = GRAMMAR)]
+pub struct ResolveArgs {
+    #[command(flatten)]
+    mark: MarkArgs,
+}
+
+/// Say of dead letters that nobody wants them
+///
+/// They stay in the topic until retention takes them, and `dlq restore` makes them open again. `dlq purge` deletes.
+#[derive(Debug, Args)]
+#[command(after_long_help = GRAMMAR)]
+pub struct DiscardArgs {
+    #[command(flatten)]
+    mark: MarkArgs,
+}
+
+/// Make dead letters open again that were resolved, discarded or sent back
+///
+/// One that was sent back and has not ended yet would be done twice if it were sent again: that needs --force.
+#[derive(Debug, Args)]
+#[command(after_long_help = GRAMMAR)]
+pub struct RestoreArgs {
+    #[command(flatten)]
+    mark: MarkArgs,
+
+    /// Also those that were sent back, whatever became of them
+    #[arg(long)]
+    force: bool,
+}
+
+/// Which letters, and why.
+#[derive(Debug, Args)]
+pub struct MarkArgs {
+    #[command(flatten)]
+    filter: FilterArg,
+
+    #[command(flatten)]
+    queue: QueueArgs,
+
+    /// All of them, where no filter is given
+    #[arg(long)]
+    all: bool,
+
+    /// Why, for whoever looks at it later
+    #[arg(long, value_name = "TEXT")]
+    note: Option<String>,
+
+    /// Do not ask
+    #[arg(short, long)]
+    yes: bool,
+
+    /// How the outcome is printed; text goes to stderr
+    #[arg(short, long, value_enum, default_value = "text", value_name = "FORMAT")]
+    output: Format,
+}
+
+pub fn resolve(args: ResolveArgs) -> anyhow::Result<Exit> {
+    mark(&args.mark, Verb::Resolve, LetterState::Resolved, &[LetterState::Open, LetterState::Parked])
+}
+
+pub fn discard(args: DiscardArgs) -> anyhow::Result<Exit> {
+    mark(&args.mark, Verb::Discard, LetterState::Discarded, &[LetterState::Open, LetterState::Parked])
+}
+
+pub fn restore(args: RestoreArgs) -> anyhow::Result<Exit> {
+    let mut from = vec![LetterState::Resolved, LetterState::Discarded];
+    if args.force {
+        from.extend([LetterState::Redriven, LetterState::Succeeded, LetterState::FailedAgain]);
+    }
+    mark(&args.mark, Verb::Restore, LetterState::Open, &from)
+}
+
+/// A name that no other job has: when it was asked for, and by whom.
+pub fn job_id(who: &str, at: Timestamp) -> String {
+    let salt = crate::dlq::groups::hash(format!("{who}\0{}\0{}", std::process::id(), at.as_millis()).as_bytes());
+    format!("{:x}-{:04x}", at.as_millis() / 1_000, salt & 0xffff)
+}
+
+/// A filter that is meant for an action: none at all must be said.
+pub fn for_action(filter: &FilterArg, all: bool) -> Result<Filter, UsageError> {
+    let parsed = filter.parse()?;
+    match (parsed, all) {
+        (Filter::All, false) => Err(UsageError("say which letters by a filter, or add --all".to_owned())),
+        (Filter::All, true) => Ok(Filter::All),
+        (_, true) => Err(UsageError("--all and a filter contradict one another".to_owned())),
+        (filter, false) => Ok(filter),
+    }
+}
+
+/// The offsets below which letters are meant: those that there are now.
+pub fn bounds(desk: &mut Desk) -> anyhow::Result<Vec<(i32, i64)>> {
+    let topic = desk.queue().topic.clone();
+    Ok(desk.feed().ends()?.into_iter().filter(|(of, ..)| *of == topic).map(|(_, partition, end)| (partition, end)).collect())
+}
+
+fn mark(args: &MarkArgs, verb: Verb, state: LetterState, from: &[LetterState]) -> anyhow::Result<Exit> {
+    let filter = for_action(&args.filter, args.all)?.and(Filter::Term(Term::State(from.to_vec())));
+    let who = who();
+    let opened = args.queue.find()?;
+    let mut desk = opened.write(&who)?;
+    let (at, below) = (now(), bounds(&mut desk)?);
+    let chosen = desk.index().select(&filter, &below, at)?;
+    if chosen.is_empty() {
+        eprintln!("there is no letter to {} for `{filter}` in {}", verb.as_str(), opened.queue.topic);
+        return Ok(Exit::Done);
+    }
+    if !args.yes {
+        for row in desk.index().list(&filter, at, crate::dlq::index::Order::Newest, 3)? {
+            eprintln!("  {}  {}", row.at, crate::core::state::on_one_line(row.message.as_deref().unwrap_or("-")));
+        }
+        let count = thousands(chosen.len() as u64);
+        let question = format!("{} {count} dead letters of {}?", verb.as_str(), opened.queue.topic);
+        if !confirmed(&question, "add --yes")? {
+            return Ok(Exit::Usage);
+        }
+    }
+    let mut job = Job::new(&job_id(&who, at), verb, &opened.queue.prefix, &filter.to_string(), below, &who, at);
+    job.note.clone_from(&args.note);
+    let choose = |index: &Index, job: &Job| -> Result<Vec<LetterKey>, DeskError> { Ok(index.select(&filter, &job.below, at)?) };
+    let mut line = Line::new();
+    let job = desk.mark(job, state, choose, |job| {
+        line.tell(&format!("{}: {} of {}", verb.as_str(), thousands(job.done), thousands(job.total)));
+    })?;
+    line.end();
+    match args.output {
+        Format::Text => eprintln!("{} dead letters are {state} now (job {})", thousands(job.done), job.id),
+        Format::Json | Format::Jsonl => stdout::print(&format!("{}\n", json!({ "job": job })))?,
+    }
+    Ok(Exit::Done)
+}

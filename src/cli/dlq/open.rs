@@ -1,0 +1,215 @@
+//! Which dead-letter topic is meant, and its index.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Args;
+
+use crate::cli::dlq::UsageError;
+use crate::cli::dlq::progress::Line;
+use crate::cli::{ConfigArg, config_file};
+use crate::config::types::DEFAULT_PARK_AFTER;
+use crate::config::{KafkaConfig, RegistryConfig};
+use crate::core::dialect::Dialect;
+use crate::core::time::Timestamp;
+use crate::core::topics::own_dlq_topic;
+use crate::dlq::desk::Desk;
+use crate::dlq::feed::{Feed, Progress};
+use crate::dlq::index::Index;
+use crate::dlq::payload::{Decoder, Registry};
+use crate::dlq::queue::Queue;
+use crate::kafka::admin::KafkaCluster;
+use crate::kafka::clock::Clock;
+
+/// Which dead-letter topic.
+#[derive(Debug, Args)]
+pub struct QueueArgs {
+    #[command(flatten)]
+    config: ConfigArg,
+
+    /// The ladder, or the [dlq.NAME] section; may be left out where the configuration has only one
+    #[arg(long, value_name = "NAME", conflicts_with = "topic")]
+    ladder: Option<String>,
+
+    /// Of the ladder, the dead-letter topic of its own that a rule has
+    #[arg(long, value_name = "NAME", conflicts_with = "topic")]
+    dlq: Option<String>,
+
+    /// Brokers to ask, without any configuration; needs --topic
+    #[arg(short, long, value_name = "BROKERS", requires = "topic")]
+    brokers: Option<String>,
+
+    /// Any dead-letter topic, which can then only be looked at
+    #[arg(short, long, value_name = "TOPIC")]
+    topic: Option<String>,
+
+    /// Whose headers it has, where that is not found out: spring, connect, streams, smallrye, share-group
+    #[arg(long, value_name = "NAME", requires = "topic", value_parser = dialect)]
+    dialect: Option<Dialect>,
+
+    /// Where the index is kept
+    #[arg(
+        long,
+        value_name = "FOLDER",
+        help = "Where the index is kept [default: as configured, $STATE_DIRECTORY, or $XDG_STATE_HOME/kladder]"
+    )]
+    state_dir: Option<PathBuf>,
+
+    /// No longer than this is waited for the index to catch up; what is answered then says how far it is
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "10m")]
+    within: Duration,
+}
+
+fn dialect(name: &str) -> Result<Dialect, String> {
+    let found = Dialect::NAMES.iter().find(|(known, _)| *known == name).map(|(_, dialect)| *dialect);
+    found.ok_or_else(|| format!("known are {}", Dialect::NAMES.map(|(name, _)| name).join(", ")))
+}
+
+/// A queue that was found.
+pub struct Opened {
+    /// How to reach Kafka.
+    pub kafka: KafkaConfig,
+    /// The queue.
+    pub queue: Queue,
+    registry: Option<RegistryConfig>,
+    state_dir: PathBuf,
+    within: Duration,
+}
+
+impl QueueArgs {
+    /// Finds the queue.
+    ///
+    /// # Errors
+    /// When there is no such, or several.
+    pub fn find(&self) -> anyhow::Result<Opened> {
+        let within = self.within;
+        if let (Some(brokers), Some(topic)) = (&self.brokers, &self.topic) {
+            let queue = Queue::of_topic(topic, self.dialect, DEFAULT_PARK_AFTER);
+            let state_dir = self.state_dir.clone().unwrap_or_else(config_file::state_dir_of_surroundings);
+            return Ok(Opened { kafka: KafkaConfig::new(brokers), queue, registry: None, state_dir, within });
+        }
+        let file = config_file::load(&self.config)?;
+        let state_dir = self.state_dir.clone().unwrap_or_else(|| file.state_dir());
+        let kafka = file.config.kafka.clone();
+        let registry = file.config.schema_registry.clone();
+        if let Some(topic) = &self.topic {
+            return Ok(Opened {
+                kafka,
+                queue: Queue::of_topic(topic, self.dialect, DEFAULT_PARK_AFTER),
+                registry,
+                state_dir,
+                within,
+            });
+        }
+        let names: Vec<&str> = file
+            .config
+            .ladders
+            .iter()
+            .map(|l| l.ladder.name())
+            .chain(file.config.queues.iter().map(|q| q.name.as_str()))
+            .collect();
+        let chosen = match &self.ladder {
+            Some(name) if names.contains(&name.as_str()) => name.as_str(),
+            Some(name) => {
+                return Err(UsageError(format!(
+                    "no ladder or [dlq] section `{name}`: the configuration has {}",
+                    names.join(", ")
+                ))
+                .into());
+            }
+            None if names.len() == 1 => names[0],
+            None => {
+                return Err(
+                    UsageError(format!("say which with --ladder NAME: the configuration has {}", names.join(", "))).into()
+                );
+            }
+        };
+        if let Some(section) = file.config.queues.iter().find(|queue| queue.name == chosen) {
+            if self.dlq.is_some() {
+                return Err(UsageError(format!("[dlq.{chosen}] has no other dead-letter topic")).into());
+            }
+            let queue = Queue::of_section(&section.name, &section.topic, section.dialect, &section.targets, section.park_after);
+            return Ok(Opened { kafka, queue, registry, state_dir, within });
+        }
+        let ladder = file.config.ladders.iter().find(|l| l.ladder.name() == chosen).context("a ladder that was named")?;
+        let topics = ladder.ladder.dlq_topics();
+        if let Some(name) = self.dlq.as_deref().filter(|name| !topics.contains(&own_dlq_topic(chosen, name))) {
+            let has = topics.join(", ");
+            return Err(UsageError(format!("no rule of ladder {chosen} has a dead-letter topic `{name}`: it has {has}")).into());
+        }
+        let queue = Queue::of_ladder(&ladder.ladder, self.dlq.as_deref(), &ladder.redrive.targets, ladder.redrive.park_after);
+        Ok(Opened { kafka, queue, registry, state_dir, within })
+    }
+}
+
+impl Opened {
+    /// What reads payloads, by way of the schema registry where there is one.
+    ///
+    /// # Errors
+    /// When no client of it can be made.
+    pub fn decoder(&self) -> anyhow::Result<Decoder> {
+        Ok(Decoder::new(self.registry.as_ref().map(Registry::new).transpose()?))
+    }
+
+    fn index(&self) -> anyhow::Result<Index> {
+        let cluster = KafkaCluster::connect(&self.kafka)?.cluster_id();
+        let path = self.queue.index_path(&self.state_dir, &cluster);
+        match Index::open(&path, self.queue.park_after) {
+            Ok(index) => Ok(index),
+            // An engineer without rights on the folder is helped all the same.
+            Err(error) => {
+                eprintln!("note: {error}; it is made in memory this time (--state-dir says where else it could be kept)");
+                Ok(Index::in_memory(self.queue.park_after)?)
+            }
+        }
+    }
+
+    /// Opens the index and brings it up to date.
+    ///
+    /// # Errors
+    /// When the topic cannot be read.
+    pub fn read(&self) -> anyhow::Result<Feed> {
+        let mut feed = Feed::open(&self.kafka, &self.queue, self.index()?)?;
+        let ends = feed.ends()?;
+        let mut line = Line::new();
+        let reached = feed.catch_up(&ends, Some(self.within), |progress| tell(&mut line, progress))?;
+        line.end();
+        if !reached.is_complete() {
+            eprintln!(
+                "note: the index is behind: it has read {} of {} offsets ({} %); what follows is of those alone",
+                reached.read,
+                reached.of,
+                percent(reached)
+            );
+        }
+        Ok(feed)
+    }
+
+    /// The same, to write as well.
+    ///
+    /// # Errors
+    /// When the topic cannot be read to its end, or only looked at.
+    pub fn write(&self, owner: &str) -> anyhow::Result<Desk> {
+        let mut desk = Desk::open(&self.kafka, &self.queue, self.index()?, owner)?;
+        let mut line = Line::new();
+        desk.catch_up(|progress| tell(&mut line, progress))?;
+        line.end();
+        Ok(desk)
+    }
+}
+
+fn tell(line: &mut Line, progress: Progress) {
+    if !progress.is_complete() {
+        line.tell(&format!("reading dead letters: {} of {} offsets ({} %)", progress.read, progress.of, percent(progress)));
+    }
+}
+
+fn percent(progress: Progress) -> u64 {
+    (progress.read * 100).checked_div(progress.of).unwrap_or(100)
+}
+
+/// The time now.
+pub fn now() -> Timestamp {
+    Clock::system().now().timestamp()
+}

@@ -1,0 +1,387 @@
+//! Where what becomes of dead letters is written: in turns, by one at a time.
+//!
+//! A record that is sent back and the record that says so are one transaction, so none is lost or doubled by a crash between them. Two
+//! who send back at once would each be atomic, and still do it twice. So all who write take turns under one transactional.id: to begin
+//! a turn fences whoever had it (what they had open is aborted, and they find out at their next call), then the state topic is read
+//! to its very end, and only what is open *then* is touched. Whatever goes wrong in a transaction ends the turn: also an unknown
+//! outcome, since the next turn's reading tells it, and a client that was made anew behind one's back.
+//!
+//! The lease is for people. Nothing rests on it; it makes a second redrive ask before it begins, and ends the first when the second
+//! was told to take over.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::config::KafkaConfig;
+use crate::core::dead_letter::{Fate, Job, JobStatus, LEASE_KEY, Lease, LetterKey, LetterState, Outcome, to_value};
+use crate::core::time::Timestamp;
+use crate::dlq::feed::{Feed, FeedError, Progress};
+use crate::dlq::index::Index;
+use crate::dlq::queue::Queue;
+use crate::kafka::NativeHeaders;
+use crate::kafka::clock::Clock;
+use crate::kafka::error::{ClientError, TxnError, WriteFault};
+use crate::kafka::producer::{HopProducer, Outgoing, TopicId};
+
+/// A transaction writes at most so many state records.
+const MOST_FATES: usize = 2_000;
+
+/// Fates of letters that retention has taken are forgotten so many at a time.
+const MOST_FORGOTTEN: usize = 1_000;
+
+/// At most half the smallest `max.message.bytes` that a topic of the ladder has, by default 1 MiB.
+const LARGEST_BATCH: usize = 500_000;
+
+/// How long a turn that was lost at once is waited for, growing up to the last.
+const PAUSES: [Duration; 4] =
+    [Duration::from_millis(50), Duration::from_millis(200), Duration::from_millis(700), Duration::from_secs(2)];
+
+/// No more turns are lost one after the other.
+const MOST_LOST: usize = 30;
+
+/// Why nothing was written.
+#[derive(Debug, Error)]
+pub enum DeskError {
+    /// The topics or the index cannot be read.
+    #[error(transparent)]
+    Feed(#[from] FeedError),
+    /// Nothing can be written.
+    #[error("writing what becomes of dead letters: {0}")]
+    Client(#[from] ClientError),
+    /// Nothing is known of where to write.
+    #[error(
+        "{topic} can only be looked at: what is done with its letters has no place to be written to; give it a section [dlq.NAME] in \
+         the configuration and run `kladder setup`"
+    )]
+    ReadOnly {
+        /// The topic.
+        topic: String,
+    },
+    /// Somebody else is at work.
+    #[error("{} redrives here ({}, last heard {ago} s ago); wait for it, or pause or cancel it, or add --take-over", .lease.owner, .lease.job.as_deref().unwrap_or("no job"))]
+    Leased {
+        /// Who.
+        lease: Lease,
+        /// How long ago they were heard, in seconds.
+        ago: i64,
+    },
+    /// Turns are lost one after the other.
+    #[error("others write here all the time: {0} turns were lost one after the other; see `kladder dlq jobs`")]
+    Crowded(usize),
+}
+
+impl From<crate::dlq::index::IndexError> for DeskError {
+    fn from(error: crate::dlq::index::IndexError) -> Self {
+        Self::Feed(error.into())
+    }
+}
+
+/// A record to be sent.
+pub struct Sending {
+    /// The topic.
+    pub topic: TopicId,
+    /// The partition.
+    pub partition: i32,
+    /// Its key.
+    pub key: Option<Vec<u8>>,
+    /// Its value.
+    pub value: Option<Vec<u8>>,
+    /// Its headers.
+    pub headers: NativeHeaders,
+}
+
+/// How a transaction ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// All of it is written.
+    Committed,
+    /// Nothing is, because of these records (their indices).
+    Refused(Vec<(usize, WriteFault)>),
+    /// It is not known, and not one's own turn any more.
+    TurnLost(ClientError),
+}
+
+/// Writes what becomes of the letters of one queue.
+pub struct Desk {
+    feed: Feed,
+    producer: HopProducer,
+    state: TopicId,
+    turn: Option<u64>,
+    lost: usize,
+    counts: HashMap<String, i32>,
+    clock: Clock,
+    owner: String,
+}
+
+impl Desk {
+    /// Sits down: nothing is written yet.
+    ///
+    /// # Errors
+    /// When the queue can only be looked at, or its topics cannot be read.
+    pub fn open(kafka: &KafkaConfig, queue: &Queue, index: Index, owner: &str) -> Result<Self, DeskError> {
+        let Some(state) = &queue.state_topic else { return Err(DeskError::ReadOnly { topic: queue.topic.clone() }) };
+        let clock = Clock::system();
+        let mut producer = HopProducer::new(kafka, Some(queue.transactional_id()), LARGEST_BATCH, clock.clone());
+        let state = producer.topic(state);
+        let feed = Feed::open(kafka, queue, index)?;
+        Ok(Self { feed, producer, state, turn: None, lost: 0, counts: HashMap::new(), clock, owner: owner.to_owned() })
+    }
+
+    /// The index and what feeds it.
+    #[must_use]
+    pub fn feed(&mut self) -> &mut Feed {
+        &mut self.feed
+    }
+
+    /// What is known.
+    #[must_use]
+    pub fn index(&self) -> &Index {
+        self.feed.index()
+    }
+
+    /// Whose letters they are.
+    #[must_use]
+    pub fn queue(&self) -> &Queue {
+        self.feed.queue()
+    }
+
+    /// Who writes.
+    #[must_use]
+    pub fn owner(&self) -> &str {
+        &self.owner
+    }
+
+    /// The time.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.clock.now().timestamp()
+    }
+
+    /// The clock.
+    #[must_use]
+    pub fn clock(&self) -> Clock {
+        self.clock.clone()
+    }
+
+    /// A topic to send to.
+    pub fn topic(&mut self, name: &str) -> TopicId {
+        self.producer.topic(name)
+    }
+
+    /// How many partitions a topic has.
+    ///
+    /// # Errors
+    /// When it does not exist, or the brokers do not answer.
+    pub fn partition_count(&mut self, name: &str) -> Result<i32, DeskError> {
+        if let Some(count) = self.counts.get(name) {
+            return Ok(*count);
+        }
+        let count = self.producer.partition_count(name)?;
+        self.counts.insert(name.to_owned(), count);
+        Ok(count)
+    }
+
+    /// Whether the turn is one's own, as far as one knows.
+    #[must_use]
+    pub fn has_turn(&self) -> bool {
+        self.turn == Some(self.producer.times_made())
+    }
+
+    /// Another turn is needed before anything more is written.
+    pub fn give_turn_up(&mut self) {
+        self.turn = None;
+        self.lost += 1;
+    }
+
+    /// Reads both topics to their ends as of now, committed or not.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn catch_up(&mut self, tell: impl FnMut(Progress)) -> Result<(), DeskError> {
+        let ends = self.feed.ends()?;
+        self.feed.catch_up(&ends, None, tell)?;
+        Ok(())
+    }
+
+    /// Takes the turn: whoever had it has it no more, and what they have done is known.
+    ///
+    /// # Errors
+    /// When the brokers do not answer, or turns are lost all the time.
+    pub fn take_turn(&mut self) -> Result<(), DeskError> {
+        if self.lost > MOST_LOST {
+            return Err(DeskError::Crowded(self.lost));
+        }
+        if self.lost > 0 {
+            std::thread::sleep(PAUSES[(self.lost - 1).min(PAUSES.len() - 1)]);
+        }
+        self.producer.rebuild();
+        self.producer.connect().map_err(|error| error.cause().clone())?;
+        self.turn = Some(self.producer.times_made());
+        // To its end, committed or not: behind what somebody else has open there may be what was written in an earlier turn. What was
+        // open under this transactional.id is ended by now.
+        let state = self.feed.queue().state_topic.clone();
+        let ends: Vec<_> = self.feed.ends()?.into_iter().filter(|(topic, ..)| Some(topic) == state.as_ref()).collect();
+        self.feed.catch_up(&ends, None, |_| {})?;
+        Ok(())
+    }
+
+    /// Refuses where somebody else redrives, unless one was told to take over.
+    ///
+    /// # Errors
+    /// [`DeskError::Leased`].
+    pub fn heed_lease(&self, take_over: bool) -> Result<(), DeskError> {
+        let now = self.now();
+        match self.index().lease()? {
+            Some(lease) if !take_over && lease.keeps_out(&self.owner, now) => {
+                let ago = (now.as_millis() - lease.heard) / 1_000;
+                Err(DeskError::Leased { lease, ago })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes records and state records in one transaction.
+    pub fn write(&mut self, sendings: Vec<Sending>, entries: &[(String, Option<String>)]) -> Ended {
+        match self.try_write(sendings, entries) {
+            Ok(faults) if faults.is_empty() => {
+                self.lost = 0;
+                Ended::Committed
+            }
+            Ok(faults) => Ended::Refused(faults),
+            Err(error) => {
+                self.turn = None;
+                self.lost += 1;
+                self.producer.rebuild();
+                tracing::info!(%error, "turn lost");
+                Ended::TurnLost(error.cause().clone())
+            }
+        }
+    }
+
+    fn try_write(
+        &mut self,
+        sendings: Vec<Sending>,
+        entries: &[(String, Option<String>)],
+    ) -> Result<Vec<(usize, WriteFault)>, TxnError> {
+        self.producer.begin()?;
+        if !self.has_turn() {
+            return Err(TxnError::Abort(ClientError::text("writing", "the client was made anew")));
+        }
+        let mut faults = Vec::new();
+        let count = sendings.len();
+        for (tag, sending) in sendings.into_iter().enumerate() {
+            let out = Outgoing { key: sending.key.as_deref(), value: sending.value.as_deref() };
+            if let Err(fault) = self.producer.send(sending.topic, sending.partition, out, sending.headers, tag) {
+                faults.push((tag, fault));
+            }
+        }
+        for (tag, (key, value)) in (count..).zip(entries) {
+            let out = Outgoing { key: Some(key.as_bytes()), value: value.as_ref().map(String::as_bytes) };
+            if let Err(fault) = self.producer.send(self.state, 0, out, NativeHeaders::new(), tag) {
+                faults.push((tag, fault));
+            }
+        }
+        let settled = self.producer.settle()?;
+        faults.extend(settled.faults);
+        if !faults.is_empty() {
+            // A time-out is the transaction's, not the record's.
+            if let Some((_, fault)) = faults.iter().find(|(_, fault)| fault.is_passing()) {
+                return Err(TxnError::Abort(ClientError::fault("writing".to_owned(), *fault)));
+            }
+            self.producer.abort();
+            if !self.has_turn() {
+                return Err(TxnError::Abort(ClientError::text("writing", "the client was made anew")));
+            }
+            return Ok(faults);
+        }
+        self.producer.commit()?;
+        Ok(Vec::new())
+    }
+
+    /// What a transaction of a job writes besides: the job, the lease, and that what retention has taken is forgotten.
+    ///
+    /// # Errors
+    /// When the index fails.
+    pub fn beside(&self, job: &mut Job) -> Result<Vec<(String, Option<String>)>, DeskError> {
+        let now = self.now();
+        job.heard = now.as_millis();
+        let holds = if job.status.is_over() { None } else { Some(job.id.as_str()) };
+        let lease = Lease::new(&self.owner, holds, now);
+        let entries = vec![(job.to_key(), Some(to_value(job))), (LEASE_KEY.to_owned(), Some(to_value(&lease)))];
+        Ok(entries)
+    }
+
+    /// Forgets what became of letters that retention has taken. To be called in one's turn.
+    ///
+    /// # Errors
+    /// When the index fails, or nothing can be written.
+    pub fn forget_gone(&mut self) -> Result<(), DeskError> {
+        let lows: Vec<(i32, i64)> = (0..).zip(self.feed.lows().iter().copied()).collect();
+        let gone = self.index().fates_below(&lows, MOST_FORGOTTEN)?;
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let prefix = self.queue().prefix.clone();
+        let mut entries = Vec::new();
+        for (letter, fate) in gone {
+            entries.push((letter.to_key(&prefix), None));
+            entries.extend(fate.id.map(|id| (Outcome::key_of(&id), None)));
+        }
+        if let Ended::Refused(faults) = self.write(Vec::new(), &entries) {
+            tracing::warn!(fault = ?faults.first(), "what became of old letters cannot be forgotten");
+        }
+        Ok(())
+    }
+
+    /// Gives letters a fate without sending anything: resolved, discarded, or open again. Those that have one already that does not
+    /// allow it are passed over. The job as it ended is returned.
+    ///
+    /// # Errors
+    /// When the state cannot be written.
+    pub fn mark(
+        &mut self,
+        mut job: Job,
+        state: LetterState,
+        choose: impl Fn(&Index, &Job) -> Result<Vec<LetterKey>, DeskError>,
+        mut tell: impl FnMut(&Job),
+    ) -> Result<Job, DeskError> {
+        let prefix = self.queue().prefix.clone();
+        loop {
+            self.take_turn()?;
+            // What was done in an earlier turn is counted, and not chosen again: its state has changed.
+            job = self.index().job(&job.id)?.unwrap_or(job);
+            let chosen = choose(self.index(), &job)?;
+            job.total = job.done + u64::try_from(chosen.len()).unwrap_or(u64::MAX);
+            let mut lost = false;
+            for letters in chosen.chunks(MOST_FATES) {
+                let mut next = job.clone();
+                next.done += u64::try_from(letters.len()).unwrap_or(0);
+                if next.done == next.total {
+                    next.status = JobStatus::Done;
+                }
+                let fate = Fate { note: job.note.clone(), ..Fate::new(state, &job.by, self.now(), &job.id) };
+                let mut entries: Vec<_> = letters.iter().map(|letter| (letter.to_key(&prefix), Some(to_value(&fate)))).collect();
+                next.heard = self.now().as_millis();
+                entries.push((next.to_key(), Some(to_value(&next))));
+                match self.write(Vec::new(), &entries) {
+                    Ended::Committed => job = next,
+                    Ended::Refused(faults) => {
+                        let fault = faults.first().map_or(WriteFault::Passing("refused"), |(_, fault)| *fault);
+                        return Err(ClientError::fault(format!("writing to the state of {}", self.queue().name), fault).into());
+                    }
+                    Ended::TurnLost(_) => {
+                        lost = true;
+                        break;
+                    }
+                }
+                tell(&job);
+            }
+            if !lost {
+                self.forget_gone()?;
+                return Ok(job);
+            }
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! The filter language: each field, each mistake, and that what is shown is read again.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::core::dead_letter::LetterState;
+
+fn facts(headers: &[(Vec<u8>, Option<Vec<u8>>)]) -> Facts<'_> {
+    Facts {
+        reason: Some("exhausted"),
+        class: Some("java.net.SocketTimeoutException"),
+        message: Some("no answer from Bank 17, connection refused"),
+        topic: Some("orders"),
+        key: Some(b"42"),
+        group: "ab12",
+        job: None,
+        headers,
+        state: LetterState::Open,
+        partition: 3,
+        offset: 1_042,
+        attempts: Some(4),
+        redrives: 0,
+        status: Some(503),
+        tier: None,
+        origin_partition: Some(1),
+        origin_offset: Some(7),
+        appended: Timestamp::from_millis(1_000_000),
+    }
+}
+
+fn holds(filter: &str) -> bool {
+    let headers =
+        [(b"region".to_vec(), Some(b"eu".to_vec())), (b"x y".to_vec(), None), (b"region".to_vec(), Some(b"us".to_vec()))];
+    let parsed = Filter::parse(filter).unwrap_or_else(|error| panic!("{error}"));
+    parsed.matches(&facts(&headers), Timestamp::from_millis(1_000_000 + 7_200_000))
+}
+
+#[test]
+fn each_field_is_compared_as_it_is_documented() {
+    for filter in [
+        "",
+        "reason:exhausted",
+        "reason:rejected,exhausted",
+        "class:~timeout",
+        "class:~\"Socket(Time|Write)\"",
+        "message:~^no.answer",
+        "topic:orders",
+        "key:42",
+        "key:~^4",
+        "header.region:eu",
+        "header.region:us",
+        "header.\"region\":~U",
+        "header.nothing:-",
+        "text:\"bank 17\"",
+        "refused",
+        "\"connection refused\"",
+        "java net",
+        "42",
+        "state:open",
+        "state:open,parked",
+        "group:ab12",
+        "job:-",
+        "age:>1h",
+        "age:<=2h",
+        "since:1970-01-01T00:16:40Z",
+        "before:1970-01-02",
+        "id:3/1042",
+        "id:0/1,3/1042",
+        "partition:3 offset:>1000",
+        "attempts:4 attempts:>=4 attempts:<=4 attempts:>3 attempts:<5",
+        "redrives:0",
+        "status:>=500",
+        "origin.partition:1 origin.offset:7",
+        "reason:rejected OR topic:orders",
+        "NOT reason:rejected",
+        "-reason:rejected",
+        "(reason:rejected OR status:503) topic:orders",
+        "NOT (reason:rejected topic:orders)",
+    ] {
+        assert!(holds(filter), "{filter}");
+    }
+    for filter in [
+        "reason:rejected",
+        "class:SocketTimeoutException",
+        "class:-",
+        "topic:~^rders",
+        "key:-",
+        "header.region:EU",
+        "header.region:-",
+        "header.\"x y\":1",
+        "text:\"17 bank\"",
+        "text:\"bank connection\"",
+        "state:discarded",
+        "job:x",
+        "age:>3h",
+        "age:<1h",
+        "tier:1",
+        "tier:<5",
+        "before:1970-01-01",
+        "id:3/1043",
+        "reason:exhausted topic:other",
+        "reason:rejected OR topic:other",
+        "NOT topic:orders",
+    ] {
+        assert!(!holds(filter), "{filter}");
+    }
+}
+
+#[test]
+fn mistakes_are_told_with_their_column() {
+    for (filter, column, message) in [
+        ("reason:rejected claas:x", 17, "did you mean `class`?"),
+        ("reason:rejectd", 8, "did you mean `rejected`?"),
+        ("state:done", 7, "open, redriven"),
+        ("(topic:a", 1, "not closed"),
+        ("topic:a)", 8, "closes nothing"),
+        ("topic:", 7, "a value is missing"),
+        ("topic:\"a", 7, "quote is not closed"),
+        ("class:~(", 8, "no regular expression"),
+        ("attempts:many", 10, "whole number"),
+        ("age:1h", 5, "age:<1h"),
+        ("age:>soon", 6, "30m"),
+        ("since:yesterday", 7, "2026-01-31"),
+        ("id:17", 4, "PARTITION/OFFSET"),
+        ("topic:>a", 7, "not compared"),
+        ("a OR", 5, "beside OR"),
+        ("OR a", 1, "beside OR"),
+        ("topic:a NOT", 9, "behind NOT"),
+        ("ü claas:x", 3, "did you mean"),
+        ("()", 1, "nothing stands between"),
+        ("header:x", 1, "header.NAME:VALUE"),
+        ("!!", 1, "no word"),
+    ] {
+        let error = Filter::parse(filter).unwrap_err();
+        assert_eq!(error.column, column, "{filter}: {error}");
+        assert!(error.to_string().contains(message), "{filter}: {error}");
+    }
+}
+
+#[test]
+fn a_mistake_is_pointed_at() {
+    let told = Filter::parse("reason:rejected claas:Timeout").unwrap_err().to_string();
+    assert_eq!(told, "no field `claas`, did you mean `class`?\n  reason:rejected claas:Timeout\n                  ^");
+}
+
+#[test]
+fn every_example_of_the_grammar_is_a_filter() {
+    let examples: Vec<&str> = GRAMMAR.lines().rev().take(3).collect();
+    for example in examples {
+        assert!(Filter::parse(example.trim()).is_ok_and(|filter| filter != Filter::All), "{example}");
+    }
+}
+
+fn a_match() -> impl Strategy<Value = Match> {
+    prop_oneof![
+        prop::collection::vec("[ -~üß]{1,8}", 1..3).prop_map(Match::Any),
+        "[a-z(|)\" ]{1,8}".prop_filter_map("no expression", |text| format!("(?i){text}").parse().ok().map(Match::Like)),
+        Just(Match::Absent),
+    ]
+}
+
+fn a_term() -> impl Strategy<Value = Term> {
+    let compare = prop::sample::select(vec![Compare::Equal, Compare::Less, Compare::AtMost, Compare::More, Compare::AtLeast]);
+    let fields: Vec<NumberField> = NumberField::NAMES.iter().map(|(_, field)| *field).collect();
+    prop_oneof![
+        a_match().prop_map(Term::Class),
+        a_match().prop_map(Term::Key),
+        ("[ -~]{1,8}", a_match()).prop_map(|(name, by)| Term::Header(name, by)),
+        prop::collection::vec("[a-z0-9]{1,5}", 1..4).prop_map(Term::Text),
+        prop::collection::vec(prop::sample::select(LetterState::ALL.to_vec()), 1..3).prop_map(Term::State),
+        (prop::sample::select(fields), compare.clone(), any::<i64>()).prop_map(|(f, c, n)| Term::Number(f, c, n)),
+        (compare, 0_u64..3_000_000_000).prop_map(|(c, millis)| {
+            Term::Age(if c == Compare::Equal { Compare::More } else { c }, Duration::from_millis(millis))
+        }),
+        (0_i64..4_000_000_000).prop_map(|seconds| Term::Since(Timestamp::from_millis(seconds * 1_000))),
+        prop::collection::vec((0..i32::MAX, 0..i64::MAX), 1..3)
+            .prop_map(|all| Term::Id(all.into_iter().map(|(partition, offset)| LetterPlace { partition, offset }).collect())),
+    ]
+}
+
+fn a_filter() -> impl Strategy<Value = Filter> {
+    let leaf = a_term().prop_map(Filter::Term);
+    leaf.prop_recursive(3, 12, 3, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 2..4).prop_map(Filter::And),
+            prop::collection::vec(inner.clone(), 2..4).prop_map(Filter::Or),
+            inner.prop_map(|filter| Filter::Not(Box::new(filter))),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn what_is_shown_is_read_again(filter in a_filter()) {
+        let shown = filter.to_string();
+        prop_assert_eq!(Filter::parse(&shown).map_err(|error| error.to_string()), Ok(filter), "{}", shown);
+    }
+
+    #[test]
+    fn no_text_breaks_the_parser(text in "[ -~ü\"\\\\():,~<>-]{0,40}|.{0,30}") {
+        if let Err(error) = Filter::parse(&text) {
+            prop_assert!((1..=text.chars().count() + 1).contains(&error.column), "{}", error);
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! A dead letter as the index knows it: what its headers say, whoever wrote them.
+//!
+//! kladder's own envelope is read first. Where there is none, the headers of another framework are, of the dialect that is told or of
+//! the first one that says where the record came from. What is malformed says nothing: the letter is still there, with its key, its
+//! time and its headers.
+
+use crate::core::dead_letter::LetterKey;
+use crate::core::dialect::{Dialect, is_foreign_control};
+use crate::core::envelope::{Coordinates, Envelope, Reason, is_own};
+use crate::core::time::Timestamp;
+use crate::kafka::consumer::{Record, TopicPartition};
+
+/// No more of a message is kept in the index, in bytes; the record itself has all of it.
+const MESSAGE_LIMIT: usize = 1024;
+
+/// A dead letter without its payload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Letter {
+    /// Where it stands.
+    pub at: LetterKey,
+    /// Its key; null and empty are different.
+    pub key: Option<Vec<u8>>,
+    /// Why it is dead, as kladder says; other frameworks do not.
+    pub reason: Option<&'static str>,
+    /// The class of the last error.
+    pub class: Option<String>,
+    /// Its message, cut to 1 KiB.
+    pub message: Option<String>,
+    /// Its HTTP status.
+    pub status: Option<u16>,
+    /// The attempts that were made.
+    pub attempts: Option<u32>,
+    /// How often it was sent back before.
+    pub redrives: u32,
+    /// The tier that it last waited in.
+    pub tier: Option<u32>,
+    /// Where it first came from, as far as that is told.
+    pub origin: Origin,
+    /// Its idempotency key, if it has been on a ladder.
+    pub id: Option<String>,
+    /// When its first attempt failed.
+    pub first_failed: Option<Timestamp>,
+    /// Those headers that are neither kladder's nor another framework's.
+    pub headers: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    /// How long its value is, in bytes; `None` where it is null.
+    pub bytes: Option<usize>,
+}
+
+/// Where a record first came from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// The topic.
+    pub topic: Option<String>,
+    /// The partition.
+    pub partition: Option<i32>,
+    /// The offset.
+    pub offset: Option<i64>,
+}
+
+impl Letter {
+    /// Reads a record of a dead-letter topic.
+    #[must_use]
+    pub fn of(tp: &TopicPartition, record: &Record, dialect: Option<Dialect>) -> Self {
+        let at = record.coordinates(tp);
+        let headers = || record.headers();
+        let mut letter = Self {
+            at: LetterKey { partition: at.partition, offset: at.offset, appended: at.timestamp },
+            key: record.key().map(<[u8]>::to_vec),
+            reason: None,
+            class: None,
+            message: None,
+            status: None,
+            attempts: None,
+            redrives: 0,
+            tier: None,
+            origin: Origin::default(),
+            id: None,
+            first_failed: None,
+            headers: headers()
+                .filter(|(name, _)| !is_own(name) && !is_foreign_control(name))
+                .map(|(name, value)| (name.to_vec(), value.map(<[u8]>::to_vec)))
+                .collect(),
+            bytes: record.value().map(<[u8]>::len),
+        };
+        let envelope = Envelope::read_dead(&at, headers());
+        // One without a reason is of a letter that was sent back to its origin, and has died elsewhere since.
+        let died_here = envelope.as_ref().is_some_and(|envelope| envelope.reason.is_some());
+        if !died_here {
+            letter.take_foreign(&at, headers(), dialect);
+        }
+        if let Some(envelope) = envelope {
+            letter.take(envelope, died_here);
+        }
+        letter
+    }
+
+    fn take(&mut self, envelope: Envelope, died_here: bool) {
+        self.redrives = envelope.redrives;
+        let Coordinates { topic, partition, offset, .. } = envelope.origin;
+        self.origin = Origin { topic: Some(topic), partition: Some(partition), offset: Some(offset) };
+        self.id = Some(envelope.id);
+        if !died_here {
+            return;
+        }
+        self.reason = envelope.reason.map(Reason::as_str);
+        self.attempts = Some(envelope.attempts);
+        self.tier = envelope.tier;
+        self.first_failed = envelope.first_failed_at;
+        if let Some(error) = envelope.error {
+            self.class = Some(error.class).filter(|class| !class.is_empty());
+            self.message = error.message.map(cut);
+            self.status = error.status;
+        }
+    }
+
+    fn take_foreign<'a>(
+        &mut self,
+        at: &Coordinates,
+        headers: impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)> + Clone,
+        dialect: Option<Dialect>,
+    ) {
+        let Some((_, told)) = foreign(headers, dialect) else { return };
+        self.attempts = told.attempts;
+        self.class = told.class;
+        self.message = told.message.map(cut);
+        if let Some(id) = foreign_id(at, &told.place) {
+            self.id = Some(id);
+        }
+        self.origin = Origin { topic: told.place.topic, partition: told.place.partition, offset: told.place.offset };
+    }
+}
+
+/// Of a dialect, what a record's headers say in it: the one that is told, or the first that says where the record came from.
+pub fn foreign<'a>(
+    headers: impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)> + Clone,
+    dialect: Option<Dialect>,
+) -> Option<(Dialect, crate::core::dialect::Told)> {
+    if !headers.clone().any(|(name, _)| is_foreign_control(name)) {
+        return None;
+    }
+    let candidates = Dialect::NAMES.iter().map(|(_, candidate)| *candidate).filter(|c| dialect.is_none_or(|d| d == *c));
+    candidates
+        .map(|candidate| (candidate, candidate.read(headers.clone())))
+        .find(|(_, told)| told.place.topic.is_some() || told.class.is_some() || told.message.is_some())
+}
+
+/// By which a foreign letter is recognised when it is dead again: the place that it came from, which its framework keeps.
+fn foreign_id(at: &Coordinates, place: &crate::core::dialect::Place) -> Option<String> {
+    let (topic, partition, offset) = (place.topic.as_deref()?, place.partition?, place.offset?);
+    Some(format!("{}/{topic}/{partition}/{offset}", at.topic))
+}
+
+fn cut(mut text: String) -> String {
+    if text.len() > MESSAGE_LIMIT {
+        let mut end = MESSAGE_LIMIT;
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        text.truncate(end);
+    }
+    text
+}

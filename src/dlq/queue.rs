@@ -1,0 +1,99 @@
+//! A dead-letter topic with all that is known of it: whose it is, where what becomes of its letters is written, and where they may go.
+
+use std::path::{Path, PathBuf};
+
+use crate::core::dialect::Dialect;
+use crate::core::ladder::Ladder;
+use crate::core::topics::own_dlq_topic;
+use crate::dlq::groups::hash;
+
+/// A dead-letter topic.
+#[derive(Debug, Clone)]
+pub struct Queue {
+    /// What it is called: the ladder's name, or that of its own section, or the topic.
+    pub name: String,
+    /// The topic.
+    pub topic: String,
+    /// Where what becomes of its letters is written; without it they can only be looked at.
+    pub state_topic: Option<String>,
+    /// Before the keys of its letters in that topic, to tell the dead-letter topics of one ladder apart.
+    pub prefix: String,
+    /// The framework that writes it; found out for each letter where it is not told.
+    pub dialect: Option<Dialect>,
+    /// The ladder that it belongs to.
+    pub ladder: Option<Ladder>,
+    /// Topics that letters may be sent to: the ladder's sources, and what the configuration names.
+    pub targets: Vec<String>,
+    /// A letter that was sent back so often is parked.
+    pub park_after: u32,
+}
+
+/// Of letters in the main dead-letter topic.
+const LETTER: &str = "letter";
+
+impl Queue {
+    /// The dead-letter topic of a ladder: its main one, or the one of its own that a rule names.
+    #[must_use]
+    pub fn of_ladder(ladder: &Ladder, own: Option<&str>, targets: &[String], park_after: u32) -> Self {
+        let mut all: Vec<String> = ladder.sources().to_vec();
+        all.extend(targets.iter().filter(|target| !ladder.sources().contains(target)).cloned());
+        Self {
+            name: own.map_or_else(|| ladder.name().to_owned(), |own| format!("{}/{own}", ladder.name())),
+            topic: own.map_or_else(|| ladder.dlq_topic(), |own| own_dlq_topic(ladder.name(), own)),
+            state_topic: Some(ladder.state_topic()),
+            prefix: own.map_or_else(|| LETTER.to_owned(), |own| format!("{LETTER}.{own}")),
+            dialect: None,
+            ladder: Some(ladder.clone()),
+            targets: all,
+            park_after,
+        }
+    }
+
+    /// A topic of which nothing else is known.
+    #[must_use]
+    pub fn of_topic(topic: &str, dialect: Option<Dialect>, park_after: u32) -> Self {
+        Self {
+            name: topic.to_owned(),
+            topic: topic.to_owned(),
+            state_topic: None,
+            prefix: LETTER.to_owned(),
+            dialect,
+            ladder: None,
+            targets: Vec::new(),
+            park_after,
+        }
+    }
+
+    /// The dead-letter topic of another framework that the configuration names.
+    #[must_use]
+    pub fn of_section(name: &str, topic: &str, dialect: Option<Dialect>, targets: &[String], park_after: u32) -> Self {
+        Self {
+            name: name.to_owned(),
+            state_topic: Some(crate::core::topics::state_topic(name)),
+            targets: targets.to_vec(),
+            ..Self::of_topic(topic, dialect, park_after)
+        }
+    }
+
+    /// The topics that its index is made of.
+    #[must_use]
+    pub fn topics(&self) -> Vec<String> {
+        std::iter::once(self.topic.clone()).chain(self.state_topic.clone()).collect()
+    }
+
+    /// By which all who write what becomes of its letters take turns.
+    #[must_use]
+    pub fn transactional_id(&self) -> String {
+        let name = self.name.split('/').next().unwrap_or(&self.name);
+        format!("{name}.dlq")
+    }
+
+    /// Where its index is kept: one file for a topic of a cluster.
+    #[must_use]
+    pub fn index_path(&self, state_dir: &Path, cluster: &str) -> PathBuf {
+        let safe: String =
+            self.topic.chars().map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' }).take(100).collect();
+        let of = format!("{cluster}\0{}\0{}", self.topic, self.state_topic.as_deref().unwrap_or_default());
+        state_dir.join("dlq").join(format!("{safe}-{:08x}.sqlite", hash(of.as_bytes()) & 0xffff_ffff))
+    }
+}

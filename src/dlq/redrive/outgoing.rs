@@ -1,0 +1,199 @@
+//! Where letters go, and with which headers.
+//!
+//! On the ladder's redeliver topic a letter begins its attempts anew. A topic that others read gets the record without the headers that
+//! would drive another framework; kladder's own stay, so that a letter that is dead again is recognised by its id. (On a source,
+//! workers of a ladder look at none of them.)
+
+use std::collections::BTreeMap;
+
+use crate::core::dead_letter::LetterKey;
+use crate::core::dialect::{Dialect, is_foreign_control};
+use crate::core::envelope::{Coordinates, Envelope, Trim, is_own};
+use crate::core::ladder::Redelivery;
+use crate::dlq::desk::{Desk, DeskError, Sending};
+use crate::dlq::letter::foreign;
+use crate::dlq::queue::Queue;
+use crate::dlq::redrive::change::Content;
+use crate::kafka::NativeHeaders;
+use crate::kafka::producer::TopicId;
+
+/// Where letters are sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// The ladder's redeliver topic: only the group whose handler failed sees them.
+    Redeliver(String),
+    /// The topic that each came from: every group that reads it sees them.
+    Origin,
+    /// A topic that the configuration names.
+    Topic(String),
+}
+
+/// The words for the first two.
+const REDELIVER: &str = "redeliver";
+const ORIGIN: &str = "origin";
+
+impl Target {
+    /// Reads what was asked for. Only what the configuration names is a target.
+    ///
+    /// # Errors
+    /// When there is no such target.
+    pub fn of(queue: &Queue, asked: Option<&str>) -> Result<Self, String> {
+        let topics = || match queue.targets.len() {
+            0 => "no topic is named as a target in the configuration".to_owned(),
+            _ => format!("the configuration names {}", queue.targets.join(", ")),
+        };
+        match (asked, &queue.ladder) {
+            // Nobody reads a redeliver topic where records come back in their origins.
+            (None, Some(ladder)) if ladder.redelivery() == Redelivery::Origin => Ok(Self::Origin),
+            (Some(REDELIVER), Some(ladder)) if ladder.redelivery() == Redelivery::Origin => {
+                Err(format!("ladder {} redelivers to the origins: use --to origin", ladder.name()))
+            }
+            (None | Some(REDELIVER), Some(ladder)) => Ok(Self::Redeliver(ladder.redeliver_topic())),
+            (None, None) => Err(format!("say where to with --to origin or --to TOPIC: {}", topics())),
+            (Some(REDELIVER), None) => Err(format!("{} belongs to no ladder and has no redeliver topic", queue.topic)),
+            (Some(ORIGIN), _) if queue.targets.is_empty() => Err(format!("no origin is allowed: {}", topics())),
+            (Some(ORIGIN), _) => Ok(Self::Origin),
+            (Some(topic), _) if queue.targets.iter().any(|target| target == topic) => Ok(Self::Topic(topic.to_owned())),
+            (Some(topic), _) => Err(format!("{topic} is no target: {}", topics())),
+        }
+    }
+
+    /// As a job has it.
+    #[must_use]
+    pub fn told(&self) -> String {
+        match self {
+            Self::Redeliver(_) => REDELIVER.to_owned(),
+            Self::Origin => ORIGIN.to_owned(),
+            Self::Topic(topic) => topic.clone(),
+        }
+    }
+
+    /// The topic that a letter of this origin goes to.
+    #[must_use]
+    pub fn topic_for<'a>(&'a self, origin: Option<&'a str>) -> Option<&'a str> {
+        match self {
+            Self::Redeliver(topic) | Self::Topic(topic) => Some(topic),
+            Self::Origin => origin,
+        }
+    }
+
+    /// Makes what is sent of a letter.
+    pub(super) fn address(
+        &self,
+        queue: &Queue,
+        places: &Places,
+        letter: LetterKey,
+        content: Content,
+    ) -> Result<Addressed, String> {
+        let at = Coordinates {
+            topic: queue.topic.clone(),
+            partition: letter.partition,
+            offset: letter.offset,
+            timestamp: letter.appended,
+        };
+        let headers = || content.headers.iter().map(|(name, value)| (name.as_slice(), value.as_deref()));
+        let told = foreign(headers(), queue.dialect);
+        // A share group may leave out what it was about; a null that is sent on would delete where the topic is compacted.
+        if content.value.is_none() && told.as_ref().is_some_and(|(dialect, _)| *dialect == Dialect::ShareGroup) {
+            return Err("its share group left the record out of its dead letter".to_owned());
+        }
+        let name = queue.ladder.as_ref().map_or(queue.name.as_str(), |ladder| ladder.name());
+        let envelope = if let Some(envelope) = Envelope::read_dead(&at, headers()) {
+            // Another ladder's would not be read by the workers of this one.
+            Envelope { ladder: name.to_owned(), ..envelope }
+        } else {
+            let place = told.map(|(_, told)| told.place).unwrap_or_default();
+            let origin = Coordinates {
+                topic: place.topic.unwrap_or_else(|| at.topic.clone()),
+                partition: place.partition.unwrap_or(at.partition),
+                offset: place.offset.unwrap_or(at.offset),
+                timestamp: place.timestamp.unwrap_or(at.timestamp),
+            };
+            Envelope::fresh(name, &origin)
+        };
+        let topic = match self {
+            Self::Redeliver(topic) | Self::Topic(topic) => topic.clone(),
+            Self::Origin if envelope.origin.topic == at.topic => return Err("it does not tell where it came from".to_owned()),
+            Self::Origin if !queue.targets.contains(&envelope.origin.topic) => {
+                return Err(format!("its origin {} is no target in the configuration", envelope.origin.topic));
+            }
+            Self::Origin => envelope.origin.topic.clone(),
+        };
+        let strips_foreign = !matches!(self, Self::Redeliver(_));
+        let envelope = envelope.redriven();
+        let mut out = NativeHeaders::new();
+        for (name, value) in headers() {
+            if !(is_own(name) || strips_foreign && is_foreign_control(name)) {
+                out.push(name, value);
+            }
+        }
+        for (name, value) in envelope.headers(Trim::Nothing) {
+            out.push(name.as_bytes(), Some(value.as_bytes()));
+        }
+        let (id, count) = places.0.get(&topic).copied().ok_or_else(|| format!("its target {topic} does not exist"))?;
+        let partition = envelope.origin.partition.rem_euclid(count.max(1));
+        let sending = Sending { topic: id, partition, key: content.key, value: content.value, headers: out };
+        Ok(Addressed { sending, topic, id: envelope.id, diff: content.diff })
+    }
+}
+
+/// The topics that letters may go to, and how many partitions each has.
+#[derive(Default)]
+pub(super) struct Places(BTreeMap<String, (TopicId, i32)>);
+
+impl Places {
+    /// Looks them up. An origin that does not exist is told letter by letter.
+    ///
+    /// # Errors
+    /// When the one topic that is the target does not exist, or the brokers do not answer.
+    pub fn look_up(target: &Target, desk: &mut Desk) -> Result<Self, DeskError> {
+        let topics = match target {
+            Target::Redeliver(topic) | Target::Topic(topic) => vec![topic.clone()],
+            Target::Origin => desk.queue().targets.clone(),
+        };
+        let mut places = BTreeMap::new();
+        for topic in topics {
+            match desk.partition_count(&topic) {
+                Ok(count) => places.insert(topic.clone(), (desk.topic(&topic), count)),
+                Err(error) if *target != Target::Origin => return Err(error),
+                Err(_) => None,
+            };
+        }
+        Ok(Self(places))
+    }
+}
+
+/// What is sent of a letter, and what is noted of it.
+pub(super) struct Addressed {
+    sending: Sending,
+    topic: String,
+    id: String,
+    diff: Option<String>,
+}
+
+/// What one transaction sends.
+#[derive(Default)]
+pub(super) struct Outgoings {
+    pub letters: Vec<LetterKey>,
+    pub sendings: Vec<Sending>,
+    pub topics: Vec<String>,
+    ids: Vec<(String, Option<String>)>,
+}
+
+impl Outgoings {
+    pub fn push(&mut self, letter: LetterKey, addressed: Addressed) {
+        self.letters.push(letter);
+        self.sendings.push(addressed.sending);
+        self.topics.push(addressed.topic);
+        self.ids.push((addressed.id, addressed.diff));
+    }
+
+    /// Each letter with its topic, its id, and what was changed.
+    pub fn iter(&self) -> impl Iterator<Item = (LetterKey, &str, Option<&str>, Option<&str>)> {
+        self.letters
+            .iter()
+            .zip(&self.topics)
+            .zip(&self.ids)
+            .map(|((letter, topic), (id, diff))| (*letter, topic.as_str(), Some(id.as_str()), diff.as_deref()))
+    }
+}

@@ -1,0 +1,188 @@
+//! Keeps the indexes of a process young while it runs, and tells by metrics how much there is.
+//!
+//! One thread and one client read the dead-letter topics and the state topics of all its ladders. The index of a command that is
+//! called beside it is the same file, and finds most of its work done. Where the state directory cannot be written there is no index
+//! and there are no such metrics, which is told once; nothing else depends on it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::config::KafkaConfig;
+use crate::core::leader_clock::LocalTime;
+use crate::core::time::Timestamp;
+use crate::dlq::feed::{FeedError, keep, tail_of, taken};
+use crate::dlq::index::{Index, IndexError, Sizes, Taken};
+use crate::dlq::queue::Queue;
+use crate::kafka::admin::KafkaCluster;
+use crate::kafka::clock::Clock;
+use crate::kafka::tail::TopicTail;
+use crate::telemetry::events::DlqMetrics;
+
+/// How long is waited for the next record.
+const TICK: Duration = Duration::from_millis(500);
+
+/// How often it is counted how much there is, and how often it is looked what retention has taken and how long it lets letters be.
+const COUNT_INTERVAL: Duration = Duration::from_secs(5);
+const PRUNE_INTERVAL: Duration = Duration::from_secs(60);
+
+/// How long after a failure it is tried again.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// Feeds indexes until it is dropped.
+pub struct IndexWatch {
+    end: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl IndexWatch {
+    /// Begins, on a thread of its own. Several queues may belong to one ladder; each is given with the ladder's name.
+    ///
+    /// # Errors
+    /// When the thread cannot be made.
+    pub fn start(kafka: &KafkaConfig, queues: Vec<(String, Queue)>, state_dir: PathBuf) -> std::io::Result<Self> {
+        let end = Arc::new(AtomicBool::new(false));
+        let watching = Watching { kafka: kafka.clone(), queues, state_dir, end: end.clone(), clock: Clock::system() };
+        let thread = std::thread::Builder::new().name("index".to_owned()).spawn(move || watching.run())?;
+        Ok(Self { end, thread: Some(thread) })
+    }
+}
+
+impl Drop for IndexWatch {
+    fn drop(&mut self) {
+        self.end.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Watching {
+    kafka: KafkaConfig,
+    queues: Vec<(String, Queue)>,
+    state_dir: PathBuf,
+    end: Arc<AtomicBool>,
+    clock: Clock,
+}
+
+/// One queue with what is known of it.
+struct Watched {
+    ladder: String,
+    queue: Queue,
+    index: Index,
+    batch: Vec<Taken>,
+    retention: Option<Duration>,
+}
+
+impl Watching {
+    fn run(self) {
+        let mut told = String::new();
+        while !self.is_over() {
+            let outcome = self.watch();
+            let Err(error) = outcome else { return };
+            // Once, and not every five seconds.
+            let text = error.to_string();
+            if text != told {
+                tracing::warn!(error = %text, "dead letters are not indexed at the moment; nothing else depends on it");
+                told = text;
+            }
+            let until = self.clock.now().later(RETRY);
+            while !self.is_over() && self.clock.now() < until {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.end.load(Ordering::Acquire)
+    }
+
+    fn watch(&self) -> Result<(), FeedError> {
+        let cluster = KafkaCluster::connect(&self.kafka)?;
+        let id = cluster.cluster_id();
+        let mut all = Vec::new();
+        for (ladder, queue) in &self.queues {
+            let index = Index::open(&queue.index_path(&self.state_dir, &id), queue.park_after)?;
+            index.be_small()?;
+            all.push(Watched { ladder: ladder.clone(), queue: queue.clone(), index, batch: Vec::new(), retention: None });
+        }
+        let metrics: BTreeMap<&str, DlqMetrics> =
+            self.queues.iter().map(|(ladder, _)| (ladder.as_str(), DlqMetrics::new(ladder))).collect();
+        let mut tail = self.open_tail(&cluster, &mut all)?;
+        let (mut count_at, mut prune_at) = (self.clock.now(), self.clock.now());
+        while !self.is_over() {
+            tail.poll(TICK, |tp, record| {
+                for watched in &mut all {
+                    watched.batch.extend(taken(&watched.queue, tp, record));
+                }
+            })?;
+            let mut made_anew = false;
+            for watched in &mut all {
+                let batch = std::mem::take(&mut watched.batch);
+                match watched.index.take(&batch, &keep(&tail, &watched.queue)) {
+                    Ok(_) => {}
+                    Err(IndexError::MadeAnew) => {
+                        watched.index.clear()?;
+                        made_anew = true;
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            let now = self.clock.now();
+            if made_anew {
+                tail = self.open_tail(&cluster, &mut all)?;
+            }
+            if now >= prune_at {
+                prune(&cluster, &mut all)?;
+                prune_at = now.later(PRUNE_INTERVAL);
+            }
+            if now >= count_at {
+                count(&all, &metrics, now)?;
+                count_at = now.later(COUNT_INTERVAL);
+            }
+        }
+        Ok(())
+    }
+
+    fn open_tail(&self, cluster: &KafkaCluster, all: &mut [Watched]) -> Result<TopicTail, FeedError> {
+        for watched in &mut *all {
+            let bounds = cluster.bounds(&watched.queue.topic)?;
+            crate::dlq::feed::forget_what_was_made_anew(&mut watched.index, &watched.queue, &bounds)?;
+        }
+        tail_of(&self.kafka, all.iter().map(|watched| (&watched.queue, &watched.index)))
+    }
+}
+
+fn prune(cluster: &KafkaCluster, all: &mut [Watched]) -> Result<(), FeedError> {
+    for watched in all {
+        watched.retention = cluster.retention(&watched.queue.topic);
+        for (partition, marks) in (0..).zip(cluster.bounds(&watched.queue.topic)?) {
+            watched.index.forget_below(partition, marks.low)?;
+        }
+    }
+    Ok(())
+}
+
+fn count(all: &[Watched], metrics: &BTreeMap<&str, DlqMetrics>, now: LocalTime) -> Result<(), FeedError> {
+    let now: Timestamp = now.timestamp();
+    let mut totals: BTreeMap<&str, Sizes> = BTreeMap::new();
+    for watched in all {
+        let sizes = watched.index.sizes(now, watched.retention)?;
+        let total = totals.entry(&watched.ladder).or_default();
+        total.letters += sizes.letters;
+        total.open += sizes.open;
+        total.at_risk += sizes.at_risk;
+        total.new_groups += sizes.new_groups;
+        total.oldest_open = [total.oldest_open, sizes.oldest_open].into_iter().flatten().min();
+    }
+    for (ladder, sizes) in totals {
+        if let Some(metrics) = metrics.get(ladder) {
+            let oldest = sizes.oldest_open.map_or(Duration::ZERO, |oldest| now.since(oldest));
+            metrics.sizes(sizes.letters, sizes.open, oldest, sizes.at_risk, sizes.new_groups);
+        }
+    }
+    Ok(())
+}

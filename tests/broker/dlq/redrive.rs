@@ -1,0 +1,192 @@
+//! Letters that are sent back: once each, whatever happens to whoever sends them.
+
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use super::{Letters, id_of};
+use crate::support::clock::{self, PATIENCE};
+use crate::support::process;
+use crate::support::raw::Record;
+
+/// A redrive in the background.
+fn begin(letters: &Letters, arguments: &[&str]) -> Child {
+    let mut command = letters.command(arguments);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command.spawn().expect("kladder starts")
+}
+
+/// How it ended, and what it said.
+fn ended(mut child: Child) -> (Option<i32>, String) {
+    let status = clock::poll(PATIENCE * 2, || child.try_wait().expect("a child"));
+    let mut said = String::new();
+    if let Some(mut stderr) = child.stderr.take() {
+        if status.is_none() {
+            let _ = child.kill();
+        }
+        let _ = std::io::Read::read_to_string(&mut stderr, &mut said);
+    }
+    (status.expect("it ends").code(), said)
+}
+
+fn number(record: &Record) -> usize {
+    record.text("number").expect("a number").parse().expect("a number")
+}
+
+#[test]
+fn killed_ten_times_it_loses_none_and_doubles_none() {
+    let letters = Letters::of("dlq-killed", 50_000);
+    letters.dlq(&["list", "--count"]).succeeds();
+    let mut kills = 0;
+    while kills < 10 {
+        let mut child = begin(&letters, &["redrive", "--all", "--rate", "6000/s", "--yes", "--take-over"]);
+        // Somewhere between its start and its end.
+        let from = letters.sent().len();
+        let more = kills * 100;
+        clock::poll(Duration::from_secs(20), || {
+            let there = letters.sent().len() > from + more;
+            (there || child.try_wait().expect("a child").is_some()).then_some(())
+        });
+        clock::pause(Duration::from_millis(u64::try_from(kills * 13 % 40).expect("few")));
+        let is_over = child.try_wait().expect("a child").is_some();
+        let _ = child.kill();
+        child.wait().expect("a child");
+        kills += 1;
+        if is_over {
+            break;
+        }
+    }
+    let sent = letters.sent().len();
+    println!("{kills} kills, {sent} sent by then");
+    letters.dlq(&["redrive", "--all", "--rate", "max", "--yes", "--take-over"]).succeeds();
+    let all = letters.read();
+    letters.assert_each_sent_once(&all.iter().collect::<Vec<_>>());
+    assert_eq!(letters.states(), [("redriven".to_owned(), 50_000)].into());
+    let again = letters.dlq(&["redrive", "--all", "--yes", "--take-over"]).succeeds();
+    assert!(again.stderr.contains("none of the 50,000 letters"), "{again}");
+}
+
+#[test]
+fn one_that_was_killed_is_taken_up_where_it_was_left() {
+    let letters = Letters::of("dlq-left", 3_000);
+    let mut child = begin(&letters, &["redrive", "reason:exhausted", "--rate", "400", "--yes", "--note", "the bank is back"]);
+    clock::eventually("some are sent", PATIENCE, || letters.sent().len() > 300);
+    child.kill().expect("a child");
+    child.wait().expect("a child");
+    let jobs = letters.json(&["jobs"]);
+    let job = &jobs["jobs"][0];
+    let id = job["id"].as_str().expect("a name");
+    assert_eq!(job["status"], "running");
+    let done = job["done"].as_u64().expect("a number");
+    assert_eq!(done, letters.sent().len() as u64, "the job is written with what it has sent");
+    // Until its silence is long enough, somebody may still be at work.
+    let told = letters.dlq(&["redrive", "reason:rejected", "--yes"]);
+    told.refuses(1, &["redrives here", "--take-over"]);
+    let taken = letters.dlq(&["jobs", "resume", id, "--take-over"]).succeeds();
+    assert!(taken.stderr.contains("taking up job"), "{taken}");
+    let all = letters.read();
+    let meant: Vec<&Record> = all.iter().filter(|record| record.text("kladder-reason") == Some("exhausted")).collect();
+    letters.assert_each_sent_once(&meant);
+    let jobs = letters.json(&["jobs"]);
+    assert_eq!((&jobs["jobs"][0]["status"], &jobs["jobs"][0]["done"]), (&"done".into(), &meant.len().into()));
+    let states = letters.states();
+    assert_eq!((states["redriven"], states["open"]), (meant.len(), 3_000 - meant.len()));
+    let audit = letters.dlq(&["audit"]).succeeds();
+    assert!(audit.stdout.contains("the bank is back") && audit.stdout.contains("redrive to redeliver"), "{audit}");
+    let shown = letters.dlq(&["show", &id_of(meant[0])]).succeeds();
+    assert!(shown.stdout.contains(&format!("job {id}")), "{shown}");
+}
+
+#[test]
+fn two_of_the_same_letters_do_not_double_them_though_one_is_stopped_in_its_transaction() {
+    several("dlq-two", 2);
+}
+
+#[test]
+fn three_of_the_same_letters_do_not_double_them_though_one_is_stopped_in_its_transaction() {
+    several("dlq-three", 3);
+}
+
+fn several(theme: &str, count: usize) {
+    let letters = Letters::of(theme, 12_000);
+    letters.dlq(&["list", "--count"]).succeeds();
+    let first = begin(&letters, &["redrive", "--all", "--rate", "max", "--yes"]);
+    clock::eventually("some are sent", PATIENCE, || !letters.sent().is_empty());
+    process::signal(&first, "STOP");
+    // The others wait for nobody, since they are told to take over.
+    let others: Vec<Child> =
+        (1..count).map(|_| begin(&letters, &["redrive", "--all", "--rate", "max", "--yes", "--take-over"])).collect();
+    clock::pause(Duration::from_millis(1_500));
+    process::signal(&first, "CONT");
+    let mut done = 0;
+    for child in others.into_iter().chain([first]) {
+        let (code, said) = ended(child);
+        println!("ended with {code:?}: {}", said.lines().last().unwrap_or_default());
+        process::assert_clean(&said);
+        assert!(matches!(code, Some(0 | 1)), "{said}");
+        done += usize::from(code == Some(0));
+    }
+    assert!(done >= 1, "one of them has done it");
+    letters.dlq(&["redrive", "--all", "--rate", "max", "--yes", "--take-over"]).succeeds();
+    let all = letters.read();
+    letters.assert_each_sent_once(&all.iter().collect::<Vec<_>>());
+    assert_eq!(letters.states(), [("redriven".to_owned(), 12_000)].into());
+}
+
+#[test]
+fn paused_it_waits_resumed_it_goes_on_and_cancelled_it_loses_none() {
+    let letters = Letters::of("dlq-cancel", 4_000);
+    let child = begin(&letters, &["redrive", "class:Invalid", "--rate", "200", "--ramp", "500ms", "--yes"]);
+    clock::eventually("some are sent", PATIENCE, || letters.sent().len() > 40);
+    let id = letters.json(&["jobs"])["jobs"][0]["id"].as_str().expect("a name").to_owned();
+    let status = || letters.json(&["jobs"])["jobs"][0]["status"].as_str().expect("a status").to_owned();
+    letters.dlq(&["jobs", "pause", &id]).succeeds();
+    clock::eventually("it is paused", PATIENCE, || status() == "paused");
+    let sent = letters.sent().len();
+    clock::pause(Duration::from_secs(1));
+    assert_eq!(letters.sent().len(), sent, "nothing is sent while it is paused");
+    letters.dlq(&["jobs", "resume", &id]).succeeds();
+    clock::eventually("it goes on", PATIENCE, || letters.sent().len() > sent + 40);
+    letters.dlq(&["jobs", "cancel", &id]).succeeds();
+    let (code, said) = ended(child);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("is cancelled: by "), "{said}");
+    let sent = letters.sent();
+    assert!(sent.len() < 1_000, "{} were sent", sent.len());
+    let all = letters.read();
+    let gone: Vec<&Record> = all.iter().filter(|letter| sent.iter().any(|s| number(s) == number(letter))).collect();
+    letters.assert_each_sent_once(&gone);
+    let states = letters.states();
+    assert_eq!((states["redriven"], states["open"]), (sent.len(), 4_000 - sent.len()));
+    letters.dlq(&["jobs", "resume", &id]).refuses(1, &["cancelled already"]);
+    // The rest is still there to be sent.
+    letters.dlq(&["redrive", "class:Invalid", "--rate", "max", "--yes"]).succeeds();
+    let meant: Vec<&Record> = all.iter().filter(|record| record.text("kladder-error-class") == Some("Invalid")).collect();
+    letters.assert_each_sent_once(&meant);
+}
+
+#[test]
+fn only_what_was_shown_is_sent_and_no_more_than_asked_for() {
+    let letters = Letters::of("dlq-max", 1_000);
+    let shown = letters.dlq(&["redrive", "class:Timeout", "--dry-run"]).succeeds();
+    assert!(shown.stderr.contains("125 dead letters") && shown.stderr.contains(&letters.scene.redeliver_topic()), "{shown}");
+    assert!(letters.sent().is_empty());
+    letters.dlq(&["redrive", "class:Timeout", "--yes", "--max", "20", "--rate", "max"]).succeeds();
+    assert_eq!(letters.sent().len(), 20);
+    let all = letters.read();
+    let ids: Vec<String> = all.iter().filter(|r| r.text("kladder-error-class") == Some("Expired")).take(5).map(id_of).collect();
+    let file = letters.state.path().join("ids");
+    std::fs::write(&file, ids.join("\n")).expect("a file");
+    letters.dlq(&["redrive", "--ids", file.to_str().expect("a path"), "--yes"]).succeeds();
+    assert_eq!(letters.sent().len(), 25);
+    assert_eq!(letters.found("state:redriven class:Expired"), {
+        let mut ids = ids;
+        ids.sort_unstable();
+        ids
+    });
+    // Sent back three times already: parked.
+    let third = letters.found("state:redriven class:Expired").remove(0);
+    letters.dlq(&["restore", &format!("id:{third}"), "--yes"]).succeeds();
+    assert!(!letters.found("state:redriven class:Expired").is_empty(), "what was sent is not open again without force");
+    letters.dlq(&["restore", &format!("id:{third}"), "--yes", "--force"]).succeeds();
+    assert_eq!(letters.found("class:Expired state:open").len(), 121);
+}
