@@ -89,6 +89,24 @@ impl Broker {
     }
 }
 
+impl Broker {
+    /// When the last record of a topic was appended, in epoch milliseconds.
+    pub fn last_append(&self, topic: &str, partitions: i32) -> i64 {
+        // The last offset of a partition may be a commit marker, so a few before it are read too.
+        let end = |p: i32| self.consumer.fetch_watermarks(topic, p, TIMEOUT).map_or(0, |(_, high)| high);
+        let assignment: Vec<(String, i32, Offset)> =
+            (0..partitions).map(|p| (topic.to_owned(), p, Offset::Offset((end(p) - 50).max(0)))).collect();
+        let consumer = reader(&self.servers, &assignment);
+        let (mut last, mut heard) = (0, Instant::now());
+        while heard.elapsed() < Duration::from_secs(2) {
+            let Some(Ok(message)) = consumer.poll(Duration::from_millis(100)) else { continue };
+            last = last.max(message.timestamp().to_millis().unwrap_or(0));
+            heard = Instant::now();
+        }
+        last
+    }
+}
+
 /// A reader that sees committed records only.
 pub fn reader(servers: &str, assignment: &[(String, i32, Offset)]) -> BaseConsumer {
     let consumer: BaseConsumer = ClientConfig::new()

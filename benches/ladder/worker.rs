@@ -44,6 +44,24 @@ impl Setup {
         Process::start(&mut command)
     }
 
+    /// `kladder dlq` to its end: its peak memory in MiB, and its processor time in seconds.
+    pub fn dlq(&self, arguments: &[&str]) -> (f64, f64) {
+        let mut command = Command::new(KLADDER);
+        command.arg("dlq").args(arguments).arg("-c").arg(&self.file);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut process = Process::start(&mut command);
+        let (mut peak_rss, mut cpu) = (0.0_f64, 0.0_f64);
+        loop {
+            // What it was last is what it was in all; a process that has ended tells nothing any more.
+            (peak_rss, cpu) = (peak_rss.max(process.peak_rss()), cpu.max(process.cpu()));
+            if let Some(status) = process.child.try_wait().expect("a process") {
+                assert!(status.success(), "kladder dlq {arguments:?} failed");
+                return (peak_rss, cpu);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     fn log(&self) -> PathBuf {
         self.folder.path().join("log")
     }

@@ -2,6 +2,7 @@
 
 mod drain;
 mod lateness;
+mod letters;
 mod push;
 mod start;
 mod waiting;
@@ -75,6 +76,8 @@ pub const ALL: &[Scenario] = &[
     Scenario { name: "push-256", about: "the same, 256 in flight instead of 64", run: push::all_done_256 },
     Scenario { name: "push-failing", about: "64 in flight, 20 % failing once", run: push::some_failing },
     Scenario { name: "push-failing-256", about: "256 in flight, 20 % failing once", run: push::some_failing_256 },
+    Scenario { name: "dlq-index", about: "an index of 1,000,000 dead letters: made, and asked", run: letters::index },
+    Scenario { name: "dlq-redrive", about: "200,000 dead letters sent back, --rate max", run: letters::redrive },
     Scenario { name: "handler-delay", about: "due to the handler's call, 500 records a second a tier", run: push::handler_delay },
 ];
 
