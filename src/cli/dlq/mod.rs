@@ -26,7 +26,7 @@ use crate::dlq::filter::{Filter, FilterError};
 ///
 /// What is asked for is answered from an index in the state directory, which is made from the topic and brought up to date first.
 /// With -b and -t any dead-letter topic can be looked at: no configuration and no worker is needed, and the headers of Spring Kafka,
-/// Kafka Connect, Kafka Streams, `SmallRye` and share groups are understood.
+/// Kafka Connect, Kafka Streams, Quarkus and share groups are understood.
 ///
 /// What is done with letters is written to the ladder's state topic, in one transaction with the records that are sent back.
 #[derive(Debug, Args)]
@@ -81,7 +81,7 @@ impl From<FilterError> for UsageError {
 /// Which letters.
 #[derive(Debug, Args)]
 pub struct FilterArg {
-    /// Which letters, see below; all where nothing is said
+    /// Which letters, see below
     #[arg(value_name = "FILTER")]
     filter: Vec<String>,
 }

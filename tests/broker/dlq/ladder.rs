@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use super::Letters;
 use crate::support::broker;
@@ -10,6 +11,7 @@ use crate::support::handler::{Answer, Handler};
 use crate::support::process::Kladder;
 use crate::support::raw::RawProducer;
 use crate::support::records;
+use crate::support::scene::Scene;
 
 struct Running {
     letters: Letters,
@@ -57,6 +59,34 @@ fn a_canary_that_fails_again_ends_the_redrive_and_one_that_succeeds_lets_it_go_o
     assert_eq!(metric("kladder_dlq_new_groups"), Some(1.0));
     // Each was delivered to its group alone.
     assert_eq!(broker::read(&letters.scene.source).len(), 60);
+}
+
+#[test]
+fn in_relay_a_canary_waits_until_success_is_presumed() {
+    let mut scene = Scene::of_relay("dlq-relay", &["500ms", "1s"], super::PARTITIONS);
+    scene.settings.push_str("\nsettle = \"2s\"");
+    let letters = Letters::of_scene(scene);
+    letters.write(0..30);
+    let mut kladder = Kladder::run(&letters.config);
+    letters.scene.await_alive();
+    let mut redrive =
+        letters.command(&["redrive", "--all", "--canary", "6", "--rate", "max", "--yes"]).spawn().expect("kladder starts");
+    clock::eventually("the canary is sent", PATIENCE, || letters.sent().len() == 6);
+    clock::pause(Duration::from_secs(4));
+    assert_eq!(letters.sent().len(), 6, "the application has not gone past them");
+    assert!(redrive.try_wait().expect("a child").is_none());
+    // The application goes past all that it gets.
+    clock::eventually("the rest is sent, and all succeed", PATIENCE * 2, || {
+        kladder.assert_running();
+        for partition in 0..super::PARTITIONS {
+            let last = letters.sent().iter().filter(|record| record.partition == partition).map(|record| record.offset).max();
+            if let Some(last) = last {
+                broker::commit(&letters.scene.group, &letters.scene.redeliver_topic(), partition, last + 1, "");
+            }
+        }
+        letters.states().get("succeeded") == Some(&30)
+    });
+    assert!(clock::poll(PATIENCE, || redrive.try_wait().expect("a child")).is_some_and(|status| status.success()));
 }
 
 #[test]

@@ -52,7 +52,11 @@ impl Letters {
     }
 
     pub fn empty(theme: &str) -> Self {
-        let scene = Scene::with_source(theme, &["500ms", "1s"], PARTITIONS);
+        Self::of_scene(Scene::with_source(theme, &["500ms", "1s"], PARTITIONS))
+    }
+
+    /// Of a ladder that is set up like this.
+    pub fn of_scene(scene: Scene) -> Self {
         let config = scene.set_up();
         Self { scene, config, state: tempfile::tempdir().expect("a folder") }
     }
