@@ -29,6 +29,9 @@ const TICK: Duration = Duration::from_millis(500);
 const COUNT_INTERVAL: Duration = Duration::from_secs(5);
 const PRUNE_INTERVAL: Duration = Duration::from_secs(60);
 
+/// How often it is looked whether it has ended, once it is to.
+const END_LOOK: Duration = Duration::from_millis(50);
+
 /// How long after a failure it is tried again.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -54,8 +57,13 @@ impl IndexWatch {
 impl Drop for IndexWatch {
     fn drop(&mut self) {
         self.end.store(true, Ordering::Release);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
+        // It may be asking brokers that do not answer, and nothing of it needs an orderly end: what is not written is read again.
+        let Some(thread) = self.thread.take() else { return };
+        for _ in 0..20 {
+            if thread.is_finished() {
+                return;
+            }
+            std::thread::sleep(END_LOOK);
         }
     }
 }
