@@ -3,33 +3,37 @@
 //! A filter is text without code: it is parsed here, purely, and put to a letter by [`Filter::matches`]. The index makes conditions of
 //! it, which must agree with that.
 
+mod error;
 mod matches;
 mod parse;
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use crate::core::dead_letter::LetterState;
 pub use crate::core::rules::Expression;
 use crate::core::time::Timestamp;
+pub use crate::dlq::filter::error::FilterError;
 pub use crate::dlq::filter::matches::Facts;
 pub(in crate::dlq) use crate::dlq::filter::matches::words;
-pub use crate::dlq::filter::parse::FilterError;
+use crate::dlq::filter::parse::ANY_CASE;
 
 /// What a filter looks like, for help texts.
 pub const GRAMMAR: &str = "\
 Filters:
-  A filter is terms, FIELD:VALUE. Terms behind one another must all hold; OR stands between alternatives, NOT or - before what must
-  not hold, parentheses around what belongs together. A word without a field is looked for in message, class and key.
+  A filter is terms, FIELD:VALUE. Terms behind one another must all hold, with or without AND between them; OR stands between
+  alternatives, NOT or - before what must not hold, parentheses around what belongs together. A word without a field is looked for
+  in message, class and key.
 
     filter      = [ alternative { \"OR\" alternative } ]
-    alternative = condition { condition }
+    alternative = condition { [ \"AND\" ] condition }
     condition   = [ \"NOT\" | \"-\" ] ( \"(\" filter \")\" | term )
     term        = FIELD \":\" value | value
     value       = [ \"~\" | \">\" | \">=\" | \"<\" | \"<=\" ] item { \",\" item }
     item        = bare word | '\"' text '\"'           within quotes \\\" and \\\\ stand for \" and \\
 
   Of several items one must fit. ~ asks for a regular expression, found anywhere, in any case. A single - asks for none: class:-
+  A bare value ends at a blank, a comma or a closing parenthesis; an expression at a blank or a parenthesis that it did not open.
 
   reason, class, message      why it is dead, the class and the message of its last error
   text                        words that stand behind one another in message, class or key
@@ -48,6 +52,9 @@ Filters:
   reason:rejected class:~Timeout topic:orders age:>1h
   (status:>=500 OR class:~refused) -state:resolved
   \"no account\" header.region:eu,us";
+
+/// The first moment that has no year of four digits.
+const END_OF_CALENDAR: Timestamp = Timestamp::from_millis(253_402_300_800_000);
 
 /// Which letters.
 #[derive(Debug, Clone, PartialEq)]
@@ -234,10 +241,19 @@ fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
+/// A moment as it is read again, to the millisecond.
+fn moment(time: Timestamp) -> String {
+    let after_epoch = u64::try_from(time.as_millis()).ok().filter(|millis| !millis.is_multiple_of(1_000));
+    match after_epoch.and_then(|millis| UNIX_EPOCH.checked_add(Duration::from_millis(millis))) {
+        Some(moment) if time < END_OF_CALENDAR => humantime::format_rfc3339_millis(moment).to_string(),
+        _ => time.to_rfc3339(),
+    }
+}
+
 impl fmt::Display for Filter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let inner = |filter: &Self| match filter {
-            Self::Term(term) => term.to_string(),
+            Self::Term(_) | Self::Not(_) => filter.to_string(),
             other => format!("({other})"),
         };
         match self {
@@ -254,7 +270,10 @@ impl fmt::Display for Match {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Any(all) => f.write_str(&all.iter().map(|one| quoted(one)).collect::<Vec<_>>().join(",")),
-            Self::Like(pattern) => write!(f, "~{}", quoted(pattern.to_string().trim_start_matches("(?i)"))),
+            Self::Like(pattern) => {
+                let text = pattern.to_string();
+                write!(f, "~{}", quoted(text.strip_prefix(ANY_CASE).unwrap_or(&text)))
+            }
             Self::Absent => f.write_str("-"),
         }
     }
@@ -279,7 +298,8 @@ impl fmt::Display for Term {
                     write!(f, "header.\"{}\":{by}", name.replace('\\', "\\\\").replace('"', "\\\""))
                 }
             }
-            Self::Text(words) => write!(f, "text:\"{}\"", words.join(" ")),
+            // The one letter of which the lower case is more than letters.
+            Self::Text(words) => write!(f, "text:\"{}\"", words.join(" ").replace("i\u{307}", "\u{130}")),
             Self::State(states) => write!(f, "state:{}", join(states.iter().map(ToString::to_string).collect())),
             Self::Number(field, compare, number) => {
                 let name = NumberField::NAMES.iter().find(|(_, known)| known == field).map_or("", |(name, _)| name);
@@ -288,8 +308,8 @@ impl fmt::Display for Term {
             Self::Age(compare, age) => {
                 write!(f, "age:{}{}", compare.sign(), humantime::format_duration(*age).to_string().replace(' ', ""))
             }
-            Self::Before(time) => write!(f, "before:{}", time.to_rfc3339()),
-            Self::Since(time) => write!(f, "since:{}", time.to_rfc3339()),
+            Self::Before(time) => write!(f, "before:{}", moment(*time)),
+            Self::Since(time) => write!(f, "since:{}", moment(*time)),
             Self::Id(places) => {
                 write!(f, "id:{}", join(places.iter().map(|p| format!("{}/{}", p.partition, p.offset)).collect()))
             }

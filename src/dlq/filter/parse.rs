@@ -1,17 +1,18 @@
 //! Reads filters.
 
-use std::fmt;
 use std::time::Duration;
-
-use thiserror::Error;
 
 use crate::config::nearest;
 use crate::core::dead_letter::LetterState;
 use crate::core::envelope::Reason;
 use crate::core::rules::Expression;
 use crate::core::time::Timestamp;
+use crate::dlq::filter::error::FilterError;
 use crate::dlq::filter::matches::words;
 use crate::dlq::filter::{Compare, Filter, LetterPlace, Match, NumberField, Term};
+
+/// In front of each expression.
+pub(super) const ANY_CASE: &str = "(?i)";
 
 /// Deeper parentheses are refused.
 const DEEPEST: usize = 50;
@@ -41,23 +42,6 @@ const FIELDS: [&str; 23] = [
     "header",
     "header.NAME",
 ];
-
-/// A filter that cannot be read.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub struct FilterError {
-    /// Where the mistake is, in characters from 1.
-    pub column: usize,
-    /// What it is.
-    pub message: String,
-    text: String,
-}
-
-impl fmt::Display for FilterError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown: String = self.text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-        write!(f, "{}\n  {shown}\n  {:>width$}", self.message, '^', width = self.column)
-    }
-}
 
 pub(super) fn parse(text: &str) -> Result<Filter, FilterError> {
     let mut parser = Parser { chars: text.chars().collect(), at: 0, text };
@@ -110,14 +94,38 @@ impl Parser<'_> {
     }
 
     /// Whether this word comes next, alone.
-    fn takes_word(&mut self, word: &str) -> bool {
+    fn comes(&self, word: &str) -> bool {
         let end = self.at + word.len();
-        let is_it = self.chars.get(self.at..end).is_some_and(|chars| chars.iter().copied().eq(word.chars()))
-            && self.chars.get(end).is_none_or(|c| c.is_whitespace() || *c == '(');
-        if is_it {
-            self.at = end;
+        self.chars.get(self.at..end).is_some_and(|chars| chars.iter().copied().eq(word.chars()))
+            && self.chars.get(end).is_none_or(|c| c.is_whitespace() || matches!(c, '(' | ')'))
+    }
+
+    fn takes_word(&mut self, word: &str) -> bool {
+        let comes = self.comes(word);
+        if comes {
+            self.at += word.len();
         }
-        is_it
+        comes
+    }
+
+    /// The conditions up to an OR or an end, joined by blanks or AND.
+    fn conditions(&mut self, depth: usize) -> Result<Vec<Filter>, FilterError> {
+        let mut all = Vec::new();
+        let mut joint = None;
+        loop {
+            self.blank();
+            if matches!(self.peek(), None | Some(')')) || self.comes("OR") {
+                break;
+            }
+            if self.comes("AND") && !all.is_empty() && joint.is_none() {
+                joint = Some(self.at);
+                self.at += "AND".len();
+                continue;
+            }
+            all.push(self.condition(depth)?);
+            joint = None;
+        }
+        joint.map_or(Ok(all), |at| Err(self.wrong_at(at, "something is missing beside AND")))
     }
 
     fn filter(&mut self, depth: usize) -> Result<Filter, FilterError> {
@@ -127,19 +135,7 @@ impl Parser<'_> {
         let mut alternatives = Vec::new();
         loop {
             let begun = self.at;
-            let mut all = Vec::new();
-            loop {
-                self.blank();
-                let before = self.at;
-                if self.peek().is_none() || self.peek() == Some(')') {
-                    break;
-                }
-                if self.takes_word("OR") {
-                    self.at = before;
-                    break;
-                }
-                all.push(self.condition(depth)?);
-            }
+            let mut all = self.conditions(depth)?;
             let is_last = !self.takes_word("OR");
             if all.is_empty() && (!is_last || !alternatives.is_empty()) {
                 return Err(self.wrong_at(if is_last { self.at } else { begun }, "something is missing beside OR"));
@@ -159,6 +155,11 @@ impl Parser<'_> {
     fn condition(&mut self, depth: usize) -> Result<Filter, FilterError> {
         if depth > DEEPEST {
             return Err(self.wrong("too many NOTs"));
+        }
+        for word in ["AND", "OR"] {
+            if self.comes(word) {
+                return Err(self.wrong(format!("something is missing beside {word}; quote it to look for the word")));
+            }
         }
         let begun = self.at;
         let minus = self.peek() == Some('-') && self.chars.get(self.at + 1).is_some_and(|c| !c.is_whitespace());
@@ -253,10 +254,8 @@ impl Parser<'_> {
         name.make_ascii_lowercase();
         match name.as_str() {
             "reason" => {
-                let at = self.at;
-                let by = self.text_match()?;
-                self.check_reasons(&by, at)?;
-                Ok(Term::Reason(by))
+                let known = Reason::ALL.map(Reason::as_str);
+                self.text_match_among(Some(("reason", &known))).map(Term::Reason)
             }
             "class" => Ok(Term::Class(self.text_match()?)),
             "message" => Ok(Term::Message(self.text_match()?)),
@@ -266,9 +265,14 @@ impl Parser<'_> {
             "job" => Ok(Term::Job(self.text_match()?)),
             "text" => {
                 let at = self.at;
-                let (_, items) = self.value()?;
-                let joined = items.iter().map(|item| item.text.as_str()).collect::<Vec<_>>().join(" ");
-                self.text_of(&joined, at)
+                let (sign, items) = self.value()?;
+                if sign != Sign::None {
+                    return Err(self.wrong_at(at, "words are looked for as they are; expressions are for message: and class:"));
+                }
+                if let Some(second) = items.get(1) {
+                    return Err(self.wrong_at(second.at, "one text at a time: write text:a OR text:b"));
+                }
+                self.text_of(&items[0].text, at)
             }
             "state" => self.states(),
             "age" => self.age(),
@@ -340,11 +344,13 @@ impl Parser<'_> {
         Ok((sign, items))
     }
 
+    /// Up to a blank, or a parenthesis that was opened before it; one behind a backslash is none.
     fn expression(&mut self) -> String {
         let begun = self.at;
         let mut open = 0;
         while let Some(c) = self.peek() {
             match c {
+                '\\' if self.chars.get(self.at + 1).is_some_and(|c| !c.is_whitespace()) => self.at += 1,
                 '(' => open += 1,
                 ')' if open == 0 => break,
                 ')' => open -= 1,
@@ -357,29 +363,52 @@ impl Parser<'_> {
     }
 
     fn text_match(&mut self) -> Result<Match, FilterError> {
+        self.text_match_among(None)
+    }
+
+    /// What a text has to be; one that is written out is one of those known, where they are.
+    fn text_match_among(&mut self, known: Option<(&str, &[&str])>) -> Result<Match, FilterError> {
         let begun = self.at;
-        match self.value()? {
-            (Sign::Like, items) => {
+        let (sign, items) = self.value()?;
+        match sign {
+            Sign::Like => {
                 if let Some(second) = items.get(1) {
                     return Err(self.wrong_at(second.at, "one expression is enough: write a|b"));
                 }
-                let expression = format!("(?i){}", items[0].text);
-                let wrong = |_| self.wrong_at(items[0].at, "no regular expression");
-                expression.parse::<Expression>().map(Match::Like).map_err(wrong)
+                let expression = format!("{ANY_CASE}{}", items[0].text);
+                return expression.parse::<Expression>().map(Match::Like).map_err(|error| self.no_expression(&items[0], &error));
             }
-            (Sign::Compare(_), _) => Err(self.wrong_at(begun, "texts are not compared by < and >")),
-            (Sign::None, items) if items.len() == 1 && items[0].text == "-" && !items[0].quoted => Ok(Match::Absent),
-            (Sign::None, items) => Ok(Match::Any(items.into_iter().map(|item| item.text).collect())),
+            Sign::Compare(_) => return Err(self.wrong_at(begun, "texts are not compared by < and >")),
+            Sign::None => {}
         }
+        let absent = |item: &Item| item.text == "-" && !item.quoted;
+        if items.len() == 1 && absent(&items[0]) {
+            return Ok(Match::Absent);
+        }
+        for item in &items {
+            if absent(item) {
+                return Err(self.wrong_at(item.at, "- asks for none and stands alone; the character itself is \"-\""));
+            }
+            // One at the beginning has been taken for a sign.
+            if item.text.starts_with('~') && !item.quoted {
+                return Err(self.wrong_at(item.at, "an expression stands alone: write FIELD:a OR FIELD:~b"));
+            }
+            if let Some((what, known)) = known.filter(|(_, known)| !known.contains(&item.text.as_str())) {
+                return Err(self.wrong_at(item.at, unknown_of(what, &item.text, known)));
+            }
+        }
+        Ok(Match::Any(items.into_iter().map(|item| item.text).collect()))
     }
 
-    fn check_reasons(&self, by: &Match, at: usize) -> Result<(), FilterError> {
-        let Match::Any(all) = by else { return Ok(()) };
-        let known = Reason::ALL.map(Reason::as_str);
-        match all.iter().find(|one| !known.contains(&one.as_str())) {
-            None => Ok(()),
-            Some(unknown) => Err(self.wrong_at(at, unknown_of("reason", unknown, &known))),
-        }
+    /// The regex crate shows the expression with a line under it that points at the mistake, and says what it is in the last line.
+    fn no_expression(&self, item: &Item, error: &regex::Error) -> FilterError {
+        let told = error.to_string();
+        let reason = told.lines().last().unwrap_or_default().trim_start_matches("error: ");
+        // Indented by four; in quotes a character of the expression may be two of the filter.
+        let pointed = told.lines().find(|line| line.contains('^') && line.trim_matches([' ', '^']).is_empty());
+        let within = pointed.and_then(|line| line.find('^')?.checked_sub(4 + ANY_CASE.len())).filter(|_| !item.quoted);
+        let within = within.filter(|within| *within < item.text.chars().count());
+        self.wrong_at(item.at + within.unwrap_or(0), format!("no regular expression: {reason}"))
     }
 
     fn states(&mut self) -> Result<Term, FilterError> {

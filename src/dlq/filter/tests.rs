@@ -76,6 +76,14 @@ fn each_field_is_compared_as_it_is_documented() {
         "-reason:rejected",
         "(reason:rejected OR status:503) topic:orders",
         "NOT (reason:rejected topic:orders)",
+        "reason:exhausted AND topic:orders",
+        "reason:rejected OR topic:orders AND key:42",
+        "NOT NOT key:42",
+        "class:~(socket|pipe)timeout",
+        "(class:~java\\.net (message:~bank))",
+        "message:~bank.{1,3}7",
+        "class:~a|timeout",
+        "-tier:>=0",
     ] {
         assert!(holds(filter), "{filter}");
     }
@@ -101,6 +109,9 @@ fn each_field_is_compared_as_it_is_documented() {
         "reason:exhausted topic:other",
         "reason:rejected OR topic:other",
         "NOT topic:orders",
+        "reason:exhausted AND topic:other",
+        "(message:~\\()",
+        "class:\"-\"",
     ] {
         assert!(!holds(filter), "{filter}");
     }
@@ -116,7 +127,25 @@ fn mistakes_are_told_with_their_column() {
         ("topic:a)", 8, "closes nothing"),
         ("topic:", 7, "a value is missing"),
         ("topic:\"a", 7, "quote is not closed"),
-        ("class:~(", 8, "no regular expression"),
+        ("class:~(", 8, "unclosed group"),
+        ("class:~ab(c", 10, "unclosed group"),
+        ("class:~\"a\\\"(\"", 8, "unclosed group"),
+        ("class:~\\p{Nonsense}", 8, "no regular expression"),
+        ("reason:rejected,exhaustd", 17, "did you mean `exhausted`?"),
+        ("class:a,-", 9, "stands alone"),
+        ("class:a,~b", 9, "stands alone"),
+        ("class:a,", 9, "a value is missing"),
+        ("text:~a", 6, "expressions are for message:"),
+        ("text:a,b", 8, "text:a OR text:b"),
+        ("status:>=400,500", 14, "one value"),
+        ("since:>2026-01-31", 7, "already"),
+        ("a AND", 3, "beside AND"),
+        ("AND a", 1, "beside AND"),
+        ("a AND AND b", 7, "beside AND"),
+        ("a AND OR b", 3, "beside AND"),
+        ("(a OR)", 6, "beside OR"),
+        ("NOT OR a", 5, "beside OR"),
+        ("(a NOT)", 4, "behind NOT"),
         ("attempts:many", 10, "whole number"),
         ("age:1h", 5, "age:<1h"),
         ("age:>soon", 6, "30m"),
@@ -151,10 +180,41 @@ fn every_example_of_the_grammar_is_a_filter() {
     }
 }
 
+#[test]
+fn hostile_depth_is_refused() {
+    for text in ["(".repeat(100_000), "-".repeat(100_000) + "a", "NOT ".repeat(100_000) + "a"] {
+        assert!(Filter::parse(&text).is_err());
+    }
+}
+
+#[test]
+fn the_deepest_filters_are_read_again() {
+    for text in ["-".repeat(50) + "a", "NOT ".repeat(5) + &"(a OR b -".repeat(15) + "c" + &")".repeat(15)] {
+        let filter = Filter::parse(&text).unwrap();
+        assert_eq!(Filter::parse(&filter.to_string()).unwrap(), filter, "{filter}");
+    }
+}
+
+#[test]
+fn moments_are_shown_to_the_millisecond() {
+    let shown = |text: &str| Filter::parse(text).unwrap().to_string();
+    assert_eq!(shown("since:2026-01-31T12:00:00.25Z"), "since:2026-01-31T12:00:00.250Z");
+    assert_eq!(shown("before:2026-01-31"), "before:2026-01-31T00:00:00Z");
+}
+
+#[test]
+fn words_of_every_letter_are_read_again() {
+    for c in (char::MIN..=char::MAX).filter(|c| c.is_alphanumeric()) {
+        let filter = Filter::parse(&format!("text:\"{c} x{c}y\"")).unwrap();
+        assert_eq!(Filter::parse(&filter.to_string()).unwrap(), filter, "{c}");
+    }
+}
+
 fn a_match() -> impl Strategy<Value = Match> {
     prop_oneof![
-        prop::collection::vec("[ -~üß]{1,8}", 1..3).prop_map(Match::Any),
-        "[a-z(|)\" ]{1,8}".prop_filter_map("no expression", |text| format!("(?i){text}").parse().ok().map(Match::Like)),
+        prop::collection::vec("[ -~üß\n]{1,8}|\\PC{0,8}", 1..3).prop_map(Match::Any),
+        "[a-z(|)\" ]{1,8}|(\\(\\?i\\)){1,2}x\\\\[(.d]|"
+            .prop_filter_map("no expression", |text| format!("(?i){text}").parse().ok().map(Match::Like)),
         Just(Match::Absent),
     ]
 }
@@ -165,14 +225,15 @@ fn a_term() -> impl Strategy<Value = Term> {
     prop_oneof![
         a_match().prop_map(Term::Class),
         a_match().prop_map(Term::Key),
-        ("[ -~]{1,8}", a_match()).prop_map(|(name, by)| Term::Header(name, by)),
+        ("[ -~]{0,8}|\\PC{0,4}", a_match()).prop_map(|(name, by)| Term::Header(name, by)),
         prop::collection::vec("[a-z0-9]{1,5}", 1..4).prop_map(Term::Text),
         prop::collection::vec(prop::sample::select(LetterState::ALL.to_vec()), 1..3).prop_map(Term::State),
         (prop::sample::select(fields), compare.clone(), any::<i64>()).prop_map(|(f, c, n)| Term::Number(f, c, n)),
         (compare, 0_u64..3_000_000_000).prop_map(|(c, millis)| {
             Term::Age(if c == Compare::Equal { Compare::More } else { c }, Duration::from_millis(millis))
         }),
-        (0_i64..4_000_000_000).prop_map(|seconds| Term::Since(Timestamp::from_millis(seconds * 1_000))),
+        (0..END_OF_CALENDAR.as_millis()).prop_map(|millis| Term::Since(Timestamp::from_millis(millis))),
+        (0_i64..4_000_000_000).prop_map(|seconds| Term::Before(Timestamp::from_millis(seconds * 1_000))),
         prop::collection::vec((0..i32::MAX, 0..i64::MAX), 1..3)
             .prop_map(|all| Term::Id(all.into_iter().map(|(partition, offset)| LetterPlace { partition, offset }).collect())),
     ]
@@ -197,7 +258,7 @@ proptest! {
     }
 
     #[test]
-    fn no_text_breaks_the_parser(text in "[ -~ü\"\\\\():,~<>-]{0,40}|.{0,30}") {
+    fn no_text_breaks_the_parser(text in "[ -~ü\"\\\\():,~<>-]{0,40}|.{0,30}|((AND|OR|NOT|class:|text:~|\\(|\\)|-|a|\"| ){1,2} ?){0,12}") {
         if let Err(error) = Filter::parse(&text) {
             prop_assert!((1..=text.chars().count() + 1).contains(&error.column), "{}", error);
         }

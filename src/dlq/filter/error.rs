@@ -1,0 +1,22 @@
+//! A filter that cannot be read, shown with what is wrong and where.
+
+use std::fmt;
+
+use thiserror::Error;
+
+/// A filter that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub struct FilterError {
+    /// Where the mistake is, in characters from 1.
+    pub column: usize,
+    /// What it is.
+    pub message: String,
+    pub(super) text: String,
+}
+
+impl fmt::Display for FilterError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown: String = self.text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        write!(f, "{}\n  {shown}\n  {:>width$}", self.message, '^', width = self.column)
+    }
+}
