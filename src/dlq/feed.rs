@@ -16,7 +16,7 @@ use crate::kafka::admin::KafkaCluster;
 use crate::kafka::clock::Clock;
 use crate::kafka::consumer::{Record, TopicPartition};
 use crate::kafka::error::ClientError;
-use crate::kafka::tail::{Isolation, TailFrom, TopicTail};
+use crate::kafka::tail::TopicTail;
 use crate::topology::{ClusterError, Watermarks};
 
 /// What is taken into the index at once.
@@ -355,21 +355,7 @@ pub(super) fn tail_of<'a>(
         let offset = offsets.into_iter().min().filter(|_| all_have)?;
         Some((TopicPartition { topic: topic.as_str().into(), partition }, offset))
     });
-    let from: Vec<(TopicPartition, i64)> = from.collect();
-    let mut kafka = kafka.clone();
-    for (key, value) in [
-        // Much is read at once, and a person waits for the end of it: where nothing more is, the broker says so after this time.
-        ("fetch.wait.max.ms", "50"),
-        ("fetch.message.max.bytes", "1048576"),
-        ("fetch.max.bytes", "4194304"),
-        ("queued.max.messages.kbytes", "8192"),
-    ] {
-        let is_set = kafka.common.contains_key(key) || kafka.consumer.contains_key(key);
-        if !is_set {
-            kafka.consumer.insert(key.to_owned(), value.to_owned());
-        }
-    }
-    let mut tail = TopicTail::new(&kafka, TailFrom::Offsets(from), Isolation::Committed)?;
+    let mut tail = TopicTail::hasty(kafka, from.collect())?;
     for topic in topics.keys() {
         tail.add(topic, ASK_WITHIN)?;
     }

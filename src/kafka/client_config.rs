@@ -19,6 +19,15 @@ pub(crate) fn producer_config(kafka: &KafkaConfig) -> ClientConfig {
     client_config(&kafka.for_producer())
 }
 
+/// Sets what the user has not set. The configuration knows every property by one name, so an alias cannot slip past.
+pub(crate) fn set_unless_given<'a>(config: &mut ClientConfig, defaults: impl IntoIterator<Item = (&'a str, impl Into<String>)>) {
+    for (key, value) in defaults {
+        if config.get(key).is_none() {
+            config.set(key, value);
+        }
+    }
+}
+
 /// What kladder's clients of this configuration call themselves.
 #[must_use]
 pub fn client_id(kafka: &KafkaConfig) -> String {

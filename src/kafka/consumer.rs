@@ -185,11 +185,7 @@ impl GroupConsumer {
             defaults.push(("fetch.min.bytes", (each.min(MOST_FETCHED_KIB) * 1024 / 4).to_string()));
             defaults.push(("fetch.wait.max.ms", wait.as_millis().max(1).to_string()));
         }
-        for (key, value) in defaults {
-            if config.get(key).is_none() {
-                config.set(key, value);
-            }
-        }
+        client_config::set_unless_given(&mut config, defaults);
         config
             .set("group.id", &membership.group)
             .set("group.instance.id", &membership.instance)

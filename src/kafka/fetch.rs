@@ -6,16 +6,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
 
 use crate::config::KafkaConfig;
-use crate::kafka::client_config;
 use crate::kafka::clock::Clock;
 use crate::kafka::consumer::{Record, TopicPartition};
 use crate::kafka::error::{ClientError, is_denial};
 use crate::kafka::ffi::{Polled, RawReader};
+use crate::kafka::reader;
+use crate::kafka::tail::Isolation;
 use crate::kafka::watch::Watch;
 
 /// Fewer records than that are read and passed over rather than skipped.
@@ -41,23 +41,8 @@ impl Fetcher {
     /// # Errors
     /// When the client cannot be made.
     pub fn new(kafka: &KafkaConfig) -> Result<Self, ClientError> {
-        let mut config = client_config::consumer_config(kafka);
-        for (key, value) in [("fetch.queue.backoff.ms", "10"), ("queued.max.messages.kbytes", "16384")] {
-            if config.get(key).is_none() {
-                config.set(key, value);
-            }
-        }
-        config
-            .set("isolation.level", "read_committed")
-            .set("enable.auto.commit", "false")
-            .set("enable.auto.offset.store", "false")
-            .set("enable.partition.eof", "true")
-            .set("auto.offset.reset", "earliest")
-            .set("allow.auto.create.topics", "false")
-            .set_log_level(RDKafkaLogLevel::Warning);
-        let client = BaseConsumer::from_config_and_context(&config, Watch::default());
-        let client = Arc::new(client.map_err(|e| ClientError::new("making a reader", &e))?);
-        let reader = RawReader::new(client.client().native_ptr(), client.clone());
+        let defaults = [("fetch.queue.backoff.ms", "10"), ("queued.max.messages.kbytes", "16384")];
+        let (reader, client) = reader::make(kafka, Isolation::Committed, &defaults)?;
         Ok(Self { reader, client, clock: Clock::system(), open: None, reads: 0 })
     }
 

@@ -13,6 +13,7 @@ mod marker_gap;
 mod observe;
 pub mod producer;
 pub mod properties;
+mod reader;
 pub mod state;
 pub mod tail;
 pub mod tails;

@@ -236,12 +236,7 @@ impl HopProducer {
             ("retry.backoff.ms", "5".to_owned()),
             ("retry.backoff.max.ms", "50".to_owned()),
         ];
-        // The configuration knows every property by one name, so an alias cannot slip past.
-        for (key, value) in defaults {
-            if config.get(key).is_none() {
-                config.set(key, value);
-            }
-        }
+        client_config::set_unless_given(&mut config, defaults);
         config.set("enable.idempotence", "true").set("acks", "all").set_log_level(RDKafkaLogLevel::Info);
         if let Some(id) = &transactional_id {
             config

@@ -11,7 +11,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
@@ -19,12 +18,12 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionLi
 use crate::config::KafkaConfig;
 use crate::core::leader_clock::LocalTime;
 use crate::core::time::Timestamp;
-use crate::kafka::client_config;
 use crate::kafka::clock::Clock;
 use crate::kafka::consumer::{Record, TopicPartition};
 use crate::kafka::error::{ClientError, is_denial};
 use crate::kafka::ffi::{Polled, RawReader};
 use crate::kafka::lookup;
+use crate::kafka::reader;
 use crate::kafka::watch::Watch;
 
 /// How long one question to the brokers may take, unless said otherwise.
@@ -34,9 +33,21 @@ pub const ASK_WITHIN: Duration = Duration::from_secs(15);
 const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 const LOOK_WITHIN: Duration = Duration::from_secs(1);
 
-/// What one fetch brings, and what may lie fetched and not yet taken, all partitions together.
-const FETCH_BYTES: &str = "1048576";
-const QUEUED_KIB: &str = "2048";
+/// How a tail fetches, unless the configuration says otherwise: what one fetch brings, of a partition and of all, and what may lie
+/// fetched and not yet taken, all partitions together.
+const SPARING: [(&str, &str); 3] =
+    [("fetch.message.max.bytes", "1048576"), ("fetch.max.bytes", "1048576"), ("queued.max.messages.kbytes", "2048")];
+
+/// The same where much is read at once. Where nothing more is, the broker says so after the wait.
+const HASTY: [(&str, &str); 4] = [
+    ("fetch.message.max.bytes", "1048576"),
+    ("fetch.max.bytes", "4194304"),
+    ("queued.max.messages.kbytes", "8192"),
+    ("fetch.wait.max.ms", "50"),
+];
+
+/// In either case.
+const AT_ONCE: [(&str, &str); 2] = [("fetch.queue.backoff.ms", "10"), ("socket.nagle.disable", "true")];
 
 /// No call hands over more than that, so that its caller can look after something else in between.
 const MOST_AT_ONCE: usize = 2_000;
@@ -48,8 +59,7 @@ pub enum TailFrom {
     Beginning,
     /// With what is written from now on.
     End,
-    /// With these offsets, or the oldest record where that is younger or no offset is given. What is due at once may be fetched in
-    /// large pieces.
+    /// With these offsets, or the oldest record where that is younger or no offset is given.
     Offsets(Vec<(TopicPartition, i64)>),
     /// With the first record that was written at this moment or later, or at these offsets where they are lower.
     Time(Timestamp, Vec<(TopicPartition, i64)>),
@@ -105,31 +115,24 @@ impl TopicTail {
     /// # Errors
     /// When the client cannot be made.
     pub fn new(kafka: &KafkaConfig, from: TailFrom, isolation: Isolation) -> Result<Self, ClientError> {
-        let mut config = client_config::consumer_config(kafka);
-        let defaults = [
-            ("fetch.message.max.bytes", FETCH_BYTES),
-            ("fetch.max.bytes", FETCH_BYTES),
-            ("queued.max.messages.kbytes", QUEUED_KIB),
-            ("fetch.queue.backoff.ms", "10"),
-            ("socket.nagle.disable", "true"),
-        ];
-        for (key, value) in defaults {
-            if config.get(key).is_none() {
-                config.set(key, value);
-            }
-        }
-        let isolation = if isolation == Isolation::Committed { "read_committed" } else { "read_uncommitted" };
-        config
-            .set("isolation.level", isolation)
-            .set("enable.auto.commit", "false")
-            .set("enable.auto.offset.store", "false")
-            .set("enable.partition.eof", "true")
-            .set("auto.offset.reset", "earliest")
-            .set("allow.auto.create.topics", "false")
-            .set_log_level(RDKafkaLogLevel::Warning);
-        let client = BaseConsumer::from_config_and_context(&config, Watch::default());
-        let client = Arc::new(client.map_err(|e| ClientError::new("making a reader", &e))?);
-        let reader = RawReader::new(client.client().native_ptr(), client.clone());
+        Self::fetching(kafka, from, isolation, &SPARING)
+    }
+
+    /// Reads what is committed from these offsets on, for somebody who waits until it has come to the end.
+    ///
+    /// # Errors
+    /// When the client cannot be made.
+    pub fn hasty(kafka: &KafkaConfig, from: Vec<(TopicPartition, i64)>) -> Result<Self, ClientError> {
+        Self::fetching(kafka, TailFrom::Offsets(from), Isolation::Committed, &HASTY)
+    }
+
+    fn fetching(
+        kafka: &KafkaConfig,
+        from: TailFrom,
+        isolation: Isolation,
+        fetching: &[(&str, &str)],
+    ) -> Result<Self, ClientError> {
+        let (reader, client) = reader::make(kafka, isolation, &[fetching, &AT_ONCE].concat())?;
         let clock = Clock::system();
         let look_at = clock.now().later(LOOK_INTERVAL);
         Ok(Self { reader, client, clock, from, topics: BTreeMap::new(), look_at })
