@@ -3,7 +3,7 @@
 use crate::core::ack_tracker::{AckTracker, CommitPoint};
 use crate::kafka::consumer::{Committed, TopicPartition};
 use crate::worker::committer::Work;
-use crate::worker::committer::starts::{ALONE_FOR, ALONE_FROM};
+use crate::worker::committer::starts::ALONE_FROM;
 use crate::worker::ports::{RecordQueue, RecordSource};
 
 /// A partition that this member owns.
@@ -16,7 +16,7 @@ pub(in crate::worker) struct Lane<W: Work> {
     /// A record of it can be written nowhere: nothing new is taken.
     pub(super) standstill: bool,
     /// So many of its next records are worked on one at a time.
-    pub(super) alone: u32,
+    pub(super) alone: usize,
     /// How often the record that was taken last was begun with, where that was counted.
     pub(super) starts: u32,
     /// What the worker keeps of it.
@@ -34,7 +34,14 @@ pub(in crate::worker) enum Polled<R> {
 }
 
 impl<W: Work> Lane<W> {
-    pub(super) fn new(queue: <W::Source as RecordSource>::Queue, token: u64, position: Committed, own: W::Lane) -> Self {
+    /// `most_at_once` is how many records may have been worked on beside the one that was counted: on one of them the workers died.
+    pub(super) fn new(
+        queue: <W::Source as RecordSource>::Queue,
+        token: u64,
+        position: Committed,
+        most_at_once: usize,
+        own: W::Lane,
+    ) -> Self {
         let (tracker, readable) = AckTracker::resume(position.offset, &position.metadata);
         if !readable {
             tracing::warn!(
@@ -42,7 +49,7 @@ impl<W: Work> Lane<W> {
                 "offset metadata is not kladder's: what was finished beyond the committed offset is delivered again"
             );
         }
-        let alone = if tracker.starts() + 1 >= ALONE_FROM { ALONE_FOR } else { 0 };
+        let alone = if tracker.starts() + 1 >= ALONE_FROM { most_at_once } else { 0 };
         let committed = CommitPoint { offset: position.offset, metadata: position.metadata };
         Self { queue, token, tracker, committed, standstill: false, alone, starts: 0, own }
     }

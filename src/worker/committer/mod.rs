@@ -86,6 +86,8 @@ pub(super) struct Parts<W: Work> {
     pub(super) hop_metrics: HopMetrics,
     pub(super) starts: Starts,
     pub(super) dlq_breaker: Option<Arc<DlqBreaker>>,
+    /// How many records of a partition are worked on at a time.
+    pub(super) most_at_once: usize,
 }
 
 /// Commits what becomes of records.
@@ -109,6 +111,9 @@ pub(super) struct Committer<W: Work> {
     hop_metrics: HopMetrics,
     starts: Starts,
     dlq_breaker: Option<Arc<DlqBreaker>>,
+    most_at_once: usize,
+    /// The partition that was first in turn.
+    turn: usize,
     /// No transaction before then, after one failed.
     backoff: Backoff,
     /// The client gave the last transaction up; the first time, it is begun again at once.
@@ -121,7 +126,7 @@ pub(super) struct Committer<W: Work> {
 
 impl<W: Work> Committer<W> {
     pub(super) fn new(parts: Parts<W>) -> Self {
-        let Parts { ladder, role, clock, source, sink, targets, metrics, hop_metrics, starts, dlq_breaker } = parts;
+        let Parts { ladder, role, clock, source, sink, targets, metrics, hop_metrics, starts, dlq_breaker, most_at_once } = parts;
         Self {
             ladder,
             role,
@@ -140,6 +145,8 @@ impl<W: Work> Committer<W> {
             hop_metrics,
             starts,
             dlq_breaker,
+            most_at_once,
+            turn: 0,
             backoff: Backoff::new(),
             given_up: false,
             commit_at: LocalTime::from_micros(0),
@@ -160,7 +167,7 @@ impl<W: Work> Committer<W> {
         let queues = self.source.start(&at, wake)?;
         for (queue, position) in queues.into_iter().zip(positions) {
             let own = lane(queue.partition());
-            self.lanes.push(Lane::new(queue, self.next_token, position, own));
+            self.lanes.push(Lane::new(queue, self.next_token, position, self.most_at_once, own));
             self.next_token += 1;
         }
         Ok(())
@@ -207,6 +214,18 @@ impl<W: Work> Committer<W> {
         // While a partition is under suspicion, one record at a time of all: what is worked on beside it when it kills the worker would
         // be counted with it, and at last be buried with it.
         !self.is_suspicious() || self.lanes.iter().all(|other| other.standstill || other.tracker.in_flight() == 0)
+    }
+
+    /// The partitions in the order in which they are looked at for records, another first each time. Those under suspicion come before
+    /// the others: nothing goes at its pace before they are cleared.
+    pub(super) fn in_turn(&mut self) -> Vec<usize> {
+        let lanes = self.lanes.len();
+        self.turn = (self.turn + 1).checked_rem(lanes).unwrap_or(0);
+        let mut order: Vec<usize> = (self.turn..lanes).chain(0..self.turn).collect();
+        if self.is_suspicious() {
+            order.sort_by_key(|index| self.lanes[*index].alone == 0);
+        }
+        order
     }
 
     fn is_suspicious(&self) -> bool {

@@ -9,14 +9,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::kafka::consumer::TopicPartition;
 
-/// From so many starts on the records of a partition are worked on one at a time, so that the one on which the worker dies is the first.
+/// From so many starts on a partition is under suspicion: one record at a time is worked on, of all partitions and of this before the
+/// others, so that the one on which the worker dies is the first.
 pub(super) const ALONE_FROM: u32 = 3;
 
 /// From so many starts on the first record is not worked on any more.
 pub(super) const POISON_FROM: u32 = 6;
-
-/// How many records are worked on one at a time: about as many as may have been worked on beside the one that was counted.
-pub(super) const ALONE_FOR: u32 = 256;
 
 /// What this process has counted, whoever of its workers did: one that is made anew after an error has not died.
 #[derive(Clone, Default)]

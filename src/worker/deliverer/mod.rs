@@ -92,7 +92,6 @@ pub struct Deliverer<H> {
     taken: [usize; 2],
     metrics: DelivererMetrics,
     look_at: LocalTime,
-    turn: usize,
 }
 
 /// What a deliverer brings to its committer.
@@ -188,6 +187,7 @@ impl<H: Handler> Deliverer<H> {
             hop_metrics: metrics.hops.clone(),
             starts: settings.starts.clone(),
             dlq_breaker: settings.dlq_breaker.clone(),
+            most_at_once: settings.max_in_flight,
         });
         Ok(Self {
             ladder,
@@ -203,7 +203,6 @@ impl<H: Handler> Deliverer<H> {
             taken: [0, 0],
             metrics,
             look_at: LocalTime::from_micros(0),
-            turn: 0,
         })
     }
 
@@ -284,14 +283,11 @@ impl<H: Handler> Deliverer<H> {
         if self.hold.is_held() {
             return Ok(());
         }
-        let lanes = self.committer.lanes.len();
         // Records whose hops cannot be written at the moment do not pile up: what is taken stays bounded.
-        if lanes == 0 || self.committer.moving() > self.dispatcher.most_taken(Kind::Source) * 2 {
+        if self.committer.moving() > self.dispatcher.most_taken(Kind::Source) * 2 {
             return Ok(());
         }
-        self.turn = (self.turn + 1) % lanes;
-        for i in 0..lanes {
-            let index = (self.turn + i) % lanes;
+        for index in self.committer.in_turn() {
             if anyway || self.committer.lanes[index].own.ready.load(Ordering::Acquire) {
                 self.feed_lane(index)?;
             }

@@ -77,7 +77,6 @@ pub struct Router {
     dlq_breaker: Option<Arc<DlqBreaker>>,
     was_held: bool,
     metrics: RouterMetrics,
-    turn: usize,
     kafka: KafkaConfig,
     /// Arrivals whose records are elsewhere and could not be read there yet.
     unread: Vec<Taken>,
@@ -149,6 +148,7 @@ impl Router {
             hop_metrics: metrics.hops.clone(),
             starts: settings.starts.clone(),
             dlq_breaker: settings.dlq_breaker.clone(),
+            most_at_once: TURN,
         });
         let (instance, drain, hold) = (settings.instance.clone(), settings.drain, settings.hold.clone());
         let (bare, waiting, ask_at) = (Vec::new(), Vec::new(), LocalTime::from_micros(0));
@@ -163,7 +163,6 @@ impl Router {
             dlq_breaker: settings.dlq_breaker.clone(),
             was_held: false,
             metrics,
-            turn: 0,
             kafka: settings.kafka.clone(),
             unread: Vec::new(),
             bare,
@@ -264,18 +263,11 @@ impl Router {
 
     fn take(&mut self) -> Result<Vec<Taken>, WorkError> {
         let mut taken = Vec::new();
-        let lanes = self.committer.lanes.len();
         // Records whose hops cannot be written at the moment do not pile up.
-        if lanes == 0
-            || self.committer.moving() > 0
-            || !self.unread.is_empty()
-            || self.bare.len() + self.waiting.len() >= MOST_AT_ONCE
-        {
+        if self.committer.moving() > 0 || !self.unread.is_empty() || self.bare.len() + self.waiting.len() >= MOST_AT_ONCE {
             return Ok(taken);
         }
-        self.turn = (self.turn + 1) % lanes;
-        for i in 0..lanes {
-            let index = (self.turn + i) % lanes;
+        for index in self.committer.in_turn() {
             let most = MOST_AT_ONCE.min(taken.len() + TURN);
             while taken.len() < most && self.committer.has_room(index) {
                 match self.committer.poll(index)? {

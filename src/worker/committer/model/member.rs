@@ -67,6 +67,7 @@ impl Member {
             hop_metrics: world.metrics.hops.clone(),
             starts: Starts::default(),
             dlq_breaker: None,
+            most_at_once: MOST_IN_FLIGHT,
         });
         Ok(Self { world: world.clone(), process, committer, in_flight: Vec::new() })
     }
@@ -113,7 +114,7 @@ impl Member {
     }
 
     fn feed(&mut self) -> Result<(), WorkError> {
-        for index in 0..self.committer.lanes.len() {
+        for index in self.committer.in_turn() {
             while self.in_flight.len() < MOST_IN_FLIGHT && self.committer.has_room(index) {
                 match self.committer.poll(index)? {
                     Polled::Empty => break,
