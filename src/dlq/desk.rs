@@ -9,7 +9,6 @@
 //! The lease is for people. Nothing rests on it; it makes a second redrive ask before it begins, and ends the first when the second
 //! was told to take over.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -21,6 +20,7 @@ use crate::dlq::feed::{Feed, FeedError, Progress};
 use crate::dlq::index::Index;
 use crate::dlq::queue::Queue;
 use crate::kafka::NativeHeaders;
+use crate::kafka::admin::KafkaCluster;
 use crate::kafka::clock::Clock;
 use crate::kafka::error::{ClientError, TxnError, WriteFault};
 use crate::kafka::producer::{HopProducer, Outgoing, TopicId};
@@ -110,7 +110,6 @@ pub struct Desk {
     state: TopicId,
     turn: Option<u64>,
     lost: usize,
-    counts: HashMap<String, i32>,
     clock: Clock,
     owner: String,
 }
@@ -120,13 +119,13 @@ impl Desk {
     ///
     /// # Errors
     /// When the queue can only be looked at, or its topics cannot be read.
-    pub fn open(kafka: &KafkaConfig, queue: &Queue, index: Index, owner: &str) -> Result<Self, DeskError> {
+    pub fn open(kafka: &KafkaConfig, cluster: KafkaCluster, queue: &Queue, index: Index, owner: &str) -> Result<Self, DeskError> {
         let Some(state) = &queue.state_topic else { return Err(DeskError::ReadOnly { topic: queue.topic.clone() }) };
         let clock = Clock::system();
         let mut producer = HopProducer::new(kafka, Some(queue.transactional_id()), LARGEST_BATCH, clock.clone());
         let state = producer.topic(state);
-        let feed = Feed::open(kafka, queue, index)?;
-        Ok(Self { feed, producer, state, turn: None, lost: 0, counts: HashMap::new(), clock, owner: owner.to_owned() })
+        let feed = Feed::open(kafka, cluster, queue, index)?;
+        Ok(Self { feed, producer, state, turn: None, lost: 0, clock, owner: owner.to_owned() })
     }
 
     /// The index and what feeds it.
@@ -145,12 +144,6 @@ impl Desk {
     #[must_use]
     pub fn queue(&self) -> &Queue {
         self.feed.queue()
-    }
-
-    /// Who writes.
-    #[must_use]
-    pub fn owner(&self) -> &str {
-        &self.owner
     }
 
     /// The time.
@@ -175,12 +168,7 @@ impl Desk {
     /// # Errors
     /// When it does not exist, or the brokers do not answer.
     pub fn partition_count(&mut self, name: &str) -> Result<i32, DeskError> {
-        if let Some(count) = self.counts.get(name) {
-            return Ok(*count);
-        }
-        let count = self.producer.partition_count(name)?;
-        self.counts.insert(name.to_owned(), count);
-        Ok(count)
+        Ok(self.producer.partition_count(name)?)
     }
 
     /// Whether the turn is one's own, as far as one knows.
@@ -221,8 +209,7 @@ impl Desk {
         self.turn = Some(self.producer.times_made());
         // To its end, committed or not: behind what somebody else has open there may be what was written in an earlier turn. What was
         // open under this transactional.id is ended by now.
-        let state = self.feed.queue().state_topic.clone();
-        let ends: Vec<_> = self.feed.ends()?.into_iter().filter(|(topic, ..)| Some(topic) == state.as_ref()).collect();
+        let ends = self.feed.ends_of(self.producer.topic_name(self.state))?;
         self.feed.catch_up(&ends, None, |_| {})?;
         Ok(())
     }
@@ -300,17 +287,37 @@ impl Desk {
         Ok(Vec::new())
     }
 
-    /// What a transaction of a job writes besides: the job, the lease, and that what retention has taken is forgotten.
-    ///
-    /// # Errors
-    /// When the index fails.
-    pub fn beside(&self, job: &mut Job) -> Result<Vec<(String, Option<String>)>, DeskError> {
+    /// What a transaction of a job writes besides: the job and the lease.
+    pub fn beside(&self, job: &mut Job) -> Vec<(String, Option<String>)> {
         let now = self.now();
         job.heard = now.as_millis();
         let holds = if job.status.is_over() { None } else { Some(job.id.as_str()) };
         let lease = Lease::new(&self.owner, holds, now);
-        let entries = vec![(job.to_key(), Some(to_value(job))), (LEASE_KEY.to_owned(), Some(to_value(&lease)))];
-        Ok(entries)
+        vec![(job.to_key(), Some(to_value(job))), (LEASE_KEY.to_owned(), Some(to_value(&lease)))]
+    }
+
+    /// Writes how a job stands, and nothing else: what is known of it, as `set` changes it. For jobs without a lease.
+    ///
+    /// # Errors
+    /// When the state cannot be written.
+    pub fn note(&mut self, job: Job, set: impl Fn(&mut Job)) -> Result<Job, DeskError> {
+        loop {
+            self.take_turn()?;
+            let mut job = self.index().job(&job.id)?.unwrap_or_else(|| job.clone());
+            set(&mut job);
+            job.heard = self.now().as_millis();
+            match self.write(Vec::new(), &[(job.to_key(), Some(to_value(&job)))]) {
+                Ended::Committed => return Ok(job),
+                Ended::Refused(faults) => return Err(self.refused(&faults)),
+                Ended::TurnLost(_) => {}
+            }
+        }
+    }
+
+    /// The state topic takes nothing.
+    fn refused(&self, faults: &[(usize, WriteFault)]) -> DeskError {
+        let fault = faults.first().map_or(WriteFault::Passing("refused"), |(_, fault)| *fault);
+        ClientError::fault(format!("writing to the state of {}", self.queue().name), fault).into()
     }
 
     /// Forgets what became of letters that retention has taken. To be called in one's turn.
@@ -367,10 +374,7 @@ impl Desk {
                 entries.push((next.to_key(), Some(to_value(&next))));
                 match self.write(Vec::new(), &entries) {
                     Ended::Committed => job = next,
-                    Ended::Refused(faults) => {
-                        let fault = faults.first().map_or(WriteFault::Passing("refused"), |(_, fault)| *fault);
-                        return Err(ClientError::fault(format!("writing to the state of {}", self.queue().name), fault).into());
-                    }
+                    Ended::Refused(faults) => return Err(self.refused(&faults)),
                     Ended::TurnLost(_) => {
                         lost = true;
                         break;

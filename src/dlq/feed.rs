@@ -69,7 +69,6 @@ pub struct Feed {
     kafka: KafkaConfig,
     tail: TopicTail,
     index: Index,
-    batch: Vec<Taken>,
     clock: Clock,
     lows: Vec<i64>,
     prune_at: LocalTime,
@@ -80,8 +79,7 @@ impl Feed {
     ///
     /// # Errors
     /// When a topic cannot be read, or the index not opened.
-    pub fn open(kafka: &KafkaConfig, queue: &Queue, mut index: Index) -> Result<Self, FeedError> {
-        let cluster = KafkaCluster::connect(kafka)?;
+    pub fn open(kafka: &KafkaConfig, cluster: KafkaCluster, queue: &Queue, mut index: Index) -> Result<Self, FeedError> {
         let bounds = cluster.bounds(&queue.topic)?;
         forget_what_was_made_anew(&mut index, queue, &bounds)?;
         let tail = tail_of(kafka, std::iter::once((queue, &index)))?;
@@ -92,7 +90,6 @@ impl Feed {
             kafka: kafka.clone(),
             tail,
             index,
-            batch: Vec::new(),
             prune_at: clock.now(),
             clock,
             lows: bounds.iter().map(|marks| marks.low).collect(),
@@ -130,37 +127,37 @@ impl Feed {
     /// # Errors
     /// See [`FeedError`].
     pub fn poll(&mut self, timeout: Duration) -> Result<usize, FeedError> {
-        let mut count = 0;
         let mut timeout = timeout;
-        loop {
-            let (queue, batch) = (&self.queue, &mut self.batch);
-            let polled = self.tail.poll(timeout, |tp, record| batch.extend(taken(queue, tp, record)))?;
-            count += polled;
-            timeout = Duration::ZERO;
-            if polled == 0 || self.batch.len() >= BATCH {
+        let (mut batch, mut count) = (Vec::new(), 0);
+        while batch.len() < BATCH {
+            let polled = self.tail.poll(timeout, |tp, record| batch.extend(taken(&self.queue, tp, record)))?;
+            if polled == 0 {
                 break;
             }
+            count += polled;
+            timeout = Duration::ZERO;
         }
-        self.write()?;
+        match self.index.take(&batch, &keep(&self.tail, &self.queue)) {
+            Err(IndexError::MadeAnew) => self.begin_anew()?,
+            other => drop(other?),
+        }
         if self.clock.now() >= self.prune_at {
             self.prune()?;
         }
         Ok(count)
     }
 
-    fn write(&mut self) -> Result<(), FeedError> {
-        let positions = keep(&self.tail, &self.queue);
-        let batch = std::mem::take(&mut self.batch);
-        match self.index.take(&batch, &positions) {
-            Ok(_) => Ok(()),
-            Err(IndexError::MadeAnew) => {
-                tracing::info!(topic = self.queue.topic, "topic was made anew: its index is too");
-                self.index.clear()?;
-                self.tail = tail_of(&self.kafka, std::iter::once((&self.queue, &self.index)))?;
-                Ok(())
-            }
-            Err(error) => Err(error.into()),
-        }
+    /// The topic is another one of the same name: all of it is read.
+    fn begin_anew(&mut self) -> Result<(), FeedError> {
+        tracing::info!(topic = self.queue.topic, "topic was made anew: its index is too");
+        self.index.clear()?;
+        self.read_on()
+    }
+
+    /// Reads from where the index ends, whatever was read and not taken.
+    fn read_on(&mut self) -> Result<(), FeedError> {
+        self.tail = tail_of(&self.kafka, std::iter::once((&self.queue, &self.index)))?;
+        Ok(())
     }
 
     fn prune(&mut self) -> Result<(), FeedError> {
@@ -181,12 +178,25 @@ impl Feed {
     /// # Errors
     /// When the cluster cannot be asked.
     pub fn ends(&self) -> Result<Vec<(String, i32, i64)>, FeedError> {
-        let mut ends = Vec::new();
-        for topic in self.queue.topics() {
-            let bounds = self.cluster.bounds(&topic)?;
-            ends.extend((0..).zip(bounds).map(|(partition, marks)| (topic.clone(), partition, marks.high)));
-        }
-        Ok(ends)
+        let ends = self.queue.topics().into_iter().map(|topic| self.ends_of(&topic));
+        Ok(ends.collect::<Result<Vec<_>, _>>()?.concat())
+    }
+
+    /// The same of one of them.
+    ///
+    /// # Errors
+    /// When the cluster cannot be asked.
+    pub fn ends_of(&self, topic: &str) -> Result<Vec<(String, i32, i64)>, FeedError> {
+        let bounds = self.cluster.bounds(topic)?;
+        Ok((0..).zip(bounds).map(|(partition, marks)| (topic.to_owned(), partition, marks.high)).collect())
+    }
+
+    /// Below which offset each partition of the dead-letter topic ends now.
+    ///
+    /// # Errors
+    /// When the cluster cannot be asked.
+    pub fn letters_below(&self) -> Result<Vec<(i32, i64)>, FeedError> {
+        Ok(self.ends_of(&self.queue.topic)?.into_iter().map(|(_, partition, end)| (partition, end)).collect())
     }
 
     /// Reads until everything below these ends is in the index, or the time is over; [`None`] waits as long as something comes.
@@ -229,14 +239,11 @@ impl Feed {
         });
         match outcome {
             Err(FeedError::Index(IndexError::MadeAnew)) => {
-                tracing::info!(topic = self.queue.topic, "topic was made anew: its index is too");
-                self.index.clear()?;
-                self.tail = tail_of(&self.kafka, std::iter::once((&self.queue, &self.index)))?;
+                self.begin_anew()?;
                 self.catch_up(ends, within, tell)
             }
-            // What was read and not taken is read again.
             Ok(reached) if !reached.is_complete() => {
-                self.tail = tail_of(&self.kafka, std::iter::once((&self.queue, &self.index)))?;
+                self.read_on()?;
                 Ok(reached)
             }
             outcome => outcome,

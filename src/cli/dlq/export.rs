@@ -50,8 +50,7 @@ pub fn run(args: ExportArgs) -> anyhow::Result<Exit> {
     let filter = open_unless_asked(args.filter.parse()?);
     let opened = args.queue.find()?;
     let feed = opened.read()?;
-    let everything: Vec<(i32, i64)> = feed.ends()?.into_iter().map(|(_, partition, end)| (partition, end)).collect();
-    let letters = feed.index().select(&filter, &everything, now())?;
+    let letters = feed.index().select(&filter, &feed.letters_below()?, now())?;
     let mut fetcher = Fetcher::new(&opened.kafka)?;
     let mut out: Box<dyn Write> = match &args.file {
         Some(path) => Box::new(BufWriter::new(File::create(path).with_context(|| format!("cannot write {}", path.display()))?)),

@@ -132,18 +132,9 @@ fn ask(args: &JobArgs, asked: Asked) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-fn cancel_left(opened: &super::open::Opened, mut job: Job, who: &str) -> anyhow::Result<Exit> {
-    let mut desk = opened.write(who)?;
-    loop {
-        desk.take_turn()?;
-        job = desk.index().job(&job.id)?.unwrap_or(job);
-        (job.status, job.why, job.heard) = (JobStatus::Cancelled, Some(format!("by {who}")), now().as_millis());
-        match desk.write(Vec::new(), &[(job.to_key(), Some(to_value(&job)))]) {
-            crate::dlq::desk::Ended::Committed => break,
-            crate::dlq::desk::Ended::Refused(faults) => bail!("the state topic takes nothing: {:?}", faults.first()),
-            crate::dlq::desk::Ended::TurnLost(_) => {}
-        }
-    }
+fn cancel_left(opened: &super::open::Opened, job: Job, who: &str) -> anyhow::Result<Exit> {
+    let why = format!("by {who}");
+    let job = opened.write(who)?.note(job, |job| (job.status, job.why) = (JobStatus::Cancelled, Some(why.clone())))?;
     eprintln!("job {} is cancelled: {} of {} were sent, the rest stays open", job.id, thousands(job.done), thousands(job.total));
     Ok(Exit::Done)
 }

@@ -13,7 +13,7 @@ use crate::cli::stdout;
 use crate::cli::who::who;
 use crate::core::dead_letter::{Job, LetterKey, LetterState, Verb};
 use crate::core::time::Timestamp;
-use crate::dlq::desk::{Desk, DeskError};
+use crate::dlq::desk::DeskError;
 use crate::dlq::filter::{Filter, GRAMMAR, Term};
 use crate::dlq::index::Index;
 
@@ -110,18 +110,12 @@ pub fn for_action(filter: &FilterArg, all: bool) -> Result<Filter, UsageError> {
     }
 }
 
-/// The offsets below which letters are meant: those that there are now.
-pub fn bounds(desk: &mut Desk) -> anyhow::Result<Vec<(i32, i64)>> {
-    let topic = desk.queue().topic.clone();
-    Ok(desk.feed().ends()?.into_iter().filter(|(of, ..)| *of == topic).map(|(_, partition, end)| (partition, end)).collect())
-}
-
 fn mark(args: &MarkArgs, verb: Verb, state: LetterState, from: &[LetterState]) -> anyhow::Result<Exit> {
     let filter = for_action(&args.filter, args.all)?.and(Filter::Term(Term::State(from.to_vec())));
     let who = who();
     let opened = args.queue.find()?;
     let mut desk = opened.write(&who)?;
-    let (at, below) = (now(), bounds(&mut desk)?);
+    let (at, below) = (now(), desk.feed().letters_below()?);
     let chosen = desk.index().select(&filter, &below, at)?;
     if chosen.is_empty() {
         eprintln!("there is no letter to {} for `{filter}` in {}", verb.as_str(), opened.queue.topic);

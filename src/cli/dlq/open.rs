@@ -152,9 +152,8 @@ impl Opened {
         Ok(Decoder::new(self.registry.as_ref().map(Registry::new).transpose()?))
     }
 
-    fn index(&self) -> anyhow::Result<Index> {
-        let cluster = KafkaCluster::connect(&self.kafka)?.cluster_id();
-        let path = self.queue.index_path(&self.state_dir, &cluster);
+    fn index(&self, cluster: &KafkaCluster) -> anyhow::Result<Index> {
+        let path = self.queue.index_path(&self.state_dir, &cluster.cluster_id());
         match Index::open(&path, self.queue.park_after) {
             Ok(index) => Ok(index),
             // An engineer without rights on the folder is helped all the same.
@@ -170,7 +169,9 @@ impl Opened {
     /// # Errors
     /// When the topic cannot be read.
     pub fn read(&self) -> anyhow::Result<Feed> {
-        let mut feed = Feed::open(&self.kafka, &self.queue, self.index()?)?;
+        let cluster = KafkaCluster::connect(&self.kafka)?;
+        let index = self.index(&cluster)?;
+        let mut feed = Feed::open(&self.kafka, cluster, &self.queue, index)?;
         let ends = feed.ends()?;
         let mut line = Line::new();
         let reached = feed.catch_up(&ends, Some(self.within), |progress| tell(&mut line, progress))?;
@@ -191,7 +192,9 @@ impl Opened {
     /// # Errors
     /// When the topic cannot be read to its end, or only looked at.
     pub fn write(&self, owner: &str) -> anyhow::Result<Desk> {
-        let mut desk = Desk::open(&self.kafka, &self.queue, self.index()?, owner)?;
+        let cluster = KafkaCluster::connect(&self.kafka)?;
+        let index = self.index(&cluster)?;
+        let mut desk = Desk::open(&self.kafka, cluster, &self.queue, index, owner)?;
         let mut line = Line::new();
         desk.catch_up(|progress| tell(&mut line, progress))?;
         line.end();

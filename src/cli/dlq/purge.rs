@@ -14,9 +14,7 @@ use crate::cli::dlq::{Format, UsageError};
 use crate::cli::exit::Exit;
 use crate::cli::stdout;
 use crate::cli::who::who;
-use crate::core::dead_letter::{Job, JobStatus, LetterState, Verb, to_value};
-use crate::core::time::Timestamp;
-use crate::dlq::desk::Ended;
+use crate::core::dead_letter::{Job, JobStatus, LetterState, Verb};
 use crate::dlq::filter::{Compare, Filter, NumberField, Term};
 
 /// Delete dead letters from the topic for good, the oldest of each partition
@@ -63,7 +61,7 @@ pub fn run(args: PurgeArgs) -> anyhow::Result<Exit> {
     let mut desk = opened.write(&who)?;
     let at = now();
     let lows = desk.feed().lows().to_vec();
-    let ends = super::mark::bounds(&mut desk)?;
+    let ends = desk.feed().letters_below()?;
     let mut below: Vec<(i32, i64)> = Vec::new();
     if let Some(age) = args.older_than {
         let then = at - age;
@@ -117,22 +115,9 @@ pub fn run(args: PurgeArgs) -> anyhow::Result<Exit> {
     let mut job = Job::new(&job_id(&who, at), Verb::Purge, &opened.queue.prefix, &which, below.clone(), &who, at);
     (job.note, job.total) = (args.note.clone(), letters);
     // That it was asked for is written before, and that it is done after: what is gone is gone.
-    for status in [JobStatus::Running, JobStatus::Done] {
-        if status == JobStatus::Done {
-            desk.feed().cluster().delete_below(&opened.queue.topic, &below)?;
-            job.done = letters;
-        }
-        job.status = status;
-        job.heard = now().max(Timestamp::from_millis(job.heard)).as_millis();
-        loop {
-            desk.take_turn()?;
-            match desk.write(Vec::new(), &[(job.to_key(), Some(to_value(&job)))]) {
-                Ended::Committed => break,
-                Ended::Refused(faults) => anyhow::bail!("the state topic takes nothing: {:?}", faults.first()),
-                Ended::TurnLost(_) => {}
-            }
-        }
-    }
+    let job = desk.note(job, |_| {})?;
+    desk.feed().cluster().delete_below(&opened.queue.topic, &below)?;
+    let job = desk.note(job, |job| (job.status, job.done) = (JobStatus::Done, letters))?;
     match args.output {
         Format::Text => eprintln!("{} dead letters are deleted (job {})", thousands(letters), job.id),
         Format::Json | Format::Jsonl => stdout::print(&format!("{}\n", json!({ "job": job })))?,

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::cli::confirm::confirmed;
 use crate::cli::dlq::decoded::decode_by;
-use crate::cli::dlq::mark::{bounds, for_action, job_id};
+use crate::cli::dlq::mark::{for_action, job_id};
 use crate::cli::dlq::open::{Opened, QueueArgs, now};
 use crate::cli::dlq::progress::Line;
 use crate::cli::dlq::show::{fetch, place};
@@ -162,7 +162,7 @@ pub fn run(args: RedriveArgs) -> anyhow::Result<Exit> {
     let mut desk = opened.write(&format!("{who} (job {id})"))?;
     desk.heed_lease(args.take_over)?;
 
-    let below = bounds(&mut desk)?;
+    let below = desk.feed().letters_below()?;
     let mut job = Job::new(&id, Verb::Redrive, &opened.queue.prefix, &filter.to_string(), below, &who, at);
     job.note.clone_from(&args.note);
     job.target = Some(target.told());

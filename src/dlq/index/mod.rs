@@ -58,6 +58,8 @@ pub struct Index {
     groups: Groups,
     topics: Names,
     has_fates: bool,
+    /// The positions that were written last.
+    kept: Vec<(String, i32, i64)>,
 }
 
 /// Names that are many times the same, by number.
@@ -132,7 +134,7 @@ impl Index {
     }
 
     fn of(db: Connection, path: PathBuf, park_after: u32) -> Self {
-        Self { db, path, park_after, groups: Groups::default(), topics: Names::default(), has_fates: false }
+        Self { db, path, park_after, groups: Groups::default(), topics: Names::default(), has_fates: false, kept: Vec::new() }
     }
 
     fn wrong(&self) -> impl Fn(rusqlite::Error) -> IndexError + use<> {
@@ -210,6 +212,7 @@ impl Index {
     pub fn clear(&mut self) -> Result<(), IndexError> {
         schema::clear(&self.db).map_err(self.wrong())?;
         (self.groups, self.topics, self.has_fates) = (Groups::default(), Names::default(), false);
+        self.kept.clear();
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use rusqlite::types::Value;
 use crate::core::time::Timestamp;
 use crate::dlq::filter::{Compare, Filter, Match, NumberField, Term};
 use crate::dlq::groups::hash;
-use crate::dlq::index::take::{MANY, header_token, word_token};
+use crate::dlq::index::take::{MANY, Token};
 use crate::dlq::index::{GroupRow, Index, IndexError, schema};
 
 /// Words and headers that more letters have are not looked up: to go through the letters from the youngest on finds enough of them
@@ -99,11 +99,11 @@ impl Index {
                 Part::exact("NOT EXISTS (SELECT 1 FROM fate f WHERE f.n = l.n AND f.appended = l.appended)")
             }
             Term::Header(name, Match::Any(values)) => {
-                let tokens: Vec<String> = values.iter().map(|value| header_token(name.as_bytes(), value.as_bytes())).collect();
+                let tokens: Vec<String> = values.iter().map(|value| Token::header(name.as_bytes(), value).to_string()).collect();
                 self.looked_up(&format!("{} OR {MANY}", tokens.join(" OR ")))?
             }
             Term::Text(words) => {
-                let tokens: Vec<String> = words.iter().map(|word| word_token(word)).collect();
+                let tokens: Vec<String> = words.iter().map(|word| Token::word(word).to_string()).collect();
                 if tokens.is_empty() {
                     return Ok(Part::Nothing);
                 }

@@ -1,8 +1,10 @@
 //! What is read from the topics goes into the index.
 
+use std::fmt;
+
 use rusqlite::{Connection, OptionalExtension, params};
 
-use crate::core::dead_letter::{Entry, LetterKey, LetterState};
+use crate::core::dead_letter::{Entry, LetterState};
 use crate::dlq::filter::words;
 use crate::dlq::groups::{group_id, hash, shape};
 use crate::dlq::index::{GroupRow, Index, IndexError, derive, schema};
@@ -59,12 +61,17 @@ impl Index {
     /// When the database fails, or holds another letter at the place of one of these.
     pub fn take(&mut self, batch: &[Taken], positions: &[(String, i32, i64)]) -> Result<usize, IndexError> {
         self.load()?;
+        // Whoever feeds it asks again and again, and mostly for nothing.
+        if batch.is_empty() && self.kept == positions {
+            return Ok(0);
+        }
         let wrong = self.wrong();
         // Nobody else feeds it until this is in. By hand, since it spans calls that borrow the whole index.
         self.db.execute_batch("BEGIN IMMEDIATE").map_err(&wrong)?;
         match self.take_open(batch, positions) {
             Ok(new) => {
                 self.db.execute_batch("COMMIT").map_err(&wrong)?;
+                self.kept = positions.to_vec();
                 Ok(new)
             }
             Err(error) => {
@@ -257,17 +264,6 @@ impl Index {
         }
         Ok(())
     }
-
-    /// Whether a letter is in the index.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub fn has(&self, letter: LetterKey) -> Result<bool, IndexError> {
-        let number = schema::number(letter.partition, letter.offset);
-        let sql = "SELECT EXISTS (SELECT 1 FROM letter WHERE n = ?1 AND appended = ?2)";
-        let mut asked = self.db.prepare_cached(sql).map_err(self.wrong())?;
-        asked.query_row([number, letter.appended.as_millis()], |row| row.get(0)).map_err(self.wrong())
-    }
 }
 
 /// Headers in one value: for each its name and value, each behind its length; −1 for null.
@@ -304,15 +300,25 @@ pub(super) fn unpacked(mut bytes: &[u8]) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
     out
 }
 
-/// How a word is looked up.
-pub(super) fn word_token(word: &str) -> String {
-    format!("w{:x}", hash(word.as_bytes()) & 0xffff_ffff)
+/// What letters are looked up by: a word, or a header with its value. Two may have one hash.
+pub(super) struct Token(char, i64);
+
+impl Token {
+    /// Of a word in lower case.
+    pub(super) fn word(word: &str) -> Self {
+        Self('w', hash(word.as_bytes()))
+    }
+
+    /// Of a header with a value, as text.
+    pub(super) fn header(name: &[u8], value: &str) -> Self {
+        Self('h', hash(name) ^ hash(value.as_bytes()).rotate_left(17))
+    }
 }
 
-/// How a header with a value is looked up.
-pub(super) fn header_token(name: &[u8], value: &[u8]) -> String {
-    let hash = hash(name) ^ hash(value).rotate_left(17);
-    format!("h{:x}", hash & 0xffff_ffff)
+impl fmt::Display for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{:x}", self.0, self.1 & 0xffff_ffff)
+    }
 }
 
 /// What a letter is looked up by that has more words or headers than are kept.
@@ -325,13 +331,12 @@ fn tokens(letter: &Letter) -> String {
     let texts = [letter.message.as_deref(), letter.class.as_deref(), key.as_deref()];
     let mut count = 0;
     for word in texts.into_iter().flatten().flat_map(words).take(MOST_WORDS) {
-        let _ = write!(out, "w{:x} ", hash(word.as_bytes()) & 0xffff_ffff);
+        let _ = write!(out, "{} ", Token::word(&word));
         count += 1;
     }
     for (name, value) in letter.headers.iter().take(MOST_WORDS) {
         if let Some(value) = value {
-            out.push_str(&header_token(name, String::from_utf8_lossy(value).as_bytes()));
-            out.push(' ');
+            let _ = write!(out, "{} ", Token::header(name, &String::from_utf8_lossy(value)));
         }
     }
     if count == MOST_WORDS || letter.headers.len() > MOST_WORDS {

@@ -308,7 +308,7 @@ impl<'a> Redrive<'a> {
         loop {
             let mut job = Job { status, why: why.map(str::to_owned), ..self.job.clone() };
             if self.desk.has_turn() {
-                let entries = self.desk.beside(&mut job)?;
+                let entries = self.desk.beside(&mut job);
                 match self.desk.write(Vec::new(), &entries) {
                     Ended::Committed => {
                         self.job = job;
@@ -461,7 +461,7 @@ impl<'a> Redrive<'a> {
         job.done += u64::try_from(sendings.len()).unwrap_or(0);
         job.status = JobStatus::Running;
         job.why = None;
-        let mut entries = self.desk.beside(&mut job)?;
+        let mut entries = self.desk.beside(&mut job);
         let base = Fate { note: job.note.clone(), ..Fate::new(LetterState::Redriven, &job.by, self.desk.now(), &job.id) };
         for (letter, topic, id, diff) in prepared.iter() {
             let fate =
