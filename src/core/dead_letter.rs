@@ -95,10 +95,13 @@ impl LetterState {
         }
     }
 
-    /// Whether somebody has to do something about it still.
+    /// Those about which somebody has to do something still.
+    pub const UNDONE: [Self; 2] = [Self::Open, Self::Parked];
+
+    /// Those in which a letter may be sent back: parked ones only when that is forced.
     #[must_use]
-    pub fn is_open(self) -> bool {
-        matches!(self, Self::Open | Self::Parked)
+    pub fn may_be_sent(force: bool) -> &'static [Self] {
+        if force { &Self::UNDONE } else { &[Self::Open] }
     }
 }
 
@@ -280,6 +283,17 @@ pub struct Terms {
     /// The jq program that each value goes through.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transform: Option<String>,
+    /// The letters were brought along, by a file or an editor, and do not stand in the dead-letter topic as they are to be sent.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub brought: bool,
+}
+
+impl Terms {
+    /// All of them at once, whatever becomes of the first ones.
+    #[must_use]
+    pub fn at_once(force: bool) -> Self {
+        Self { rate: None, ramp: 0, max: None, canary: 0, stop_at: 1.0, force, transform: None, brought: false }
+    }
 }
 
 impl Job {
@@ -479,7 +493,7 @@ mod tests {
         let read = |key: &str, value: &str| Entry::read("letter", Some(key.as_bytes()), Some(value.as_bytes())).unwrap().unwrap();
         assert_eq!(read(&letter.to_key("letter"), &to_value(&fate)), Entry::Fate(letter, Some(fate)));
         let mut job = Job::new("j1", Verb::Redrive, "letter", "reason:rejected", vec![(0, 17)], "anna@ops-1", now());
-        let terms = Terms { rate: Some(100.0), ramp: 0, max: None, canary: 10, stop_at: 0.5, force: false, transform: None };
+        let terms = Terms { rate: Some(100.0), canary: 10, stop_at: 0.5, ..Terms::at_once(false) };
         job.terms = Some(terms);
         assert_eq!(read(&job.to_key(), &to_value(&job)), Entry::Job("j1".to_owned(), Some(job)));
         let wish = Wish::new(Asked::Pause, "ben", now());

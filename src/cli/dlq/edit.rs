@@ -137,7 +137,7 @@ pub fn run(args: EditArgs) -> anyhow::Result<Exit> {
     desk.heed_lease(args.take_over)?;
     let topic = opened.queue.topic.clone();
     let Some(row) = desk.index().letter(partition, offset)? else { bail!("there is no letter {} in {topic}", args.id) };
-    if !(row.state == LetterState::Open || row.state == LetterState::Parked && args.force) {
+    if !LetterState::may_be_sent(args.force).contains(&row.state) {
         let remedy = if row.state == LetterState::Parked { "add --force" } else { "`dlq restore` makes it open again" };
         bail!("letter {} is {}: {remedy}", args.id, row.state);
     }
@@ -159,7 +159,7 @@ pub fn run(args: EditArgs) -> anyhow::Result<Exit> {
     let mut job = Job::new(&id, Verb::Edit, &opened.queue.prefix, &filter.to_string(), below, &who, at);
     (job.note, job.target) = (args.note.clone(), Some(target.told()));
     let force = args.force;
-    job.terms = Some(Terms { rate: None, ramp: 0, max: None, canary: 0, stop_at: 1.0, force, transform: None });
+    job.terms = Some(Terms { brought: true, ..Terms::at_once(force) });
     let mut kept = diff;
     if kept.len() > DIFF_LIMIT {
         let mut end = DIFF_LIMIT;

@@ -10,7 +10,7 @@ use crate::cli::exit::Exit;
 use crate::cli::stdout;
 use crate::core::dead_letter::LetterState;
 use crate::core::time::Timestamp;
-use crate::dlq::filter::{Filter, GRAMMAR, Term};
+use crate::dlq::filter::{Filter, GRAMMAR};
 use crate::dlq::index::{Order, Row};
 
 /// List dead letters, the youngest first
@@ -47,7 +47,7 @@ pub fn open_unless_asked(filter: Filter) -> Filter {
     if filter.asks_for_state() {
         return filter;
     }
-    filter.and(Filter::Term(Term::State(vec![LetterState::Open, LetterState::Parked])))
+    filter.and_in(&LetterState::UNDONE)
 }
 
 pub fn run(args: ListArgs) -> anyhow::Result<Exit> {

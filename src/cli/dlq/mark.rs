@@ -14,7 +14,7 @@ use crate::cli::who::who;
 use crate::core::dead_letter::{Job, LetterKey, LetterState, Verb};
 use crate::core::time::Timestamp;
 use crate::dlq::desk::DeskError;
-use crate::dlq::filter::{Filter, GRAMMAR, Term};
+use crate::dlq::filter::{Filter, GRAMMAR};
 use crate::dlq::index::Index;
 
 /// Say of dead letters that nothing needs to be done any more
@@ -78,11 +78,11 @@ pub struct MarkArgs {
 }
 
 pub fn resolve(args: ResolveArgs) -> anyhow::Result<Exit> {
-    mark(&args.mark, Verb::Resolve, LetterState::Resolved, &[LetterState::Open, LetterState::Parked])
+    mark(&args.mark, Verb::Resolve, LetterState::Resolved, &LetterState::UNDONE)
 }
 
 pub fn discard(args: DiscardArgs) -> anyhow::Result<Exit> {
-    mark(&args.mark, Verb::Discard, LetterState::Discarded, &[LetterState::Open, LetterState::Parked])
+    mark(&args.mark, Verb::Discard, LetterState::Discarded, &LetterState::UNDONE)
 }
 
 pub fn restore(args: RestoreArgs) -> anyhow::Result<Exit> {
@@ -111,7 +111,7 @@ pub fn for_action(filter: &FilterArg, all: bool) -> Result<Filter, UsageError> {
 }
 
 fn mark(args: &MarkArgs, verb: Verb, state: LetterState, from: &[LetterState]) -> anyhow::Result<Exit> {
-    let filter = for_action(&args.filter, args.all)?.and(Filter::Term(Term::State(from.to_vec())));
+    let filter = for_action(&args.filter, args.all)?.and_in(from);
     let who = who();
     let opened = args.queue.find()?;
     let mut desk = opened.write(&who)?;

@@ -86,7 +86,7 @@ pub fn run(args: PurgeArgs) -> anyhow::Result<Exit> {
     let low = |partition: i32| usize::try_from(partition).ok().and_then(|p| lows.get(p)).copied().unwrap_or(0);
     below.retain(|(partition, offset)| *offset > low(*partition));
     let letters = desk.index().select(&Filter::All, &below, at)?.len() as u64;
-    let open = Filter::Term(Term::State(vec![LetterState::Open, LetterState::Parked]));
+    let open = Filter::All.and_in(&LetterState::UNDONE);
     let open = desk.index().select(&open, &below, at)?.len() as u64;
     if letters == 0 {
         eprintln!("nothing in {} is that old: nothing is deleted", opened.queue.topic);

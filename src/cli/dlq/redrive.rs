@@ -173,7 +173,8 @@ pub fn run(args: RedriveArgs) -> anyhow::Result<Exit> {
     };
     let ramp = u64::try_from(args.ramp.as_millis()).unwrap_or(u64::MAX);
     let (max, canary, stop_at, force) = (args.max, args.canary, args.stop_at, args.force);
-    job.terms = Some(Terms { rate, ramp, max, canary, stop_at, force, transform: args.transform.clone() });
+    let (transform_text, is_brought) = (args.transform.clone(), brought.is_some());
+    job.terms = Some(Terms { rate, ramp, max, canary, stop_at, force, transform: transform_text, brought: is_brought });
 
     let letters = match &brought {
         Some(brought) => brought.keys().copied().collect(),
@@ -183,7 +184,7 @@ pub fn run(args: RedriveArgs) -> anyhow::Result<Exit> {
         nothing_to_do(&desk, &filter, &opened)?;
         return Ok(Exit::Done);
     }
-    preview(&desk, &args, &opened, &job, &letters, &target, brought.is_some())?;
+    preview(&desk, &args, &opened, &job, &letters, &target, is_brought)?;
     if let Some(transform) = &transform {
         before_and_after(&opened, &letters, transform)?;
     }
@@ -277,7 +278,7 @@ fn nothing_to_do(desk: &Desk, filter: &Filter, opened: &Opened) -> anyhow::Resul
     if any == 0 {
         eprintln!("there is no letter for `{filter}` in {}", opened.queue.topic);
     } else {
-        let parked = filter.clone().and(Filter::Term(Term::State(vec![LetterState::Parked])));
+        let parked = filter.clone().and_in(&[LetterState::Parked]);
         let parked = desk.index().count(&parked, now())?;
         let remedy =
             if parked > 0 { format!("; {} are parked, which --force sends too", thousands(parked)) } else { String::new() };
@@ -307,15 +308,14 @@ fn preview(
             *targets.entry(target.topic_for(origin).unwrap_or("(unknown origin)").to_owned()).or_default() += 1;
         }
     } else {
-        let states = if args.force { vec![LetterState::Open, LetterState::Parked] } else { vec![LetterState::Open] };
-        let open = filter.clone().and(Filter::Term(Term::State(states)));
+        let open = filter.clone().and_in(LetterState::may_be_sent(args.force));
         for group in index.groups(&open, crate::core::time::Timestamp::from_millis(job.at), None)? {
             for (origin, count) in group.origins {
                 let origin = Some(origin.as_str()).filter(|origin| !origin.is_empty());
                 *targets.entry(target.topic_for(origin).unwrap_or("(unknown origin)").to_owned()).or_default() += count;
             }
         }
-        let all_parked = filter.and(Filter::Term(Term::State(vec![LetterState::Parked])));
+        let all_parked = filter.and_in(&[LetterState::Parked]);
         parked = if args.force { 0 } else { index.count(&all_parked, now())? };
     }
     eprintln!("{} dead letters of {} would be sent:", thousands(letters.len() as u64), opened.queue.topic);

@@ -220,6 +220,12 @@ impl Filter {
         }
     }
 
+    /// And the letter must be in one of these states.
+    #[must_use]
+    pub fn and_in(self, states: &[LetterState]) -> Self {
+        self.and(Self::Term(Term::State(states.to_vec())))
+    }
+
     /// Whether it says something of states at its top level, so that a default need not be added.
     #[must_use]
     pub fn asks_for_state(&self) -> bool {

@@ -112,8 +112,7 @@ pub fn left(index: &Index, job: &Job) -> Result<Vec<LetterKey>, DeskError> {
     let filter = Filter::parse(&job.filter)
         .map_err(|error| ClientError::text(format!("reading the filter of job {}", job.id), error.to_string()))?;
     let forced = job.terms.as_ref().is_some_and(|terms| terms.force);
-    let states = if forced { vec![LetterState::Open, LetterState::Parked] } else { vec![LetterState::Open] };
-    let filter = filter.and(Filter::Term(Term::State(states)));
+    let filter = filter.and_in(LetterState::may_be_sent(forced));
     let at = crate::core::time::Timestamp::from_millis(job.at);
     Ok(index.select(&filter, &job.below, at)?)
 }
@@ -157,8 +156,7 @@ impl<'a> Redrive<'a> {
         change: Change,
         stop: &'a dyn Fn() -> bool,
     ) -> Result<Self, RedriveError> {
-        let fallback = Terms { rate: None, ramp: 0, max: None, canary: 0, stop_at: 1.0, force: false, transform: None };
-        let terms = job.terms.clone().unwrap_or(fallback);
+        let terms = job.terms.clone().unwrap_or_else(|| Terms::at_once(false));
         let places = Places::look_up(&target, desk)?;
         let queue = Arc::new(desk.queue().clone());
         let state = queue.state_topic.clone().unwrap_or_default();
@@ -369,7 +367,7 @@ impl<'a> Redrive<'a> {
     fn count_ended(&mut self) -> Result<(), RedriveError> {
         let of = |state: LetterState| {
             let job = Filter::Term(Term::Job(Match::Any(vec![self.job.id.clone()])));
-            Filter::And(vec![job, Filter::Term(Term::State(vec![state]))])
+            job.and_in(&[state])
         };
         let now = self.desk.now();
         let index = self.desk.index();
@@ -517,7 +515,7 @@ fn letters_open(index: &Index, letters: &[LetterKey], force: bool) -> Result<Vec
             Some(row) => row.state,
             None => index.fate(*letter)?.map_or(LetterState::Open, |fate| fate.state),
         };
-        if state == LetterState::Open || state == LetterState::Parked && force {
+        if LetterState::may_be_sent(force).contains(&state) {
             open.push(*letter);
         }
     }

@@ -7,6 +7,7 @@ use super::{Letters, id_of};
 use crate::support::clock::{self, PATIENCE};
 use crate::support::process;
 use crate::support::raw::Record;
+use crate::support::scene::path;
 
 /// A redrive in the background.
 fn begin(letters: &Letters, arguments: &[&str]) -> Child {
@@ -63,6 +64,23 @@ fn killed_ten_times_it_loses_none_and_doubles_none() {
     assert_eq!(letters.states(), [("redriven".to_owned(), 50_000)].into());
     let again = letters.dlq(&["redrive", "--all", "--yes", "--take-over"]).succeeds();
     assert!(again.stderr.contains("none of the 50,000 letters"), "{again}");
+}
+
+#[test]
+fn one_of_a_file_is_not_taken_up_with_what_stands_in_the_topic() {
+    let letters = Letters::of("dlq-file-left", 60);
+    let file = letters.state.path().join("letters.jsonl");
+    letters.dlq(&["export", "-f", path(&file)]).succeeds();
+    let mut child = begin(&letters, &["redrive", "--from-file", path(&file), "--rate", "5", "--yes"]);
+    clock::eventually("some are sent", PATIENCE, || !letters.sent().is_empty());
+    child.kill().expect("a child");
+    child.wait().expect("a child");
+    let jobs = letters.json(&["jobs"]);
+    let id = jobs["jobs"][0]["id"].as_str().expect("a name");
+    letters.dlq(&["jobs", "resume", id, "--take-over"]).refuses(1, &["was of a file", "give it once more"]);
+    letters.dlq(&["redrive", "--from-file", path(&file), "--rate", "max", "--yes", "--take-over"]).succeeds();
+    let all = letters.read();
+    letters.assert_each_sent_once(&all.iter().collect::<Vec<_>>());
 }
 
 #[test]
