@@ -550,7 +550,7 @@ fn read_history(text: &str) -> Option<Vec<HistoryEntry>> {
 }
 
 /// The text up to the limit in bytes, never through the middle of a character.
-fn cut(text: &str, limit: usize) -> &str {
+pub(crate) fn cut(text: &str, limit: usize) -> &str {
     let mut end = limit.min(text.len());
     while !text.is_char_boundary(end) {
         end -= 1;

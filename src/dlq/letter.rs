@@ -6,7 +6,7 @@
 
 use crate::core::dead_letter::LetterKey;
 use crate::core::dialect::{Dialect, is_foreign_control};
-use crate::core::envelope::{Coordinates, Envelope, Reason, is_own};
+use crate::core::envelope::{self, Coordinates, Envelope, Reason, is_own};
 use crate::core::time::Timestamp;
 use crate::kafka::consumer::{Record, TopicPartition};
 
@@ -108,7 +108,7 @@ impl Letter {
         self.first_failed = envelope.first_failed_at;
         if let Some(error) = envelope.error {
             self.class = Some(error.class).filter(|class| !class.is_empty());
-            self.message = error.message.map(cut);
+            self.message = error.message.map(|text| envelope::cut(&text, MESSAGE_LIMIT).to_owned());
             self.status = error.status;
         }
     }
@@ -122,7 +122,7 @@ impl Letter {
         let Some((_, told)) = foreign(headers, dialect) else { return };
         self.attempts = told.attempts;
         self.class = told.class;
-        self.message = told.message.map(cut);
+        self.message = told.message.map(|text| envelope::cut(&text, MESSAGE_LIMIT).to_owned());
         if let Some(id) = foreign_id(at, &told.place) {
             self.id = Some(id);
         }
@@ -148,15 +148,4 @@ pub fn foreign<'a>(
 fn foreign_id(at: &Coordinates, place: &crate::core::dialect::Place) -> Option<String> {
     let (topic, partition, offset) = (place.topic.as_deref()?, place.partition?, place.offset?);
     Some(format!("{}/{topic}/{partition}/{offset}", at.topic))
-}
-
-fn cut(mut text: String) -> String {
-    if text.len() > MESSAGE_LIMIT {
-        let mut end = MESSAGE_LIMIT;
-        while !text.is_char_boundary(end) {
-            end -= 1;
-        }
-        text.truncate(end);
-    }
-    text
 }

@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use crate::dlq::payload::Decoder;
+use crate::core::envelope;
+use crate::dlq::payload::{Decoder, hex, json_text};
 
 /// More of a payload is not shown, unless asked for, in bytes.
 pub const SHOWN: usize = 16 * 1024;
@@ -23,9 +24,10 @@ pub fn decode(bytes: Option<&[u8]>, most: usize) -> Decoded {
     if text.chars().any(|c| c.is_control() && !c.is_whitespace()) {
         return hex(bytes, most);
     }
-    let is_document = text.trim_start().starts_with(['{', '[']);
-    if is_document && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok() {
-        return Decoded { format: "json", text: cut(indented(text), most) };
+    if text.trim_start().starts_with(['{', '['])
+        && let Some(json) = json_text::read(bytes)
+    {
+        return Decoded { format: "json", text: cut(json.pretty, most) };
     }
     Decoded { format: "text", text: cut(text.to_owned(), most) }
 }
@@ -50,84 +52,18 @@ fn cut(text: String, most: usize) -> String {
     if text.len() <= most {
         return text;
     }
-    let mut end = most;
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    format!("{}\n… {} more bytes: --full", &text[..end], text.len() - end)
+    let shown = envelope::cut(&text, most);
+    format!("{shown}\n… {} more bytes: --full", text.len() - shown.len())
 }
 
-/// JSON over several lines. Its numbers and strings stay as they were written: what goes through a parser may change a number.
-pub fn indented(json: &str) -> String {
-    let mut out = String::with_capacity(json.len() * 2);
-    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
-    let mut chars = json.chars().filter(|_| true).peekable();
-    let newline = |out: &mut String, depth: usize| {
-        out.push('\n');
-        out.push_str(&"  ".repeat(depth));
-    };
-    while let Some(c) = chars.next() {
-        if in_string {
-            out.push(c);
-            (in_string, escaped) = (escaped || c != '"', !escaped && c == '\\');
-            continue;
-        }
-        match c {
-            '"' => {
-                in_string = true;
-                out.push(c);
-            }
-            '{' | '[' => {
-                out.push(c);
-                while chars.next_if(|c| c.is_whitespace()).is_some() {}
-                if let Some(close) = chars.next_if(|c| matches!(c, '}' | ']')) {
-                    out.push(close);
-                } else {
-                    depth += 1;
-                    newline(&mut out, depth);
-                }
-            }
-            '}' | ']' => {
-                depth = depth.saturating_sub(1);
-                newline(&mut out, depth);
-                out.push(c);
-            }
-            ',' => {
-                out.push(c);
-                newline(&mut out, depth);
-            }
-            ':' => out.push_str(": "),
-            c if c.is_whitespace() => {}
-            c => out.push(c),
-        }
-    }
-    out
-}
-
-/// 16 bytes a line: where, in hex, and as ASCII where they are some.
 fn hex(bytes: &[u8], most: usize) -> Decoded {
-    let mut text = String::new();
-    for (line, chunk) in bytes.chunks(16).take(most.div_ceil(64).max(1)).enumerate() {
-        let _ = write!(text, "{:08x} ", line * 16);
-        for column in 0..16 {
-            let gap = if column == 8 { "  " } else { " " };
-            match chunk.get(column) {
-                Some(byte) => {
-                    let _ = write!(text, "{gap}{byte:02x}");
-                }
-                None => {
-                    let _ = write!(text, "{gap}  ");
-                }
-            }
-        }
-        let ascii: String = chunk.iter().map(|b| if b.is_ascii_graphic() || *b == b' ' { char::from(*b) } else { '.' }).collect();
-        let _ = writeln!(text, "  |{ascii}|");
-    }
+    // A line of 16 bytes takes more than four times their room.
     let shown = (most.div_ceil(64).max(1) * 16).min(bytes.len());
+    let mut text = hex::dump(&bytes[..shown]);
     if shown < bytes.len() {
-        let _ = writeln!(text, "… {} more bytes: --full", bytes.len() - shown);
+        let _ = write!(text, "\n… {} more bytes: --full", bytes.len() - shown);
     }
-    Decoded { format: "hex", text: text.trim_end().to_owned() }
+    Decoded { format: "hex", text }
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 use similar::{ChangeTag, TextDiff};
 
 use crate::cli::confirm::confirmed;
-use crate::cli::dlq::decoded::{decode, indented};
+use crate::cli::dlq::decoded::decode;
 use crate::cli::dlq::export::bytes_json;
 use crate::cli::dlq::mark::job_id;
 use crate::cli::dlq::open::{QueueArgs, now};
@@ -26,9 +26,9 @@ use crate::cli::dlq::{Format, UsageError};
 use crate::cli::exit::Exit;
 use crate::cli::who::who;
 use crate::core::dead_letter::{Job, LetterKey, LetterState, Terms, Verb};
-use crate::core::envelope::is_own;
+use crate::core::envelope::{self, is_own};
 use crate::dlq::filter::{Filter, LetterPlace, Term};
-use crate::dlq::payload::{Decoded, Decoder};
+use crate::dlq::payload::{Decoded, Decoder, json_text};
 use crate::dlq::redrive::{Change, Content, Target};
 use crate::kafka::fetch::Fetcher;
 
@@ -102,8 +102,9 @@ impl EditedBytes<'_> {
             Self::Base64(text) => STANDARD.decode(text)?,
             Self::Json(value) => {
                 let compact = compact(value.get());
-                match original.and_then(|original| std::str::from_utf8(original).ok()) {
-                    Some(text) if self::compact(text) == compact => text.as_bytes().to_vec(),
+                // As it was shown, where that was left alone it stays the very bytes.
+                match original.and_then(|original| Some((original, json_text::read(original)?))) {
+                    Some((original, shown)) if self::compact(&shown.pretty) == compact => original.to_vec(),
                     _ => compact.into_bytes(),
                 }
             }
@@ -162,11 +163,7 @@ pub fn run(args: EditArgs) -> anyhow::Result<Exit> {
     job.terms = Some(Terms { brought: true, ..Terms::at_once(force) });
     let mut kept = diff;
     if kept.len() > DIFF_LIMIT {
-        let mut end = DIFF_LIMIT;
-        while !kept.is_char_boundary(end) {
-            end -= 1;
-        }
-        kept.truncate(end);
+        kept.truncate(envelope::cut(&kept, DIFF_LIMIT).len());
         kept.push_str("\n… and more\n");
     }
     let change = Change::brought(BTreeMap::from([(row.at, Content { diff: Some(kept), ..after })]));
@@ -187,13 +184,13 @@ fn document(content: &Content, payloads: &Payloads) -> String {
     }
     text.push_str(if first { "],\n" } else { "\n  ],\n" });
     let value = content.value.as_deref();
-    let shown = match decode(value, usize::MAX).format {
-        _ if payloads.value.schema.is_some() => framed(&payloads.value).unwrap_or_else(|| bytes(value)),
-        "json" => {
-            let json = indented(std::str::from_utf8(value.unwrap_or_default()).unwrap_or_default());
-            format!("{{\"json\":\n{}\n  }}", json.lines().map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n"))
-        }
-        _ => bytes(value),
+    let plain = decode(value, usize::MAX);
+    let shown = if payloads.value.schema.is_some() {
+        framed(&payloads.value).unwrap_or_else(|| bytes(value))
+    } else if plain.format == "json" {
+        json_member(&plain.text)
+    } else {
+        bytes(value)
     };
     let _ = writeln!(text, "  \"value\": {shown}\n}}");
     text
@@ -203,7 +200,11 @@ fn document(content: &Content, payloads: &Payloads) -> String {
 fn framed(decoded: &Decoded) -> Option<String> {
     decoded.schema.as_ref()?;
     decoded.json.as_ref()?;
-    Some(format!("{{\"json\":\n{}\n  }}", decoded.text.lines().map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")))
+    Some(json_member(&decoded.text))
+}
+
+fn json_member(json: &str) -> String {
+    format!("{{\"json\":\n{}\n  }}", json.lines().map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n"))
 }
 
 /// Key and value of a letter, as a schema registry describes them.

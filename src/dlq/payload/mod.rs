@@ -14,15 +14,15 @@
 //! does not validate, see [`json_schema`].
 
 pub mod avro;
+pub mod hex;
 pub mod json_schema;
+pub mod json_text;
 pub mod protobuf;
 pub mod registry;
 
 mod avro_schema;
 mod decoder;
 mod framing;
-mod hex;
-mod json_text;
 
 pub use decoder::{Decoded, Decoder, EncodeError, Format, SchemaRef};
 pub use registry::{Registry, RegistryError};
