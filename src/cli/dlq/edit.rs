@@ -22,7 +22,7 @@ use crate::cli::dlq::mark::job_id;
 use crate::cli::dlq::open::{QueueArgs, now};
 use crate::cli::dlq::redrive::drive;
 use crate::cli::dlq::show::{fetch, place};
-use crate::cli::dlq::{Format, UsageError};
+use crate::cli::dlq::{ActionArgs, UsageError};
 use crate::cli::exit::Exit;
 use crate::cli::who::who;
 use crate::core::dead_letter::{Job, LetterKey, LetterState, Terms, Verb};
@@ -61,17 +61,8 @@ pub struct EditArgs {
     #[arg(long)]
     take_over: bool,
 
-    /// Why, for whoever looks at it later
-    #[arg(long, value_name = "TEXT")]
-    note: Option<String>,
-
-    /// Do not ask
-    #[arg(short, long)]
-    yes: bool,
-
-    /// How the outcome is printed; text goes to stderr
-    #[arg(short, long, value_enum, default_value = "text", value_name = "FORMAT")]
-    output: Format,
+    #[command(flatten)]
+    action: ActionArgs,
 }
 
 #[derive(Deserialize)]
@@ -152,13 +143,13 @@ pub fn run(args: EditArgs) -> anyhow::Result<Exit> {
     };
     let diff = diff(before.as_bytes(), text.as_bytes());
     eprint!("{diff}");
-    if !args.yes && !confirmed(&format!("send it to {}?", target.told()), "add --yes")? {
+    if !args.action.yes && !confirmed(&format!("send it to {}?", target.told()), "add --yes")? {
         return Ok(Exit::Usage);
     }
     let filter = Filter::Term(Term::Id(vec![LetterPlace { partition, offset }]));
     let below = vec![(partition, offset + 1)];
     let mut job = Job::new(&id, Verb::Edit, &opened.queue.prefix, &filter.to_string(), below, &who, at);
-    (job.note, job.target) = (args.note.clone(), Some(target.told()));
+    (job.note, job.target) = (args.action.note.clone(), Some(target.told()));
     let force = args.force;
     job.terms = Some(Terms { brought: true, ..Terms::at_once(force) });
     let mut kept = diff;
@@ -167,7 +158,7 @@ pub fn run(args: EditArgs) -> anyhow::Result<Exit> {
         kept.push_str("\n… and more\n");
     }
     let change = Change::brought(BTreeMap::from([(row.at, Content { diff: Some(kept), ..after })]));
-    drive(&mut desk, &opened, job, target, change, args.take_over, args.output)
+    drive(&mut desk, &opened, job, target, change, args.take_over, args.action.output)
 }
 
 /// What is opened in the editor. kladder's own headers are not for editing.

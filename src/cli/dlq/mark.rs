@@ -7,7 +7,7 @@ use crate::cli::confirm::confirmed;
 use crate::cli::dlq::open::{QueueArgs, now};
 use crate::cli::dlq::progress::Line;
 use crate::cli::dlq::table::thousands;
-use crate::cli::dlq::{FilterArg, Format, UsageError};
+use crate::cli::dlq::{ActionArgs, FilterArg, Format, UsageError};
 use crate::cli::exit::Exit;
 use crate::cli::stdout;
 use crate::cli::who::who;
@@ -64,17 +64,8 @@ pub struct MarkArgs {
     #[arg(long)]
     all: bool,
 
-    /// Why, for whoever looks at it later
-    #[arg(long, value_name = "TEXT")]
-    note: Option<String>,
-
-    /// Do not ask
-    #[arg(short, long)]
-    yes: bool,
-
-    /// How the outcome is printed; text goes to stderr
-    #[arg(short, long, value_enum, default_value = "text", value_name = "FORMAT")]
-    output: Format,
+    #[command(flatten)]
+    action: ActionArgs,
 }
 
 pub fn resolve(args: ResolveArgs) -> anyhow::Result<Exit> {
@@ -121,7 +112,7 @@ fn mark(args: &MarkArgs, verb: Verb, state: LetterState, from: &[LetterState]) -
         eprintln!("there is no letter to {} for `{filter}` in {}", verb.as_str(), opened.queue.topic);
         return Ok(Exit::Done);
     }
-    if !args.yes {
+    if !args.action.yes {
         for row in desk.index().list(&filter, at, crate::dlq::index::Order::Newest, 3)? {
             eprintln!("  {}  {}", row.at, crate::core::state::on_one_line(row.message.as_deref().unwrap_or("-")));
         }
@@ -132,14 +123,14 @@ fn mark(args: &MarkArgs, verb: Verb, state: LetterState, from: &[LetterState]) -
         }
     }
     let mut job = Job::new(&job_id(&who, at), verb, &opened.queue.prefix, &filter.to_string(), below, &who, at);
-    job.note.clone_from(&args.note);
+    job.note.clone_from(&args.action.note);
     let choose = |index: &Index, job: &Job| -> Result<Vec<LetterKey>, DeskError> { Ok(index.select(&filter, &job.below, at)?) };
     let mut line = Line::new();
     let job = desk.mark(job, state, choose, |job| {
         line.tell(&format!("{}: {} of {}", verb.as_str(), thousands(job.done), thousands(job.total)));
     })?;
     line.end();
-    match args.output {
+    match args.action.output {
         Format::Text => eprintln!("{} dead letters are {state} now (job {})", thousands(job.done), job.id),
         Format::Json | Format::Jsonl => stdout::print(&format!("{}\n", json!({ "job": job })))?,
     }

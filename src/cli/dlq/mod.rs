@@ -62,6 +62,22 @@ pub enum Format {
     Jsonl,
 }
 
+/// What every command takes that does something with letters.
+#[derive(Debug, Args)]
+pub struct ActionArgs {
+    /// Why, for whoever looks at it later
+    #[arg(long, value_name = "TEXT")]
+    note: Option<String>,
+
+    /// Do not ask
+    #[arg(short, long)]
+    yes: bool,
+
+    /// How the outcome is printed; text goes to stderr
+    #[arg(short, long, value_enum, default_value = "text", value_name = "FORMAT")]
+    output: Format,
+}
+
 /// Documents, one a line.
 fn lines(documents: impl IntoIterator<Item = serde_json::Value>) -> String {
     documents.into_iter().fold(String::new(), |text, document| text + &document.to_string() + "\n")

@@ -10,7 +10,7 @@ use crate::cli::dlq::mark::job_id;
 use crate::cli::dlq::open::{QueueArgs, now};
 use crate::cli::dlq::show::place;
 use crate::cli::dlq::table::thousands;
-use crate::cli::dlq::{Format, UsageError};
+use crate::cli::dlq::{ActionArgs, Format, UsageError};
 use crate::cli::exit::Exit;
 use crate::cli::stdout;
 use crate::cli::who::who;
@@ -42,17 +42,8 @@ pub struct PurgeArgs {
     #[arg(long)]
     dry_run: bool,
 
-    /// Why, for whoever looks at it later
-    #[arg(long, value_name = "TEXT")]
-    note: Option<String>,
-
-    /// Do not ask
-    #[arg(short, long)]
-    yes: bool,
-
-    /// How the outcome is printed; text goes to stderr
-    #[arg(short, long, value_enum, default_value = "text", value_name = "FORMAT")]
-    output: Format,
+    #[command(flatten)]
+    action: ActionArgs,
 }
 
 pub fn run(args: PurgeArgs) -> anyhow::Result<Exit> {
@@ -108,17 +99,17 @@ pub fn run(args: PurgeArgs) -> anyhow::Result<Exit> {
         let remedy = "redrive, resolve or discard them first, or add --force";
         return Err(UsageError(format!("{} open letters are among them: {remedy}", thousands(open))).into());
     }
-    if !args.yes && !confirmed("delete them?", "add --yes")? {
+    if !args.action.yes && !confirmed("delete them?", "add --yes")? {
         return Ok(Exit::Usage);
     }
     let which = below.iter().map(|(partition, offset)| format!("below {partition}/{offset}")).collect::<Vec<_>>().join(", ");
     let mut job = Job::new(&job_id(&who, at), Verb::Purge, &opened.queue.prefix, &which, below.clone(), &who, at);
-    (job.note, job.total) = (args.note.clone(), letters);
+    (job.note, job.total) = (args.action.note.clone(), letters);
     // That it was asked for is written before, and that it is done after: what is gone is gone.
     let job = desk.note(job, |_| {})?;
     desk.feed().cluster().delete_below(&opened.queue.topic, &below)?;
     let job = desk.note(job, |job| (job.status, job.done) = (JobStatus::Done, letters))?;
-    match args.output {
+    match args.action.output {
         Format::Text => eprintln!("{} dead letters are deleted (job {})", thousands(letters), job.id),
         Format::Json | Format::Jsonl => stdout::print(&format!("{}\n", json!({ "job": job })))?,
     }

@@ -18,7 +18,7 @@ use crate::cli::dlq::open::{Opened, QueueArgs, now};
 use crate::cli::dlq::progress::Line;
 use crate::cli::dlq::show::{fetch, place};
 use crate::cli::dlq::table::thousands;
-use crate::cli::dlq::{FilterArg, Format, UsageError, export};
+use crate::cli::dlq::{ActionArgs, FilterArg, Format, UsageError, export};
 use crate::cli::exit::Exit;
 use crate::cli::stdout;
 use crate::cli::who::who;
@@ -116,17 +116,8 @@ pub struct RedriveArgs {
     #[arg(long)]
     dry_run: bool,
 
-    /// Why, for whoever looks at it later
-    #[arg(long, value_name = "TEXT")]
-    note: Option<String>,
-
-    /// Do not ask
-    #[arg(short, long)]
-    yes: bool,
-
-    /// How the outcome is printed; text goes to stderr
-    #[arg(short, long, value_enum, default_value = "text", value_name = "FORMAT")]
-    output: Format,
+    #[command(flatten)]
+    action: ActionArgs,
 }
 
 /// How fast.
@@ -164,7 +155,7 @@ pub fn run(args: RedriveArgs) -> anyhow::Result<Exit> {
 
     let below = desk.feed().letters_below()?;
     let mut job = Job::new(&id, Verb::Redrive, &opened.queue.prefix, &filter.to_string(), below, &who, at);
-    job.note.clone_from(&args.note);
+    job.note.clone_from(&args.action.note);
     job.target = Some(target.told());
     let rate = match args.rate {
         None => Some(DEFAULT_RATE),
@@ -191,7 +182,7 @@ pub fn run(args: RedriveArgs) -> anyhow::Result<Exit> {
     if args.dry_run {
         return Ok(Exit::Done);
     }
-    if !args.yes && !confirmed("send them?", "add --yes, or --dry-run to look only")? {
+    if !args.action.yes && !confirmed("send them?", "add --yes, or --dry-run to look only")? {
         return Ok(Exit::Usage);
     }
     let change = match (brought, transform) {
@@ -199,7 +190,7 @@ pub fn run(args: RedriveArgs) -> anyhow::Result<Exit> {
         (None, Some(transform)) => change_by(transform, opened.decoder()?),
         (None, None) => Change::nothing(),
     };
-    drive(&mut desk, &opened, job, target, change, args.take_over, args.output)
+    drive(&mut desk, &opened, job, target, change, args.take_over, args.action.output)
 }
 
 /// A program as a change of letters.
