@@ -301,7 +301,7 @@ impl Envelope {
     /// The envelope with which a dead letter is sent back: its attempts begin anew, and one more redrive is counted. The history of
     /// what it has been through stays, and so does its id.
     #[must_use]
-    pub fn redriven(&self) -> Self {
+    pub fn redriven(self) -> Self {
         Self {
             attempts: 0,
             immediate: 0,
@@ -313,7 +313,7 @@ impl Envelope {
             reason: None,
             redrives: self.redrives.saturating_add(1),
             held: false,
-            ..self.clone()
+            ..self
         }
     }
 

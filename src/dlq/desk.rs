@@ -16,6 +16,7 @@ use thiserror::Error;
 use crate::config::KafkaConfig;
 use crate::core::dead_letter::{Fate, Job, JobStatus, LEASE_KEY, Lease, LetterKey, LetterState, Outcome, to_value};
 use crate::core::time::Timestamp;
+use crate::dlq::content::Body;
 use crate::dlq::feed::{Feed, FeedError, Progress};
 use crate::dlq::index::Index;
 use crate::dlq::queue::Queue;
@@ -84,10 +85,8 @@ pub struct Sending {
     pub topic: TopicId,
     /// The partition.
     pub partition: i32,
-    /// Its key.
-    pub key: Option<Vec<u8>>,
-    /// Its value.
-    pub value: Option<Vec<u8>>,
+    /// Its key and value.
+    pub body: Body,
     /// Its headers.
     pub headers: NativeHeaders,
 }
@@ -259,7 +258,7 @@ impl Desk {
         let mut faults = Vec::new();
         let count = sendings.len();
         for (tag, sending) in sendings.into_iter().enumerate() {
-            let out = Outgoing { key: sending.key.as_deref(), value: sending.value.as_deref() };
+            let out = Outgoing { key: sending.body.key(), value: sending.body.value() };
             if let Err(fault) = self.producer.send(sending.topic, sending.partition, out, sending.headers, tag) {
                 faults.push((tag, fault));
             }

@@ -119,7 +119,7 @@ impl Letter {
         headers: impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)> + Clone,
         dialect: Option<Dialect>,
     ) {
-        let Some((_, told)) = foreign(headers, dialect) else { return };
+        let Some((_, told)) = foreign(&|| headers.clone(), dialect) else { return };
         self.attempts = told.attempts;
         self.class = told.class;
         self.message = told.message.map(|text| envelope::cut(&text, MESSAGE_LIMIT).to_owned());
@@ -131,16 +131,16 @@ impl Letter {
 }
 
 /// Of a dialect, what a record's headers say in it: the one that is told, or the first that says where the record came from.
-pub fn foreign<'a>(
-    headers: impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)> + Clone,
+pub fn foreign<'a, I: Iterator<Item = (&'a [u8], Option<&'a [u8]>)>>(
+    headers: &impl Fn() -> I,
     dialect: Option<Dialect>,
 ) -> Option<(Dialect, crate::core::dialect::Told)> {
-    if !headers.clone().any(|(name, _)| is_foreign_control(name)) {
+    if !headers().any(|(name, _)| is_foreign_control(name)) {
         return None;
     }
     let candidates = Dialect::NAMES.iter().map(|(_, candidate)| *candidate).filter(|c| dialect.is_none_or(|d| d == *c));
     candidates
-        .map(|candidate| (candidate, candidate.read(headers.clone())))
+        .map(|candidate| (candidate, candidate.read(headers())))
         .find(|(_, told)| told.place.topic.is_some() || told.class.is_some() || told.message.is_some())
 }
 

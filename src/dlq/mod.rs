@@ -1,5 +1,6 @@
 //! Dead letters: what is there, what it is, and what is done with it.
 
+pub mod content;
 pub mod desk;
 pub mod feed;
 pub mod filter;

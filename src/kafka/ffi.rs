@@ -41,8 +41,8 @@ impl NativeHeaders {
     /// No headers.
     #[must_use]
     pub fn new() -> Self {
-        // SAFETY: allocates; librdkafka aborts rather than return null.
-        let list = unsafe { sys::rd_kafka_headers_new(8) };
+        // SAFETY: allocates, room for headers only when the first one comes; librdkafka aborts rather than return null.
+        let list = unsafe { sys::rd_kafka_headers_new(0) };
         Self(NonNull::new(list).expect("librdkafka allocates or aborts"))
     }
 
@@ -62,13 +62,39 @@ impl NativeHeaders {
 
     /// Drops every header whose name fulfils the condition.
     pub fn remove_if(&mut self, condition: impl Fn(&[u8]) -> bool) {
-        let mut names: Vec<CString> =
+        let names: Vec<CString> =
             self.iter().filter(|(name, _)| condition(name)).filter_map(|(name, _)| CString::new(name).ok()).collect();
+        self.remove(names);
+    }
+
+    fn remove(&mut self, mut names: Vec<CString>) {
         names.sort_unstable();
         names.dedup();
         for name in names {
             // SAFETY: compares the name and frees what matches.
             unsafe { sys::rd_kafka_header_remove(self.0.as_ptr(), name.as_ptr()) };
+        }
+    }
+
+    /// Makes these the only headers whose names fulfil the condition, each once. What is there already as it is wanted stays where it
+    /// is, which costs less than to make it anew; what is missing comes at the end.
+    pub fn replace(&mut self, condition: impl Fn(&[u8]) -> bool, wanted: &[(&str, String)]) {
+        let mut missing = vec![true; wanted.len()];
+        let mut unwanted = Vec::new();
+        for (name, value) in self.iter().filter(|(name, _)| condition(name)) {
+            let place = wanted.iter().position(|(known, _)| known.as_bytes() == name);
+            match place.filter(|at| missing[*at] && value == Some(wanted[*at].1.as_bytes())) {
+                Some(at) => missing[at] = false,
+                None => unwanted.extend(CString::new(name)),
+            }
+        }
+        for (missing, (name, _)) in missing.iter_mut().zip(wanted) {
+            // It goes by its name, however often it is there.
+            *missing |= unwanted.iter().any(|unwanted| unwanted.as_bytes() == name.as_bytes());
+        }
+        self.remove(unwanted);
+        for (_, (name, value)) in missing.iter().zip(wanted).filter(|(missing, _)| **missing) {
+            self.push(name.as_bytes(), Some(value.as_bytes()));
         }
     }
 }
@@ -721,5 +747,35 @@ mod tests {
         headers.remove_if(|name| name.starts_with(b"kladder-"));
         let left: Vec<_> = headers.iter().collect();
         assert_eq!(left, [all[0], all[1], all[2], all[4]]);
+    }
+
+    #[test]
+    fn replaced_headers_are_there_once_each_and_the_others_stay() {
+        let is_own = |name: &[u8]| name.starts_with(b"k-");
+        let wanted =
+            [("k-same", "1".to_owned()), ("k-other", "new".to_owned()), ("k-twice", "2".to_owned()), ("k-new", "3".to_owned())];
+        let mut headers = NativeHeaders::new();
+        let before: [(&[u8], Option<&[u8]>); 9] = [
+            (b"user", Some(b"x")),
+            (b"k-same", Some(b"1")),
+            (b"k-other", Some(b"old")),
+            (b"k-twice", Some(b"2")),
+            (b"user", None),
+            (b"k-gone", Some(b"9")),
+            (b"k-twice", Some(b"2")),
+            (b"k-null", None),
+            (b"\xff", Some(b"\0")),
+        ];
+        for (name, value) in before {
+            headers.push(name, value);
+        }
+        headers.replace(is_own, &wanted);
+        let mut own: Vec<_> = headers.iter().filter(|(name, _)| is_own(name)).collect();
+        own.sort_unstable();
+        let after: [(&[u8], Option<&[u8]>); 4] =
+            [(b"k-new", Some(b"3")), (b"k-other", Some(b"new")), (b"k-same", Some(b"1")), (b"k-twice", Some(b"2"))];
+        assert_eq!(own, after);
+        let others: Vec<_> = headers.iter().filter(|(name, _)| !is_own(name)).collect();
+        assert_eq!(others, [before[0], before[4], before[8]]);
     }
 }

@@ -27,9 +27,10 @@ use crate::cli::exit::Exit;
 use crate::cli::who::who;
 use crate::core::dead_letter::{Job, LetterKey, LetterState, Terms, Verb};
 use crate::core::envelope::{self, is_own};
+use crate::dlq::content::Content;
 use crate::dlq::filter::{Filter, LetterPlace, Term};
 use crate::dlq::payload::{Decoded, Decoder, json_text};
-use crate::dlq::redrive::{Change, Content, Target};
+use crate::dlq::redrive::{Change, Target};
 use crate::kafka::fetch::Fetcher;
 
 /// No more of a diff is kept in the state topic, in bytes.

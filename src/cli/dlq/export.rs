@@ -20,8 +20,8 @@ use crate::cli::dlq::table::thousands;
 use crate::cli::exit::Exit;
 use crate::core::dead_letter::LetterKey;
 use crate::core::time::Timestamp;
+use crate::dlq::content::Content;
 use crate::dlq::filter::GRAMMAR;
-use crate::dlq::redrive::Content;
 use crate::kafka::consumer::TopicPartition;
 use crate::kafka::fetch::Fetcher;
 

@@ -26,10 +26,11 @@ use crate::core::dead_letter::{Job, JobStatus, LetterKey, LetterState, Terms, Ve
 use crate::core::delay::format_duration;
 use crate::core::rate::Rate;
 use crate::core::state::on_one_line;
+use crate::dlq::content::Content;
 use crate::dlq::desk::Desk;
 use crate::dlq::filter::{Filter, GRAMMAR, LetterPlace, Term};
 use crate::dlq::payload::Decoder;
-use crate::dlq::redrive::{Change, Content, Redrive, Standing, Target, left};
+use crate::dlq::redrive::{Change, Redrive, Standing, Target, left};
 use crate::dlq::transform::Transform;
 use crate::kafka::clock::Clock;
 use crate::kafka::fetch::Fetcher;

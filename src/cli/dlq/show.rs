@@ -17,9 +17,9 @@ use crate::cli::stdout;
 use crate::core::dead_letter::LetterKey;
 use crate::core::envelope::{Coordinates, Envelope};
 use crate::core::state::on_one_line;
+use crate::dlq::content::Content;
 use crate::dlq::index::Row;
 use crate::dlq::payload::Decoder;
-use crate::dlq::redrive::Content;
 use crate::kafka::consumer::TopicPartition;
 use crate::kafka::fetch::Fetcher;
 

@@ -1,12 +1,12 @@
 //! Letters are read ahead of being sent, on a thread of its own: while one transaction commits, the records of the next are fetched.
 
 use std::collections::VecDeque;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::Duration;
 
 use crate::config::KafkaConfig;
 use crate::core::dead_letter::LetterKey;
-use crate::dlq::redrive::change::Content;
-use crate::kafka::consumer::TopicPartition;
+use crate::kafka::consumer::{Record, TopicPartition};
 use crate::kafka::error::ClientError;
 use crate::kafka::fetch::Fetcher;
 
@@ -16,7 +16,7 @@ const MOST_BYTES: usize = 1_000_000;
 const WAITING: usize = 3;
 
 /// A letter and its record; `None` where that is gone.
-pub(super) type Fetched = (LetterKey, Option<Content>);
+pub(super) type Fetched = (LetterKey, Option<Record>);
 
 /// Reads letters in their order.
 #[derive(Default)]
@@ -60,17 +60,20 @@ impl Ahead {
         self.left
     }
 
-    /// The next ones, at most so many; fewer where more have not been read yet.
+    /// The next ones, at most so many; fewer where more have not been read yet, and none where nothing comes for so long.
     ///
     /// # Errors
     /// When the topic cannot be read.
-    pub fn take(&mut self, most: usize) -> Result<Vec<Fetched>, ClientError> {
+    pub fn take(&mut self, most: usize, within: Duration) -> Result<Vec<Fetched>, ClientError> {
         if self.have.is_empty()
             && let Some(receiver) = &self.receiver
         {
-            match receiver.recv() {
+            match receiver.recv_timeout(within) {
                 Ok(read) => self.have.extend(read?),
-                Err(_) => return Err(ClientError::text("reading letters", "it ended before the last of them")),
+                Err(RecvTimeoutError::Timeout) => return Ok(Vec::new()),
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(ClientError::text("reading letters", "it ended before the last of them"));
+                }
             }
         }
         while self.have.len() < most
@@ -103,10 +106,9 @@ fn read(
                     out.push((gone, None));
                 }
                 if let Some(letter) = wanted.next_if(|letter| letter.offset == record.offset()) {
-                    let content = Content::of(&record);
-                    bytes += content.bytes();
+                    bytes += record.key().map_or(0, <[u8]>::len) + record.value().map_or(0, <[u8]>::len);
                     // A topic that was made anew has other records at these places.
-                    out.push((letter, Some(content).filter(|content| content.appended == letter.appended)));
+                    out.push((letter, Some(record).filter(|record| record.timestamp() == letter.appended)));
                 }
                 if bytes > MOST_BYTES {
                     bytes = 0;

@@ -3,42 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::core::dead_letter::LetterKey;
-use crate::core::time::Timestamp;
+use crate::dlq::content::{Body, Content};
 use crate::kafka::consumer::Record;
-
-/// A record without its place.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Content {
-    /// When the broker appended it.
-    pub appended: Timestamp,
-    /// Its key.
-    pub key: Option<Vec<u8>>,
-    /// Its value.
-    pub value: Option<Vec<u8>>,
-    /// Its headers, all of them.
-    pub headers: Vec<(Vec<u8>, Option<Vec<u8>>)>,
-    /// What was changed, as a diff.
-    pub diff: Option<String>,
-}
-
-impl Content {
-    /// A copy of a record.
-    #[must_use]
-    pub fn of(record: &Record) -> Self {
-        Self {
-            appended: record.timestamp(),
-            key: record.key().map(<[u8]>::to_vec),
-            value: record.value().map(<[u8]>::to_vec),
-            headers: record.headers().map(|(name, value)| (name.to_vec(), value.map(<[u8]>::to_vec))).collect(),
-            diff: None,
-        }
-    }
-
-    /// How long it is, headers left out.
-    pub(super) fn bytes(&self) -> usize {
-        self.key.as_ref().map_or(0, Vec::len) + self.value.as_ref().map_or(0, Vec::len)
-    }
-}
 
 /// The value that a letter's becomes, with a diff, or why it cannot.
 pub type Changed = Result<(Option<Vec<u8>>, Option<String>), String>;
@@ -82,14 +48,18 @@ impl Change {
         self.brought.as_ref().is_some_and(|brought| brought.contains_key(letter))
     }
 
-    pub(super) fn take(&mut self, letter: LetterKey) -> Option<Content> {
-        self.brought.as_ref()?.get(&letter).cloned()
-    }
-
-    pub(super) fn apply(&mut self, mut content: Content) -> Result<Content, String> {
+    /// What is sent of a letter, of which this was fetched; `None` where it is gone and was not brought along.
+    pub(super) fn body(&mut self, letter: LetterKey, fetched: Option<Record>) -> Result<Body, String> {
+        let brought = self.brought.as_ref().and_then(|brought| brought.get(&letter));
+        let mut content = match (brought, &self.transform, fetched) {
+            (Some(content), ..) => content.clone(),
+            (None, _, None) => return Err("gone from the topic".to_owned()),
+            (None, None, Some(record)) => return Ok(Body::Fetched(record)),
+            (None, Some(_), Some(record)) => Content::of(&record),
+        };
         if let Some(transform) = &mut self.transform {
             (content.value, content.diff) = transform(&content)?;
         }
-        Ok(content)
+        Ok(Body::Made(content))
     }
 }

@@ -28,15 +28,22 @@ use crate::dlq::filter::{Filter, Match, Term};
 use crate::dlq::index::Index;
 use crate::dlq::queue::Queue;
 use crate::dlq::redrive::ahead::{Ahead, Fetched};
-pub use crate::dlq::redrive::change::{Change, Changed, Content};
+pub use crate::dlq::redrive::change::{Change, Changed};
 pub use crate::dlq::redrive::outgoing::Target;
 use crate::dlq::redrive::outgoing::{Outgoings, Places};
 use crate::dlq::redrive::pace::Pace;
 use crate::dlq::redrive::watch::WishWatch;
 use crate::kafka::error::{ClientError, WriteFault};
 
-/// A transaction carries at most so many letters.
-const MOST_LETTERS: usize = 5_000;
+/// A transaction carries at most so many letters, and of these about so many bytes.
+const MOST_LETTERS: usize = 20_000;
+const MOST_BYTES: usize = 16 << 20;
+
+/// How many are made ready at a time, while the last transaction is written.
+const SOME: usize = 1_000;
+
+/// How long it is waited for those before it is looked whether that is over.
+const MOMENT: Duration = Duration::from_millis(2);
 
 /// How long letters are gathered for a transaction.
 const BEAT: Duration = Duration::from_millis(200);
@@ -408,11 +415,16 @@ impl<'a> Redrive<'a> {
         let mut prepared = if let Some(ready) = self.ready.take() {
             ready
         } else {
-            let fetched = self.ahead.take(most)?;
-            let (made, passed) = prepare(fetched, &mut self.change, &self.target, &self.queue, &self.places);
+            let fetched = self.ahead.take(most, BEAT)?;
+            let mut made = Outgoings::default();
+            let mut passed = Passed::new();
+            prepare(fetched, &mut self.change, &self.target, &self.queue, &self.places, &mut made, &mut passed);
             self.pass_over_all(passed);
             made
         };
+        if prepared.letters.is_empty() {
+            return Ok(());
+        }
         let sendings = std::mem::take(&mut prepared.sendings);
         let count = sendings.len();
         let (ended, passed) = self.commit(&prepared, sendings)?;
@@ -469,21 +481,31 @@ impl<'a> Redrive<'a> {
         let goes_on = self.terms.rate.is_none() && self.terms.max.is_none() && job.done >= self.terms.canary;
         let (desk, ahead, change) = (&mut *self.desk, &mut self.ahead, &mut self.change);
         let (target, queue, places) = (&self.target, &self.queue, &self.places);
-        let (ended, next) = std::thread::scope(|scope| {
+        let mut ready = Outgoings::default();
+        let mut passed = Passed::new();
+        let (ended, read) = std::thread::scope(|scope| {
             let writing = scope.spawn(move || desk.write(sendings, &entries));
-            let next = if goes_on && ahead.left() > 0 {
-                ahead.take(MOST_LETTERS).map(|fetched| Some(prepare(fetched, change, target, queue, places)))
-            } else {
-                Ok(None)
-            };
-            (writing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), next)
+            let mut read = Ok(());
+            while goes_on && ahead.left() > 0 && ready.letters.len() < MOST_LETTERS && ready.bytes < MOST_BYTES {
+                match ahead.take(SOME, MOMENT) {
+                    Ok(fetched) => prepare(fetched, change, target, queue, places, &mut ready, &mut passed),
+                    Err(error) => {
+                        read = Err(error);
+                        break;
+                    }
+                }
+                if writing.is_finished() {
+                    break;
+                }
+            }
+            (writing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), read)
         });
         if matches!(ended, Ended::Committed) {
             self.job = job;
         }
-        let (next, passed) = next?.unzip();
-        self.ready = next.filter(|ready| !ready.sendings.is_empty());
-        Ok((ended, passed.unwrap_or_default()))
+        read?;
+        self.ready = Some(ready).filter(|ready| !ready.sendings.is_empty());
+        Ok((ended, passed))
     }
 }
 
@@ -491,20 +513,21 @@ impl<'a> Redrive<'a> {
 type Passed = Vec<(LetterKey, String)>;
 
 /// Makes what will be sent of letters.
-fn prepare(fetched: Vec<Fetched>, change: &mut Change, target: &Target, queue: &Queue, places: &Places) -> (Outgoings, Passed) {
-    let mut out = Outgoings::default();
-    let mut passed = Vec::new();
-    for (letter, content) in fetched {
-        let made = match change.take(letter).or(content) {
-            None => Err("gone from the topic".to_owned()),
-            Some(content) => change.apply(content).and_then(|content| target.address(queue, places, letter, content)),
-        };
-        match made {
-            Ok(addressed) => out.push(letter, addressed),
+fn prepare(
+    fetched: Vec<Fetched>,
+    change: &mut Change,
+    target: &Target,
+    queue: &Queue,
+    places: &Places,
+    ready: &mut Outgoings,
+    passed: &mut Passed,
+) {
+    for (letter, record) in fetched {
+        match change.body(letter, record).and_then(|body| target.address(queue, places, letter, body)) {
+            Ok(addressed) => ready.push(letter, addressed),
             Err(why) => passed.push((letter, why)),
         }
     }
-    (out, passed)
 }
 
 /// Those of these letters that are open, whether the index knows them or not: letters of a file may be gone from the topic.

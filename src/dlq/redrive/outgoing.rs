@@ -10,11 +10,10 @@ use crate::core::dead_letter::LetterKey;
 use crate::core::dialect::{Dialect, is_foreign_control};
 use crate::core::envelope::{Coordinates, Envelope, Trim, is_own};
 use crate::core::ladder::Redelivery;
+use crate::dlq::content::Body;
 use crate::dlq::desk::{Desk, DeskError, Sending};
 use crate::dlq::letter::foreign;
 use crate::dlq::queue::Queue;
-use crate::dlq::redrive::change::Content;
-use crate::kafka::NativeHeaders;
 use crate::kafka::producer::TopicId;
 
 /// Where letters are sent.
@@ -78,27 +77,21 @@ impl Target {
     }
 
     /// Makes what is sent of a letter.
-    pub(super) fn address(
-        &self,
-        queue: &Queue,
-        places: &Places,
-        letter: LetterKey,
-        content: Content,
-    ) -> Result<Addressed, String> {
+    pub(super) fn address(&self, queue: &Queue, places: &Places, letter: LetterKey, mut body: Body) -> Result<Addressed, String> {
         let at = Coordinates {
             topic: queue.topic.clone(),
             partition: letter.partition,
             offset: letter.offset,
             timestamp: letter.appended,
         };
-        let headers = || content.headers.iter().map(|(name, value)| (name.as_slice(), value.as_deref()));
-        let told = foreign(headers(), queue.dialect);
+        let mut headers = body.take_headers();
+        let told = foreign(&|| headers.iter(), queue.dialect);
         // A share group may leave out what it was about; a null that is sent on would delete where the topic is compacted.
-        if content.value.is_none() && told.as_ref().is_some_and(|(dialect, _)| *dialect == Dialect::ShareGroup) {
+        if body.value().is_none() && told.as_ref().is_some_and(|(dialect, _)| *dialect == Dialect::ShareGroup) {
             return Err("its share group left the record out of its dead letter".to_owned());
         }
         let name = queue.ladder.as_ref().map_or(queue.name.as_str(), |ladder| ladder.name());
-        let envelope = if let Some(envelope) = Envelope::read_dead(&at, headers()) {
+        let envelope = if let Some(envelope) = Envelope::read_dead(&at, headers.iter()) {
             // Another ladder's would not be read by the workers of this one.
             Envelope { ladder: name.to_owned(), ..envelope }
         } else {
@@ -121,19 +114,14 @@ impl Target {
         };
         let strips_foreign = !matches!(self, Self::Redeliver(_));
         let envelope = envelope.redriven();
-        let mut out = NativeHeaders::new();
-        for (name, value) in headers() {
-            if !(is_own(name) || strips_foreign && is_foreign_control(name)) {
-                out.push(name, value);
-            }
+        if strips_foreign {
+            headers.remove_if(is_foreign_control);
         }
-        for (name, value) in envelope.headers(Trim::Nothing) {
-            out.push(name.as_bytes(), Some(value.as_bytes()));
-        }
+        headers.replace(is_own, &envelope.headers(Trim::Nothing));
         let (id, count) = places.0.get(&topic).copied().ok_or_else(|| format!("its target {topic} does not exist"))?;
         let partition = envelope.origin.partition.rem_euclid(count.max(1));
-        let sending = Sending { topic: id, partition, key: content.key, value: content.value, headers: out };
-        Ok(Addressed { sending, topic, id: envelope.id, diff: content.diff })
+        let diff = body.diff().map(str::to_owned);
+        Ok(Addressed { sending: Sending { topic: id, partition, body, headers }, topic, id: envelope.id, diff })
     }
 }
 
@@ -174,6 +162,8 @@ pub(super) struct Addressed {
 /// What one transaction sends.
 #[derive(Default)]
 pub(super) struct Outgoings {
+    /// Of all keys and values together.
+    pub bytes: usize,
     pub letters: Vec<LetterKey>,
     pub sendings: Vec<Sending>,
     pub topics: Vec<String>,
@@ -182,6 +172,7 @@ pub(super) struct Outgoings {
 
 impl Outgoings {
     pub fn push(&mut self, letter: LetterKey, addressed: Addressed) {
+        self.bytes += addressed.sending.body.bytes();
         self.letters.push(letter);
         self.sendings.push(addressed.sending);
         self.topics.push(addressed.topic);
