@@ -97,10 +97,18 @@ struct Entry {
 /// What is presumed done.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Presumed {
-    /// How many records.
-    pub count: u64,
+    /// The attempt at which each of them succeeded, from 1.
+    pub attempts: Vec<u32>,
     /// Those of them that were sent back from the DLQ: their ids, and how often.
     pub redriven: Vec<(String, u32)>,
+}
+
+impl Presumed {
+    /// How many records.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.attempts.len() as u64
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -317,7 +325,7 @@ impl Memory {
             if !ours(&entry.redelivered.topic, entry.redelivered.partition, entry.redelivered_at) {
                 continue;
             }
-            presumed.count += 1;
+            presumed.attempts.push(entry.attempt.attempts.saturating_add(1));
             if entry.attempt.redrives > 0 {
                 let origin = Coordinates {
                     topic: entry.origin.topic.to_string(),

@@ -203,6 +203,7 @@ fn rule_counter(ladder: &Ladder, index: usize) -> Counter {
 /// One tier as the mover sees it.
 #[derive(Clone)]
 pub struct TierMetrics {
+    left: Counter,
     lateness: Histogram,
     waiting: Gauge,
     due: Gauge,
@@ -214,11 +215,17 @@ impl TierMetrics {
         let delay = delay.to_string();
         let gauge = |metric: names::Metric| gauge!(metric.name, names::LADDER => ladder.to_owned(), names::TIER => delay.clone());
         Self {
+            left: counter!(names::TIER_LEFT.name, names::LADDER => ladder.to_owned(), names::TIER => delay.clone()),
             lateness: histogram!(names::LATENESS.name, names::LADDER => ladder.to_owned(), names::TIER => delay.clone()),
             waiting: gauge(names::TIER_WAITING),
             due: gauge(names::TIER_DUE),
             oldest_overdue: gauge(names::TIER_OLDEST_OVERDUE),
         }
+    }
+
+    /// Records have left the tier, wherever to.
+    pub fn left(&self, records: u64) {
+        self.left.increment(records);
     }
 
     /// A record was redelivered that long after its due time.
@@ -297,6 +304,7 @@ pub struct DelivererMetrics {
     pub hops: HopMetrics,
     deliveries: [Counter; VerdictKind::ALL.len()],
     repeated: Counter,
+    attempts: Histogram,
     handler: Histogram,
     delays: Vec<Histogram>,
     delay_other: Histogram,
@@ -315,6 +323,7 @@ impl DelivererMetrics {
             hops: HopMetrics::new(ladder),
             deliveries: deliveries(name),
             repeated: counter!(names::IMMEDIATE_RETRIES.name, names::LADDER => name.to_owned()),
+            attempts: histogram!(names::ATTEMPTS_UNTIL_DONE.name, names::LADDER => name.to_owned()),
             handler: histogram!(names::HANDLER.name, names::LADDER => name.to_owned()),
             delays: ladder.tiers().iter().map(|t| delay(t.delay().to_string())).collect(),
             delay_other: delay(names::TIER_OTHER.to_owned()),
@@ -339,6 +348,11 @@ impl DelivererMetrics {
         self.repeated.increment(1);
     }
 
+    /// A record is done, at this attempt (from 1).
+    pub fn done_at(&self, attempt: u32) {
+        self.attempts.record(attempt);
+    }
+
     /// The handler has answered after that time.
     pub fn delivered(&self, kind: VerdictKind, took: Duration) {
         self.tally.delivered(kind);
@@ -357,6 +371,7 @@ pub struct RouterMetrics {
     /// Hops into the tiers, and dead letters.
     pub hops: HopMetrics,
     deliveries: [Counter; VerdictKind::ALL.len()],
+    attempts: Histogram,
     headers_missing: Counter,
 }
 
@@ -369,6 +384,7 @@ impl RouterMetrics {
             worker: WorkerMetrics::new(ladder, Role::Router),
             hops: HopMetrics::new(ladder),
             deliveries: deliveries(name),
+            attempts: histogram!(names::ATTEMPTS_UNTIL_DONE.name, names::LADDER => name.to_owned()),
             headers_missing: counter!(names::RELAY_HEADERS_MISSING.name, names::LADDER => name.to_owned()),
         }
     }
@@ -378,9 +394,10 @@ impl RouterMetrics {
         self.deliveries[kind as usize].increment(1);
     }
 
-    /// So many records are presumed to have succeeded.
-    pub fn presumed_done(&self, records: u64) {
-        self.deliveries[VerdictKind::Done as usize].increment(records);
+    /// A record is presumed to have succeeded, at this attempt (from 1).
+    pub fn presumed_done(&self, attempt: u32) {
+        self.deliveries[VerdictKind::Done as usize].increment(1);
+        self.attempts.record(attempt);
     }
 
     /// A record came back without its headers.

@@ -7,6 +7,7 @@ use metrics::{describe_counter, describe_gauge, describe_histogram, gauge};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 use crate::telemetry::names::{self, Kind};
+use crate::telemetry::process;
 
 /// Histograms keep every sample until it is put into its bucket: this bounds what a process holds that nobody scrapes.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
@@ -18,10 +19,10 @@ pub struct Exporter {
 }
 
 impl Exporter {
-    /// The metrics in the text format of Prometheus.
+    /// The metrics in the text format of Prometheus, those of the process among them.
     #[must_use]
     pub fn render(&self) -> String {
-        self.handle.render()
+        self.handle.render() + &process::render()
     }
 }
 
@@ -82,12 +83,14 @@ fn describe() {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::types::Role;
     use crate::core::envelope::Reason;
     use crate::core::ladder::Ladder;
     use crate::core::rules::{Rule, Then, When};
     use crate::telemetry::events::{
         BreakerMetrics, DelivererMetrics, DlqMetrics, HoldMetrics, HttpMetrics, MoverMetrics, RouterMetrics, VerdictKind,
     };
+    use crate::telemetry::standing::{ClientMetrics, ClusterMetrics, LagMetrics, RedriveMetrics};
 
     fn rendered(touch: impl FnOnce(&Ladder)) -> String {
         let recorder = recorder();
@@ -108,6 +111,8 @@ mod tests {
             let _ =
                 (MoverMetrics::new(ladder), DelivererMetrics::new(ladder), HttpMetrics::new(ladder), HoldMetrics::new(ladder));
             let _ = (RouterMetrics::new(ladder), BreakerMetrics::new(ladder), DlqMetrics::new(ladder.name()));
+            let _ = (ClientMetrics::new(ladder, Role::Mover), LagMetrics::new(ladder), ClusterMetrics::new(ladder));
+            let _ = RedriveMetrics::new(ladder.name());
         });
         for metric in names::ALL {
             let name = metric.name;

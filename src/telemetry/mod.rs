@@ -4,6 +4,8 @@ pub mod events;
 pub mod exporter;
 pub mod logging;
 pub mod names;
+pub mod process;
 #[cfg(feature = "otlp")]
 pub mod spans;
+pub mod standing;
 pub mod tally;

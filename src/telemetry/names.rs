@@ -21,6 +21,8 @@ pub const RULE: &str = "rule";
 pub const THEN: &str = "then";
 /// How a breaker stands: closed, half-open or open.
 pub const STATE: &str = "state";
+/// A topic that a worker consumes: a source, redeliver or the inbox.
+pub const TOPIC: &str = "topic";
 /// The version of kladder.
 pub const VERSION: &str = "version";
 
@@ -51,7 +53,7 @@ pub enum Kind {
     Counter,
     /// Rises and falls.
     Gauge,
-    /// Counts in these buckets (upper bounds, in seconds).
+    /// Counts in these buckets: upper bounds, in the unit that ends the name, and where there is none a number.
     Histogram(&'static [f64]),
 }
 
@@ -60,6 +62,9 @@ const WAITING: &[f64] =
     &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0];
 /// 1 ms to 60 s: handlers have a timeout, and so have transactions.
 const WORKING: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+
+/// Few records take more attempts than a ladder has tiers.
+const ATTEMPTS: &[f64] = &[1.0, 2.0, 3.0, 4.0, 5.0, 8.0, 13.0, 21.0];
 
 const fn counter(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Metric {
     Metric { name, kind: Kind::Counter, labels, help }
@@ -85,6 +90,13 @@ pub const HOPS: Metric = counter(
     "kladder_hops_total",
     &[LADDER, TIER],
     "Committed hops by target: the delay of the tier (such as 5s), redeliver for the way back, dlq for dead letters.",
+);
+/// Records that have left a tier.
+pub const TIER_LEFT: Metric = counter(
+    "kladder_tier_left_total",
+    &[LADDER, TIER],
+    "Records that have left a tier, back to redeliver, on to another tier or to the dead-letter topic; what came in is \
+     kladder_hops_total.",
 );
 /// From due to redeliver.
 pub const LATENESS: Metric = histogram(
@@ -133,6 +145,14 @@ pub const IMMEDIATE_RETRIES: Metric = counter(
     &[LADDER],
     "Deliveries that repeated a failed attempt in place (immediate); each is counted by its verdict, too.",
 );
+/// Attempts until a record was done.
+pub const ATTEMPTS_UNTIL_DONE: Metric = histogram(
+    "kladder_attempts_until_done",
+    &[LADDER],
+    ATTEMPTS,
+    "Attempts that a record had taken when it was done, the last one included. In relay only records that were redelivered are \
+     seen, whose success is presumed.",
+);
 /// How the handler's breaker stands.
 pub const BREAKER_STATE: Metric = gauge(
     "kladder_breaker_state",
@@ -155,6 +175,13 @@ pub const TRANSACTION: Metric =
 /// Transactions that were aborted.
 pub const TRANSACTIONS_ABORTED: Metric =
     counter("kladder_transactions_aborted_total", &[LADDER, ROLE], "Transactions that were aborted; their hops are done again.");
+/// Producers that had to be made anew.
+pub const PRODUCER_REBUILDS: Metric = counter(
+    "kladder_producer_rebuilds_total",
+    &[LADDER, ROLE],
+    "Times that the producer of a worker was made anew, after connection trouble inside a transaction or an error that it does not \
+     outlive.",
+);
 /// Assignments of partitions.
 pub const REBALANCES: Metric =
     counter("kladder_rebalances_total", &[LADDER, ROLE], "Rebalances in which this process was given or lost partitions.");
@@ -236,13 +263,87 @@ pub const DLQ_NEW_GROUPS: Metric = gauge(
     &[LADDER],
     "Groups of dead letters (error class, reason and message) of which the first was seen within the last hour.",
 );
+/// How far a worker is behind.
+pub const CONSUMER_LAG: Metric = gauge(
+    "kladder_consumer_lag_records",
+    &[LADDER, TOPIC],
+    "Offsets between what is committed and the end of the topic, over the partitions that this process owns: of the sources and \
+     redeliver (push) or the inbox (relay). Transaction markers count, until the end is reached.",
+);
+/// How long an open transaction has held up those who read committed.
+pub const STABLE_OFFSET_STALL: Metric = gauge(
+    "kladder_last_stable_offset_stall_seconds",
+    &[LADDER],
+    "How long the last stable offset of a partition has stood below its end without moving, since an open transaction holds up \
+     those who read committed: the longest of the topics that this process reads, looked at every 15 seconds; 0 when none does.",
+);
+/// Redrives that run.
+pub const REDRIVE_JOBS: Metric =
+    gauge("kladder_redrive_jobs", &[LADDER], "Redrive jobs that are running or paused, as the state topic tells the role index.");
+/// How many letters they have sent.
+pub const REDRIVE_SENT: Metric =
+    gauge("kladder_redrive_sent_records", &[LADDER], "Dead letters that the running redrive jobs have sent so far.");
+/// How many letters are left to them.
+pub const REDRIVE_LEFT: Metric =
+    gauge("kladder_redrive_left_records", &[LADDER], "Dead letters that the running redrive jobs have still to send.");
+/// What waits in the clients.
+pub const CLIENT_QUEUED: Metric = gauge(
+    "kladder_client_queued_records",
+    &[LADDER, ROLE],
+    "Records in the queues of a worker's Kafka clients: fetched and not yet taken, or written and not yet confirmed.",
+);
+/// Requests that failed.
+pub const CLIENT_REQUEST_ERRORS: Metric = counter(
+    "kladder_client_request_errors_total",
+    &[LADDER, ROLE],
+    "Requests of a worker's Kafka clients that could not be sent, whose answer could not be read, or that timed out.",
+);
+/// Connections that were lost.
+pub const CLIENT_RECONNECTS: Metric = counter(
+    "kladder_client_reconnects_total",
+    &[LADDER, ROLE],
+    "Connections of a worker's Kafka clients that the broker or the network ended, after which they connect again.",
+);
+/// How long brokers take to answer.
+pub const BROKER_RTT: Metric = gauge(
+    "kladder_broker_rtt_seconds",
+    &[LADDER, ROLE],
+    "Time that the requests of a worker's producer took to be answered, as the 99th percentile of the last 15 seconds, of the \
+     slowest broker; 0 when nothing was sent. Fetches are left out: brokers delay their answers on purpose.",
+);
+/// How far the cluster is from the configuration.
+pub const TOPOLOGY_DRIFT: Metric = gauge(
+    "kladder_topology_drift",
+    &[LADDER],
+    "Differences between the configuration and the cluster, as kladder setup --dry-run lists them, looked at every 10 minutes; -1 \
+     while the cluster cannot be asked or does not let its settings be seen.",
+);
 /// Which build runs.
 pub const BUILD_INFO: Metric = gauge("kladder_build_info", &[VERSION], "1, labelled with the version of kladder.");
 
-/// All of them.
-pub const ALL: [Metric; 32] = [
+/// Processor time.
+pub const PROCESS_CPU: Metric =
+    counter("process_cpu_seconds_total", &[], "Processor time that the process has spent, in user and system mode.");
+/// Memory.
+pub const PROCESS_MEMORY: Metric = gauge("process_resident_memory_bytes", &[], "Resident memory of the process.");
+/// Open files.
+pub const PROCESS_OPEN_FDS: Metric = gauge("process_open_fds", &[], "File descriptors that the process has open.");
+/// How many there may be.
+pub const PROCESS_MAX_FDS: Metric = gauge("process_max_fds", &[], "File descriptors that the process may have open.");
+/// Threads.
+pub const PROCESS_THREADS: Metric = gauge("process_threads", &[], "Threads of the process.");
+/// Since when it runs.
+pub const PROCESS_START: Metric =
+    gauge("process_start_time_seconds", &[], "When the process was started, in seconds since the epoch.");
+
+/// Those of the process itself, which every exporter of Prometheus has by these names; see [`crate::telemetry::process`].
+pub const PROCESS: [Metric; 6] = [PROCESS_CPU, PROCESS_MEMORY, PROCESS_OPEN_FDS, PROCESS_MAX_FDS, PROCESS_THREADS, PROCESS_START];
+
+/// All of kladder's own.
+pub const ALL: [Metric; 45] = [
     DELIVERIES,
     HOPS,
+    TIER_LEFT,
     LATENESS,
     REDELIVERY_DELAY,
     TIER_WAITING,
@@ -251,11 +352,13 @@ pub const ALL: [Metric; 32] = [
     DEAD_LETTERS,
     CLASSIFIED,
     IMMEDIATE_RETRIES,
+    ATTEMPTS_UNTIL_DONE,
     BREAKER_STATE,
     BREAKER_CHANGES,
     HANDLER,
     TRANSACTION,
     TRANSACTIONS_ABORTED,
+    PRODUCER_REBUILDS,
     REBALANCES,
     CLOCK_OFFSET,
     EARLY,
@@ -272,6 +375,16 @@ pub const ALL: [Metric; 32] = [
     DLQ_OLDEST,
     DLQ_AT_RISK,
     DLQ_NEW_GROUPS,
+    REDRIVE_JOBS,
+    REDRIVE_SENT,
+    REDRIVE_LEFT,
+    CONSUMER_LAG,
+    STABLE_OFFSET_STALL,
+    CLIENT_QUEUED,
+    CLIENT_REQUEST_ERRORS,
+    CLIENT_RECONNECTS,
+    BROKER_RTT,
+    TOPOLOGY_DRIFT,
     BUILD_INFO,
 ];
 
@@ -294,16 +407,17 @@ mod tests {
 
     #[test]
     fn names_are_kept_to_one_form() {
-        let names: BTreeSet<&str> = ALL.iter().map(|m| m.name).collect();
-        assert_eq!(names.len(), ALL.len(), "a name appears twice");
-        for metric in ALL {
+        let names: BTreeSet<&str> = ALL.iter().chain(&PROCESS).map(|m| m.name).collect();
+        assert_eq!(names.len(), ALL.len() + PROCESS.len(), "a name appears twice");
+        for metric in ALL.into_iter().chain(PROCESS) {
             let name = metric.name;
-            assert!(name.starts_with("kladder_"), "{name}");
+            assert!(name.starts_with("kladder_") != PROCESS.contains(&metric), "{name}");
             assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{name}");
             assert_eq!(name.ends_with("_total"), metric.kind == Kind::Counter, "{name}");
             assert!(metric.help.ends_with('.') && metric.help.len() > 20, "{name}");
             if let Kind::Histogram(buckets) = metric.kind {
-                assert!(name.ends_with("_seconds"), "{name}");
+                // Of time in its base unit, or a bare number.
+                assert!(name.ends_with("_seconds") || metric == ATTEMPTS_UNTIL_DONE, "{name}");
                 assert!(buckets.is_sorted(), "{name}");
             }
         }

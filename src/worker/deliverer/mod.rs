@@ -269,6 +269,9 @@ impl<H: Handler> Deliverer<H> {
             // Whoever stops us may have stopped the handler too: that is no failed attempt. The next owner delivers it.
             return;
         }
+        if verdict.is_ok() && self.committer.lane_of(id.token).is_some() {
+            self.metrics.done_at(record.envelope.attempts.saturating_add(1));
+        }
         self.committer.judge(id, &record.envelope, record.content, &verdict, slots);
     }
 

@@ -282,6 +282,7 @@ impl Mover {
         for (index, (position, records)) in by_lane {
             let lane = &mut self.lanes[index];
             lane.moved_to(position, records);
+            lane.metrics.left(records);
             lane.standstill = None;
             lane.given_up = None;
             lane.limit = lane.limit.map(|limit| limit * 2).filter(|limit| *limit < TURN);

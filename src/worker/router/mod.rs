@@ -205,9 +205,9 @@ impl Router {
         let ends = || owned.iter().map(|tp| Ok((tp.clone(), committer.source.bounds(tp)?.1))).collect();
         let has_read = |ends: &InboxEnds| ends.iter().all(|(tp, end)| committer.has_read(tp, *end));
         let done = self.redelivered.presume_done(committer.broker_now(), &owned, ends, has_read);
-        self.metrics.presumed_done(done.count);
+        done.attempts.iter().for_each(|attempt| self.metrics.presumed_done(*attempt));
         if let Some(breaker) = &self.dlq_breaker {
-            breaker.done(done.count);
+            breaker.done(done.count());
         }
         if !done.redriven.is_empty() {
             self.redelivered.tell_outcomes(done.redriven);

@@ -1,0 +1,159 @@
+//! How things stand, as functions to call: what is looked at from time to time and not counted as it happens.
+//!
+//! As with [`events`](crate::telemetry::events), handles are made once. A gauge of which nothing is known yet is not there rather
+//! than 0, but for those that are 0 until something happens.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, counter, gauge};
+
+use crate::config::types::Role;
+use crate::core::ladder::{Ladder, Mode};
+use crate::telemetry::names;
+
+/// One of the two Kafka clients of a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// It reads.
+    Consumer,
+    /// It writes.
+    Producer,
+}
+
+/// What the Kafka clients of one worker tell of themselves; cheap to clone.
+#[derive(Clone)]
+pub struct ClientMetrics {
+    queued: Gauge,
+    request_errors: Counter,
+    reconnects: Counter,
+    rtt: Gauge,
+    rebuilds: Counter,
+    /// What is queued in the consumer and in the producer.
+    in_queues: Arc<Mutex<[u64; 2]>>,
+}
+
+impl ClientMetrics {
+    /// Makes the handles of one worker.
+    #[must_use]
+    pub fn new(ladder: &Ladder, role: Role) -> Self {
+        let (name, role) = (ladder.name(), names::role(role));
+        let count = |metric: names::Metric| counter!(metric.name, names::LADDER => name.to_owned(), names::ROLE => role);
+        let of = |metric: names::Metric| gauge!(metric.name, names::LADDER => name.to_owned(), names::ROLE => role);
+        Self {
+            queued: of(names::CLIENT_QUEUED),
+            request_errors: count(names::CLIENT_REQUEST_ERRORS),
+            reconnects: count(names::CLIENT_RECONNECTS),
+            rtt: of(names::BROKER_RTT),
+            rebuilds: count(names::PRODUCER_REBUILDS),
+            in_queues: Arc::default(),
+        }
+    }
+
+    /// So many records are in the queues of one of the clients.
+    pub fn queued(&self, side: Side, records: u64) {
+        let mut queues = self.in_queues.lock().unwrap_or_else(PoisonError::into_inner);
+        queues[side as usize] = records;
+        self.queued.set(lossy(queues[0].saturating_add(queues[1])));
+    }
+
+    /// So many requests failed, and so many connections were lost, since this was told last.
+    pub fn troubles(&self, request_errors: u64, reconnects: u64) {
+        self.request_errors.increment(request_errors);
+        self.reconnects.increment(reconnects);
+    }
+
+    /// So long do the producer's requests take with the slowest broker.
+    pub fn round_trip(&self, rtt: Duration) {
+        self.rtt.set(rtt);
+    }
+
+    /// The producer was made anew.
+    pub fn rebuilt(&self) {
+        self.rebuilds.increment(1);
+    }
+}
+
+/// How far a worker is behind in what it consumes.
+pub struct LagMetrics(Vec<(String, Gauge)>);
+
+impl LagMetrics {
+    /// Makes the handles of the worker that consumes these topics of the configuration.
+    #[must_use]
+    pub fn new(ladder: &Ladder) -> Self {
+        let topics = match ladder.mode() {
+            Mode::Push => ladder.sources().iter().cloned().chain([ladder.redeliver_topic()]).collect(),
+            Mode::Relay => vec![ladder.inbox_topic()],
+        };
+        let of = |topic: &String| gauge!(names::CONSUMER_LAG.name, names::LADDER => ladder.name().to_owned(), names::TOPIC => topic.clone());
+        Self(topics.into_iter().map(|topic| (topic.clone(), of(&topic))).collect())
+    }
+
+    /// How far it is behind, by the topics and partitions that it owns; where it owns none of a topic it is 0.
+    pub fn behind<'a>(&self, partitions: impl Iterator<Item = (&'a str, u64)>) {
+        let mut sums = vec![0_u64; self.0.len()];
+        for (topic, lag) in partitions {
+            if let Some(at) = self.0.iter().position(|(known, _)| known == topic) {
+                sums[at] += lag;
+            }
+        }
+        self.0.iter().zip(sums).for_each(|((_, gauge), sum)| gauge.set(lossy(sum)));
+    }
+}
+
+/// What a look at the whole cluster tells of one ladder.
+pub struct ClusterMetrics {
+    stall: Gauge,
+    drift: Gauge,
+}
+
+impl ClusterMetrics {
+    /// Makes the handles of one ladder, of which nothing is known yet.
+    #[must_use]
+    pub fn new(ladder: &Ladder) -> Self {
+        let of = |metric: names::Metric| gauge!(metric.name, names::LADDER => ladder.name().to_owned());
+        let metrics = Self { stall: of(names::STABLE_OFFSET_STALL), drift: of(names::TOPOLOGY_DRIFT) };
+        metrics.stalled(Duration::ZERO);
+        metrics.differs(None);
+        metrics
+    }
+
+    /// So long has the last stable offset of a partition not moved although there is more behind it.
+    pub fn stalled(&self, time: Duration) {
+        self.stall.set(time);
+    }
+
+    /// In so many things the cluster differs from the configuration; `None` where it cannot be told.
+    pub fn differs(&self, things: Option<usize>) {
+        self.drift.set(things.map_or(-1.0, lossy));
+    }
+}
+
+/// How far redrives are.
+pub struct RedriveMetrics {
+    jobs: Gauge,
+    sent: Gauge,
+    left: Gauge,
+}
+
+impl RedriveMetrics {
+    /// Makes the handles of one ladder, or of a dead-letter topic that has a name of its own.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        let of = |metric: names::Metric| gauge!(metric.name, names::LADDER => name.to_owned());
+        Self { jobs: of(names::REDRIVE_JOBS), sent: of(names::REDRIVE_SENT), left: of(names::REDRIVE_LEFT) }
+    }
+
+    /// So many jobs run, have sent so much, and have so much left.
+    pub fn running(&self, jobs: u64, sent: u64, left: u64) {
+        self.jobs.set(lossy(jobs));
+        self.sent.set(lossy(sent));
+        self.left.set(lossy(left));
+    }
+}
+
+/// Gauges are floats: exact up to 2^53, and near enough beyond.
+#[expect(clippy::cast_precision_loss, reason = "a count of records, for people to read")]
+fn lossy(count: impl TryInto<u64>) -> f64 {
+    count.try_into().unwrap_or(u64::MAX) as f64
+}
