@@ -30,6 +30,10 @@ pub trait RecordSource {
     fn committed(&self, partitions: &[TopicPartition]) -> Result<Vec<Option<Committed>>, ClientError>;
     /// The oldest offset of a partition and its end.
     fn bounds(&self, tp: &TopicPartition) -> Result<(i64, i64), ClientError>;
+    /// Where a partition ends, as far as that is known without asking.
+    fn known_end(&self, tp: &TopicPartition) -> Option<i64>;
+    /// Where partitions end, as their leaders say.
+    fn ends(&self, partitions: &[TopicPartition], within: Duration) -> Result<Vec<(TopicPartition, i64)>, ClientError>;
     /// Takes over what was assigned, each partition at its offset.
     fn start(&self, assigned: &[(TopicPartition, i64)], wake: Option<Wake<'_>>) -> Result<Vec<Self::Queue>, ClientError>;
     /// Gives away what was revoked.
@@ -123,6 +127,14 @@ impl RecordSource for GroupConsumer {
 
     fn bounds(&self, tp: &TopicPartition) -> Result<(i64, i64), ClientError> {
         self.bounds(tp)
+    }
+
+    fn known_end(&self, tp: &TopicPartition) -> Option<i64> {
+        self.known_end(tp)
+    }
+
+    fn ends(&self, partitions: &[TopicPartition], within: Duration) -> Result<Vec<(TopicPartition, i64)>, ClientError> {
+        self.ends(partitions, within)
     }
 
     fn start(&self, assigned: &[(TopicPartition, i64)], wake: Option<Wake<'_>>) -> Result<Vec<PartitionQueue>, ClientError> {

@@ -13,6 +13,8 @@ pub(in crate::worker) struct Lane<W: Work> {
     pub(in crate::worker) token: u64,
     pub(super) tracker: AckTracker,
     pub(super) committed: CommitPoint,
+    /// Where it ends, as far as that is known.
+    pub(super) end: Option<i64>,
     /// A record of it can be written nowhere: nothing new is taken.
     pub(super) standstill: bool,
     /// So many of its next records are worked on one at a time.
@@ -51,7 +53,7 @@ impl<W: Work> Lane<W> {
         }
         let alone = if tracker.starts() + 1 >= ALONE_FROM { most_at_once } else { 0 };
         let committed = CommitPoint { offset: position.offset, metadata: position.metadata };
-        Self { queue, token, tracker, committed, standstill: false, alone, starts: 0, own }
+        Self { queue, token, tracker, committed, end: None, standstill: false, alone, starts: 0, own }
     }
 
     pub(in crate::worker) fn tp(&self) -> &TopicPartition {

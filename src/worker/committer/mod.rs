@@ -19,6 +19,7 @@
 mod barred;
 mod batch;
 mod hop;
+mod lag;
 mod lane;
 #[cfg(test)]
 mod model;
@@ -47,9 +48,11 @@ use crate::kafka::clock::Clock;
 use crate::kafka::consumer::{Next, TopicPartition};
 use crate::kafka::error::ClientError;
 use crate::telemetry::events::{HopMetrics, WorkerMetrics};
+use crate::telemetry::standing::LagMetrics;
 use crate::worker::backoff::Backoff;
 use crate::worker::committer::barred::BarredTopics;
 use crate::worker::committer::hop::{Hop, Target};
+use crate::worker::committer::lag::Lag;
 use crate::worker::committer::planted::Bug;
 use crate::worker::committer::starts::{ALONE_FROM, POISON_FROM};
 use crate::worker::dlq_breaker::DlqBreaker;
@@ -121,12 +124,14 @@ pub(super) struct Committer<W: Work> {
     commit_at: LocalTime,
     /// Nobody answered the last plain commit.
     in_doubt: bool,
+    lag: Lag,
     memory: planted::Memory,
 }
 
 impl<W: Work> Committer<W> {
     pub(super) fn new(parts: Parts<W>) -> Self {
         let Parts { ladder, role, clock, source, sink, targets, metrics, hop_metrics, starts, dlq_breaker, most_at_once } = parts;
+        let lag = Lag::new(LagMetrics::new(&ladder));
         Self {
             ladder,
             role,
@@ -151,6 +156,7 @@ impl<W: Work> Committer<W> {
             given_up: false,
             commit_at: LocalTime::from_micros(0),
             in_doubt: false,
+            lag,
             memory: planted::Memory::default(),
         }
     }
@@ -419,9 +425,10 @@ impl<W: Work> Committer<W> {
         }
     }
 
-    /// Serves the producer between transactions.
+    /// Serves the producer between transactions, and tells how far the worker is behind.
     pub(super) fn idle(&mut self) {
         self.sink.idle();
+        self.tell_lag();
     }
 }
 

@@ -79,6 +79,15 @@ impl RecordSource for ModelSource {
         Ok((0, cluster.end_of(cluster.numbered(tp))))
     }
 
+    fn known_end(&self, tp: &TopicPartition) -> Option<i64> {
+        let cluster = self.world.cluster.borrow();
+        Some(cluster.end_of(cluster.numbered(tp)))
+    }
+
+    fn ends(&self, _: &[TopicPartition], _: Duration) -> Result<Vec<(TopicPartition, i64)>, ClientError> {
+        Err(ClientError::outage())
+    }
+
     fn start(&self, assigned: &[(TopicPartition, i64)], _: Option<Wake<'_>>) -> Result<Vec<ModelQueue>, ClientError> {
         self.world.enter(&self.process)?;
         let cluster = &mut *self.world.cluster.borrow_mut();
