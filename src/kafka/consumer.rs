@@ -35,6 +35,8 @@ use crate::core::time::Timestamp;
 use crate::kafka::client_config;
 use crate::kafka::error::ClientError;
 use crate::kafka::ffi::{self, HeaderIter, NativeHeaders, Polled, RawMessage, RawPartitionQueue};
+use crate::kafka::statistics::{self, Statistics};
+use crate::telemetry::standing::{ClientMetrics, Side};
 use crate::topology::GroupMember;
 
 /// A partition of a topic.
@@ -124,8 +126,8 @@ pub struct OwnName {
     member_id: Arc<Mutex<Option<String>>>,
 }
 
-#[derive(Default)]
 struct Context {
+    statistics: Statistics,
     pending: Mutex<VecDeque<Rebalance>>,
     closing: AtomicBool,
     /// No coordinator answered for as long as a session lasts, and nothing was assigned since.
@@ -160,7 +162,7 @@ impl GroupConsumer {
     ///
     /// # Errors
     /// When a property is refused or the client cannot be made.
-    pub fn join(kafka: &KafkaConfig, membership: &Membership) -> Result<Self, ClientError> {
+    pub fn join(kafka: &KafkaConfig, membership: &Membership, metrics: &ClientMetrics) -> Result<Self, ClientError> {
         let mut config = client_config::consumer_config(kafka);
         // With split queues the limit counts for each partition (measured: 1 GiB over 600 of them with the default).
         let each = (membership.prefetch_kib / membership.partitions.max(1)).max(MIN_PREFETCH_KIB);
@@ -186,6 +188,7 @@ impl GroupConsumer {
             defaults.push(("fetch.wait.max.ms", wait.as_millis().max(1).to_string()));
         }
         client_config::set_unless_given(&mut config, defaults);
+        statistics::ask_for(&mut config);
         config
             .set("group.id", &membership.group)
             .set("group.instance.id", &membership.instance)
@@ -197,8 +200,13 @@ impl GroupConsumer {
             .set("allow.auto.create.topics", "false")
             .set_log_level(RDKafkaLogLevel::Warning);
         let doing = || format!("joining group {}", membership.group);
-        let inner =
-            BaseConsumer::from_config_and_context(&config, Context::default()).map_err(|e| ClientError::new(doing(), &e))?;
+        let context = Context {
+            statistics: Statistics::new(metrics.clone(), Side::Consumer),
+            pending: Mutex::default(),
+            closing: AtomicBool::default(),
+            session_ended: AtomicBool::default(),
+        };
+        let inner = BaseConsumer::from_config_and_context(&config, context).map_err(|e| ClientError::new(doing(), &e))?;
         let topics: Vec<&str> = membership.topics.iter().map(String::as_str).collect();
         inner.subscribe(&topics).map_err(|e| ClientError::new(doing(), &e))?;
         let inner = Arc::new(inner);
@@ -508,6 +516,10 @@ impl ClientContext for Context {
 
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!(%error, reason, "consumer");
+    }
+
+    fn stats_raw(&self, statistics: &[u8]) {
+        self.statistics.take(statistics);
     }
 }
 

@@ -620,10 +620,20 @@ pub(crate) struct Report {
 }
 
 /// What a producer's queue holds.
-pub(crate) enum Event {
+pub(crate) enum Event<'a> {
     Report(Report),
-    Error { code: RDKafkaErrorCode, text: String, is_fatal: bool },
-    Log { level: RDKafkaLogLevel, facility: String, text: String },
+    /// What the client tells of itself, as JSON.
+    Statistics(&'a [u8]),
+    Error {
+        code: RDKafkaErrorCode,
+        text: String,
+        is_fatal: bool,
+    },
+    Log {
+        level: RDKafkaLogLevel,
+        facility: String,
+        text: String,
+    },
 }
 
 /// The producer's queue of delivery reports and errors.
@@ -644,7 +654,7 @@ impl RawEventQueue {
     }
 
     /// Waits for one event and hands it on. Returns as soon as there is one; `false` when the time ran out.
-    pub(crate) fn serve(&self, timeout: Duration, mut handle: impl FnMut(Event)) -> bool {
+    pub(crate) fn serve(&self, timeout: Duration, mut handle: impl FnMut(Event<'_>)) -> bool {
         let millis = c_int::try_from(timeout.as_millis()).unwrap_or(c_int::MAX);
         // SAFETY: the event is owned; its messages and texts live until it is destroyed at the end.
         unsafe {
@@ -658,6 +668,12 @@ impl RawEventQueue {
                     let Some(report) = message.as_ref() else { break };
                     handle(Event::Report(read_report(message, report)));
                 },
+                sys::RD_KAFKA_EVENT_STATS => {
+                    let text = sys::rd_kafka_event_stats(event);
+                    if !text.is_null() {
+                        handle(Event::Statistics(CStr::from_ptr(text).to_bytes()));
+                    }
+                }
                 sys::RD_KAFKA_EVENT_ERROR => handle(Event::Error {
                     code: sys::rd_kafka_event_error(event).into(),
                     text: owned_text(sys::rd_kafka_event_error_string(event)),

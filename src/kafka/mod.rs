@@ -15,6 +15,7 @@ pub mod producer;
 pub mod properties;
 mod reader;
 pub mod state;
+mod statistics;
 pub mod tail;
 pub mod tails;
 mod watch;

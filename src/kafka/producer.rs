@@ -36,6 +36,8 @@ use crate::kafka::error::{ClientError, TxnError, WriteFault, is_fence};
 use crate::kafka::ffi::{self, NativeHeaders, RawEventQueue, RawTopic};
 use crate::kafka::lookup;
 use crate::kafka::marker_gap::MarkerGap;
+use crate::kafka::statistics::{self, Statistics};
+use crate::telemetry::standing::{ClientMetrics, Side};
 use crate::topology::GroupMember;
 
 /// How long a transaction may stay open. It bounds how long a dead owner's holds up its successor.
@@ -129,6 +131,7 @@ pub struct HopProducer {
     /// Under which the worker is a member of its group, once it is one.
     name: Option<OwnName>,
     made: u64,
+    metrics: Option<ClientMetrics>,
 }
 
 /// When a transaction began: by the clock that never jumps, and by the one that goes on while the machine sleeps.
@@ -143,6 +146,7 @@ struct Live {
     topics: Vec<RawTopic>,
     events: RawEventQueue,
     client: Arc<BaseProducer<Context>>,
+    statistics: Option<Statistics>,
     /// What has become of records, until [`HopProducer::settle`] takes it.
     reports: Vec<ffi::Report>,
     /// A connection was lost, or something timed out, since the transaction began.
@@ -157,9 +161,15 @@ impl Live {
         let mut timeout = timeout;
         loop {
             let (reports, suspect, fatal) = (&mut self.reports, &mut self.suspect, &mut self.fatal);
+            let statistics = &self.statistics;
             let client = self.client.client();
             let served = self.events.serve(timeout, |event| match event {
                 ffi::Event::Report(report) => reports.push(report),
+                ffi::Event::Statistics(text) => {
+                    if let Some(statistics) = statistics {
+                        statistics.take(text);
+                    }
+                }
                 ffi::Event::Error { code, text, is_fatal } => {
                     tracing::debug!(%code, text, "producer error");
                     *suspect = true;
@@ -259,7 +269,16 @@ impl HopProducer {
             ready_at: LocalTime::from_micros(0),
             name: None,
             made: 0,
+            metrics: None,
         }
+    }
+
+    /// The same, which tells of itself by these.
+    #[must_use]
+    pub fn measured_by(mut self, metrics: &ClientMetrics) -> Self {
+        statistics::ask_for(&mut self.config);
+        self.metrics = Some(metrics.clone());
+        self
     }
 
     /// How often the client was made: whoever takes turns under one transactional.id has lost its turn when this has changed.
@@ -336,8 +355,12 @@ impl HopProducer {
             }
             let events = RawEventQueue::main(client.client().native_ptr(), client.clone());
             let reports = Vec::new();
+            if let Some(metrics) = self.metrics.as_ref().filter(|_| self.made > 0) {
+                metrics.rebuilt();
+            }
             self.made += 1;
-            self.live = Some(Live { topics: Vec::new(), events, client, reports, suspect: false, fatal: None });
+            let statistics = self.metrics.clone().map(|metrics| Statistics::new(metrics, Side::Producer));
+            self.live = Some(Live { topics: Vec::new(), events, client, statistics, reports, suspect: false, fatal: None });
         }
         let live = self.live.as_mut().expect("just made");
         for name in &self.topic_names[live.topics.len()..] {

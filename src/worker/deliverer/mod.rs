@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
-use crate::config::KafkaConfig;
+use crate::config::{KafkaConfig, Role};
 use crate::core::envelope::{self, Envelope};
 use crate::core::failure::Verdict;
 use crate::core::headers::Header;
@@ -28,6 +28,7 @@ use crate::kafka::clock::Clock;
 use crate::kafka::consumer::{Fetch, GroupConsumer, Membership, Rebalance, Record, TopicPartition};
 use crate::kafka::producer::HopProducer;
 use crate::telemetry::events::DelivererMetrics;
+use crate::telemetry::standing::ClientMetrics;
 use crate::telemetry::tally::Tally;
 use crate::worker::breaker::HandlerBreaker;
 use crate::worker::committer::{Committer, Content, Parts, Polled, RecordId, Starts, Targets, Work};
@@ -151,7 +152,8 @@ impl<H: Handler> Deliverer<H> {
         let clock = Clock::system();
         let transactional = (ladder.hops() == Hops::ExactlyOnce)
             .then(|| topics::transactional_id(ladder.name(), "deliverer", &settings.instance));
-        let mut producer = HopProducer::new(&settings.kafka, transactional, 500_000, clock.clone());
+        let clients = ClientMetrics::new(&ladder, Role::Deliverer);
+        let mut producer = HopProducer::new(&settings.kafka, transactional, 500_000, clock.clone()).measured_by(&clients);
         refuse_foreign_members(&mut producer, &ladder, &settings.kafka)?;
         let targets = Targets::look_up(&mut producer, &ladder)?;
         let mut consumed: Vec<String> = ladder.sources().to_vec();
@@ -169,7 +171,7 @@ impl<H: Handler> Deliverer<H> {
             partitions += producer.partition_count(topic)?;
         }
         membership.partitions = usize::try_from(partitions).unwrap_or(1);
-        let consumer = GroupConsumer::join(&settings.kafka, &membership)?;
+        let consumer = GroupConsumer::join(&settings.kafka, &membership, &clients)?;
         producer.made_anew_only_as(consumer.name());
 
         let metrics = DelivererMetrics::new(&ladder).counted_by(&settings.tally);

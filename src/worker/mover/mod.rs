@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::KafkaConfig;
+use crate::config::{KafkaConfig, Role};
 use crate::core::ack_tracker::CommitPoint;
 use crate::core::delay::Delay;
 use crate::core::ladder::{Hops, Ladder, Tier};
@@ -31,6 +31,7 @@ use crate::kafka::consumer::{Fetch, GroupConsumer, Membership, Rebalance, TopicP
 use crate::kafka::error::{TxnError, WriteFault};
 use crate::kafka::producer::{HopProducer, Outgoing};
 use crate::telemetry::events::MoverMetrics;
+use crate::telemetry::standing::ClientMetrics;
 use crate::telemetry::tally::Tally;
 use crate::worker::backoff::Backoff;
 use crate::worker::error::WorkError;
@@ -121,7 +122,8 @@ impl Mover {
         let clock = Clock::system();
         let transactional =
             (ladder.hops() == Hops::ExactlyOnce).then(|| topics::transactional_id(ladder.name(), "mover", &settings.instance));
-        let mut producer = HopProducer::new(&settings.kafka, transactional, 500_000, clock.clone());
+        let clients = ClientMetrics::new(&ladder, Role::Mover);
+        let mut producer = HopProducer::new(&settings.kafka, transactional, 500_000, clock.clone()).measured_by(&clients);
         let targets = Targets::of(&ladder, &mut producer)?;
         // Tiers that the configuration no longer names are emptied like the others: a changed ladder strands nobody.
         let existing = producer.existing_topics()?;
@@ -140,7 +142,7 @@ impl Mover {
             fetch: Fetch::Patient(fetch_wait(ladder.name(), &consumed)),
             topics: consumed.into_iter().map(|(topic, _)| topic).collect(),
         };
-        let consumer = GroupConsumer::join(&settings.kafka, &membership)?;
+        let consumer = GroupConsumer::join(&settings.kafka, &membership, &clients)?;
         producer.made_anew_only_as(consumer.name());
         let metrics = MoverMetrics::new(&ladder).counted_by(&settings.tally);
         let zero = LocalTime::from_micros(0);

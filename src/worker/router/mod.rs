@@ -12,7 +12,7 @@ mod redelivered;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::KafkaConfig;
+use crate::config::{KafkaConfig, Role};
 use crate::core::dialect::Dialect;
 use crate::core::envelope::{self, Coordinates, Envelope};
 use crate::core::failure::Verdict;
@@ -25,6 +25,7 @@ use crate::kafka::clock::Clock;
 use crate::kafka::consumer::{Fetch, GroupConsumer, Membership, Rebalance, Record, TopicPartition};
 use crate::kafka::producer::HopProducer;
 use crate::telemetry::events::{RouterMetrics, VerdictKind};
+use crate::telemetry::standing::ClientMetrics;
 use crate::worker::committer::{Committer, Content, Parts, Polled, RecordId, Starts, Targets, Work};
 use crate::worker::dlq_breaker::DlqBreaker;
 use crate::worker::error::WorkError;
@@ -120,7 +121,8 @@ impl Router {
         let clock = Clock::system();
         let transactional =
             (ladder.hops() == Hops::ExactlyOnce).then(|| topics::transactional_id(ladder.name(), "router", &settings.instance));
-        let mut producer = HopProducer::new(&settings.kafka, transactional, 500_000, clock.clone());
+        let clients = ClientMetrics::new(&ladder, Role::Router);
+        let mut producer = HopProducer::new(&settings.kafka, transactional, 500_000, clock.clone()).measured_by(&clients);
         let targets = Targets::look_up(&mut producer, &ladder)?;
         let inbox = ladder.inbox_topic();
         let partitions = producer.partition_count(&inbox)?;
@@ -134,7 +136,7 @@ impl Router {
         };
         // Before the group is joined: what came back must be known before any arrival is judged.
         let redelivered = Redelivered::open(settings, partitions)?;
-        let consumer = GroupConsumer::join(&settings.kafka, &membership)?;
+        let consumer = GroupConsumer::join(&settings.kafka, &membership, &clients)?;
         producer.made_anew_only_as(consumer.name());
         let metrics = RouterMetrics::new(&ladder);
         let committer = Committer::new(Parts {
