@@ -25,6 +25,7 @@ use crate::telemetry::logging::{self, LogFormat};
 use crate::telemetry::spans;
 use crate::telemetry::tally::Tally;
 use crate::worker::breaker::HandlerBreaker;
+use crate::worker::cluster_watch::ClusterWatch;
 use crate::worker::crew::{Budgets, Crew};
 use crate::worker::hold::HoldWatch;
 use crate::worker::http_handler::HttpHandler;
@@ -179,6 +180,7 @@ async fn work(config: &Config, ladders: &[&LadderConfig], roles: &[Role], state_
     let (end_server, ended) = tokio::sync::oneshot::channel::<()>();
     let server = tokio::spawn(server.serve(async move { ended.await.unwrap_or(()) }));
 
+    let _cluster = ClusterWatch::start(&config.kafka, ladders, roles).context("cannot start a thread")?;
     let stop = Stop::new();
     let mut supervisor = Supervisor::new(stop.clone());
     let watch = HoldWatch::start(&config.kafka, ladders.iter().map(|l| &l.ladder)).context("cannot start a thread")?;

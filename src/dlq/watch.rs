@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::config::KafkaConfig;
+use crate::core::dead_letter::{Job, Verb};
 use crate::core::leader_clock::LocalTime;
 use crate::core::time::Timestamp;
 use crate::dlq::feed::{FeedError, keep, tail_of, taken};
@@ -21,6 +22,7 @@ use crate::kafka::admin::KafkaCluster;
 use crate::kafka::clock::Clock;
 use crate::kafka::tail::TopicTail;
 use crate::telemetry::events::DlqMetrics;
+use crate::telemetry::standing::RedriveMetrics;
 
 /// How long is waited for the next record.
 const TICK: Duration = Duration::from_millis(500);
@@ -119,6 +121,8 @@ impl Watching {
         }
         let metrics: BTreeMap<&str, DlqMetrics> =
             self.queues.iter().map(|(ladder, _)| (ladder.as_str(), DlqMetrics::new(ladder))).collect();
+        let redrives: BTreeMap<&str, RedriveMetrics> =
+            self.queues.iter().map(|(ladder, _)| (ladder.as_str(), RedriveMetrics::new(ladder))).collect();
         let mut tail = self.open_tail(&cluster, &mut all)?;
         let (mut count_at, mut prune_at) = (self.clock.now(), self.clock.now());
         while !self.is_over() {
@@ -149,6 +153,7 @@ impl Watching {
             }
             if now >= count_at {
                 count(&all, &metrics, now)?;
+                count_redrives(&all, &redrives, now.timestamp())?;
                 count_at = now.later(COUNT_INTERVAL);
             }
         }
@@ -169,6 +174,25 @@ fn prune(cluster: &KafkaCluster, all: &mut [Watched]) -> Result<(), FeedError> {
         watched.retention = cluster.retention(&watched.queue.topic);
         for (partition, marks) in (0..).zip(cluster.bounds(&watched.queue.topic)?) {
             watched.index.forget_below(partition, marks.low)?;
+        }
+    }
+    Ok(())
+}
+
+/// Jobs that are at work or wait; those that whoever did them has left are not.
+fn count_redrives(all: &[Watched], metrics: &BTreeMap<&str, RedriveMetrics>, now: Timestamp) -> Result<(), FeedError> {
+    let mut running: BTreeMap<&str, BTreeMap<String, Job>> = BTreeMap::new();
+    for watched in all {
+        // Several topics of a ladder have one state topic, so that each index may know of a job.
+        let jobs = running.entry(&watched.ladder).or_default();
+        let is_running = |job: &Job| !job.status.is_over() && !job.is_left(now) && matches!(job.verb, Verb::Redrive | Verb::Edit);
+        jobs.extend(watched.index.jobs()?.into_iter().filter(is_running).map(|job| (job.id.clone(), job)));
+    }
+    for (ladder, jobs) in running {
+        let sent = jobs.values().map(|job| job.done).sum();
+        let left = jobs.values().map(|job| job.total.saturating_sub(job.done + job.skipped)).sum();
+        if let Some(metrics) = metrics.get(ladder) {
+            metrics.running(jobs.len() as u64, sent, left);
         }
     }
     Ok(())

@@ -14,6 +14,7 @@ mod observe;
 pub mod producer;
 pub mod properties;
 mod reader;
+pub mod stable;
 pub mod state;
 mod statistics;
 pub mod tail;

@@ -2,6 +2,7 @@
 
 mod backoff;
 pub mod breaker;
+pub mod cluster_watch;
 mod committer;
 pub mod crew;
 pub mod deliverer;

@@ -3,6 +3,7 @@
 //! Half a ladder would look like a whole one, so nothing starts without all of it. What has grown since it was set up stops nobody:
 //! a fleet must be able to restart at any time.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use thiserror::Error;
@@ -10,7 +11,7 @@ use thiserror::Error;
 use crate::config::{KafkaConfig, LadderConfig, RedriveConfig, Start, TopicsConfig};
 use crate::core::ladder::Ladder;
 use crate::kafka::admin::KafkaCluster;
-use crate::topology::{self, Change, Cluster, ClusterError, Limits, LostOffsets, Observed, Plan, Refusal, Scope};
+use crate::topology::{self, Change, Cluster, ClusterError, LadderPlan, Limits, LostOffsets, Observed, Plan, Refusal, Scope};
 
 /// What code sets up at once is one ladder; more partitions than this are a slip.
 const MAX_PARTITIONS: u32 = 1_000;
@@ -157,6 +158,20 @@ pub fn check(kafka: &KafkaConfig, ladders: &[&LadderConfig]) -> Result<(), SetUp
     }
     let lost = plan.ladders.iter().flat_map(|ladder| topology::lost_offsets(ladder, kafka.brokers())).collect();
     Err(NotSetUp { refusals, missing, lost }.into())
+}
+
+/// In how many things the cluster differs from what each of the ladders asks for, by their names, as `kladder setup --dry-run` lists
+/// them. That a group is at work is none.
+///
+/// # Errors
+/// When the cluster cannot be asked, or does not let something be seen.
+pub(crate) fn differences(kafka: &KafkaConfig, ladders: &[&LadderConfig]) -> Result<BTreeMap<String, usize>, ClusterError> {
+    let cluster = KafkaCluster::connect(kafka)?;
+    let mut observed = cluster.observe(&Scope::of(ladders))?;
+    observed.groups.values_mut().for_each(|group| group.members = 0);
+    let plan = plan(ladders, &observed, kafka, u32::MAX);
+    let differences = |ladder: &LadderPlan| ladder.changes.len() + ladder.drift.len() + ladder.refusals.len();
+    Ok(plan.ladders.iter().map(|ladder| (ladder.ladder.clone(), differences(ladder))).collect())
 }
 
 fn plan(ladders: &[&LadderConfig], observed: &Observed, kafka: &KafkaConfig, max_partitions: u32) -> Plan {

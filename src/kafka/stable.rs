@@ -1,0 +1,89 @@
+//! Where partitions end, and how far those who read committed see of that.
+//!
+//! A client asks with the isolation that it was made with, so there are two. Neither reads anything, nor is it a member of a group.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use crate::config::KafkaConfig;
+use crate::kafka::consumer::TopicPartition;
+use crate::kafka::error::ClientError;
+use crate::kafka::lookup;
+use crate::kafka::reader;
+use crate::kafka::tail::Isolation;
+use crate::kafka::watch::Watch;
+
+/// Asks for both ends of partitions.
+pub struct StableOffsets {
+    all: Arc<BaseConsumer<Watch>>,
+    committed: Arc<BaseConsumer<Watch>>,
+}
+
+/// Both ends of a partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TwoEnds {
+    /// Which.
+    pub tp: TopicPartition,
+    /// What is below it is seen by those who read committed.
+    pub stable: i64,
+    /// One past the last record, whether committed or not, a moment before the other was asked for.
+    pub end: i64,
+}
+
+impl StableOffsets {
+    /// Connects at the first question.
+    ///
+    /// # Errors
+    /// When a property is refused or a client cannot be made.
+    pub fn new(kafka: &KafkaConfig) -> Result<Self, ClientError> {
+        let client = |isolation| reader::make(kafka, isolation, &[]).map(|(_, client)| client);
+        Ok(Self { all: client(Isolation::Uncommitted)?, committed: client(Isolation::Committed)? })
+    }
+
+    /// The partitions of a topic.
+    ///
+    /// # Errors
+    /// When it does not exist or may not be seen, or nobody answers in time.
+    pub fn partitions(&self, topic: &str, within: Duration) -> Result<Vec<TopicPartition>, ClientError> {
+        let count = lookup::partition_count(self.all.client(), topic, within)?;
+        let topic: Arc<str> = topic.into();
+        Ok((0..count).map(|partition| TopicPartition { topic: topic.clone(), partition }).collect())
+    }
+
+    /// Both ends of these partitions, as their leaders say; those that do not answer are left out.
+    ///
+    /// # Errors
+    /// When there is no answer in time.
+    pub fn look(&self, partitions: &[TopicPartition], within: Duration) -> Result<Vec<TwoEnds>, ClientError> {
+        // In this order: what is committed in between makes a partition look as if all of it were, never the other way about.
+        let all = ends(&self.all, partitions, within)?;
+        let stable = ends(&self.committed, partitions, within)?;
+        let both = partitions.iter().zip(all).zip(stable);
+        Ok(both.filter_map(|((tp, end), stable)| Some(TwoEnds { tp: tp.clone(), stable: stable?, end: end? })).collect())
+    }
+}
+
+/// The end of each, in their order.
+fn ends(client: &BaseConsumer<Watch>, partitions: &[TopicPartition], within: Duration) -> Result<Vec<Option<i64>>, ClientError> {
+    if partitions.is_empty() {
+        return Ok(Vec::new());
+    }
+    // Errors, tokens to be renewed: nobody else serves this client.
+    let _ = client.poll(Duration::ZERO);
+    let doing = || "asking where partitions end".to_owned();
+    let mut list = TopicPartitionList::with_capacity(partitions.len());
+    for tp in partitions {
+        // The call takes a time where a list has its offset; the logical offsets are the end and the beginning.
+        list.add_partition_offset(&tp.topic, tp.partition, Offset::End).map_err(|e| ClientError::new(doing(), &e))?;
+    }
+    let answer = client.offsets_for_times(list, within).map_err(|e| ClientError::new(doing(), &e))?;
+    let end = |tp: &TopicPartition| {
+        let element = answer.find_partition(&tp.topic, tp.partition)?;
+        element.error().ok()?;
+        element.offset().to_raw().filter(|offset| *offset >= 0)
+    };
+    Ok(partitions.iter().map(end).collect())
+}
