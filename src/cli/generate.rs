@@ -4,9 +4,10 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use crate::cli::exit::Exit;
 use crate::cli::{ConfigArg, chosen_ladders, config_file, stdout};
+use crate::telemetry::reference;
 use crate::topology::{AclRole, acl_commands, acls};
 
-/// Generate files from the configuration
+/// Generate files from the configuration, and reference pages
 #[derive(Debug, Args)]
 pub struct GenerateArgs {
     #[command(subcommand)]
@@ -16,6 +17,8 @@ pub struct GenerateArgs {
 #[derive(Debug, Subcommand)]
 enum What {
     Acls(AclsArgs),
+    /// Print the reference of all metrics, in Markdown: names, types, labels and their values, buckets
+    Metrics,
 }
 
 /// Print the kafka-acls.sh commands that a role needs, and no more
@@ -60,6 +63,10 @@ impl ValueEnum for AclRole {
 pub fn run(args: GenerateArgs) -> anyhow::Result<Exit> {
     match args.what {
         What::Acls(args) => generate_acls(&args),
+        What::Metrics => {
+            stdout::print(&reference::markdown())?;
+            Ok(Exit::Done)
+        }
     }
 }
 

@@ -430,6 +430,9 @@ impl HttpMetrics {
     }
 }
 
+/// How a breaker can stand, as the label has it: closed, half-open, open.
+pub(crate) const BREAKER_STATES: [&str; 3] = ["closed", "half-open", "open"];
+
 /// What the breaker of a ladder's handler tells.
 #[derive(Clone)]
 pub struct BreakerMetrics {
@@ -447,7 +450,7 @@ impl BreakerMetrics {
             |state: &'static str| counter!(names::BREAKER_CHANGES.name, names::LADDER => name.to_owned(), names::STATE => state);
         let metrics = Self {
             state: gauge!(names::BREAKER_STATE.name, names::LADDER => name.to_owned()),
-            changes: ["closed", "half-open", "open"].map(change),
+            changes: BREAKER_STATES.map(change),
         };
         metrics.state.set(0.0);
         metrics

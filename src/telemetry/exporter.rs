@@ -173,6 +173,30 @@ mod tests {
         }
     }
 
+    /// What Prometheus has to keep is known from the configuration. Each rule of a ladder adds one series, each further tier or source what
+    /// carries it as a label.
+    #[test]
+    fn twenty_ladders_of_three_tiers_are_so_many_series() {
+        let recorder = recorder();
+        let exporter = Exporter { handle: recorder.handle() };
+        metrics::with_local_recorder(&recorder, || {
+            describe();
+            for number in 0..20 {
+                let name = format!("ladder-{number}");
+                let ladder = Ladder::builder(&name, "g").source("orders").tiers(["5s", "1m", "10m"]).build().unwrap();
+                let _ = (MoverMetrics::new(&ladder), ClientMetrics::new(&ladder, Role::Mover), HoldMetrics::new(&ladder));
+                let _ = (DelivererMetrics::new(&ladder), ClientMetrics::new(&ladder, Role::Deliverer), LagMetrics::new(&ladder));
+                let _ = (HttpMetrics::new(&ladder), BreakerMetrics::new(&ladder), ClusterMetrics::new(&ladder));
+                let _ = (DlqMetrics::new(&name), RedriveMetrics::new(&name));
+            }
+        });
+        let text = exporter.render();
+        let own = text.lines().filter(|line| line.starts_with("kladder_")).count();
+        assert_eq!(own, 20 * 283 + 1, "kladder_build_info is the one of no ladder");
+        let all = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).count();
+        assert!(all < 6_000, "{all} series");
+    }
+
     #[test]
     fn installing_twice_gives_the_same_exporter() {
         install();

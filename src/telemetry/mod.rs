@@ -5,6 +5,7 @@ pub mod exporter;
 pub mod logging;
 pub mod names;
 pub mod process;
+pub mod reference;
 #[cfg(feature = "otlp")]
 pub mod spans;
 pub mod standing;

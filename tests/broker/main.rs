@@ -23,6 +23,7 @@ mod idle;
 mod kill;
 mod library;
 mod lost;
+mod metrics;
 mod newer_protocol;
 mod origin;
 mod outage;
