@@ -1,17 +1,20 @@
 //! `/metrics` tells what is so: each figure against what an independent reader finds in the topics and what the handler was asked.
 
 use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rdkafka::producer::Producer;
 
 use crate::support::broker;
+use crate::support::checker::Hops;
 use crate::support::clock::{self, PATIENCE};
 use crate::support::handler::{Answer, Call, Handler};
 use crate::support::independent;
-use crate::support::process::Kladder;
+use crate::support::process::{self, Kladder};
 use crate::support::raw::{NewRecord, RawProducer};
 use crate::support::records;
-use crate::support::scene::Scene;
+use crate::support::scene::{Scene, path};
 
 const PARTITIONS: i32 = 3;
 const RECORDS: usize = 120;
@@ -118,7 +121,7 @@ fn while_records_wait_as_many_are_told_as_an_independent_reader_counts() {
     let handler = Handler::start(|_| Answer::fail(503, "down"));
     let mut scene = Scene::with_source("waiting", &["30m"], PARTITIONS);
     scene.handler = handler.url().to_owned();
-    scene.ask_for(crate::support::checker::Hops::AtLeastOnce);
+    scene.ask_for(Hops::AtLeastOnce);
     let config = scene.set_up();
     let written: Vec<NewRecord> = (0..RECORDS).map(|n| records::plain(n, PARTITIONS)).collect();
     RawProducer::new(&scene.brokers).write(&scene.source, &written);
@@ -144,8 +147,7 @@ fn what_is_behind_while_the_ladder_is_held_is_told_as_lag() {
     let mut scene = Scene::with_source("lag", &["1s"], PARTITIONS);
     scene.handler = handler.url().to_owned();
     let config = scene.set_up();
-    let path = crate::support::scene::path(&config);
-    crate::support::process::kladder(&["hold", "-c", path, "--why", "a test"]).succeeds();
+    process::kladder(&["hold", "-c", path(&config), "--why", "a test"]).succeeds();
     let mut kladder = Kladder::run(&config);
     clock::eventually("it is held", PATIENCE, || scene.metric("kladder_held", "") == Some(1.0));
     let written: Vec<NewRecord> = (0..RECORDS).map(|n| records::plain(n, PARTITIONS)).collect();
@@ -156,6 +158,40 @@ fn what_is_behind_while_the_ladder_is_held_is_told_as_lag() {
         scene.metric("kladder_consumer_lag_records", &source) == Some(as_f64(RECORDS))
     });
     assert_eq!(handler.count(), 0);
+}
+
+#[test]
+fn a_redrive_is_told_while_it_runs() {
+    let is_mended = Arc::new(AtomicBool::new(false));
+    let mended = is_mended.clone();
+    let answer = move |_: &Call| if mended.load(Ordering::Acquire) { Answer::ok() } else { Answer::fail(422, "no such order") };
+    let handler = Handler::start(answer);
+    let mut scene = Scene::with_source("redriving", &["1s"], 1);
+    scene.handler = handler.url().to_owned();
+    let config = scene.set_up();
+    let written: Vec<NewRecord> = (0..40).map(|n| records::plain(n, 1)).collect();
+    RawProducer::new(&scene.brokers).write(&scene.source, &written);
+    let mut kladder = Kladder::run(&config);
+    clock::eventually("dead letters are counted", PATIENCE, || {
+        kladder.assert_running();
+        scene.metric("kladder_dlq_open_records", "") == Some(40.0)
+    });
+    is_mended.store(true, Ordering::Release);
+
+    let arguments = ["dlq", "redrive", "-c", path(&config), "--all", "--rate", "2", "--yes"];
+    let redrive = std::thread::scope(|scope| {
+        let redrive = scope.spawn(|| process::kladder(&arguments));
+        let figure = |name: &str| scene.metric(name, "").unwrap_or(-1.0);
+        clock::eventually("the job is told, with what it has sent and what is left", PATIENCE, || {
+            let (sent, left) = (figure("kladder_redrive_sent_records"), figure("kladder_redrive_left_records"));
+            figure("kladder_redrive_jobs") == 1.0 && sent >= 1.0 && sent + left == 40.0
+        });
+        redrive.join().expect("it ends")
+    });
+    redrive.succeeds();
+    for gauge in ["kladder_redrive_jobs", "kladder_redrive_sent_records", "kladder_redrive_left_records"] {
+        clock::eventually(gauge, PATIENCE, || scene.metric(gauge, "") == Some(0.0));
+    }
 }
 
 #[test]

@@ -353,6 +353,9 @@ fn success_is_presumed_once_the_application_has_gone_past_a_record_that_does_not
     app.await_deliveries(RECORDS + 20, PATIENCE);
     let done = || scene.metric("kladder_deliveries_total", "verdict=\"done\"");
     clock::eventually("ten are presumed done", PATIENCE, || done() == Some(10.0));
+    // Failed once by the application, and done when it came back.
+    let attempts = |bound: &str| scene.metric("kladder_attempts_until_done_bucket", bound);
+    assert_eq!((attempts("le=\"1\""), attempts("le=\"2\"")), (Some(0.0), Some(10.0)));
     clock::pause(Duration::from_secs(6));
     assert_eq!(done(), Some(10.0), "those that came back are not among them");
     assert_eq!(scene.metric("kladder_deliveries_total", "verdict=\"retry\""), Some(30.0), "20 first failures, and 10 more");
