@@ -36,7 +36,7 @@ use crate::dlq::redrive::watch::WishWatch;
 use crate::kafka::error::{ClientError, WriteFault};
 
 /// A transaction carries at most so many letters, and of these about so many bytes.
-const MOST_LETTERS: usize = 20_000;
+const MOST_LETTERS: usize = 10_000;
 const MOST_BYTES: usize = 16 << 20;
 
 /// How many are made ready at a time, while the last transaction is written.
