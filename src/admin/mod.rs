@@ -1,3 +1,4 @@
-//! HTTP: probes and metrics.
+//! HTTP: probes and metrics, and what acts on the process.
 
+pub mod control;
 pub mod health;

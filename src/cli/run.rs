@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::admin::control::ControlServer;
 use crate::admin::health::{HealthServer, HealthState};
 use crate::cli::config_file;
 use crate::cli::exit::Exit;
@@ -29,6 +30,7 @@ use crate::worker::cluster_watch::ClusterWatch;
 use crate::worker::crew::{Budgets, Crew};
 use crate::worker::hold::HoldWatch;
 use crate::worker::http_handler::HttpHandler;
+use crate::worker::quiet::Quiet;
 use crate::worker::set_up::{self, SetUpError};
 use crate::worker::stop::Stop;
 use crate::worker::supervisor::Supervisor;
@@ -180,6 +182,8 @@ async fn work(config: &Config, ladders: &[&LadderConfig], roles: &[Role], state_
     let (end_server, ended) = tokio::sync::oneshot::channel::<()>();
     let server = tokio::spawn(server.serve(async move { ended.await.unwrap_or(()) }));
 
+    let quiet = Quiet::new();
+    let control = control(config, &quiet, &health).await;
     let _cluster = ClusterWatch::start(&config.kafka, ladders, roles).context("cannot start a thread")?;
     let stop = Stop::new();
     let mut supervisor = Supervisor::new(stop.clone());
@@ -191,6 +195,7 @@ async fn work(config: &Config, ladders: &[&LadderConfig], roles: &[Role], state_
         instance: &config.worker.instance,
         drain: config.worker.drain,
         tally: Tally::default(),
+        quiet,
     };
     for ladder in ladders {
         for role in roles.iter().filter(|role| runs(**role, ladder.ladder.mode())) {
@@ -216,10 +221,32 @@ async fn work(config: &Config, ladders: &[&LadderConfig], roles: &[Role], state_
     });
     let ended = tokio::task::spawn_blocking(move || supervisor.wait()).await.context("waiting for the workers")?;
     signals.abort();
+    if let Some(control) = control {
+        control.abort();
+    }
     let _ = end_server.send(());
     server.await.context("serving the probes")??;
     tracing::info!("kladder has ended");
     Ok(if ended.is_ok() { Exit::Done } else { Exit::Failed })
+}
+
+/// Serves what acts on this process. A worker whose address for that is taken works all the same.
+async fn control(config: &Config, quiet: &Quiet, health: &HealthState) -> Option<tokio::task::JoinHandle<()>> {
+    let listen = config.admin.listen;
+    let bound = ControlServer::bind(listen, quiet.clone(), config.worker.drain, health).await;
+    let (server, address) = match bound.and_then(|server| server.address().map(|address| (server, address))) {
+        Ok(bound) => bound,
+        Err(error) => {
+            tracing::warn!(%listen, %error, "cannot listen for /quiesce and /log, and goes on without: change `listen` of [admin]");
+            return None;
+        }
+    };
+    tracing::info!(admin = %address, "listens for /quiesce and /log");
+    Some(tokio::spawn(async move {
+        if let Err(error) = server.serve(std::future::pending()).await {
+            tracing::warn!(%error, "/quiesce and /log are served no more");
+        }
+    }))
 }
 
 fn start(crew: &mut Crew<'_>, config: &LadderConfig, role: Role, health: &HealthState) -> anyhow::Result<()> {

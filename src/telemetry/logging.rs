@@ -1,10 +1,11 @@
 //! Logs: stderr, as text for people or JSON for collectors.
 
 use std::io::{self, IsTerminal};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use thiserror::Error;
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::filter::{LevelFilter, ParseError};
 
 /// The variables that are asked for the level, first one first.
 const VARIABLES: [&str; 2] = ["KLADDER_LOG", "RUST_LOG"];
@@ -28,18 +29,78 @@ pub struct LogFilterError {
     source: ParseError,
 }
 
+/// The filter cannot be set.
+#[derive(Debug, Error)]
+pub enum SetFilterError {
+    /// It is none.
+    #[error(
+        "`{0}` is no log filter: write a level (error, warn, info, debug, trace, off) or `target=level` pairs, comma-separated"
+    )]
+    Unreadable(String),
+    /// Somebody else logs in this process.
+    #[error("the log of this process is not kladder's")]
+    NotOurs,
+}
+
+/// The filter in force, and how to set another.
+struct InForce {
+    text: Mutex<String>,
+    set: Box<dyn Fn(EnvFilter) -> bool + Send + Sync>,
+}
+
+static IN_FORCE: OnceLock<InForce> = OnceLock::new();
+
+/// The filter that log lines pass now; empty where nothing is logged by [`init`].
+#[must_use]
+pub fn filter_in_force() -> String {
+    IN_FORCE.get().map(|now| now.text.lock().unwrap_or_else(PoisonError::into_inner).clone()).unwrap_or_default()
+}
+
+/// Sets another filter, until the process ends.
+///
+/// # Errors
+/// When it cannot be read, or nothing is logged by [`init`].
+pub fn set_filter(text: &str) -> Result<(), SetFilterError> {
+    let unreadable = || SetFilterError::Unreadable(text.to_owned());
+    // A mistyped level would be taken for a target, of which everything is logged.
+    let is_clear = |part: &str| part.contains(['=', '[']) || !part.is_empty() && part.parse::<LevelFilter>().is_ok();
+    if !text.split(',').map(str::trim).all(is_clear) {
+        return Err(unreadable());
+    }
+    let filter = EnvFilter::try_new(text).map_err(|_| unreadable())?;
+    let in_force = IN_FORCE.get().ok_or(SetFilterError::NotOurs)?;
+    let mut now = in_force.text.lock().unwrap_or_else(PoisonError::into_inner);
+    if !(in_force.set)(filter) {
+        return Err(SetFilterError::NotOurs);
+    }
+    text.clone_into(&mut now);
+    Ok(())
+}
+
 /// Begins to log to stderr at the level of `KLADDER_LOG` or `RUST_LOG`, else `info`. Does nothing where logging has begun already.
 ///
 /// # Errors
 /// When the variable holds no filter.
 pub fn init(format: LogFormat) -> Result<(), LogFilterError> {
     let filter = filter(|name| std::env::var(name).ok())?;
+    let text = filter.to_string();
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colours());
     // An error means that the embedding application or an earlier test logs already.
-    let _ = match format {
-        LogFormat::Text => builder.try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).with_ansi(false).try_init(),
+    let set: Option<Box<dyn Fn(EnvFilter) -> bool + Send + Sync>> = match format {
+        LogFormat::Text => {
+            let builder = builder.with_filter_reloading();
+            let handle = builder.reload_handle();
+            builder.try_init().is_ok().then(|| Box::new(move |filter| handle.reload(filter).is_ok()) as _)
+        }
+        LogFormat::Json => {
+            let builder = builder.json().flatten_event(true).with_ansi(false).with_filter_reloading();
+            let handle = builder.reload_handle();
+            builder.try_init().is_ok().then(|| Box::new(move |filter| handle.reload(filter).is_ok()) as _)
+        }
     };
+    if let Some(set) = set {
+        let _ = IN_FORCE.set(InForce { text: Mutex::new(text), set });
+    }
     Ok(())
 }
 
@@ -79,5 +140,12 @@ mod tests {
     fn beginning_twice_does_no_harm() {
         init(LogFormat::Text).unwrap();
         init(LogFormat::Json).unwrap();
+        for mistaken in ["", "debgu", "kladder", "kladder=loud", "info,,debug"] {
+            assert!(set_filter(mistaken).is_err(), "{mistaken:?}");
+        }
+        for filter in ["debug", "info,hyper=trace", "off", "info"] {
+            set_filter(filter).unwrap();
+            assert_eq!(filter_in_force(), filter);
+        }
     }
 }

@@ -20,6 +20,7 @@ use crate::worker::error::WorkError;
 use crate::worker::handler::Handler;
 use crate::worker::hold::HoldWatch;
 use crate::worker::mover::{Mover, MoverSettings};
+use crate::worker::quiet::Quiet;
 use crate::worker::router::{Router, RouterSettings};
 use crate::worker::supervisor::{Presence, Supervisor};
 
@@ -37,6 +38,8 @@ pub struct Crew<'a> {
     pub drain: Duration,
     /// Counts what they do.
     pub tally: Tally,
+    /// Whether deliveries may begin.
+    pub quiet: Quiet,
 }
 
 /// How many deliveries run at a time; see [`DelivererSettings`].
@@ -116,6 +119,7 @@ impl Crew<'_> {
             starts: Starts::default(),
             dlq_breaker: self.dlq_breaker(ladder, budgets.dlq_breaker),
             tally: self.tally.clone(),
+            quiet: self.quiet.clone(),
         };
         let metrics = DelivererMetrics::new(ladder).worker;
         self.start(ladder, Role::Deliverer, metrics, on_joined, move |presence| {

@@ -19,6 +19,7 @@ pub mod leaders;
 pub mod mover;
 mod ports;
 pub mod positions;
+pub mod quiet;
 pub mod router;
 pub mod runner;
 pub mod set_up;

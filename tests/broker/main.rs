@@ -10,6 +10,7 @@ mod bad_input;
 mod breaker;
 mod changes;
 mod classify;
+mod control;
 mod dialects;
 mod dlq;
 mod dlq_breaker;

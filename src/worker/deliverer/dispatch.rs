@@ -21,6 +21,7 @@ use crate::worker::deliverer::DelivererSettings;
 use crate::worker::delivery::Delivery;
 use crate::worker::handler::{self, Handler};
 use crate::worker::hold::Hold;
+use crate::worker::quiet::Quiet;
 
 /// Between tries in place, of what could not be sent.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -78,6 +79,7 @@ struct Shared {
     /// The handler could not be reached last time: told once, not once a record.
     unreachable: AtomicBool,
     hold: Hold,
+    quiet: Quiet,
     breaker: Option<Arc<HandlerBreaker>>,
     company: Company,
 }
@@ -171,7 +173,8 @@ impl<H: Handler> Dispatcher<H> {
         let redeliver = ((source as f64 * settings.redeliver_share) as usize).clamp(1, all);
         let (ladder, hold, breaker) = (settings.ladder.clone(), settings.hold.clone(), settings.breaker.clone());
         let (unreachable, company) = (AtomicBool::new(false), Company::default());
-        let shared = Shared { ladder, clock: Clock::system(), metrics, unreachable, hold, breaker, company };
+        let quiet = settings.quiet.clone();
+        let shared = Shared { ladder, clock: Clock::system(), metrics, unreachable, hold, quiet, breaker, company };
         Self {
             runtime,
             handler,
@@ -240,6 +243,8 @@ impl Shared {
                 () = job.gate.shut() => return so_far,
                 turn = turn => turn,
             };
+            // It may have been asked for meanwhile.
+            let Some(under_way) = self.quiet.begin() else { continue };
             if let Some((tier, due)) = due.take() {
                 self.metrics.redelivered(tier, self.clock.now().timestamp().since(due));
             }
@@ -259,7 +264,7 @@ impl Shared {
                 // A process that dies closes its connections one after the other: who came now would be given another of them.
                 tokio::time::sleep(FIRST_PAUSE).await;
             }
-            drop(presence);
+            drop((presence, under_way));
             if so_far.is_some() && !verdict.as_ref().is_err_and(Failure::is_unsent) {
                 repeats += 1;
                 self.metrics.repeated();
@@ -315,10 +320,11 @@ impl Shared {
         spans::end(spans::delivery(&self.ladder, &call, delivery.headers().iter()));
     }
 
-    /// Waits until the handler may be called: the ladder is not held, and the breaker lets the call through.
+    /// Waits until the handler may be called: the ladder is not held, nobody asked for quiet, and the breaker lets the call through.
     async fn turn(&self) -> Option<Pass> {
         loop {
             self.hold.released().await;
+            self.quiet.over().await;
             let Some(breaker) = &self.breaker else { return None };
             let pass = breaker.admitted().await;
             // It may have been held meanwhile.

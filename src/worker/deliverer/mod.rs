@@ -39,6 +39,7 @@ use crate::worker::error::WorkError;
 use crate::worker::group::refuse_foreign_members;
 use crate::worker::handler::Handler;
 use crate::worker::hold::Hold;
+use crate::worker::quiet::Quiet;
 use crate::worker::supervisor::Presence;
 
 /// The prefetch budget of a deliverer, all partitions together.
@@ -75,6 +76,8 @@ pub struct DelivererSettings {
     pub dlq_breaker: Option<Arc<DlqBreaker>>,
     /// Where what was done is counted, besides the metrics.
     pub tally: Tally,
+    /// Whether deliveries may begin in this process.
+    pub quiet: Quiet,
 }
 
 /// Delivers until it is told to stop.
@@ -83,6 +86,7 @@ pub struct Deliverer<H> {
     instance: String,
     drain: Duration,
     hold: Hold,
+    quiet: Quiet,
     clock: Clock,
     committer: Committer<Delivering>,
     dispatcher: Dispatcher<H>,
@@ -196,6 +200,7 @@ impl<H: Handler> Deliverer<H> {
             instance: settings.instance.clone(),
             drain: settings.drain,
             hold: settings.hold.clone(),
+            quiet: settings.quiet.clone(),
             clock,
             committer,
             dispatcher,
@@ -285,7 +290,7 @@ impl<H: Handler> Deliverer<H> {
             self.look_at = now.later(LOOK_ANYWAY);
         }
         // What stays in its queue until the ladder is released will be looked at anyway.
-        if self.hold.is_held() {
+        if self.hold.is_held() || self.quiet.is_asked() {
             return Ok(());
         }
         // Records whose hops cannot be written at the moment do not pile up: what is taken stays bounded.

@@ -153,6 +153,11 @@ impl Handler {
     }
 
     /// The most deliveries that were open at one moment.
+    /// How many calls are open now.
+    pub fn open(&self) -> usize {
+        self.shared.open.load(Ordering::SeqCst)
+    }
+
     pub fn most_open(&self) -> usize {
         self.shared.most_open.load(Ordering::SeqCst)
     }

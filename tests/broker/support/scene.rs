@@ -3,7 +3,6 @@
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -38,6 +37,7 @@ pub struct Scene {
     /// The application consumes by itself: there is no handler.
     pub relay: bool,
     health: u16,
+    admin: u16,
     folder: TempDir,
 }
 
@@ -67,6 +67,7 @@ impl Scene {
             settings: "start = \"earliest\"".to_owned(),
             relay: false,
             health: free_port(),
+            admin: free_port(),
             folder: tempfile::tempdir().expect("a folder"),
         }
     }
@@ -94,10 +95,10 @@ impl Scene {
     }
 
     pub fn toml(&self) -> String {
-        self.toml_of("worker-1", self.health)
+        self.toml_of("worker-1", self.health, self.admin)
     }
 
-    fn toml_of(&self, instance: &str, health: u16) -> String {
+    fn toml_of(&self, instance: &str, health: u16, admin: u16) -> String {
         let tiers: Vec<String> = self.tiers.iter().map(|tier| format!("{tier:?}")).collect();
         let handler = if self.relay {
             String::new()
@@ -114,6 +115,9 @@ bootstrap.servers = "{brokers}"
 
 [health]
 listen = "127.0.0.1:{health}"
+
+[admin]
+listen = "127.0.0.1:{admin}"
 
 [worker]
 instance = "{instance}"
@@ -162,7 +166,7 @@ tiers = [{tiers}]
     pub fn write_worker_as(&self, instance: &str, file: &str) -> (PathBuf, u16) {
         let path = self.folder.path().join(format!("{file}.toml"));
         let health = free_port();
-        std::fs::write(&path, self.toml_of(instance, health)).expect("a file");
+        std::fs::write(&path, self.toml_of(instance, health, free_port())).expect("a file");
         (path, health)
     }
 
@@ -223,6 +227,16 @@ tiers = [{tiers}]
         get(self.health, page)
     }
 
+    /// What a request to the admin port gives.
+    pub fn control(&self, method: &str, page: &str, body: &str) -> Option<(u16, String)> {
+        self.control_with(method, page, "Host: localhost", body)
+    }
+
+    /// The same with headers of one's own.
+    pub fn control_with(&self, method: &str, page: &str, headers: &str, body: &str) -> Option<(u16, String)> {
+        request(self.admin, &format!("{method} {page} HTTP/1.0\r\n{headers}\r\nContent-Length: {}\r\n\r\n{body}", body.len()))
+    }
+
     /// A metric, summed over all its series whose labels contain the given text; `None` where there is no such series.
     pub fn metric(&self, name: &str, label: &str) -> Option<f64> {
         sum_metric(&self.get("/metrics")?.1, name, label)
@@ -245,9 +259,13 @@ impl Drop for Scene {
 
 /// What an HTTP GET on a port of this machine gives.
 pub fn get(port: u16, page: &str) -> Option<(u16, String)> {
+    request(port, &format!("GET {page} HTTP/1.0\r\nHost: localhost\r\n\r\n"))
+}
+
+fn request(port: u16, request: &str) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
-    write!(stream, "GET {page} HTTP/1.0\r\nHost: localhost\r\n\r\n").ok()?;
+    stream.set_read_timeout(Some(clock::PATIENCE)).ok()?;
+    stream.write_all(request.as_bytes()).ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
     let status = answer.split(' ').nth(1)?.parse().ok()?;

@@ -1,0 +1,166 @@
+//! What acts on this process, for whoever is on the same machine (in Kubernetes: in the same pod).
+//!
+//! - `POST /quiesce` begins no delivery any more and answers when those under way are over, `200`, or `504` with how many are left when
+//!   the drain deadline has passed (`?wait=5s` for another one). So an application can end without a delivery being cut off: its
+//!   attempt would be lost. `GET` tells how it stands, `DELETE` lets deliveries begin again. Movers and routers go on: what they write
+//!   waits in Kafka.
+//! - `GET /log` tells the log filter, `PUT /log` sets another until the process ends.
+//!
+//! It listens on loopback, without authentication: whoever can reach it could also stop the process. But a browser there can be made to
+//! send requests by any page that it shows; so a request that says that it comes from a page (`Origin`), or that asks for a host by a
+//! name other than `localhost` (DNS rebinding), is refused.
+
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tokio::net::TcpListener;
+
+use crate::admin::health::HealthState;
+use crate::telemetry::logging;
+use crate::worker::quiet::Quiet;
+
+/// Serves what acts on the process.
+pub struct ControlServer {
+    listener: TcpListener,
+    router: Router,
+}
+
+#[derive(Clone)]
+struct Controlled {
+    quiet: Quiet,
+    drain: Duration,
+}
+
+impl ControlServer {
+    /// Takes the address. Quiet is waited for no longer than `drain`, unless a request says otherwise.
+    ///
+    /// # Errors
+    /// When the address cannot be had.
+    pub async fn bind(listen: SocketAddr, quiet: Quiet, drain: Duration, health: &HealthState) -> io::Result<Self> {
+        let listener = TcpListener::bind(listen).await?;
+        let notice = quiet.clone();
+        health.notice(move || notice.is_asked().then(|| format!("quiesced: {}", told(notice.under_way()))));
+        let router = Router::new()
+            .route("/quiesce", get(standing).post(quiesce).delete(release))
+            .route("/log", get(|| async { format!("{}\n", logging::filter_in_force()) }).put(set_filter))
+            .layer(middleware::from_fn(refuse_pages))
+            .with_state(Controlled { quiet, drain });
+        Ok(Self { listener, router })
+    }
+
+    /// Where it listens, with the port that was given where 0 was asked for.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves until `stop`.
+    ///
+    /// # Errors
+    /// When the listener fails.
+    pub async fn serve(self, stop: impl Future<Output = ()> + Send) -> io::Result<()> {
+        tokio::select! {
+            result = axum::serve(self.listener, self.router).into_future() => result,
+            () = stop => Ok(()),
+        }
+    }
+}
+
+async fn refuse_pages(headers: HeaderMap, request: Request, next: Next) -> Response {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    if headers.contains_key(header::ORIGIN) || host.is_some_and(|host| !is_local(host)) {
+        let why =
+            "refused: this is for programs on this machine, asked for as localhost or by its address, and not for web pages\n";
+        return (StatusCode::FORBIDDEN, why).into_response();
+    }
+    next.run(request).await
+}
+
+/// Whether a `Host` header asks for an address, or for this machine by its usual name; see RFC 9112, 3.2.
+fn is_local(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) && (!name.contains(':') || name.ends_with(']')) => name,
+        _ => host,
+    };
+    let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    bare.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok()
+}
+
+async fn standing(State(controlled): State<Controlled>) -> String {
+    let quiet = &controlled.quiet;
+    let asked = if quiet.is_asked() { "quiesced" } else { "delivering" };
+    format!("{asked}: {}\n", told(quiet.under_way()))
+}
+
+async fn quiesce(State(controlled): State<Controlled>, uri: Uri) -> (StatusCode, String) {
+    let wait = uri.query().and_then(|query| query.split('&').find_map(|part| part.strip_prefix("wait=")));
+    let within = match wait.map(humantime::parse_duration) {
+        None => controlled.drain,
+        Some(Ok(within)) => within,
+        Some(Err(error)) => return (StatusCode::BAD_REQUEST, format!("wait: {error}; write it as 5s or 1m\n")),
+    };
+    if !controlled.quiet.is_asked() {
+        tracing::info!(under_way = controlled.quiet.under_way(), "quiesced on request: no delivery begins any more");
+    }
+    controlled.quiet.ask();
+    match controlled.quiet.silence(within).await {
+        0 => (StatusCode::OK, "quiet\n".to_owned()),
+        left => (StatusCode::GATEWAY_TIMEOUT, format!("{}\n", told(left))),
+    }
+}
+
+async fn release(State(controlled): State<Controlled>) -> &'static str {
+    if controlled.quiet.is_asked() {
+        tracing::info!("released on request: deliveries begin again");
+    }
+    controlled.quiet.release();
+    "delivering\n"
+}
+
+async fn set_filter(body: Bytes) -> (StatusCode, String) {
+    let Ok(text) = std::str::from_utf8(&body) else { return (StatusCode::BAD_REQUEST, "no text\n".to_owned()) };
+    match logging::set_filter(text.trim()) {
+        Ok(()) => {
+            tracing::info!(filter = text.trim(), "log filter set on request");
+            (StatusCode::OK, format!("{}\n", logging::filter_in_force()))
+        }
+        Err(error) => (StatusCode::BAD_REQUEST, format!("{error}\n")),
+    }
+}
+
+fn told(under_way: usize) -> String {
+    match under_way {
+        0 => "no delivery is under way".to_owned(),
+        1 => "1 delivery is under way".to_owned(),
+        many => format!("{many} deliveries are under way"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_addresses_and_localhost_are_local() {
+        for host in
+            ["localhost", "localhost:9647", "LOCALHOST:1", "127.0.0.1", "127.0.0.1:9647", "[::1]", "[::1]:9647", "10.0.0.7:80"]
+        {
+            assert!(is_local(host), "{host}");
+        }
+        for host in ["evil.example", "evil.example:9647", "localhost.evil.example", "", "127.0.0.1.evil.example", "[::1].evil:1"]
+        {
+            assert!(!is_local(host), "{host}");
+        }
+    }
+}

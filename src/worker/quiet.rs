@@ -1,0 +1,120 @@
+//! No new delivery in this process, on request: so that the application behind the handler can end in good order.
+//!
+//! Whoever asks has to know when the last delivery is over. A delivery counts itself before it looks whether it may begin, and who
+//! asks does so before looking at the count (both sequentially consistent), so that one of the two always sees the other.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+/// Whether deliveries may begin, and how many are under way; clones are of one and the same.
+#[derive(Clone, Default)]
+pub struct Quiet(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    asked: AtomicBool,
+    under_way: AtomicUsize,
+    changed: Notify,
+}
+
+/// A delivery that is under way, until it is dropped.
+pub(super) struct UnderWay<'a>(&'a Inner);
+
+impl Quiet {
+    /// Deliveries may begin.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// No delivery begins from now on.
+    pub fn ask(&self) {
+        self.0.asked.store(true, Ordering::SeqCst);
+        self.0.changed.notify_waiters();
+    }
+
+    /// Deliveries begin again.
+    pub fn release(&self) {
+        self.0.asked.store(false, Ordering::SeqCst);
+        self.0.changed.notify_waiters();
+    }
+
+    /// Whether none may begin.
+    #[must_use]
+    pub fn is_asked(&self) -> bool {
+        self.0.asked.load(Ordering::SeqCst)
+    }
+
+    /// How many deliveries are under way.
+    #[must_use]
+    pub fn under_way(&self) -> usize {
+        self.0.under_way.load(Ordering::SeqCst)
+    }
+
+    /// Waits until none is under way, no longer than that, and tells how many are then.
+    pub async fn silence(&self, within: Duration) -> usize {
+        let silent = self.until(|| self.under_way() == 0);
+        let _ = tokio::time::timeout(within, silent).await;
+        self.under_way()
+    }
+
+    /// Comes back when deliveries may begin: at once, where they may.
+    pub(super) async fn over(&self) {
+        self.until(|| !self.is_asked()).await;
+    }
+
+    /// Begins a delivery, if it may.
+    pub(super) fn begin(&self) -> Option<UnderWay<'_>> {
+        self.0.under_way.fetch_add(1, Ordering::SeqCst);
+        let under_way = UnderWay(&self.0);
+        (!self.is_asked()).then_some(under_way)
+    }
+
+    async fn until(&self, condition: impl Fn() -> bool) {
+        loop {
+            // Registered before the look, so that a word in between is heard.
+            let mut told = std::pin::pin!(self.0.changed.notified());
+            told.as_mut().enable();
+            if condition() {
+                return;
+            }
+            told.await;
+        }
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        if self.0.under_way.fetch_sub(1, Ordering::SeqCst) == 1 && self.0.asked.load(Ordering::SeqCst) {
+            self.0.changed.notify_waiters();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_asks_hears_of_the_last_delivery_and_none_begins_after() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let quiet = Quiet::new();
+        let first = quiet.begin().expect("nobody has asked");
+        quiet.ask();
+        assert!(quiet.begin().is_none());
+        runtime.block_on(async {
+            assert_eq!(quiet.silence(Duration::from_millis(1)).await, 1);
+            let asking = quiet.clone();
+            let asking = tokio::spawn(async move { asking.silence(Duration::from_secs(600)).await });
+            tokio::task::yield_now().await;
+            drop(first);
+            assert_eq!(asking.await.unwrap(), 0);
+            quiet.release();
+            quiet.over().await;
+        });
+        assert!(quiet.begin().is_some());
+    }
+}
