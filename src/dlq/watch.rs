@@ -21,8 +21,7 @@ use crate::dlq::queue::Queue;
 use crate::kafka::admin::KafkaCluster;
 use crate::kafka::clock::Clock;
 use crate::kafka::tail::TopicTail;
-use crate::telemetry::events::DlqMetrics;
-use crate::telemetry::standing::RedriveMetrics;
+use crate::telemetry::standing::{DlqMetrics, RedriveMetrics};
 
 /// How long is waited for the next record.
 const TICK: Duration = Duration::from_millis(500);

@@ -1,7 +1,8 @@
 //! What librdkafka tells of itself from time to time.
 //!
-//! It is a JSON text of some 2 KB for each partition, of which next to nothing is used: what is passed over is skipped as text and never
-//! becomes values. Its totals count from the client's making, so what is told on is what has come since the last time.
+//! It is a JSON text of some 600 bytes for each partition, of which next to nothing is used: what is passed over is skipped as text and
+//! never becomes values (measured: 0.7 ms to read that of 600 partitions, in a build that is hardly optimised). Its
+//! totals count from the client's making, so what is told on is what has come since the last time.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};

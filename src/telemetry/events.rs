@@ -503,41 +503,6 @@ fn lossy(count: impl TryInto<u64>) -> f64 {
     count.try_into().unwrap_or(u64::MAX) as f64
 }
 
-/// How many dead letters there are.
-pub struct DlqMetrics {
-    letters: Gauge,
-    open: Gauge,
-    oldest: Gauge,
-    at_risk: Gauge,
-    new_groups: Gauge,
-}
-
-impl DlqMetrics {
-    /// Makes the handles of one ladder, or of a dead-letter topic that has a name of its own.
-    #[must_use]
-    pub fn new(name: &str) -> Self {
-        let of = |metric: names::Metric| gauge!(metric.name, names::LADDER => name.to_owned());
-        Self {
-            letters: of(names::DLQ_RECORDS),
-            open: of(names::DLQ_OPEN),
-            oldest: of(names::DLQ_OLDEST),
-            at_risk: of(names::DLQ_AT_RISK),
-            new_groups: of(names::DLQ_NEW_GROUPS),
-        }
-    }
-
-    /// How many there are, how many of them are open, how old the oldest of those is, how many of those retention takes within a day,
-    /// and how many groups are new.
-    #[expect(clippy::cast_precision_loss, reason = "gauges are floats")]
-    pub fn sizes(&self, letters: u64, open: u64, oldest: std::time::Duration, at_risk: u64, new_groups: u64) {
-        self.letters.set(letters as f64);
-        self.open.set(open as f64);
-        self.oldest.set(oldest.as_secs_f64());
-        self.at_risk.set(at_risk as f64);
-        self.new_groups.set(new_groups as f64);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -88,9 +88,9 @@ mod tests {
     use crate::core::ladder::Ladder;
     use crate::core::rules::{Rule, Then, When};
     use crate::telemetry::events::{
-        BreakerMetrics, DelivererMetrics, DlqMetrics, HoldMetrics, HttpMetrics, MoverMetrics, RouterMetrics, VerdictKind,
+        BreakerMetrics, DelivererMetrics, HoldMetrics, HttpMetrics, MoverMetrics, RouterMetrics, VerdictKind,
     };
-    use crate::telemetry::standing::{ClientMetrics, ClusterMetrics, LagMetrics, RedriveMetrics};
+    use crate::telemetry::standing::{ClientMetrics, ClusterMetrics, DlqMetrics, LagMetrics, RedriveMetrics};
 
     fn rendered(touch: impl FnOnce(&Ladder)) -> String {
         let recorder = recorder();

@@ -129,6 +129,40 @@ impl ClusterMetrics {
     }
 }
 
+/// How many dead letters there are.
+pub struct DlqMetrics {
+    letters: Gauge,
+    open: Gauge,
+    oldest: Gauge,
+    at_risk: Gauge,
+    new_groups: Gauge,
+}
+
+impl DlqMetrics {
+    /// Makes the handles of one ladder, or of a dead-letter topic that has a name of its own.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        let of = |metric: names::Metric| gauge!(metric.name, names::LADDER => name.to_owned());
+        Self {
+            letters: of(names::DLQ_RECORDS),
+            open: of(names::DLQ_OPEN),
+            oldest: of(names::DLQ_OLDEST),
+            at_risk: of(names::DLQ_AT_RISK),
+            new_groups: of(names::DLQ_NEW_GROUPS),
+        }
+    }
+
+    /// How many there are, how many of them are open, how old the oldest of those is, how many of those retention takes within a day,
+    /// and how many groups are new.
+    pub fn sizes(&self, letters: u64, open: u64, oldest: Duration, at_risk: u64, new_groups: u64) {
+        self.letters.set(lossy(letters));
+        self.open.set(lossy(open));
+        self.oldest.set(oldest);
+        self.at_risk.set(lossy(at_risk));
+        self.new_groups.set(lossy(new_groups));
+    }
+}
+
 /// How far redrives are.
 pub struct RedriveMetrics {
     jobs: Gauge,

@@ -42,7 +42,9 @@ fn an_application_that_is_quiesced_before_it_ends_costs_no_attempt_and_no_record
         assert_eq!(scene.control("POST", "/quiesce", ""), Some((200, "quiet\n".to_owned())));
         assert_eq!(handler.open(), 0, "it answers when the last one is over");
         clock::eventually("/readyz tells, and the mover joins all the same", PATIENCE, || {
-            scene.get("/readyz").is_some_and(|(status, text)| status == 200 && text.contains("quiesced: no delivery is under way"))
+            scene
+                .get("/readyz")
+                .is_some_and(|(status, text)| status == 200 && text.contains("quiesced: no delivery is under way"))
         });
         let before = handler.count();
         clock::pause(Duration::from_secs(1));
