@@ -35,6 +35,7 @@ use crate::core::time::Timestamp;
 use crate::kafka::client_config;
 use crate::kafka::error::ClientError;
 use crate::kafka::ffi::{self, HeaderIter, NativeHeaders, Polled, RawMessage, RawPartitionQueue};
+use crate::kafka::lookup;
 use crate::kafka::statistics::{self, Statistics};
 use crate::telemetry::standing::{ClientMetrics, Side};
 use crate::topology::GroupMember;
@@ -327,15 +328,8 @@ impl GroupConsumer {
     /// # Errors
     /// When there is no answer in time.
     pub fn ends(&self, partitions: &[TopicPartition], within: Duration) -> Result<Vec<(TopicPartition, i64)>, ClientError> {
-        let doing = || "asking where partitions end".to_owned();
-        let mut list = list_of(partitions);
-        list.set_all_offsets(Offset::End).map_err(|e| ClientError::new(doing(), &e))?;
-        let answer = self.inner.offsets_for_times(list, within).map_err(|e| ClientError::new(doing(), &e))?;
-        let end = |tp: &TopicPartition| match answer.find_partition(&tp.topic, tp.partition)?.offset() {
-            Offset::Offset(offset) => Some((tp.clone(), offset)),
-            _ => None,
-        };
-        Ok(partitions.iter().filter_map(end).collect())
+        let ends = lookup::ends(&self.inner, partitions, within)?;
+        Ok(partitions.iter().zip(ends).filter_map(|(tp, end)| Some((tp.clone(), end?))).collect())
     }
 
     /// Stops fetching partitions and throws away what was fetched of them and not yet taken. It goes on behind the last record

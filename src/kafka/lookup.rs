@@ -1,11 +1,14 @@
-//! Looks one topic up, whatever kind of client asks.
+//! Looks topics and partitions up, whatever kind of client asks.
 
 use std::time::Duration;
 
 use rdkafka::client::{Client, ClientContext};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::metadata::MetadataTopic;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
+use crate::kafka::consumer::TopicPartition;
 use crate::kafka::error::{ClientError, is_denial};
 
 /// How many partitions a topic has.
@@ -24,4 +27,30 @@ pub(super) fn partition_count<C: ClientContext>(client: &Client<C>, name: &str, 
         0 => Err(ClientError::text(doing(), "it does not exist: run `kladder setup`, or create it if it is a source")),
         count => Ok(i32::try_from(count).unwrap_or(i32::MAX)),
     }
+}
+
+/// Where partitions end by the isolation of the client, as their leaders say, in their order; `None` where one does not answer.
+///
+/// # Errors
+/// When there is no answer in time.
+pub(super) fn ends<C: ConsumerContext>(
+    client: &BaseConsumer<C>,
+    partitions: &[TopicPartition],
+    within: Duration,
+) -> Result<Vec<Option<i64>>, ClientError> {
+    let doing = || "asking where partitions end".to_owned();
+    let mut list = TopicPartitionList::with_capacity(partitions.len());
+    for tp in partitions {
+        // The call takes a time where a list has its offset; the logical offsets are the end and the beginning.
+        list.add_partition_offset(&tp.topic, tp.partition, Offset::End).map_err(|e| ClientError::new(doing(), &e))?;
+    }
+    let answer = client.offsets_for_times(list, within).map_err(|e| ClientError::new(doing(), &e))?;
+    let end = |tp: &TopicPartition| {
+        let element = answer.find_partition(&tp.topic, tp.partition)?;
+        match (element.error(), element.offset()) {
+            (Ok(()), Offset::Offset(offset)) => Some(offset),
+            _ => None,
+        }
+    };
+    Ok(partitions.iter().map(end).collect())
 }

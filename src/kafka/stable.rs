@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use crate::config::KafkaConfig;
 use crate::kafka::consumer::TopicPartition;
@@ -58,32 +57,17 @@ impl StableOffsets {
     /// # Errors
     /// When there is no answer in time.
     pub fn look(&self, partitions: &[TopicPartition], within: Duration) -> Result<Vec<TwoEnds>, ClientError> {
+        if partitions.is_empty() {
+            return Ok(Vec::new());
+        }
+        // Errors, tokens to be renewed: nobody else serves these clients.
+        for client in [&self.all, &self.committed] {
+            let _ = client.poll(Duration::ZERO);
+        }
         // In this order: what is committed in between makes a partition look as if all of it were, never the other way about.
-        let all = ends(&self.all, partitions, within)?;
-        let stable = ends(&self.committed, partitions, within)?;
+        let all = lookup::ends(&self.all, partitions, within)?;
+        let stable = lookup::ends(&self.committed, partitions, within)?;
         let both = partitions.iter().zip(all).zip(stable);
         Ok(both.filter_map(|((tp, end), stable)| Some(TwoEnds { tp: tp.clone(), stable: stable?, end: end? })).collect())
     }
-}
-
-/// The end of each, in their order.
-fn ends(client: &BaseConsumer<Watch>, partitions: &[TopicPartition], within: Duration) -> Result<Vec<Option<i64>>, ClientError> {
-    if partitions.is_empty() {
-        return Ok(Vec::new());
-    }
-    // Errors, tokens to be renewed: nobody else serves this client.
-    let _ = client.poll(Duration::ZERO);
-    let doing = || "asking where partitions end".to_owned();
-    let mut list = TopicPartitionList::with_capacity(partitions.len());
-    for tp in partitions {
-        // The call takes a time where a list has its offset; the logical offsets are the end and the beginning.
-        list.add_partition_offset(&tp.topic, tp.partition, Offset::End).map_err(|e| ClientError::new(doing(), &e))?;
-    }
-    let answer = client.offsets_for_times(list, within).map_err(|e| ClientError::new(doing(), &e))?;
-    let end = |tp: &TopicPartition| {
-        let element = answer.find_partition(&tp.topic, tp.partition)?;
-        element.error().ok()?;
-        element.offset().to_raw().filter(|offset| *offset >= 0)
-    };
-    Ok(partitions.iter().map(end).collect())
 }
