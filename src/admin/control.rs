@@ -10,7 +10,6 @@
 //! send requests by any page that it shows; so a request that says that it comes from a page (`Origin`), or that asks for a host by a
 //! name other than `localhost` (DNS rebinding), is refused.
 
-use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -31,6 +30,7 @@ use crate::worker::quiet::Quiet;
 /// Serves what acts on the process.
 pub struct ControlServer {
     listener: TcpListener,
+    address: SocketAddr,
     router: Router,
 }
 
@@ -47,6 +47,7 @@ impl ControlServer {
     /// When the address cannot be had.
     pub async fn bind(listen: SocketAddr, quiet: Quiet, drain: Duration, health: &HealthState) -> io::Result<Self> {
         let listener = TcpListener::bind(listen).await?;
+        let address = listener.local_addr()?;
         let notice = quiet.clone();
         health.notice(move || notice.is_asked().then(|| format!("quiesced: {}", told(notice.under_way()))));
         let router = Router::new()
@@ -54,26 +55,21 @@ impl ControlServer {
             .route("/log", get(|| async { format!("{}\n", logging::filter_in_force()) }).put(set_filter))
             .layer(middleware::from_fn(refuse_pages))
             .with_state(Controlled { quiet, drain });
-        Ok(Self { listener, router })
+        Ok(Self { listener, address, router })
     }
 
     /// Where it listens, with the port that was given where 0 was asked for.
-    ///
-    /// # Errors
-    /// When the system does not tell.
-    pub fn address(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
-    /// Serves until `stop`.
+    /// Serves until it is dropped.
     ///
     /// # Errors
     /// When the listener fails.
-    pub async fn serve(self, stop: impl Future<Output = ()> + Send) -> io::Result<()> {
-        tokio::select! {
-            result = axum::serve(self.listener, self.router).into_future() => result,
-            () = stop => Ok(()),
-        }
+    pub async fn serve(self) -> io::Result<()> {
+        axum::serve(self.listener, self.router).await
     }
 }
 
@@ -110,10 +106,9 @@ async fn quiesce(State(controlled): State<Controlled>, uri: Uri) -> (StatusCode,
         Some(Ok(within)) => within,
         Some(Err(error)) => return (StatusCode::BAD_REQUEST, format!("wait: {error}; write it as 5s or 1m\n")),
     };
-    if !controlled.quiet.is_asked() {
+    if controlled.quiet.ask() {
         tracing::info!(under_way = controlled.quiet.under_way(), "quiesced on request: no delivery begins any more");
     }
-    controlled.quiet.ask();
     match controlled.quiet.silence(within).await {
         0 => (StatusCode::OK, "quiet\n".to_owned()),
         left => (StatusCode::GATEWAY_TIMEOUT, format!("{}\n", told(left))),
@@ -121,10 +116,9 @@ async fn quiesce(State(controlled): State<Controlled>, uri: Uri) -> (StatusCode,
 }
 
 async fn release(State(controlled): State<Controlled>) -> &'static str {
-    if controlled.quiet.is_asked() {
+    if controlled.quiet.release() {
         tracing::info!("released on request: deliveries begin again");
     }
-    controlled.quiet.release();
     "delivering\n"
 }
 

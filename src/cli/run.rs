@@ -233,17 +233,16 @@ async fn work(config: &Config, ladders: &[&LadderConfig], roles: &[Role], state_
 /// Serves what acts on this process. A worker whose address for that is taken works all the same.
 async fn control(config: &Config, quiet: &Quiet, health: &HealthState) -> Option<tokio::task::JoinHandle<()>> {
     let listen = config.admin.listen;
-    let bound = ControlServer::bind(listen, quiet.clone(), config.worker.drain, health).await;
-    let (server, address) = match bound.and_then(|server| server.address().map(|address| (server, address))) {
-        Ok(bound) => bound,
+    let server = match ControlServer::bind(listen, quiet.clone(), config.worker.drain, health).await {
+        Ok(server) => server,
         Err(error) => {
             tracing::warn!(%listen, %error, "cannot listen for /quiesce and /log, and goes on without: change `listen` of [admin]");
             return None;
         }
     };
-    tracing::info!(admin = %address, "listens for /quiesce and /log");
+    tracing::info!(admin = %server.address(), "listens for /quiesce and /log");
     Some(tokio::spawn(async move {
-        if let Err(error) = server.serve(std::future::pending()).await {
+        if let Err(error) = server.serve().await {
             tracing::warn!(%error, "/quiesce and /log are served no more");
         }
     }))

@@ -27,6 +27,7 @@ use crate::kafka::tail::{Ends, Isolation, TailFrom, TopicTail};
 use crate::telemetry::events::HoldMetrics;
 use crate::worker::error::WorkError;
 use crate::worker::stop::Stop;
+use crate::worker::told;
 
 /// How long the watch waits for something to be read before it looks after everything else.
 const TICK: Duration = Duration::from_millis(100);
@@ -117,15 +118,7 @@ impl Hold {
     /// Comes back when the ladder is not held: at once, where it is not.
     pub async fn released(&self) {
         let Some(watched) = &self.0 else { return };
-        loop {
-            // Registered before the look, so that a word in between is heard.
-            let mut told = std::pin::pin!(watched.released.notified());
-            told.as_mut().enable();
-            if !watched.held.load(Ordering::Acquire) {
-                return;
-            }
-            told.await;
-        }
+        told::until(&watched.released, || !watched.held.load(Ordering::Acquire)).await;
     }
 
     /// Waits until the state was read to its end, before which no worker may begin. `false` when told to stop meanwhile.

@@ -26,3 +26,4 @@ pub mod set_up;
 pub mod stop;
 pub mod supervisor;
 pub mod testing;
+mod told;

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use crate::worker::told;
+
 /// Whether deliveries may begin, and how many are under way; clones are of one and the same.
 #[derive(Clone, Default)]
 pub struct Quiet(Arc<Inner>);
@@ -30,16 +32,21 @@ impl Quiet {
         Self::default()
     }
 
-    /// No delivery begins from now on.
-    pub fn ask(&self) {
-        self.0.asked.store(true, Ordering::SeqCst);
-        self.0.changed.notify_waiters();
+    /// No delivery begins from now on. `false` where that was asked for before.
+    pub fn ask(&self) -> bool {
+        !self.set(true)
     }
 
-    /// Deliveries begin again.
-    pub fn release(&self) {
-        self.0.asked.store(false, Ordering::SeqCst);
+    /// Deliveries begin again. `false` where they did anyway.
+    pub fn release(&self) -> bool {
+        self.set(false)
+    }
+
+    /// What it was before.
+    fn set(&self, asked: bool) -> bool {
+        let before = self.0.asked.swap(asked, Ordering::SeqCst);
         self.0.changed.notify_waiters();
+        before
     }
 
     /// Whether none may begin.
@@ -56,14 +63,14 @@ impl Quiet {
 
     /// Waits until none is under way, no longer than that, and tells how many are then.
     pub async fn silence(&self, within: Duration) -> usize {
-        let silent = self.until(|| self.under_way() == 0);
+        let silent = told::until(&self.0.changed, || self.under_way() == 0);
         let _ = tokio::time::timeout(within, silent).await;
         self.under_way()
     }
 
     /// Comes back when deliveries may begin: at once, where they may.
     pub(super) async fn over(&self) {
-        self.until(|| !self.is_asked()).await;
+        told::until(&self.0.changed, || !self.is_asked()).await;
     }
 
     /// Begins a delivery, if it may.
@@ -71,18 +78,6 @@ impl Quiet {
         self.0.under_way.fetch_add(1, Ordering::SeqCst);
         let under_way = UnderWay(&self.0);
         (!self.is_asked()).then_some(under_way)
-    }
-
-    async fn until(&self, condition: impl Fn() -> bool) {
-        loop {
-            // Registered before the look, so that a word in between is heard.
-            let mut told = std::pin::pin!(self.0.changed.notified());
-            told.as_mut().enable();
-            if condition() {
-                return;
-            }
-            told.await;
-        }
     }
 }
 
@@ -103,7 +98,8 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let quiet = Quiet::new();
         let first = quiet.begin().expect("nobody has asked");
-        quiet.ask();
+        assert!(quiet.ask());
+        assert!(!quiet.ask(), "it was asked for before");
         assert!(quiet.begin().is_none());
         runtime.block_on(async {
             assert_eq!(quiet.silence(Duration::from_millis(1)).await, 1);
@@ -112,7 +108,7 @@ mod tests {
             tokio::task::yield_now().await;
             drop(first);
             assert_eq!(asking.await.unwrap(), 0);
-            quiet.release();
+            assert!(quiet.release());
             quiet.over().await;
         });
         assert!(quiet.begin().is_some());

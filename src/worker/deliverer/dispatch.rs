@@ -22,6 +22,7 @@ use crate::worker::delivery::Delivery;
 use crate::worker::handler::{self, Handler};
 use crate::worker::hold::Hold;
 use crate::worker::quiet::Quiet;
+use crate::worker::told;
 
 /// Between tries in place, of what could not be sent.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -131,13 +132,7 @@ impl Gate {
     }
 
     async fn shut(&self) {
-        let told = self.told.notified();
-        // Registered before the look, so that a word in between is heard.
-        let mut told = std::pin::pin!(told);
-        told.as_mut().enable();
-        if !self.is_shut() {
-            told.await;
-        }
+        told::until(&self.told, || self.is_shut()).await;
     }
 }
 
