@@ -117,6 +117,8 @@ pub(super) struct Committer<W: Work> {
     most_at_once: usize,
     /// The partition that was first in turn.
     turn: usize,
+    /// Whether any was under suspicion when it was looked last in which order they are: at each record that would be a look at each.
+    is_suspicious: bool,
     /// No transaction before then, after one failed.
     backoff: Backoff,
     /// The client gave the last transaction up; the first time, it is begun again at once.
@@ -152,6 +154,7 @@ impl<W: Work> Committer<W> {
             dlq_breaker,
             most_at_once,
             turn: 0,
+            is_suspicious: false,
             backoff: Backoff::new(),
             given_up: false,
             commit_at: LocalTime::from_micros(0),
@@ -219,7 +222,7 @@ impl<W: Work> Committer<W> {
         }
         // While a partition is under suspicion, one record at a time of all: what is worked on beside it when it kills the worker would
         // be counted with it, and at last be buried with it.
-        !self.is_suspicious() || self.lanes.iter().all(|other| other.standstill || other.tracker.in_flight() == 0)
+        !self.is_suspicious || self.lanes.iter().all(|other| other.standstill || other.tracker.in_flight() == 0)
     }
 
     /// The partitions in the order in which they are looked at for records, another first each time. Those under suspicion come before
@@ -228,14 +231,11 @@ impl<W: Work> Committer<W> {
         let lanes = self.lanes.len();
         self.turn = (self.turn + 1).checked_rem(lanes).unwrap_or(0);
         let mut order: Vec<usize> = (self.turn..lanes).chain(0..self.turn).collect();
-        if self.is_suspicious() {
+        self.is_suspicious = self.lanes.iter().any(|lane| lane.alone > 0);
+        if self.is_suspicious {
             order.sort_by_key(|index| self.lanes[*index].alone == 0);
         }
         order
-    }
-
-    fn is_suspicious(&self) -> bool {
-        self.lanes.iter().any(|lane| lane.alone > 0)
     }
 
     /// The next record of a partition that is to be worked on.
@@ -266,7 +266,6 @@ impl<W: Work> Committer<W> {
 
     /// Counts, before it is worked on, that a record is the first of its partition, and while records are worked on one at a time each.
     fn count_start(&mut self, index: usize, offset: i64) -> Result<(), WorkError> {
-        let is_suspicious = self.is_suspicious();
         let lane = &mut self.lanes[index];
         lane.starts = 0;
         if lane.tracker.is_counted() && lane.alone == 0 {
@@ -286,7 +285,7 @@ impl<W: Work> Committer<W> {
             return Ok(());
         }
         // Under suspicion the one before it is done with only when that is committed: it must not be counted for the death of this one.
-        let points = if is_suspicious { self.points_with(&[]) } else { vec![(tp, point)] };
+        let points = if self.is_suspicious { self.points_with(&[]) } else { vec![(tp, point)] };
         self.commit_points(points)?;
         Ok(())
     }

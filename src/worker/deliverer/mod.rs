@@ -271,12 +271,13 @@ impl<H: Handler> Deliverer<H> {
         let Some(record) = self.in_flight.remove(&id) else { return };
         self.taken[record.kind as usize] -= 1;
         let Some(verdict) = verdict else { return };
-        let drained = self.committer.lane_of(id.token).is_some_and(|lane| lane.own.gate.is_shut());
+        let lane = self.committer.lane_of(id.token);
+        let (is_ours, drained) = (lane.is_some(), lane.is_some_and(|lane| lane.own.gate.is_shut()));
         if drained && verdict.as_ref().is_err_and(|f| f.is_connection_lost() || f.is_unsent()) {
             // Whoever stops us may have stopped the handler too: that is no failed attempt. The next owner delivers it.
             return;
         }
-        if verdict.is_ok() && self.committer.lane_of(id.token).is_some() {
+        if verdict.is_ok() && is_ours {
             self.metrics.done_at(record.envelope.attempts.saturating_add(1));
         }
         self.committer.judge(id, &record.envelope, record.content, &verdict, slots);
