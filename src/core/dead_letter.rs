@@ -283,7 +283,7 @@ pub struct Terms {
     /// The jq program that each value goes through.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transform: Option<String>,
-    /// The letters were brought along, by a file or an editor, and do not stand in the dead-letter topic as they are to be sent.
+    /// The letters were brought along by a file, and do not stand in the dead-letter topic as they are to be sent.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub brought: bool,
 }

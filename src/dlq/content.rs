@@ -76,12 +76,12 @@ impl Body {
         }
     }
 
-    /// What was changed, as a diff.
+    /// What was changed, as a diff, which is not kept here.
     #[must_use]
-    pub fn diff(&self) -> Option<&str> {
+    pub fn take_diff(&mut self) -> Option<String> {
         match self {
             Self::Fetched(_) => None,
-            Self::Made(content) => content.diff.as_deref(),
+            Self::Made(content) => content.diff.take(),
         }
     }
 

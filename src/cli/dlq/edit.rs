@@ -151,8 +151,7 @@ pub fn run(args: EditArgs) -> anyhow::Result<Exit> {
     let below = vec![(partition, offset + 1)];
     let mut job = Job::new(&id, Verb::Edit, &opened.queue.prefix, &filter.to_string(), below, &who, at);
     (job.note, job.target) = (args.action.note.clone(), Some(target.told()));
-    let force = args.force;
-    job.terms = Some(Terms { brought: true, ..Terms::at_once(force) });
+    job.terms = Some(Terms::at_once(args.force));
     let mut kept = diff;
     if kept.len() > DIFF_LIMIT {
         kept.truncate(envelope::cut(&kept, DIFF_LIMIT).len());
@@ -176,14 +175,13 @@ fn document(content: &Content, payloads: &Payloads) -> String {
     }
     text.push_str(if first { "],\n" } else { "\n  ],\n" });
     let value = content.value.as_deref();
-    let plain = decode(value, usize::MAX);
     let shown = if payloads.value.schema.is_some() {
-        framed(&payloads.value).unwrap_or_else(|| bytes(value))
-    } else if plain.format == "json" {
-        json_member(&plain.text)
+        framed(&payloads.value)
     } else {
-        bytes(value)
+        let plain = decode(value, usize::MAX);
+        (plain.format == "json").then(|| json_member(&plain.text))
     };
+    let shown = shown.unwrap_or_else(|| bytes(value));
     let _ = writeln!(text, "  \"value\": {shown}\n}}");
     text
 }

@@ -142,7 +142,7 @@ fn cancel_left(opened: &super::open::Opened, job: Job, who: &str) -> anyhow::Res
 fn take_up(opened: &super::open::Opened, mut job: Job, who: &str, take_over: bool) -> anyhow::Result<Exit> {
     let transform = job.terms.as_ref().and_then(|terms| terms.transform.as_deref()).map(Transform::compile).transpose()?;
     // What a file or an editor brought along is not here.
-    if job.terms.as_ref().is_some_and(|terms| terms.brought) {
+    if job.verb == Verb::Edit || job.terms.as_ref().is_some_and(|terms| terms.brought) {
         bail!("job {} was of a file or an edit: give it once more, and what was sent already is passed over", job.id);
     }
     let target = Target::of(&opened.queue, job.target.as_deref()).map_err(super::UsageError)?;

@@ -120,7 +120,7 @@ impl Target {
         headers.replace(is_own, &envelope.headers(Trim::Nothing));
         let (id, count) = places.0.get(&topic).copied().ok_or_else(|| format!("its target {topic} does not exist"))?;
         let partition = envelope.origin.partition.rem_euclid(count.max(1));
-        let diff = body.diff().map(str::to_owned);
+        let diff = body.take_diff();
         Ok(Addressed { sending: Sending { topic: id, partition, body, headers }, topic, id: envelope.id, diff })
     }
 }
