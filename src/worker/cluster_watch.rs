@@ -3,8 +3,7 @@
 //!
 //! One thread for all ladders of a process. Nothing depends on it: what it cannot see it tells nothing of.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -99,7 +98,7 @@ struct Watching {
     clock: Clock,
     ladders: Vec<Watched>,
     end: Stop,
-    offsets: Option<Arc<StableOffsets>>,
+    offsets: Option<StableOffsets>,
 }
 
 struct Watched {
@@ -132,23 +131,21 @@ impl Watching {
     /// Whether it could be seen.
     fn look_at_topology(&mut self) -> bool {
         let ladders: Vec<&LadderConfig> = self.ladders.iter().map(|watched| &watched.config).collect();
-        let differences = set_up::differences(&self.kafka, &ladders);
-        if let Err(error) = &differences {
-            tracing::debug!(%error, "how far the cluster is from the configuration cannot be told");
-        }
-        let found: BTreeMap<String, usize> = differences.clone().unwrap_or_default();
+        let found = set_up::differences(&self.kafka, &ladders)
+            .inspect_err(|error| tracing::debug!(%error, "how far the cluster is from the configuration cannot be told"))
+            .ok();
         for watched in &mut self.ladders {
-            watched.metrics.differs(found.get(watched.config.ladder.name()).copied());
+            watched.metrics.differs(found.as_ref().and_then(|found| found.get(watched.config.ladder.name()).copied()));
             // Partitions may have been added: they are counted anew.
             watched.partitions.clear();
         }
-        differences.is_ok()
+        found.is_some()
     }
 
     fn look_at_ends(&mut self) -> Result<(), ClientError> {
         let offsets = match &self.offsets {
-            Some(offsets) => offsets.clone(),
-            None => self.offsets.insert(Arc::new(StableOffsets::new(&self.kafka)?)).clone(),
+            Some(offsets) => offsets,
+            None => self.offsets.insert(StableOffsets::new(&self.kafka)?),
         };
         for watched in &mut self.ladders {
             if self.end.is_set() {
