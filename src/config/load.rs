@@ -53,6 +53,7 @@ pub fn load(text: &str, surroundings: &Surroundings<'_>) -> Result<Config, Confi
     let (health, admin) = service_sections::listeners(raw.health, raw.admin, &mut mistakes);
     let worker = service_sections::worker(raw.worker, surroundings.host_name, &mut mistakes);
     let schema_registry = service_sections::schema_registry(raw.schema_registry, &mut mistakes);
+    let alerts = service_sections::alerts(raw.alerts, &mut mistakes);
     let defaults = raw.defaults.map(RawLadder::from).unwrap_or_default();
     let (raw_ladders, raw_queues) = (raw.ladder.unwrap_or_default(), raw.dlq.unwrap_or_default());
     if raw_ladders.is_empty() && raw_queues.is_empty() {
@@ -75,7 +76,7 @@ pub fn load(text: &str, surroundings: &Surroundings<'_>) -> Result<Config, Confi
 
     match (health, admin) {
         (Some(health), Some(admin)) if mistakes.is_empty() => {
-            Ok(Config { kafka, health, admin, worker, schema_registry, ladders, queues })
+            Ok(Config { kafka, health, admin, worker, schema_registry, alerts, ladders, queues })
         }
         _ => Err(mistakes.finish(&document)),
     }

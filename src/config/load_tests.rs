@@ -85,6 +85,11 @@ fn every_key_is_read() {
         url = "http://registry:8081/apis/ccompat/v7"
         username = "me"
         password = "hunter2"
+        [alerts]
+        for = "1m"
+        lateness = "2s"
+        clock_offset = "1s"
+        runbook = "https://wiki/kladder"
         [ladder.a]
         sources = ["s", "t"]
         group = "g"
@@ -543,6 +548,26 @@ fn the_newer_group_protocol_is_an_option() {
     assert!(of("consumer.group.protocol = \"consumer\"").has_newer_group_protocol());
     assert!(of("group.protocol = \"Consumer\"").has_newer_group_protocol());
     assert!(!of("group.protocol = \"classic\"\nsession.timeout.ms = 6000").has_newer_group_protocol());
+}
+
+#[test]
+fn thresholds_of_alerts_have_defaults_and_ranges() {
+    assert_eq!(load_text(&with("")).unwrap().alerts, AlertsConfig::default());
+    let given = "[alerts]\nfor = \"1m\"\nlateness = \"2s\"\nclock_offset = \"1s\"\nrunbook = \"https://wiki/kladder\"\n";
+    let alerts = load_text(&with(given)).unwrap().alerts;
+    let seconds = Duration::from_secs;
+    assert_eq!((alerts.hold, alerts.lateness, alerts.clock_offset), (seconds(60), Some(seconds(2)), seconds(1)));
+    assert_eq!(alerts.runbook.as_deref(), Some("https://wiki/kladder"));
+    for (line, at, hint) in [
+        ("for = \"2d\"", "alerts.for", "0s to 1d"),
+        ("lateness = \"1h\"", "alerts.lateness", "100ms to 30m"),
+        ("clock_offset = \"0s\"", "alerts.clock_offset", "100ms to 1h"),
+        ("runbook = \"wiki\"", "alerts.runbook", "https://"),
+        ("latenes = \"1s\"", "alerts.latenes", "did you mean `lateness`?"),
+    ] {
+        let shown = only(&with(&format!("[alerts]\n{line}\n")));
+        assert!(shown.contains(at) && shown.contains(hint), "{line}: {shown}");
+    }
 }
 
 #[test]

@@ -24,6 +24,8 @@ pub struct RawConfig {
     #[serde(default, deserialize_with = "table")]
     pub schema_registry: Option<RawRegistry>,
     #[serde(default, deserialize_with = "table")]
+    pub alerts: Option<RawAlerts>,
+    #[serde(default, deserialize_with = "table")]
     pub defaults: Option<RawDefaults>,
     #[serde(default, deserialize_with = "tables")]
     pub ladder: Option<BTreeMap<String, RawLadder>>,
@@ -71,6 +73,16 @@ pub struct RawRegistry {
     pub url: Option<String>,
     pub username: Option<String>,
     pub password: Option<String>,
+}
+
+/// When alert rules fire.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub struct RawAlerts {
+    pub r#for: Option<Span>,
+    pub lateness: Option<Span>,
+    pub clock_offset: Option<Span>,
+    pub runbook: Option<String>,
 }
 
 /// What all ladders share: a ladder's keys but for those that make it that one ladder.

@@ -1,4 +1,4 @@
-//! `[health]`, `[admin]`, `[worker]`, `[schema_registry]`: how this process works, where it listens and whom it asks.
+//! `[health]`, `[admin]`, `[worker]`, `[schema_registry]`, `[alerts]`: how this process works, where it listens and whom it asks.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -8,8 +8,10 @@ use crate::config::keys;
 use crate::config::ladder_section::{check_url, duration_in, one_of};
 use crate::config::mistake::Mistakes;
 use crate::config::path::Path;
-use crate::config::raw::{RawListener, RawRegistry, RawWorker};
-use crate::config::types::{AdminConfig, DEFAULT_DRAIN, HealthConfig, RegistryConfig, RegistryCredentials, Role, WorkerConfig};
+use crate::config::raw::{RawAlerts, RawListener, RawRegistry, RawWorker};
+use crate::config::types::{
+    AdminConfig, AlertsConfig, DEFAULT_DRAIN, HealthConfig, RegistryConfig, RegistryCredentials, Role, WorkerConfig,
+};
 
 /// Where both listeners stand. `None` where they do not.
 pub fn listeners(
@@ -137,4 +139,24 @@ pub fn schema_registry(raw: Option<RawRegistry>, mistakes: &mut Mistakes) -> Opt
         }
     };
     Some(RegistryConfig { url: raw.url?, credentials })
+}
+
+/// When alert rules fire.
+pub fn alerts(raw: Option<RawAlerts>, mistakes: &mut Mistakes) -> AlertsConfig {
+    let (raw, default) = (raw.unwrap_or_default(), AlertsConfig::default());
+    let at = Path::of("alerts");
+    let (tenth, hour) = (Duration::from_millis(100), Duration::from_secs(60 * 60));
+    let hold = raw.r#for.and_then(|span| duration_in(span, Duration::ZERO..=hour * 24, &at.key("for"), mistakes));
+    let lateness = raw.lateness.and_then(|span| duration_in(span, tenth..=hour / 2, &at.key("lateness"), mistakes));
+    let offset = raw.clock_offset.and_then(|span| duration_in(span, tenth..=hour, &at.key("clock_offset"), mistakes));
+    if let Some(runbook) = raw.runbook.as_deref().filter(|url| !url.starts_with("https://") && !url.starts_with("http://")) {
+        let what = if runbook.is_empty() { "is empty" } else { "is no http or https URL" };
+        mistakes.note(&at.key("runbook"), what, keys::hint(&at.key("runbook")).map(str::to_owned));
+    }
+    AlertsConfig {
+        hold: hold.unwrap_or(default.hold),
+        lateness,
+        clock_offset: offset.unwrap_or(default.clock_offset),
+        runbook: raw.runbook,
+    }
 }

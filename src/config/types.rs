@@ -34,6 +34,8 @@ pub struct Config {
     pub worker: WorkerConfig,
     /// Where schemas of payloads are found.
     pub schema_registry: Option<RegistryConfig>,
+    /// When alert rules fire.
+    pub alerts: AlertsConfig,
     /// The ladders, by name.
     pub ladders: Vec<LadderConfig>,
     /// Dead-letter topics of other frameworks, by name.
@@ -134,6 +136,25 @@ pub struct RegistryCredentials {
     pub username: String,
     /// The password.
     pub password: String,
+}
+
+/// When the rules fire that `generate alerts` writes; what else they need is the ladder's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AlertsConfig {
+    /// How long a condition must hold (0 s to 1 d), where it does not look back over a time anyway; default 5 m.
+    pub hold: Duration,
+    /// From which lateness on (100 ms to 30 m); a tenth of the tier's delay, from 10 s to 10 m, unless said.
+    pub lateness: Option<Duration>,
+    /// How far the clocks of brokers and workers may be apart (100 ms to 1 h); default 5 s.
+    pub clock_offset: Duration,
+    /// The page that says what to do, one heading an alert; kladder's own README unless said.
+    pub runbook: Option<String>,
+}
+
+impl Default for AlertsConfig {
+    fn default() -> Self {
+        Self { hold: Duration::from_secs(5 * 60), lateness: None, clock_offset: Duration::from_secs(5), runbook: None }
+    }
 }
 
 /// One of the things that a process can do.

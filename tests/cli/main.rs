@@ -4,5 +4,6 @@
 
 mod check;
 mod explain;
+mod generate;
 mod init;
 mod support;

@@ -1,25 +1,10 @@
-//! `kladder generate`
+//! `kladder generate acls`
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, ValueEnum};
 
 use crate::cli::exit::Exit;
 use crate::cli::{ConfigArg, chosen_ladders, config_file, stdout};
-use crate::telemetry::reference;
 use crate::topology::{AclRole, acl_commands, acls};
-
-/// Generate files from the configuration, and reference pages
-#[derive(Debug, Args)]
-pub struct GenerateArgs {
-    #[command(subcommand)]
-    what: What,
-}
-
-#[derive(Debug, Subcommand)]
-enum What {
-    Acls(AclsArgs),
-    /// Print the reference of all metrics, in Markdown: names, types, labels and their values, buckets
-    Metrics,
-}
 
 /// Print the kafka-acls.sh commands that a role needs, and no more
 ///
@@ -29,7 +14,7 @@ enum What {
 /// Resources are named literally. A tier that is taken out of the configuration is still emptied by the mover: leave its rules
 /// until it is empty.
 #[derive(Debug, Args)]
-struct AclsArgs {
+pub struct AclsArgs {
     #[command(flatten)]
     config: ConfigArg,
 
@@ -60,17 +45,7 @@ impl ValueEnum for AclRole {
     }
 }
 
-pub fn run(args: GenerateArgs) -> anyhow::Result<Exit> {
-    match args.what {
-        What::Acls(args) => generate_acls(&args),
-        What::Metrics => {
-            stdout::print(&reference::markdown())?;
-            Ok(Exit::Done)
-        }
-    }
-}
-
-fn generate_acls(args: &AclsArgs) -> anyhow::Result<Exit> {
+pub fn run(args: &AclsArgs) -> anyhow::Result<Exit> {
     let config = config_file::load(&args.config)?.config;
     let ladders = chosen_ladders(&config, &args.ladders)?;
     let instances: Vec<&str> = if args.instances.is_empty() {

@@ -1,0 +1,78 @@
+//! The rules ask for metrics that there are, and follow the configuration.
+
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::config::types::{AlertsConfig, HandlerConfig, LadderConfig, RedriveConfig, TopicsConfig};
+use crate::core::breaker::BreakerSettings;
+use crate::core::dlq_breaker::DlqBreakerSettings;
+use crate::core::ladder::Ladder;
+use crate::telemetry::promql::testing::metrics_of;
+
+fn ladder() -> LadderConfig {
+    let url = "http://127.0.0.1:1/".to_owned();
+    LadderConfig {
+        ladder: Ladder::builder("orders", "billing").source("orders-in").tiers(["10s", "20m", "1d"]).build().unwrap(),
+        start: None,
+        handler: Some(HandlerConfig { url, timeout: Duration::from_secs(10), max_in_flight: 1, redeliver_share: 0.5 }),
+        breaker: Some(BreakerSettings::default()),
+        dlq_breaker: Some(DlqBreakerSettings::default()),
+        redrive: RedriveConfig::default(),
+        topics: TopicsConfig::default(),
+    }
+}
+
+fn expressions(alerts: &[Alert], name: &str) -> Vec<String> {
+    alerts.iter().filter(|alert| alert.name == name).map(|alert| alert.expr.clone()).collect()
+}
+
+#[test]
+fn every_expression_asks_for_metrics_and_labels_that_there_are() {
+    for alert in rules::of(&ladder(), &AlertsConfig::default()) {
+        metrics_of(&alert.expr);
+    }
+}
+
+#[test]
+fn each_tier_is_held_to_a_tenth_of_its_delay_within_bounds_or_to_what_is_configured() {
+    let limits = |settings: &AlertsConfig| -> Vec<String> {
+        let all = expressions(&rules::of(&ladder(), settings), "KladderLateness");
+        all.iter().map(|expr| expr.rsplit_once(" > ").unwrap().1.to_owned()).collect()
+    };
+    assert_eq!(limits(&AlertsConfig::default()), ["10", "120", "600"]);
+    let settings = AlertsConfig { lateness: Some(Duration::from_millis(1500)), ..AlertsConfig::default() };
+    assert_eq!(limits(&settings), ["1.5", "1.5", "1.5"]);
+}
+
+#[test]
+fn what_is_switched_off_has_no_rule() {
+    let mut quiet = ladder();
+    (quiet.breaker, quiet.dlq_breaker) = (None, None);
+    let names = |ladder: &LadderConfig| -> BTreeSet<&'static str> {
+        rules::of(ladder, &AlertsConfig::default()).iter().map(|alert| alert.name).collect()
+    };
+    let gone: Vec<&str> = names(&ladder()).difference(&names(&quiet)).copied().collect();
+    assert_eq!(gone, ["KladderBreakerOpen", "KladderDeadLettersHeld"]);
+}
+
+#[test]
+fn shares_and_ages_follow_the_ladder_s_own_settings() {
+    let mut own = ladder();
+    let hour = Duration::from_secs(3_600);
+    own.dlq_breaker = Some(DlqBreakerSettings { window: hour, minimum: 7, share: 0.2, ..DlqBreakerSettings::default() });
+    own.topics.dlq_retention = hour * 100;
+    let alerts = rules::of(&own, &AlertsConfig::default());
+    let share = expressions(&alerts, "KladderDeadLetterShare").remove(0);
+    assert!(share.contains("[1h]") && share.contains("> 0.1 and") && share.ends_with(">= 4"), "{share}");
+    assert!(expressions(&alerts, "KladderDeadLettersAgeing")[0].ends_with("> 270000"), "{alerts:?}");
+}
+
+#[test]
+fn the_readme_tells_for_each_alert_what_to_do() {
+    let readme = include_str!("../../../README.md");
+    let (_, section) = readme.split_once("## When an alert fires").unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let told: BTreeSet<&str> = section.lines().filter_map(|line| line.strip_prefix("### ")).collect();
+    let names: BTreeSet<&str> = rules::of(&ladder(), &AlertsConfig::default()).iter().map(|alert| alert.name).collect();
+    assert_eq!(told, names);
+}

@@ -1,0 +1,129 @@
+//! Queries in the language of Prometheus, made of the metrics as [`names`](crate::telemetry::names) has them.
+//!
+//! No name of a metric is typed by hand: dashboards and alert rules say which metric, over which series and summed by which labels.
+//! A scope is what stands between the braces, as `ladder="$ladder"`; a window is what stands between the brackets, as `5m`.
+
+use crate::telemetry::names::Metric;
+
+/// The window of a dashboard: wide enough for a rate at the step that is shown and at the interval that is scraped.
+pub const RATE_INTERVAL: &str = "$__rate_interval";
+
+/// The series as they are.
+#[must_use]
+pub fn series(metric: Metric, scope: &str) -> String {
+    selected(metric, "", scope)
+}
+
+/// How much a counter rises a second.
+#[must_use]
+pub fn rate(metric: Metric, scope: &str, window: &str) -> String {
+    format!("rate({}[{window}])", series(metric, scope))
+}
+
+/// How much a counter has risen.
+#[must_use]
+pub fn increase(metric: Metric, scope: &str, window: &str) -> String {
+    format!("increase({}[{window}])", series(metric, scope))
+}
+
+/// How many observations a histogram has got a second.
+#[must_use]
+pub fn count_rate(metric: Metric, scope: &str, window: &str) -> String {
+    format!("rate({}[{window}])", selected(metric, "_count", scope))
+}
+
+/// A quantile (0 to 1) of what a histogram has got within the window.
+#[must_use]
+pub fn quantile(quantile: f64, metric: Metric, labels: &[&str], scope: &str, window: &str) -> String {
+    let by: Vec<&str> = ["le"].into_iter().chain(labels.iter().copied()).collect();
+    let buckets = format!("rate({}[{window}])", selected(metric, "_bucket", scope));
+    format!("histogram_quantile({quantile}, {})", sum(&by, &buckets))
+}
+
+/// The mean of what a histogram has got within the window.
+#[must_use]
+pub fn mean(metric: Metric, labels: &[&str], scope: &str, window: &str) -> String {
+    let of = |suffix| sum(labels, &format!("rate({}[{window}])", selected(metric, suffix, scope)));
+    format!("{} / {}", of("_sum"), of("_count"))
+}
+
+/// The sum over all series that agree in these labels: of what every process tells for its own part.
+#[must_use]
+pub fn sum(labels: &[&str], inner: &str) -> String {
+    aggregate("sum", labels, inner)
+}
+
+/// The largest of all series that agree in these labels: of what several processes tell of one thing.
+#[must_use]
+pub fn max(labels: &[&str], inner: &str) -> String {
+    aggregate("max", labels, inner)
+}
+
+/// How many series agree in these labels.
+#[must_use]
+pub fn count(labels: &[&str], inner: &str) -> String {
+    aggregate("count", labels, inner)
+}
+
+fn aggregate(operator: &str, labels: &[&str], inner: &str) -> String {
+    if labels.is_empty() { format!("{operator}({inner})") } else { format!("{operator} by ({}) ({inner})", labels.join(", ")) }
+}
+
+fn selected(metric: Metric, suffix: &str, scope: &str) -> String {
+    if scope.is_empty() { format!("{}{suffix}", metric.name) } else { format!("{}{suffix}{{{scope}}}", metric.name) }
+}
+
+/// What tests of queries share.
+#[cfg(test)]
+pub mod testing {
+    use regex::Regex;
+
+    use crate::telemetry::names::{ALL, Kind, Metric, PROCESS};
+
+    /// What a target brings along, whatever is scraped.
+    const OF_THE_TARGET: [&str; 2] = ["instance", "job"];
+
+    /// The metrics that a query names; each is one of ours, has the labels that are asked for, and is treated as what it is.
+    #[track_caller]
+    pub fn metrics_of(query: &str) -> Vec<Metric> {
+        let name = Regex::new(r"\b(?:kladder|process)_[a-z_]+\b").unwrap();
+        let found: Vec<Metric> = name
+            .find_iter(query)
+            .map(|found| {
+                let metric = known(found.as_str()).unwrap_or_else(|| panic!("{} is no metric of ours: {query}", found.as_str()));
+                let rest = &query[found.end()..];
+                if let Some(scope) = rest.strip_prefix('{') {
+                    let scope = scope.split('}').next().unwrap();
+                    for matcher in scope.split(',') {
+                        let label = matcher.split(['=', '!']).next().unwrap();
+                        assert!(metric.labels.contains(&label), "{} has no label {label}: {query}", metric.name);
+                    }
+                }
+                let before = &query[..found.start()];
+                let is_counted = ["rate(", "increase("].iter().any(|function| before.ends_with(function));
+                if metric.kind == Kind::Gauge {
+                    assert!(!is_counted, "{} is no counter: {query}", metric.name);
+                }
+                metric
+            })
+            .collect();
+        assert!(!found.is_empty(), "no metric in {query}");
+        for by in Regex::new(r"\b(?:by|on) \(([^)]*)\)").unwrap().captures_iter(query) {
+            for label in by[1].split(", ") {
+                let exists = label == "le" || OF_THE_TARGET.contains(&label) || found.iter().any(|m| m.labels.contains(&label));
+                assert!(exists, "no metric of the query has a label {label}: {query}");
+            }
+        }
+        assert!(!query.contains("or vector"), "a missing series must be seen: {query}");
+        found
+    }
+
+    fn known(name: &str) -> Option<Metric> {
+        ALL.into_iter().chain(PROCESS).find(|metric| match metric.kind {
+            Kind::Histogram(_) => {
+                ["_bucket", "_sum", "_count"].iter().any(|suffix| name.strip_suffix(suffix) == Some(metric.name))
+            }
+            Kind::Counter | Kind::Gauge => metric.name == name,
+        })
+    }
+}
