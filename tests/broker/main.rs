@@ -25,6 +25,7 @@ mod kill;
 mod library;
 mod lost;
 mod metrics;
+mod monitoring;
 mod newer_protocol;
 mod origin;
 mod outage;

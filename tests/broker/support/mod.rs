@@ -9,6 +9,7 @@ pub mod heavy;
 pub mod independent;
 pub mod load;
 pub mod process;
+pub mod prometheus;
 pub mod raw;
 pub mod records;
 pub mod rng;

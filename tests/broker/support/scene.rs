@@ -222,6 +222,11 @@ tiers = [{tiers}]
         }
     }
 
+    /// The port of the health pages.
+    pub fn health_port(&self) -> u16 {
+        self.health
+    }
+
     /// What an HTTP GET on the health port gives.
     pub fn get(&self, page: &str) -> Option<(u16, String)> {
         get(self.health, page)
