@@ -5,7 +5,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use thiserror::Error;
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::{LevelFilter, ParseError};
+use tracing_subscriber::filter::LevelFilter;
 
 /// The variables that are asked for the level, first one first.
 const VARIABLES: [&str; 2] = ["KLADDER_LOG", "RUST_LOG"];
@@ -26,7 +26,6 @@ pub enum LogFormat {
 pub struct LogFilterError {
     variable: &'static str,
     value: String,
-    source: ParseError,
 }
 
 /// The filter cannot be set.
@@ -61,13 +60,7 @@ pub fn filter_in_force() -> String {
 /// # Errors
 /// When it cannot be read, or nothing is logged by [`init`].
 pub fn set_filter(text: &str) -> Result<(), SetFilterError> {
-    let unreadable = || SetFilterError::Unreadable(text.to_owned());
-    // A mistyped level would be taken for a target, of which everything is logged.
-    let is_clear = |part: &str| part.contains(['=', '[']) || !part.is_empty() && part.parse::<LevelFilter>().is_ok();
-    if !text.split(',').map(str::trim).all(is_clear) {
-        return Err(unreadable());
-    }
-    let filter = EnvFilter::try_new(text).map_err(|_| unreadable())?;
+    let filter = parse(text).ok_or_else(|| SetFilterError::Unreadable(text.to_owned()))?;
     let in_force = IN_FORCE.get().ok_or(SetFilterError::NotOurs)?;
     let mut now = in_force.text.lock().unwrap_or_else(PoisonError::into_inner);
     if !(in_force.set)(filter) {
@@ -107,10 +100,16 @@ pub fn init(format: LogFormat) -> Result<(), LogFilterError> {
 fn filter(variable: impl Fn(&str) -> Option<String>) -> Result<EnvFilter, LogFilterError> {
     for name in VARIABLES {
         if let Some(value) = variable(name).filter(|v| !v.trim().is_empty()) {
-            return EnvFilter::try_new(&value).map_err(|source| LogFilterError { variable: name, value, source });
+            return parse(&value).ok_or(LogFilterError { variable: name, value });
         }
     }
     Ok(EnvFilter::new("info"))
+}
+
+/// Stricter than [`EnvFilter`], to which a mistyped level is a target, of which everything is logged and of others nothing.
+fn parse(text: &str) -> Option<EnvFilter> {
+    let is_clear = |part: &str| part.contains(['=', '[']) || !part.is_empty() && part.parse::<LevelFilter>().is_ok();
+    text.split(',').map(str::trim).all(is_clear).then(|| EnvFilter::try_new(text).ok()).flatten()
 }
 
 /// See <https://no-color.org>: set and not empty means none.
@@ -133,6 +132,7 @@ mod tests {
         assert_eq!(level(&[("RUST_LOG", "warn")]).unwrap(), "warn");
         assert_eq!(level(&[("RUST_LOG", "warn"), ("KLADDER_LOG", "debug")]).unwrap(), "debug");
         assert_eq!(level(&[("RUST_LOG", "")]).unwrap(), "info");
+        assert!(level(&[("KLADDER_LOG", "debgu")]).unwrap_err().contains("is no log filter"), "it is no target");
         assert!(level(&[("KLADDER_LOG", "kladder=nonsense")]).unwrap_err().starts_with("KLADDER_LOG=`kladder=nonsense`"));
     }
 

@@ -12,12 +12,13 @@ const LONGEST: Duration = Duration::from_secs(2);
 pub(super) struct Backoff {
     pause: Duration,
     until: LocalTime,
+    told: bool,
 }
 
 impl Backoff {
     /// Nothing has failed yet.
     pub(super) fn new() -> Self {
-        Self { pause: Duration::ZERO, until: LocalTime::from_micros(0) }
+        Self { pause: Duration::ZERO, until: LocalTime::from_micros(0), told: false }
     }
 
     /// Notes a failure.
@@ -29,6 +30,12 @@ impl Backoff {
     /// The next failure is the first again.
     pub(super) fn reset(&mut self) {
         self.pause = Duration::ZERO;
+        self.told = false;
+    }
+
+    /// Whether what somebody must act upon is to be told: once while failures go on.
+    pub(super) fn is_to_be_told(&mut self) -> bool {
+        !std::mem::replace(&mut self.told, true)
     }
 
     /// How long the last failure is waited for.
@@ -63,7 +70,9 @@ mod tests {
         assert_eq!(pauses, [50, 100, 200, 400, 800, 1_600, 2_000, 2_000]);
         assert!(backoff.is_longest());
         assert_eq!(backoff.until(), now.later(LONGEST));
+        assert!(backoff.is_to_be_told() && !backoff.is_to_be_told());
         backoff.reset();
+        assert!(backoff.is_to_be_told());
         backoff.failed(now);
         assert_eq!(backoff.pause(), FIRST);
     }

@@ -23,6 +23,7 @@ mod hostile;
 mod idle;
 mod kill;
 mod library;
+mod logs;
 mod lost;
 mod metrics;
 mod monitoring;

@@ -196,6 +196,6 @@ impl<W: Work> Committer<W> {
             Target::Dlq(reason, _) => self.hop_metrics.dead_lettered(reason),
             Target::Outcome => {}
         }
-        tracing::trace!(ladder = self.ladder.name(), target = ?hop.target, attempts = hop.envelope.attempts, "hopped");
+        tracing::trace!(ladder = self.ladder.name(), to = ?hop.target, attempts = hop.envelope.attempts, "hopped");
     }
 }

@@ -334,7 +334,14 @@ impl<W: Work> Committer<W> {
         let now = self.broker_now();
         let header = |name: &str| last_text(&content.headers, name);
         let Judgement { decision, rule } = planted::judge(&mut self.memory, &self.ladder, envelope, verdict, &header, now);
-        tracing::debug!(ladder = self.ladder.name(), decision = decision.name(), rule, "decided");
+        tracing::debug!(
+            ladder = self.ladder.name(),
+            id = envelope.id,
+            attempt = envelope.attempts + 1,
+            decision = decision.name(),
+            rule,
+            "decided"
+        );
         if let Some(rule) = rule {
             self.hop_metrics.classified(rule);
         }

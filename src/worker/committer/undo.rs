@@ -56,7 +56,13 @@ impl<W: Work> Committer<W> {
             }
         }
         for topic in &barred {
+            // An error is told once; that it goes on is a metric.
+            let was_barred = self.barred.is_barred(*topic);
             let retry_in = self.barred.bar(*topic, now);
+            if was_barred {
+                tracing::debug!(topic = self.sink.topic_name(*topic), ?retry_in, "still not authorised to write to the topic");
+                continue;
+            }
             let records = batch.iter().filter(|hop| self.targets.resolve(hop).0 == *topic).count();
             tracing::error!(
                 ladder = self.ladder.name(),
@@ -77,8 +83,12 @@ impl<W: Work> Committer<W> {
 
     fn stop_partition(&self, hop: &mut Hop<W::Place>, fault: WriteFault, now: LocalTime) {
         let pause = hop.resting.map_or(Duration::from_secs(1), |(_, pause)| (pause * 2).min(Duration::from_secs(60)));
-        hop.resting = Some((now.later(pause), pause));
+        let was_told = hop.resting.replace((now.later(pause), pause)).is_some();
         let Some(lane) = self.lane_of(hop.id.token) else { return };
+        if was_told {
+            tracing::debug!(partition = %lane.tp(), offset = hop.id.offset, %fault, retry_in = ?pause, "still written nowhere");
+            return;
+        }
         tracing::error!(
             partition = %lane.tp(), offset = hop.id.offset, %fault, retry_in = ?pause,
             "record can be written nowhere, so its partition stands still; the others go on (raise max.message.bytes of the \
@@ -95,7 +105,7 @@ impl<W: Work> Committer<W> {
             return Err(error.into());
         }
         self.backoff.failed(self.clock.now());
-        if error.cause().is_denied() {
+        if error.cause().is_denied() && self.backoff.is_to_be_told() {
             tracing::error!(ladder = self.ladder.name(), %error, retry_in = ?self.backoff.pause(), "{} is not allowed what it needs", self.role);
         } else {
             tracing::info!(ladder = self.ladder.name(), %error, retry_in = ?self.backoff.pause(), "{}'s transaction failed", self.role);

@@ -339,7 +339,7 @@ impl Shared {
             tracing::warn!(
                 ladder = self.ladder.name(),
                 class = error.class,
-                message = error.message,
+                error = error.message,
                 "handler cannot be reached: records wait and are tried again in place, and no attempt is burned while the breaker is \
                  open (without a breaker: for 30 s); start the handler or correct its url"
             );

@@ -323,13 +323,14 @@ impl Mover {
         let denied_topic = target
             .filter(|_| worst.values().any(|fault| *fault == WriteFault::Denied))
             .map(|target| self.targets.resolve(target, 0).0);
-        let mut longest = Duration::ZERO;
+        let (mut longest, mut was_denied) = (Duration::ZERO, false);
         for (index, fault) in worst {
             let taken = sent.iter().filter(|s| s.lane == index).count();
             let alone = taken == sent.len() && taken == 1;
             let lane = &mut self.lanes[index];
             let pause = lane.standstill.as_ref().map_or(FIRST_STANDSTILL, |s| (s.pause * 2).min(LONGEST_STANDSTILL));
-            let standstill = Standstill { until: now.later(pause), pause, denied: denied_topic.is_some() };
+            let told = lane.standstill.as_ref().and_then(|s| s.told);
+            let mut standstill = Standstill { until: now.later(pause), pause, denied: denied_topic.is_some(), told };
             if fault.is_passing() {
                 lane.limit = None;
                 lane.standstill = Some(standstill);
@@ -348,19 +349,30 @@ impl Mover {
             if let (WriteFault::Refused(_), Some(target)) = (fault, target) {
                 self.targets.recount(target, &mut self.producer);
             }
+            was_denied |= lane.standstill.as_ref().is_some_and(|before| before.denied);
+            let offset = sent.first().map_or(0, |s| s.offset);
+            if denied_topic.is_none() {
+                standstill.told = Some(offset);
+            }
             lane.standstill = Some(standstill);
             longest = longest.max(pause);
             if denied_topic.is_some() {
                 continue;
             }
-            let offset = sent.first().map_or(0, |s| s.offset);
+            // An error is told once; that it goes on is a metric.
+            if told == Some(offset) {
+                tracing::debug!(partition = %lane.tp(), offset, %fault, retry_in = ?pause, "still written nowhere");
+                continue;
+            }
             tracing::error!(
                 partition = %lane.tp(), offset, %fault, retry_in = ?pause,
                 "record can be written nowhere, so its partition stands still; the others go on (raise max.message.bytes of the \
                  ladder's topics: `kladder setup` says how)"
             );
         }
-        if let Some(topic) = denied_topic {
+        if let Some(topic) = denied_topic.filter(|_| was_denied) {
+            tracing::debug!(topic = self.producer.topic_name(topic), retry_in = ?longest, "still not authorised to write to the topic");
+        } else if let Some(topic) = denied_topic {
             tracing::error!(
                 ladder = self.ladder.name(), topic = self.producer.topic_name(topic), records = sent.len(), retry_in = ?longest,
                 "not authorised to write to the topic: what is due waits in its tier; grant Write on it (`kladder generate acls --role \

@@ -90,6 +90,8 @@ pub(super) struct Standstill {
     pub(super) pause: Duration,
     /// What it was to go to may not be written to, which has to be looked at again then.
     pub(super) denied: bool,
+    /// The record of which it was told that it can be written nowhere.
+    pub(super) told: Option<i64>,
 }
 
 /// Whether the client fetches for a partition.

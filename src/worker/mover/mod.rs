@@ -403,7 +403,7 @@ impl Mover {
             return Err(error.into());
         }
         self.backoff.failed(self.clock.now());
-        if error.cause().is_denied() {
+        if error.cause().is_denied() && self.backoff.is_to_be_told() {
             tracing::error!(ladder = self.ladder.name(), %error, retry_in = ?self.backoff.pause(), "mover is not allowed what it needs");
         } else if self.backoff.is_longest() {
             tracing::warn!(ladder = self.ladder.name(), %error, "mover's transactions keep failing: nothing is moved meanwhile");

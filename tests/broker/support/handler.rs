@@ -152,12 +152,12 @@ impl Handler {
         self.shared.calls.lock().expect("no panic while locked").len()
     }
 
-    /// The most deliveries that were open at one moment.
     /// How many calls are open now.
     pub fn open(&self) -> usize {
         self.shared.open.load(Ordering::SeqCst)
     }
 
+    /// The most deliveries that were open at one moment.
     pub fn most_open(&self) -> usize {
         self.shared.most_open.load(Ordering::SeqCst)
     }
