@@ -12,6 +12,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -27,6 +28,12 @@ use crate::admin::health::HealthState;
 use crate::telemetry::logging;
 use crate::worker::quiet::Quiet;
 
+/// Who asks, for the log and `/readyz`; may be left out.
+pub const BY: &str = "kladder-by";
+
+/// Longer names are cut.
+const LONGEST_BY: usize = 200;
+
 /// Serves what acts on the process.
 pub struct ControlServer {
     listener: TcpListener,
@@ -38,6 +45,7 @@ pub struct ControlServer {
 struct Controlled {
     quiet: Quiet,
     drain: Duration,
+    by: Arc<Mutex<String>>,
 }
 
 impl ControlServer {
@@ -48,13 +56,18 @@ impl ControlServer {
     pub async fn bind(listen: SocketAddr, quiet: Quiet, drain: Duration, health: &HealthState) -> io::Result<Self> {
         let listener = TcpListener::bind(listen).await?;
         let address = listener.local_addr()?;
-        let notice = quiet.clone();
-        health.notice(move || notice.is_asked().then(|| format!("quiesced: {}", told(notice.under_way()))));
+        let by = Arc::<Mutex<String>>::default();
+        let (notice, named) = (quiet.clone(), by.clone());
+        let notice = move || {
+            let by = named.lock().unwrap_or_else(PoisonError::into_inner);
+            notice.is_asked().then(|| format!("quiesced: {} (by {by})", told(notice.under_way())))
+        };
+        health.notice(notice);
         let router = Router::new()
             .route("/quiesce", get(standing).post(quiesce).delete(release))
             .route("/log", get(|| async { format!("{}\n", logging::filter_in_force()) }).put(set_filter))
             .layer(middleware::from_fn(refuse_pages))
-            .with_state(Controlled { quiet, drain });
+            .with_state(Controlled { quiet, drain, by });
         Ok(Self { listener, address, router })
     }
 
@@ -99,38 +112,50 @@ async fn standing(State(controlled): State<Controlled>) -> String {
     format!("{asked}: {}\n", told(quiet.under_way()))
 }
 
-async fn quiesce(State(controlled): State<Controlled>, uri: Uri) -> (StatusCode, String) {
+async fn quiesce(State(controlled): State<Controlled>, uri: Uri, headers: HeaderMap) -> (StatusCode, String) {
     let wait = uri.query().and_then(|query| query.split('&').find_map(|part| part.strip_prefix("wait=")));
     let within = match wait.map(humantime::parse_duration) {
         None => controlled.drain,
         Some(Ok(within)) => within,
         Some(Err(error)) => return (StatusCode::BAD_REQUEST, format!("wait: {error}; write it as 5s or 1m\n")),
     };
-    if controlled.quiet.ask() {
-        tracing::info!(under_way = controlled.quiet.under_way(), "quiesced on request: no delivery begins any more");
+    // The name is there before the quiet is: `/readyz` tells both.
+    let mut named = controlled.by.lock().unwrap_or_else(PoisonError::into_inner);
+    if !controlled.quiet.is_asked() {
+        *named = by(&headers);
     }
+    if controlled.quiet.ask() {
+        tracing::info!(by = *named, under_way = controlled.quiet.under_way(), "quiesced on request: no delivery begins any more");
+    }
+    drop(named);
     match controlled.quiet.silence(within).await {
         0 => (StatusCode::OK, "quiet\n".to_owned()),
         left => (StatusCode::GATEWAY_TIMEOUT, format!("{}\n", told(left))),
     }
 }
 
-async fn release(State(controlled): State<Controlled>) -> &'static str {
+async fn release(State(controlled): State<Controlled>, headers: HeaderMap) -> &'static str {
     if controlled.quiet.release() {
-        tracing::info!("released on request: deliveries begin again");
+        tracing::info!(by = by(&headers), "released on request: deliveries begin again");
     }
     "delivering\n"
 }
 
-async fn set_filter(body: Bytes) -> (StatusCode, String) {
+async fn set_filter(headers: HeaderMap, body: Bytes) -> (StatusCode, String) {
     let Ok(text) = std::str::from_utf8(&body) else { return (StatusCode::BAD_REQUEST, "no text\n".to_owned()) };
     match logging::set_filter(text.trim()) {
         Ok(()) => {
-            tracing::info!(filter = text.trim(), "log filter set on request");
+            tracing::info!(by = by(&headers), filter = text.trim(), "log filter set on request");
             (StatusCode::OK, format!("{}\n", logging::filter_in_force()))
         }
         Err(error) => (StatusCode::BAD_REQUEST, format!("{error}\n")),
     }
+}
+
+/// Who asks, as far as that is said.
+fn by(headers: &HeaderMap) -> String {
+    let by = headers.get(BY).and_then(|by| by.to_str().ok()).map(str::trim).filter(|by| !by.is_empty());
+    by.unwrap_or("somebody").chars().take(LONGEST_BY).collect()
 }
 
 fn told(under_way: usize) -> String {

@@ -4,6 +4,7 @@ pub mod config_file;
 pub mod exit;
 pub mod stdout;
 
+mod admin_client;
 mod check;
 mod confirm;
 mod dlq;
@@ -12,7 +13,9 @@ mod explain;
 mod generate;
 mod hold;
 mod init;
+mod log;
 mod metrics_scrape;
+mod quiesce;
 mod resume;
 mod run;
 mod setup;
@@ -50,6 +53,8 @@ enum Command {
     Status(status::StatusArgs),
     Hold(hold::HoldArgs),
     Resume(resume::ResumeArgs),
+    Quiesce(quiesce::QuiesceArgs),
+    Log(log::LogArgs),
     Dlq(dlq::DlqArgs),
     Generate(generate::GenerateArgs),
     Stub(stub::StubArgs),
@@ -92,6 +97,8 @@ pub fn main() -> ExitCode {
         Command::Status(args) => status::run(args),
         Command::Hold(args) => hold::run(args),
         Command::Resume(args) => resume::run(args),
+        Command::Quiesce(args) => quiesce::run(args),
+        Command::Log(args) => log::run(args),
         Command::Dlq(args) => dlq::run(args),
         Command::Generate(args) => generate::run(args),
         Command::Stub(args) => stub::run(args),

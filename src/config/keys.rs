@@ -77,7 +77,7 @@ const LATER_AT_TOP: &[&str] = &["admin.tls", "admin.users", "admin.auth", "healt
 const HINTS: &[(&str, &str)] = &[
     ("kafka.bootstrap.servers", "name at least one broker: bootstrap.servers = \"localhost:9092\""),
     ("health.listen", "an IP address and a port, as 0.0.0.0:9646 (the default)"),
-    ("admin.listen", "a loopback address and a port, as 127.0.0.1:9647 (the default)"),
+    ("admin.listen", "a loopback address and a port, as 127.0.0.1:9647; the port after that of health.listen unless said"),
     ("worker.instance", "a name that survives restarts, of a-z, A-Z, 0-9, `.`, `_`, `-`; default: the host name"),
     ("worker.roles", "some of mover, deliverer, router, index; default: all of them"),
     ("worker.roles[]", "one of mover, deliverer, router, index"),

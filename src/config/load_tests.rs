@@ -658,3 +658,12 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_admin_interface_listens_beside_the_probes_unless_said() {
+    let admin = |health: &str| load_text(&with(&format!("[health]\nlisten = \"{health}\"\n"))).unwrap().admin.listen.to_string();
+    assert_eq!(admin("0.0.0.0:9646"), "127.0.0.1:9647");
+    assert_eq!(admin("127.0.0.1:18000"), "127.0.0.1:18001");
+    assert_eq!(admin("127.0.0.1:0"), "127.0.0.1:0");
+    assert_eq!(admin("0.0.0.0:65535"), "127.0.0.1:65534");
+}

@@ -22,7 +22,7 @@ pub fn listeners(
     let health_path = Path::of("health").key("listen");
     let admin_path = Path::of("admin").key("listen");
     let health = address(health, "0.0.0.0:9646", &health_path, mistakes);
-    let admin = address(admin, "127.0.0.1:9647", &admin_path, mistakes);
+    let admin = address(admin, &beside(health), &admin_path, mistakes);
     if let Some(admin) = admin.filter(|a| !a.ip().is_loopback()) {
         let hint = format!("there is no authentication for it yet; use 127.0.0.1:{}", admin.port());
         mistakes.note(&admin_path, "would let anybody on the network act and see payloads", Some(hint));
@@ -36,6 +36,17 @@ pub fn listeners(
         }
     }
     (health.map(|listen| HealthConfig { listen }), admin.map(|listen| AdminConfig { listen }))
+}
+
+/// Where the admin interface listens unless that is said: the port after that of the probes, so that who gives several processes of
+/// one machine ports for their probes has given them all they need.
+fn beside(health: Option<SocketAddr>) -> String {
+    let port = match health.map_or(9646, |health| health.port()) {
+        0 => 0,
+        u16::MAX => u16::MAX - 1,
+        port => port + 1,
+    };
+    format!("127.0.0.1:{port}")
 }
 
 fn address(raw: Option<RawListener>, default: &str, path: &Path, mistakes: &mut Mistakes) -> Option<SocketAddr> {

@@ -103,7 +103,8 @@ pub struct HealthConfig {
 /// The admin interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdminConfig {
-    /// The address; default `127.0.0.1:9647`.
+    /// The address, on loopback; by default the port after that of the probes, `127.0.0.1:9647` beside theirs. Port 0 lets the
+    /// system choose.
     pub listen: SocketAddr,
 }
 

@@ -1,4 +1,4 @@
-//! Logs: nothing of a record in them at any level, errors told once, and JSON that machines can read.
+//! Logs: nothing of a record in them at any level, errors told once, JSON that machines can read, and `kladder log`.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::support::broker;
 use crate::support::clock::{self, PATIENCE};
 use crate::support::handler::{Answer, Handler};
-use crate::support::process::Kladder;
+use crate::support::process::{self, Kladder};
 use crate::support::raw::{NewRecord, RawProducer};
 use crate::support::records;
 use crate::support::scene::{Scene, path};
@@ -189,4 +189,43 @@ fn in_relay_too_nothing_of_a_record_is_in_the_log() {
     let log = kladder.log();
     assert_no_canary(&log);
     assert!(lines(&log).iter().any(|line| line.says("DEBUG", "decided")), "{log}");
+}
+
+#[test]
+fn the_level_changes_while_the_worker_runs() {
+    let handler = Handler::start(|_| Answer::ok());
+    let mut scene = Scene::with_source("log-level", &["500ms"], 1);
+    scene.handler = handler.url().to_owned();
+    let config = scene.set_up();
+    let producer = RawProducer::new(&scene.brokers);
+    let mut kladder = Kladder::run(&config);
+    let mut sent = 0;
+    let mut deliver = || {
+        producer.write(&scene.source, &[records::plain(sent, 1)]);
+        sent += 1;
+        clock::eventually("it is done", PATIENCE, || {
+            broker::committed(&scene.group, &scene.source, 0).0 == i64::try_from(sent).ok()
+        });
+    };
+    let decided = |kladder: &Kladder| kladder.log().matches("decided").count();
+    let log = |arguments: &[&str]| process::kladder(&[&["log", "-c", path(&config)], arguments].concat());
+    deliver();
+    assert_eq!(decided(&kladder), 0, "at info no record is told of");
+    assert_eq!(log(&[]).succeeds().stdout, "info\n");
+
+    assert_eq!(log(&["info,kladder::worker=debug"]).succeeds().stdout.trim(), log(&[]).succeeds().stdout.trim());
+    deliver();
+    clock::eventually("the decision is told", PATIENCE, || decided(&kladder) == 1);
+
+    log(&["debgu"]).refuses(1, &["`debgu` is no log filter: write a level"]);
+    log(&["kladder=loud"]).refuses(1, &["is no log filter"]);
+    deliver();
+    clock::eventually("what is no filter changes nothing", PATIENCE, || decided(&kladder) == 2);
+
+    assert_eq!(log(&["error"]).succeeds().stdout, "error\n");
+    deliver();
+    let told = kladder.log();
+    assert!(decided(&kladder) == 2 && told.contains("log filter set on request by=\""), "its log:\n{told}");
+    assert_eq!(kladder.terminate(PATIENCE).code(), Some(0));
+    assert_eq!(kladder.log(), told, "at error a worker that ends well says nothing");
 }

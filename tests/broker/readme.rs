@@ -2,7 +2,7 @@
 //!
 //! What the test replaces in them, and nothing else:
 //! - the address of the broker, and the names `orders` and `billing` by ones that are free on it;
-//! - the ports 3000 (handler) and 9646 (health) by free ones;
+//! - the ports 3000 (handler), 9646 (health) and that of the admin interface by free ones;
 //! - `cargo install` builds like the tests do and installs into the walk's folder;
 //! - `kafka-topics.sh` and `kladder` are found in the walk's folder; the former is `TopicCommand`, which it is everywhere;
 //! - exit code 3 of `setup --dry-run` (the README says so) does not end the walk.
@@ -42,7 +42,7 @@ fn blocks(language: &str) -> Vec<String> {
 
 #[test]
 fn every_command_of_the_walk_works() {
-    let (suffix, handler, health) = (broker::unique("walk"), free_port(), free_port());
+    let (suffix, handler, health, admin) = (broker::unique("walk"), free_port(), free_port(), free_port());
     let folder = tempfile::tempdir().expect("a folder");
     let bin = folder.path().join("bin");
     fs::create_dir(&bin).expect("a folder");
@@ -50,8 +50,9 @@ fn every_command_of_the_walk_works() {
         &bin.join("kafka-topics.sh"),
         &format!("exec {:?} tool org.apache.kafka.tools.TopicCommand \"$@\"", broker::in_house("scripts/kafka")),
     );
-    // The file that init prints is the reader's to change; the test changes the port.
-    let ports = format!("s/:9646/:{health}/; s/:3000/:{handler}/");
+    // The file that init prints is the reader's to change; the test changes the ports.
+    let admin = format!("s/^\\[health\\]/[admin]\\nlisten = \"127.0.0.1:{admin}\"\\n\\n[health]/");
+    let ports = format!("s/:9646/:{health}/; s/:3000/:{handler}/; {admin}");
     program(
         &bin.join("kladder"),
         &format!("if [ \"$1\" = init ]; then {KLADDER} \"$@\" | sed '{ports}'; else exec {KLADDER} \"$@\"; fi"),

@@ -1,0 +1,56 @@
+//! `kladder quiesce`.
+
+use std::time::Duration;
+
+use anyhow::bail;
+use clap::Args;
+use http::{Method, StatusCode};
+
+use crate::cli::admin_client::ask;
+use crate::cli::exit::Exit;
+use crate::cli::{ConfigArg, config_file};
+
+/// Exit codes.
+const AFTER_HELP: &str = "\
+Exit codes:
+  0  quiet: the application may be stopped; with --lift: deliveries go on
+  1  deliveries are in flight still, or no worker can be asked
+  2  usage or configuration";
+
+/// Quiesce the worker on this machine: it begins no further delivery, so that the application beside it may be stopped
+///
+/// Waits until no call of the handler is under way. The worker stays up and ready: what is due is moved back on time and waits in
+/// redeliver, what is new waits in its source, and no attempt is counted. `/readyz` says that it is quiesced. A worker that is
+/// started anew is not.
+///
+/// It asks the worker at the address of [admin]: `POST /quiesce`, as an application's preStop does.
+#[derive(Debug, Args)]
+#[command(after_long_help = AFTER_HELP)]
+pub struct QuiesceArgs {
+    #[command(flatten)]
+    config: ConfigArg,
+
+    /// How long to wait for what is in flight, at most 1h [default: `drain` of [worker]]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, conflicts_with = "lift")]
+    wait: Option<Duration>,
+
+    /// Let deliveries go on
+    #[arg(long)]
+    lift: bool,
+}
+
+pub fn run(args: QuiesceArgs) -> anyhow::Result<Exit> {
+    let config = config_file::load(&args.config)?.config;
+    let wait = args.wait.unwrap_or(config.worker.drain);
+    let (status, body) = if args.lift {
+        ask(config.admin.listen, Method::DELETE, "/quiesce", "", Duration::ZERO)?
+    } else {
+        let path = format!("/quiesce?wait={}ms", wait.as_millis());
+        ask(config.admin.listen, Method::POST, &path, "", wait)?
+    };
+    if status != StatusCode::OK && status != StatusCode::GATEWAY_TIMEOUT {
+        bail!("the worker answered {status}: {}", body.trim());
+    }
+    eprintln!("{}", body.trim());
+    Ok(if status == StatusCode::OK { Exit::Done } else { Exit::Failed })
+}
