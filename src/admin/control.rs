@@ -119,15 +119,16 @@ async fn quiesce(State(controlled): State<Controlled>, uri: Uri, headers: Header
         Some(Ok(within)) => within,
         Some(Err(error)) => return (StatusCode::BAD_REQUEST, format!("wait: {error}; write it as 5s or 1m\n")),
     };
-    // The name is there before the quiet is: `/readyz` tells both.
-    let mut named = controlled.by.lock().unwrap_or_else(PoisonError::into_inner);
-    if !controlled.quiet.is_asked() {
-        *named = by(&headers);
+    {
+        // The name is there before the quiet is: `/readyz` tells both.
+        let mut named = controlled.by.lock().unwrap_or_else(PoisonError::into_inner);
+        if !controlled.quiet.is_asked() {
+            *named = by(&headers);
+        }
+        if controlled.quiet.ask() {
+            tracing::info!(by = *named, under_way = controlled.quiet.under_way(), "quiesced on request: no delivery begins any more");
+        }
     }
-    if controlled.quiet.ask() {
-        tracing::info!(by = *named, under_way = controlled.quiet.under_way(), "quiesced on request: no delivery begins any more");
-    }
-    drop(named);
     match controlled.quiet.silence(within).await {
         0 => (StatusCode::OK, "quiet\n".to_owned()),
         left => (StatusCode::GATEWAY_TIMEOUT, format!("{}\n", told(left))),

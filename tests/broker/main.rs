@@ -33,6 +33,7 @@ mod outage;
 mod oversize;
 mod poison;
 mod push;
+mod quiesce;
 mod readme;
 mod rebalance;
 mod registry;

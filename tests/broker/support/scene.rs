@@ -37,7 +37,8 @@ pub struct Scene {
     /// The application consumes by itself: there is no handler.
     pub relay: bool,
     health: u16,
-    admin: u16,
+    /// The port of the admin interface.
+    pub admin: u16,
     folder: TempDir,
 }
 
