@@ -7,6 +7,7 @@ pub mod stdout;
 mod admin_client;
 mod check;
 mod confirm;
+mod demo;
 mod dlq;
 mod doctor;
 mod explain;
@@ -58,6 +59,7 @@ enum Command {
     Dlq(dlq::DlqArgs),
     Generate(generate::GenerateArgs),
     Stub(stub::StubArgs),
+    Demo(demo::DemoArgs),
 }
 
 /// Where the configuration is found.
@@ -102,6 +104,7 @@ pub fn main() -> ExitCode {
         Command::Dlq(args) => dlq::run(args),
         Command::Generate(args) => generate::run(args),
         Command::Stub(args) => stub::run(args),
+        Command::Demo(args) => demo::run(args),
     };
     match result {
         Ok(exit) => exit.into(),

@@ -1,5 +1,6 @@
 //! `kladder run`: the workers.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -7,9 +8,11 @@ use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 use crate::admin::control::ControlServer;
-use crate::admin::health::{HealthServer, HealthState};
+use crate::admin::health::{HealthError, HealthServer, HealthState};
 use crate::cli::config_file;
 use crate::cli::exit::Exit;
 use crate::cli::{ConfigArg, chosen_ladders};
@@ -30,10 +33,11 @@ use crate::worker::cluster_watch::ClusterWatch;
 use crate::worker::crew::{Budgets, Crew};
 use crate::worker::hold::HoldWatch;
 use crate::worker::http_handler::HttpHandler;
+use crate::worker::leaders::BrokersClock;
 use crate::worker::quiet::Quiet;
 use crate::worker::set_up::{self, SetUpError};
 use crate::worker::stop::Stop;
-use crate::worker::supervisor::Supervisor;
+use crate::worker::supervisor::{GivenUp, Supervisor};
 
 /// Run the workers: movers bring due records back, deliverers call the handlers, routers take what applications could not handle
 ///
@@ -174,38 +178,11 @@ fn roles(config: &Config, given: &[RoleArg]) -> Vec<Role> {
 }
 
 async fn work(config: &Config, ladders: &[&LadderConfig], roles: &[Role], state_dir: &Path) -> anyhow::Result<Exit> {
-    let exporter = exporter::install();
+    // Metrics that were made before feed nothing.
+    let _ = exporter::install();
     let _index = if roles.contains(&Role::Index) { Some(index(config, ladders, state_dir)?) } else { None };
-    let health = HealthState::new();
-    let server = HealthServer::bind(config.health.listen, health.clone(), exporter).await?;
-    let address = server.address();
-    let (end_server, ended) = tokio::sync::oneshot::channel::<()>();
-    let server = tokio::spawn(server.serve(async move { ended.await.unwrap_or(()) }));
-
-    let quiet = Quiet::new();
-    let control = control(config, &quiet, &health).await;
-    let _cluster = ClusterWatch::start(&config.kafka, ladders, roles).context("cannot start a thread")?;
-    let stop = Stop::new();
-    let mut supervisor = Supervisor::new(stop.clone());
-    let watch = HoldWatch::start(&config.kafka, ladders.iter().map(|l| &l.ladder)).context("cannot start a thread")?;
-    let mut crew = Crew {
-        supervisor: &mut supervisor,
-        watch: &watch,
-        kafka: &config.kafka,
-        instance: &config.worker.instance,
-        drain: config.worker.drain,
-        tally: Tally::default(),
-        quiet,
-    };
-    for ladder in ladders {
-        for role in roles.iter().filter(|role| runs(**role, ladder.ladder.mode())) {
-            start(&mut crew, ladder, *role, &health)?;
-        }
-    }
-    health.started();
-    tracing::info!(instance = config.worker.instance, health = %address, ladders = ladders.len(), "kladder runs");
-
-    let on_signal = stop.clone();
+    let running = begin(config, ladders, roles, BrokersClock::Theirs).await?;
+    let (health, on_signal) = (running.health.clone(), running.stop.clone());
     let signals = tokio::spawn(async move {
         let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let mut next = async || tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} };
@@ -219,19 +196,90 @@ async fn work(config: &Config, ladders: &[&LadderConfig], roles: &[Role], state_
         #[expect(unreachable_code, reason = "gives the block its type")]
         std::io::Result::Ok(())
     });
-    let ended = tokio::task::spawn_blocking(move || supervisor.wait()).await.context("waiting for the workers")?;
+    let ended = running.ended().await?;
     signals.abort();
-    if let Some(control) = control {
-        control.abort();
-    }
-    let _ = end_server.send(());
-    server.await.context("serving the probes")??;
     tracing::info!("kladder has ended");
     Ok(if ended.is_ok() { Exit::Done } else { Exit::Failed })
 }
 
+/// Workers that run, with their probes and metrics.
+pub(super) struct Running {
+    /// Tells the workers to end.
+    pub stop: Stop,
+    /// What the probes know.
+    pub health: HealthState,
+    /// Where probes and metrics are served.
+    pub address: SocketAddr,
+    /// The breakers of the handlers, one for each ladder that has one.
+    pub breakers: Vec<Arc<HandlerBreaker>>,
+    supervisor: Supervisor,
+    control: Option<JoinHandle<()>>,
+    _cluster: Option<ClusterWatch>,
+    // Tells the workers whether they are held, as long as it lives.
+    _watch: HoldWatch,
+    end_server: oneshot::Sender<()>,
+    server: JoinHandle<Result<(), HealthError>>,
+}
+
+/// Starts the workers of these ladders in these roles but the index.
+pub(super) async fn begin(
+    config: &Config,
+    ladders: &[&LadderConfig],
+    roles: &[Role],
+    clock: BrokersClock,
+) -> anyhow::Result<Running> {
+    let exporter = exporter::install();
+    let health = HealthState::new();
+    let server = HealthServer::bind(config.health.listen, health.clone(), exporter).await?;
+    let address = server.address();
+    let (end_server, ended) = oneshot::channel::<()>();
+    let server = tokio::spawn(server.serve(async move { ended.await.unwrap_or(()) }));
+
+    let quiet = Quiet::new();
+    let control = control(config, &quiet, &health).await;
+    // There is nothing to look at on an embedded broker: it lacks the requests for it.
+    let cluster = (clock == BrokersClock::Theirs).then(|| ClusterWatch::start(&config.kafka, ladders, roles));
+    let cluster = cluster.transpose().context("cannot start a thread")?;
+    let stop = Stop::new();
+    let mut supervisor = Supervisor::new(stop.clone());
+    let watch = HoldWatch::start(&config.kafka, ladders.iter().map(|l| &l.ladder)).context("cannot start a thread")?;
+    let mut crew = Crew {
+        supervisor: &mut supervisor,
+        watch: &watch,
+        kafka: &config.kafka,
+        instance: &config.worker.instance,
+        drain: config.worker.drain,
+        tally: Tally::default(),
+        quiet,
+        clock,
+    };
+    let mut breakers = Vec::new();
+    for ladder in ladders {
+        for role in roles.iter().filter(|role| runs(**role, ladder.ladder.mode())) {
+            breakers.extend(start(&mut crew, ladder, *role, &health)?);
+        }
+    }
+    health.started();
+    tracing::info!(instance = config.worker.instance, health = %address, ladders = ladders.len(), "kladder runs");
+    Ok(Running { stop, health, address, breakers, supervisor, control, _cluster: cluster, _watch: watch, end_server, server })
+}
+
+impl Running {
+    /// Waits until all workers have ended, and ends the probes after them.
+    pub(super) async fn ended(self) -> anyhow::Result<Result<(), GivenUp>> {
+        let supervisor = self.supervisor;
+        let ended = tokio::task::spawn_blocking(move || supervisor.wait()).await.context("waiting for the workers")?;
+        if let Some(control) = self.control {
+            control.abort();
+        }
+        let _ = self.end_server.send(());
+        self.server.await.context("serving the probes")??;
+        Ok(ended)
+    }
+}
+
 /// Serves what acts on this process. A worker whose address for that is taken works all the same.
-async fn control(config: &Config, quiet: &Quiet, health: &HealthState) -> Option<tokio::task::JoinHandle<()>> {
+async fn control(config: &Config, quiet: &Quiet, health: &HealthState) -> Option<JoinHandle<()>> {
     let listen = config.admin.listen;
     let server = match ControlServer::bind(listen, quiet.clone(), config.worker.drain, health).await {
         Ok(server) => server,
@@ -248,7 +296,13 @@ async fn control(config: &Config, quiet: &Quiet, health: &HealthState) -> Option
     }))
 }
 
-fn start(crew: &mut Crew<'_>, config: &LadderConfig, role: Role, health: &HealthState) -> anyhow::Result<()> {
+/// Starts one worker; given back is the breaker that its handler stands behind.
+fn start(
+    crew: &mut Crew<'_>,
+    config: &LadderConfig,
+    role: Role,
+    health: &HealthState,
+) -> anyhow::Result<Option<Arc<HandlerBreaker>>> {
     let ladder = Arc::new(config.ladder.clone());
     let joined = health.expect(ladder.name(), role);
     let on_joined = move || joined.set();
@@ -256,6 +310,7 @@ fn start(crew: &mut Crew<'_>, config: &LadderConfig, role: Role, health: &Health
         let (hold, clock) = (crew.watch.hold(ladder.name()), Clock::system());
         health.notice(move || hold.dead_letters_notice(clock.now().timestamp()));
     }
+    let mut guard = None;
     let started = match role {
         Role::Mover => crew.mover(&ladder, on_joined),
         Role::Router => crew.router(&ladder, config.dlq_breaker, on_joined),
@@ -265,6 +320,7 @@ fn start(crew: &mut Crew<'_>, config: &LadderConfig, role: Role, health: &Health
             if let Some(breaker) = breaker.clone() {
                 health.notice(move || breaker.notice());
             }
+            guard.clone_from(&breaker);
             let budgets = Budgets {
                 max_in_flight: handler.max_in_flight,
                 redeliver_share: handler.redeliver_share,
@@ -277,5 +333,6 @@ fn start(crew: &mut Crew<'_>, config: &LadderConfig, role: Role, health: &Health
         }
         Role::Index => Ok(()),
     };
-    started.context("cannot start a thread")
+    started.context("cannot start a thread")?;
+    Ok(guard)
 }

@@ -233,13 +233,13 @@ async fn answer(State(stub): State<Arc<Stub>>, request: Request<Body>) -> (Statu
 }
 
 /// What a request tells of its record.
-struct Seen {
-    id: String,
-    attempt: u32,
+pub(super) struct Seen {
+    pub id: String,
+    pub attempt: u32,
     topic: String,
-    partition: Option<i32>,
-    offset: Option<i64>,
-    key: Option<String>,
+    pub partition: Option<i32>,
+    pub offset: Option<i64>,
+    pub key: Option<String>,
     key_encoding: Option<String>,
 }
 

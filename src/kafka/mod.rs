@@ -4,6 +4,7 @@ pub mod admin;
 mod client_config;
 pub mod clock;
 pub mod consumer;
+pub mod embedded;
 pub mod error;
 pub mod fetch;
 mod ffi;

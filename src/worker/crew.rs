@@ -19,6 +19,7 @@ use crate::worker::dlq_breaker::DlqBreaker;
 use crate::worker::error::WorkError;
 use crate::worker::handler::Handler;
 use crate::worker::hold::HoldWatch;
+use crate::worker::leaders::BrokersClock;
 use crate::worker::mover::{Mover, MoverSettings};
 use crate::worker::quiet::Quiet;
 use crate::worker::router::{Router, RouterSettings};
@@ -40,6 +41,8 @@ pub struct Crew<'a> {
     pub tally: Tally,
     /// Whether deliveries may begin.
     pub quiet: Quiet,
+    /// Where the mover's time comes from.
+    pub clock: BrokersClock,
 }
 
 /// How many deliveries run at a time; see [`DelivererSettings`].
@@ -67,6 +70,7 @@ impl Crew<'_> {
             instance: self.instance.to_owned(),
             hold: self.watch.hold(ladder.name()),
             tally: self.tally.clone(),
+            clock: self.clock,
         };
         let metrics = MoverMetrics::new(ladder).worker;
         self.start(ladder, Role::Mover, metrics, on_joined, move |presence| Mover::start(&settings)?.run(presence))

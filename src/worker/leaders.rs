@@ -1,10 +1,22 @@
 //! The clocks of the brokers, as far as this process knows them.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use crate::core::leader_clock::{LeaderClock, LocalTime};
 use crate::core::time::Timestamp;
 use crate::kafka::producer::ClockReading;
+
+/// Where the brokers' time comes from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum BrokersClock {
+    /// They note it with each record, and may be off by anything.
+    #[default]
+    Theirs,
+    /// It is the worker's own: the broker is embedded in this process. The times at which it says to have appended are made up (it
+    /// answers with 1234), so none of them counts.
+    Own,
+}
 
 /// What is known of the brokers' clocks.
 #[derive(Debug, Default)]
@@ -13,25 +25,50 @@ pub struct Leaders {
     /// Of whichever broker confirmed a write last: what is presumed of one that has not yet.
     any: LeaderClock,
     last_reading: Option<LocalTime>,
+    clock: BrokersClock,
 }
 
 impl Leaders {
+    /// Of brokers with such a clock; nothing was read yet.
+    #[must_use]
+    pub fn with(clock: BrokersClock) -> Self {
+        Self { clock, ..Self::default() }
+    }
+
     /// A record was fetched.
     pub fn fetched(&mut self, broker: i32, appended: Timestamp, now: LocalTime) {
+        if self.clock == BrokersClock::Own {
+            return;
+        }
         self.by_broker.entry(broker).or_default().fetched(appended, now);
     }
 
     /// A write was confirmed.
     pub fn read(&mut self, reading: &ClockReading) {
+        if self.clock == BrokersClock::Own {
+            return;
+        }
         self.by_broker.entry(reading.broker).or_default().written(reading.sent, reading.appended, reading.confirmed);
         self.any.written(reading.sent, reading.appended, reading.confirmed);
         self.last_reading = Some(reading.confirmed);
     }
 
-    /// When a broker's clock was last read.
+    /// Whether a broker's clock was read within this time, or is the worker's own.
     #[must_use]
-    pub fn last_reading(&self) -> Option<LocalTime> {
-        self.last_reading
+    pub fn was_read_within(&self, time: Duration, now: LocalTime) -> bool {
+        self.clock == BrokersClock::Own || self.last_reading.is_some_and(|at| now.since(at) < time)
+    }
+
+    /// Whether what a broker says of when it appended is to be believed.
+    #[must_use]
+    pub fn has_append_times(&self) -> bool {
+        self.clock == BrokersClock::Theirs
+    }
+
+    /// Whether the brokers' time is known at all.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        self.clock == BrokersClock::Own || self.last_reading.is_some()
     }
 
     /// Leader minus worker, in microseconds: never more than it is, so that nobody is early by the leader's clock.
@@ -82,6 +119,16 @@ mod tests {
                 assert!((0..=4_000).contains(&late), "broker {broker}, worker off by {skew} ms: {late} µs late");
             }
         }
+    }
+
+    #[test]
+    fn a_clock_that_is_the_workers_own_needs_no_reading() {
+        assert!(!Leaders::default().is_known() && !Leaders::default().was_read_within(Duration::MAX, at(5)));
+        let mut leaders = Leaders::with(BrokersClock::Own);
+        leaders.read(&reading(4, 1_234));
+        leaders.fetched(1, Timestamp::from_millis(9_999), at(4));
+        assert!(leaders.is_known() && leaders.was_read_within(Duration::ZERO, at(5)));
+        assert_eq!(leaders.now(1, at(5)), 5_000);
     }
 
     #[test]

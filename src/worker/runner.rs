@@ -24,6 +24,7 @@ use crate::worker::breaker::HandlerBreaker;
 use crate::worker::crew::{Budgets, Crew};
 use crate::worker::handler::Handler;
 use crate::worker::hold::HoldWatch;
+use crate::worker::leaders::BrokersClock;
 use crate::worker::quiet::Quiet;
 use crate::worker::set_up::{self, NotSetUp, SetUpError};
 use crate::worker::stop::Stop;
@@ -244,7 +245,8 @@ impl<H: Handler> Worker<H> {
 
     fn start(&self, supervisor: &mut Supervisor, watch: &HoldWatch, runtime: &Handle, tally: &Tally) -> std::io::Result<()> {
         let (kafka, instance, drain) = (&self.kafka, self.instance.as_str(), self.drain);
-        let mut crew = Crew { supervisor, watch, kafka, instance, drain, tally: tally.clone(), quiet: Quiet::new() };
+        let (tally, quiet, clock) = (tally.clone(), Quiet::new(), BrokersClock::Theirs);
+        let mut crew = Crew { supervisor, watch, kafka, instance, drain, tally, quiet, clock };
         if self.roles.contains(&Role::Mover) {
             crew.mover(&self.ladder, || {})?;
         }

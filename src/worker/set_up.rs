@@ -90,7 +90,14 @@ pub(crate) fn config_of(ladder: &Ladder, start: Start) -> LadderConfig {
 }
 
 fn make(config: &LadderConfig, kafka: &KafkaConfig) -> Result<(), SetUpError> {
-    let cluster = KafkaCluster::connect(kafka)?;
+    apply(config, kafka, &KafkaCluster::connect(kafka)?)
+}
+
+/// Sets a ladder up on a cluster that was reached; [`set_up`] says what that means.
+///
+/// # Errors
+/// As [`set_up`].
+pub(crate) fn apply(config: &LadderConfig, kafka: &KafkaConfig, cluster: &dyn Cluster) -> Result<(), SetUpError> {
     let make_plan = || -> Result<Plan, ClusterError> {
         let observed = cluster.observe(&Scope::of(&[config]))?;
         Ok(plan(&[config], &observed, kafka, MAX_PARTITIONS))
@@ -101,7 +108,7 @@ fn make(config: &LadderConfig, kafka: &KafkaConfig) -> Result<(), SetUpError> {
     if !plan.has_changes() {
         return Ok(());
     }
-    topology::apply(&plan, &cluster, |step| tracing::debug!(?step, "setting the ladder up"))?;
+    topology::apply(&plan, cluster, |step| tracing::debug!(?step, "setting the ladder up"))?;
     // What was made must be what was asked for: others may have been at it at the same time.
     let after = make_plan()?;
     not_refused(&after)?;

@@ -103,7 +103,9 @@ impl Mover {
                 self.leaders.read(&reading);
             }
             faults.extend(settled.faults);
-            appended = settled.appended;
+            if self.leaders.has_append_times() {
+                appended = settled.appended;
+            }
             denied = settled.denied;
             if !faults.is_empty() {
                 self.producer.abort();

@@ -36,7 +36,7 @@ use crate::telemetry::tally::Tally;
 use crate::worker::backoff::Backoff;
 use crate::worker::error::WorkError;
 use crate::worker::hold::Hold;
-use crate::worker::leaders::Leaders;
+use crate::worker::leaders::{BrokersClock, Leaders};
 use crate::worker::mover::batch::FIRST_FILL_TIME;
 use crate::worker::mover::lane::{Lane, Taken};
 use crate::worker::mover::rest::RestTimes;
@@ -75,6 +75,8 @@ pub struct MoverSettings {
     pub hold: Hold,
     /// Where what was done is counted, besides the metrics.
     pub tally: Tally,
+    /// Where the time comes from that records are due by.
+    pub clock: BrokersClock,
 }
 
 /// Moves until it is told to stop.
@@ -153,7 +155,7 @@ impl Mover {
             consumer,
             producer,
             targets,
-            leaders: Leaders::default(),
+            leaders: Leaders::with(settings.clock),
             lanes: Vec::new(),
             limits: limits.unwrap_or_default(),
             partitions,
@@ -189,7 +191,7 @@ impl Mover {
             }
             self.take_heads()?;
             // Without any reading of a broker's clock nobody knows what is due.
-            let knows_time = self.leaders.last_reading().is_some();
+            let knows_time = self.leaders.is_known();
             if knows_time && !self.hold.is_held() && self.in_doubt.is_empty() && self.clock.now() >= self.not_before() {
                 self.move_due()?;
             }
@@ -349,9 +351,7 @@ impl Mover {
     /// an instance stays of it.
     fn read_clock(&mut self) -> Result<(), WorkError> {
         let now = self.clock.now();
-        if self.leaders.last_reading().is_some_and(|at| now.since(at) < CLOCK_READ_INTERVAL)
-            || now < self.backoff.until().max(self.clock_at)
-        {
+        if self.leaders.was_read_within(CLOCK_READ_INTERVAL, now) || now < self.backoff.until().max(self.clock_at) {
             return Ok(());
         }
         let key = format!("clock/{}", self.instance);

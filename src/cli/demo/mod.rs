@@ -1,0 +1,301 @@
+//! `kladder demo`: a ladder at work, with nothing installed but this binary.
+//!
+//! The workers are those of `kladder run`, on a configuration that is made in memory; what is the demo's own is the broker (unless
+//! one is given), the orders, the handler, and the reckoning, which reads the topics for itself.
+
+mod handler;
+mod ledger;
+mod progress;
+mod reckoning;
+mod settings;
+mod story;
+mod stream;
+mod watcher;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::cli::demo::handler::DemoHandler;
+use crate::cli::demo::ledger::Ledger;
+use crate::cli::demo::progress::Snapshot;
+use crate::cli::demo::reckoning::{Facts, reckon};
+use crate::cli::demo::settings::Settings;
+use crate::cli::demo::story::{SHORTEST, Story};
+use crate::cli::demo::stream::Stream;
+use crate::cli::demo::watcher::Watcher;
+use crate::cli::exit::Exit;
+use crate::cli::run::{self, Running};
+use crate::cli::{Output, config_file, stdout};
+use crate::config::{Config, LadderConfig};
+use crate::core::breaker::BreakerState;
+use crate::core::topics::mover_group;
+use crate::kafka::admin::KafkaCluster;
+use crate::kafka::clock::Clock;
+use crate::kafka::embedded::EmbeddedBroker;
+use crate::telemetry::logging::{self, LogFormat};
+use crate::topology::{Change, Cluster};
+use crate::worker::leaders::BrokersClock;
+use crate::worker::set_up;
+
+const NAME: &str = "kladder-demo";
+
+/// Everything is kept in memory.
+const LONGEST: Duration = Duration::from_secs(60 * 60);
+/// How often it is looked at how things stand.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+const AT_LEAST_ONCE: &str = "the embedded broker's hops are at-least-once, since its transactions do not hold; those of a real \
+                             cluster (--brokers) are exactly-once";
+
+/// What the story is, and the fields of `-o json`.
+const AFTER_HELP: &str = "\
+The story, for --for 60s; another length stretches or squeezes all of it, but never stretches the tiers:
+  0:00  orders come in; some fail once or twice, a few always (poison): they end in the dead-letter topic as exhausted
+  0:15  an outage: the handler answers 503 until 0:25. The breaker opens, and deliveries wait without burning attempts
+  0:30  a bad deployment: until 0:36 every third order is rejected, and goes to the dead-letter topic at once
+  0:44  no more orders; the rest climbs. The demo ends when nothing waits, at 1:00 at the latest
+
+KLADDER_LOG=info shows the workers' log between the lines.
+
+Exit codes:
+  0  in order: sent = done + dead-lettered + waiting, and none lost, doubled or early
+  1  not in order, or something failed
+
+Fields of -o json (times in milliseconds):
+  sent, done, dead_lettered, waiting          orders; reasons{} has the dead-lettered by reason
+  lost, doubled, early                        0 unless something is wrong
+  lateness_ms.p50, p99, max                   from the due time to the redeliver topic; null if nothing came back
+  longest_stall_ms.handler_up, outage         how long a partition of the source stood still with orders on it
+  calls, repeated_calls, hops[]               of the handler; into each tier
+  in_order, faults[]                          the verdict, and what is wrong in words";
+
+/// A ladder at work in this process: simulated orders, a flaky handler, an outage, and a reckoning
+///
+/// Starts an embedded broker, sets a ladder up, runs its workers against a handler with a story, and reckons up from what stands
+/// in the topics. Ctrl-C ends it early, in order. Nothing is left behind, except on a cluster that was named by --brokers.
+#[derive(Debug, Args)]
+#[command(after_long_help = AFTER_HELP)]
+pub struct DemoArgs {
+    /// How long the stream and its story last, draining included; 10s to 1h
+    #[arg(long = "for", value_name = "DURATION", default_value = "60s", value_parser = length)]
+    length: Duration,
+    /// Run on this cluster, with new topics and groups named kladder-demo-…, instead of the embedded broker
+    #[arg(long, value_name = "ADDRESSES")]
+    brokers: Option<String>,
+    /// Orders a second
+    #[arg(long, value_name = "N", default_value = "25", value_parser = clap::value_parser!(u32).range(1..=200))]
+    rate: u32,
+    /// Where to serve /metrics, /livez and /readyz; port 0 takes any that is free
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
+    /// Print the configuration that the workers run with on a real cluster, as a start for your own, and do nothing else
+    #[arg(long)]
+    print_config: bool,
+    /// How the reckoning is printed
+    #[arg(short, long, value_enum, default_value = "text", value_name = "FORMAT")]
+    output: Output,
+}
+
+pub fn run(args: DemoArgs) -> anyhow::Result<Exit> {
+    let story = Story::new(args.length);
+    if args.print_config {
+        let handler = SocketAddr::from(([127, 0, 0, 1], 3000));
+        let brokers = args.brokers.as_deref().unwrap_or("localhost:9092");
+        // For somebody who goes on with it, so that of a real cluster.
+        let settings = Settings { name: NAME, brokers, is_embedded: false, listen: args.listen, handler, story };
+        stdout::print(&settings.text())?;
+        return Ok(Exit::Done);
+    }
+    // Between the lines of the progress only for those who ask.
+    if ["KLADDER_LOG", "RUST_LOG"].iter().any(|name| std::env::var_os(name).is_some()) {
+        logging::init(LogFormat::Text)?;
+    }
+    let embedded = args.brokers.is_none().then(EmbeddedBroker::start).transpose()?;
+    let brokers = embedded.as_ref().map(EmbeddedBroker::brokers).or(args.brokers.clone()).unwrap_or_default();
+    let name = if embedded.is_some() { NAME.to_owned() } else { unique_name() };
+
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
+    let handler = DemoHandler::new(story);
+    let address = runtime.block_on(handler.serve())?;
+    let (is_embedded, listen) = (embedded.is_some(), args.listen);
+    let settings = Settings { name: &name, brokers: &brokers, is_embedded, listen, handler: address, story };
+    let config = config_file::parse(&settings.text(), None).context("the demo's own configuration")?;
+    let [ladder] = config.ladders.as_slice() else { bail!("the demo's own configuration has not one ladder") };
+
+    if is_embedded {
+        say(&format!("starting a broker in this process at {brokers}\n{AT_LEAST_ONCE}"));
+    } else {
+        say(&format!("setting {name} up at {brokers}, with exactly-once hops"));
+    }
+    set_up(&config, ladder, embedded.as_ref())?;
+    let watcher = Watcher::start(&config.kafka, &ladder.ladder)?;
+    let clock = if is_embedded { BrokersClock::Own } else { BrokersClock::Theirs };
+    let demo = Demo { config: &config, ladder, story, handler, rate: args.rate, clock };
+    let told = runtime.block_on(demo.play(&watcher));
+    let exit = told.and_then(|confirmed| demo.reckon(&watcher.end()?, confirmed, args.output));
+    if is_embedded {
+        say(AT_LEAST_ONCE);
+    } else {
+        say(&left_behind(&name, &brokers));
+    }
+    exit
+}
+
+/// Makes the source, which `setup` never does, and does what `setup` does.
+fn set_up(config: &Config, ladder: &LadderConfig, embedded: Option<&EmbeddedBroker>) -> anyhow::Result<()> {
+    let sources = ladder.ladder.sources().iter().map(|source| Change::CreateTopic {
+        topic: source.clone(),
+        partitions: settings::PARTITIONS,
+        // As many as the cluster gives to topics that nobody has said it of.
+        replication_factor: -1,
+        settings: [("message.timestamp.type".to_owned(), "LogAppendTime".to_owned())].into(),
+    });
+    let sources: Vec<Change> = sources.collect();
+    let make = |cluster: &dyn Cluster| -> anyhow::Result<()> {
+        cluster.create_topics(&sources.iter().collect::<Vec<_>>())?;
+        let usable = ladder.ladder.sources().iter().map(|source| (source.clone(), settings::PARTITIONS));
+        cluster.wait_usable(&usable.collect())?;
+        Ok(set_up::apply(ladder, &config.kafka, cluster)?)
+    };
+    match embedded {
+        Some(broker) => make(&broker.cluster(&config.kafka)?),
+        None => make(&KafkaCluster::connect(&config.kafka)?),
+    }
+}
+
+/// What all parts of a run know.
+struct Demo<'a> {
+    config: &'a Config,
+    ladder: &'a LadderConfig,
+    story: Story,
+    handler: DemoHandler,
+    rate: u32,
+    clock: BrokersClock,
+}
+
+impl Demo<'_> {
+    /// Runs the workers until the story ends or a signal comes. How many orders were sent is returned.
+    async fn play(&self, watcher: &Watcher) -> anyhow::Result<u64> {
+        let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let mut signalled = async || tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} };
+        let running = run::begin(self.config, &[self.ladder], &self.config.worker.roles, self.clock).await?;
+        say(&format!("metrics at http://{}/metrics", running.address));
+        let mut sent = Ok(0);
+        let mut was_interrupted = tokio::select! { () = ready(&running) => false, () = signalled() => true };
+        if !was_interrupted && !running.stop.is_set() {
+            let (kafka, ladder, handler) = (&self.config.kafka, &self.ladder.ladder, self.handler.clone());
+            let stream = Stream::start(kafka, ladder, self.rate, self.story.stream_ends(), move || handler.begin())?;
+            was_interrupted = tokio::select! { () = self.tell(&running, &stream, watcher) => false, () = signalled() => true };
+            sent = stream.end();
+        }
+        if was_interrupted {
+            say("interrupted: draining; a second signal ends at once");
+        }
+        running.health.draining();
+        running.stop.set();
+        tokio::select! {
+            ended = running.ended() => ended??,
+            () = signalled() => {
+                say("ended without draining");
+                std::process::exit(1);
+            }
+        }
+        sent
+    }
+
+    /// Tells how it goes, until nothing is left to do, the time is over or a worker has given up.
+    async fn tell(&self, running: &Running, stream: &Stream, watcher: &Watcher) {
+        let between = Duration::from_secs(if self.story.length() < Duration::from_secs(30) { 1 } else { 2 });
+        let mut next = Duration::ZERO;
+        loop {
+            // Before the counts: what was sent later is in none of them.
+            let (has_ended, sent) = (stream.has_ended(), stream.confirmed());
+            let elapsed = self.handler.elapsed();
+            let snapshot = self.snapshot(elapsed, sent, running, watcher);
+            let is_over = has_ended && snapshot.done + snapshot.dead >= sent || elapsed >= self.story.length();
+            if elapsed >= next || is_over {
+                progress::show(&snapshot);
+                next = elapsed + between;
+            }
+            if is_over || running.stop.is_set() {
+                return;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    fn snapshot(&self, elapsed: Duration, sent: u64, running: &Running, watcher: &Watcher) -> Snapshot {
+        let done = self.handler.done();
+        let ledger = watcher.ledger();
+        let delays = self.ladder.ladder.tiers().iter().map(|tier| tier.delay().to_string());
+        Snapshot {
+            elapsed,
+            scene: self.story.scene(elapsed),
+            sent,
+            done,
+            waiting: delays.zip(ledger.waiting()).collect(),
+            dead: u64::try_from(ledger.dead.len()).unwrap_or(u64::MAX),
+            breaker: running.breakers.first().map_or(BreakerState::Closed, |breaker| breaker.state()),
+        }
+    }
+
+    /// Reckons up and prints it.
+    fn reckon(&self, ledger: &Ledger, confirmed: u64, output: Output) -> anyhow::Result<Exit> {
+        let ladder = &self.ladder.ladder;
+        let committed = watcher::committed(&self.config.kafka, ladder)?;
+        let calls = self.handler.calls();
+        let [from, to] = self.story.outage();
+        // The breaker may have opened just before the end of it.
+        let outage = [from, to + self.story.breaker_open()[1]].map(|after| self.handler.moment(after));
+        let facts = Facts {
+            confirmed,
+            calls: &calls,
+            committed: &|topic, partition| committed.get(&(topic, partition)).copied().unwrap_or(0),
+            attempts: ladder.attempts(),
+            outage: outage[0].zip(outage[1]).map(|(from, to)| [from, to]),
+        };
+        let reckoning = reckon(ledger, &facts);
+        let text = match output {
+            Output::Text => format!("\n{}\n", reckoning.text()),
+            Output::Json => format!("{}\n", serde_json::to_string_pretty(&reckoning)?),
+        };
+        stdout::print(&text)?;
+        Ok(if reckoning.in_order { Exit::Done } else { Exit::Failed })
+    }
+}
+
+/// Waits until all workers have joined their groups, or one was given up.
+async fn ready(running: &Running) {
+    while running.health.readiness().is_err() && !running.stop.is_set() {
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// No two runs on a cluster share anything.
+fn unique_name() -> String {
+    let moment = Clock::system().now().as_micros();
+    format!("{NAME}-{moment:x}")
+}
+
+fn left_behind(name: &str, brokers: &str) -> String {
+    let mover = mover_group(name);
+    format!(
+        "left on {brokers}: the topics {name}-orders and {name}.*, the groups {name} and {mover}. To delete them:\n  \
+         kafka-topics.sh --bootstrap-server {brokers} --delete --topic '{name}[-.].*'\n  \
+         kafka-consumer-groups.sh --bootstrap-server {brokers} --delete --group {name} --group {mover}"
+    )
+}
+
+fn length(text: &str) -> Result<Duration, String> {
+    let length = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let is_sound = (SHORTEST..=LONGEST).contains(&length);
+    if is_sound { Ok(length) } else { Err("the demo lasts between 10s and 1h".to_owned()) }
+}
+
+fn say(text: &str) {
+    eprintln!("{text}");
+}

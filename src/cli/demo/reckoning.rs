@@ -1,0 +1,269 @@
+//! Reckons up what became of every order: pure, from the ledger, the handler's calls and where the groups stand.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use crate::cli::demo::ledger::{Call, Ledger, Place, Topic};
+use crate::cli::demo::story::Answer;
+use crate::core::time::Timestamp;
+
+/// So many faults are told one by one.
+const TOLD: usize = 20;
+
+/// What the ledger cannot know.
+pub struct Facts<'a> {
+    /// How many orders the broker has confirmed to the stream.
+    pub confirmed: u64,
+    /// The handler's own record.
+    pub calls: &'a [Call],
+    /// The offset below which the group that reads a topic is done with a partition.
+    pub committed: &'a dyn Fn(Topic, i32) -> i64,
+    /// How many attempts an order has.
+    pub attempts: u32,
+    /// When the handler was down, where the story came to that.
+    pub outage: Option<[Timestamp; 2]>,
+}
+
+/// What became of the orders. Times are in milliseconds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Reckoning {
+    /// Orders that stand on the source.
+    pub sent: u64,
+    /// Those that the handler was done with.
+    pub done: u64,
+    /// Those in the dead-letter topic.
+    pub dead_lettered: u64,
+    /// Dead letters by their reasons.
+    pub reasons: BTreeMap<&'static str, u64>,
+    /// Those that wait on the source, in a tier or to be redelivered, and would go on with the next worker.
+    pub waiting: u64,
+    /// Those that are nowhere.
+    pub lost: u64,
+    /// Records that were written twice, and orders that ended twice.
+    pub doubled: u64,
+    /// Records that came back before they were due.
+    pub early: u64,
+    /// From the due time to the append to the redeliver topic.
+    pub lateness_ms: Option<Lateness>,
+    /// How long a partition of the source stood still with orders on it, from the moment that one could have been delivered to its
+    /// first delivery.
+    pub longest_stall_ms: StallMs,
+    /// Calls of the handler.
+    pub calls: u64,
+    /// Those of them for an attempt that was made before.
+    pub repeated_calls: u64,
+    /// Records that hopped into each tier.
+    pub hops: Vec<u64>,
+    /// Whether all of it holds.
+    pub in_order: bool,
+    /// What does not, in words; the first of many.
+    pub faults: Vec<String>,
+}
+
+/// Of all records that came back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Lateness {
+    /// Half of them were not later.
+    pub p50: i64,
+    /// Of a hundred, one was later.
+    pub p99: i64,
+    /// The latest.
+    pub max: i64,
+}
+
+/// The longest stall.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct StallMs {
+    /// While the handler was up.
+    pub handler_up: i64,
+    /// Over the outage, in which the breaker holds deliveries on purpose.
+    pub outage: i64,
+}
+
+/// Reckons up.
+pub fn reckon(ledger: &Ledger, facts: &Facts<'_>) -> Reckoning {
+    let mut faults = Vec::new();
+    let (early, lateness) = lateness(ledger, &mut faults);
+    let doubled_hops = doubled(ledger, &mut faults);
+    let mut done_by: BTreeMap<Place, BTreeSet<u32>> = BTreeMap::new();
+    let mut made: HashMap<(Place, u32), u64> = HashMap::new();
+    for call in facts.calls {
+        *made.entry((call.place, call.attempt)).or_default() += 1;
+        if call.answer == Answer::Done {
+            done_by.entry(call.place).or_default().insert(call.attempt);
+        }
+    }
+    for stranger in made.keys().map(|(place, _)| place).chain(ledger.dead.keys()).filter(|at| !ledger.sent.contains_key(*at)) {
+        faults.push(format!("an order was never sent: {}", shown(*stranger)));
+    }
+    let (mut done, mut dead, mut waiting, mut lost, mut ended_twice) = (0, 0, 0, 0, 0);
+    let mut reasons = BTreeMap::new();
+    for order in ledger.sent.keys().copied() {
+        let (times_done, letter) = (done_by.get(&order).map_or(0, BTreeSet::len), ledger.dead.get(&order));
+        if times_done + usize::from(letter.is_some()) > 1 {
+            ended_twice += 1;
+            faults.push(format!("ended twice: {}", shown(order)));
+        }
+        if let Some(letter) = letter.and_then(|letters| letters.first()) {
+            dead += 1;
+            *reasons.entry(letter.reason.unwrap_or("no reason")).or_default() += 1;
+        } else if times_done > 0 {
+            done += 1;
+        } else {
+            let furthest = ledger.furthest(order, facts.attempts);
+            let (topic, at) = furthest.map_or((Topic::Source, order), |entry| (entry.topic, entry.at));
+            if at.offset >= (facts.committed)(topic, at.partition) {
+                waiting += 1;
+            } else {
+                lost += 1;
+                faults.push(format!("lost: {}", shown(order)));
+            }
+        }
+    }
+    let sent = count(ledger.sent.len());
+    if sent != facts.confirmed {
+        faults.push(format!("{} orders were confirmed by the broker, and {sent} stand on the source", facts.confirmed));
+    }
+    let doubled = doubled_hops + ended_twice;
+    let holds = sent == done + dead + waiting && [lost, doubled, early] == [0; 3];
+    let in_order = holds && faults.is_empty();
+    faults.truncate(TOLD);
+    Reckoning {
+        sent,
+        done,
+        dead_lettered: dead,
+        reasons,
+        waiting,
+        lost,
+        doubled,
+        early,
+        lateness_ms: lateness,
+        longest_stall_ms: stall(ledger, facts),
+        calls: count(facts.calls.len()),
+        repeated_calls: made.values().map(|calls| calls - 1).sum(),
+        hops: hops(ledger),
+        in_order,
+        faults,
+    }
+}
+
+/// How many came back early, and how late the others were.
+fn lateness(ledger: &Ledger, faults: &mut Vec<String>) -> (u64, Option<Lateness>) {
+    let (mut early, mut late) = (0, Vec::new());
+    for ((order, attempts), trip) in &ledger.trips {
+        let Some(due) = trip.there.first().and_then(|entry| ledger.due(entry)) else {
+            faults.push(format!("came back from no tier: {} after attempt {attempts}", shown(*order)));
+            continue;
+        };
+        for back in &trip.back {
+            let by = back.appended.as_millis() - due;
+            if by < 0 {
+                early += 1;
+                faults.push(format!("early by {} ms: {} after attempt {attempts}", -by, shown(*order)));
+            }
+            late.push(by);
+        }
+    }
+    late.sort_unstable();
+    let at = |percent: usize| late.get((late.len().saturating_sub(1)) * percent / 100).copied();
+    let (Some(p50), Some(p99), Some(max)) = (at(50), at(99), at(100)) else { return (early, None) };
+    (early, Some(Lateness { p50, p99, max }))
+}
+
+/// Records that stand twice in one kind of topic.
+fn doubled(ledger: &Ledger, faults: &mut Vec<String>) -> u64 {
+    let trips = ledger.trips.iter().flat_map(|((order, _), trip)| [(order, &trip.there), (order, &trip.back)]);
+    let mut doubled = 0;
+    for (order, entries) in trips.chain(&ledger.dead).filter(|(_, entries)| entries.len() > 1) {
+        doubled += count(entries.len() - 1);
+        faults.push(format!("written {} times: {} after attempt {}", entries.len(), shown(*order), entries[0].attempts));
+    }
+    doubled
+}
+
+fn hops(ledger: &Ledger) -> Vec<u64> {
+    let mut hops = vec![0; ledger.delays.len()];
+    for entry in ledger.trips.values().flat_map(|trip| &trip.there) {
+        if let Topic::Tier(tier) = entry.topic
+            && let Some(count) = hops.get_mut(tier)
+        {
+            *count += 1;
+        }
+    }
+    hops
+}
+
+/// A partition stands still from when its next order was there, and the orders before it were delivered, until that order is.
+fn stall(ledger: &Ledger, facts: &Facts<'_>) -> StallMs {
+    let mut first_calls: HashMap<Place, i64> = HashMap::new();
+    for call in facts.calls.iter().filter(|call| call.attempt == 1) {
+        let at = call.at.as_millis();
+        first_calls.entry(call.place).and_modify(|first| *first = at.min(*first)).or_insert(at);
+    }
+    let mut longest = StallMs::default();
+    let mut partition = (-1, i64::MIN);
+    for (order, appended) in &ledger.sent {
+        if partition.0 != order.partition {
+            partition = (order.partition, i64::MIN);
+        }
+        let Some(called) = first_calls.get(order) else { continue };
+        let since = appended.as_millis().max(partition.1);
+        let in_outage = facts.outage.is_some_and(|[from, to]| since < to.as_millis() && *called > from.as_millis());
+        let stalled = if in_outage { &mut longest.outage } else { &mut longest.handler_up };
+        *stalled = (called - since).max(*stalled);
+        partition.1 = partition.1.max(*called);
+    }
+    longest
+}
+
+impl Reckoning {
+    /// For people.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        let reasons: Vec<String> = self.reasons.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
+        let reasons = if reasons.is_empty() { String::new() } else { format!("  ({})", reasons.join(", ")) };
+        let _ = writeln!(text, "  sent          {:>7}", self.sent);
+        let _ = writeln!(text, "  done          {:>7}", self.done);
+        let _ = writeln!(text, "  dead-lettered {:>7}{reasons}", self.dead_lettered);
+        let _ = writeln!(text, "  waiting       {:>7}\n", self.waiting);
+        let _ = writeln!(text, "  lost          {:>7}", self.lost);
+        let _ = writeln!(text, "  doubled       {:>7}", self.doubled);
+        let _ = writeln!(text, "  early         {:>7}\n", self.early);
+        match self.lateness_ms {
+            Some(Lateness { p50, p99, max }) => {
+                let _ = writeln!(text, "  lateness       p50 {p50} ms, p99 {p99} ms, at most {max} ms");
+            }
+            None => text.push_str("  lateness       nothing came back\n"),
+        }
+        let StallMs { handler_up, outage } = self.longest_stall_ms;
+        let _ = write!(text, "  longest stall  {handler_up} ms of a partition of the source");
+        let _ = if outage > 0 { writeln!(text, "; {outage} ms over the outage, on purpose") } else { writeln!(text) };
+        let (calls, repeated) = (self.calls, self.repeated_calls);
+        let hops: Vec<String> = self.hops.iter().map(u64::to_string).collect();
+        let _ =
+            writeln!(text, "  handler calls  {calls}, {repeated} of them repeated; hops into the tiers {}\n", hops.join(", "));
+        if self.in_order {
+            text.push_str("  in order: sent = done + dead-lettered + waiting\n");
+        } else {
+            text.push_str("  NOT IN ORDER:\n");
+            for fault in &self.faults {
+                let _ = writeln!(text, "    {fault}");
+            }
+        }
+        text
+    }
+}
+
+fn shown(order: Place) -> String {
+    format!("order at {}/{}", order.partition, order.offset)
+}
+
+fn count(number: usize) -> u64 {
+    u64::try_from(number).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+#[path = "reckoning_tests.rs"]
+mod tests;
