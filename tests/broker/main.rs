@@ -11,6 +11,7 @@ mod breaker;
 mod changes;
 mod classify;
 mod control;
+mod demo;
 mod dialects;
 mod dlq;
 mod dlq_breaker;

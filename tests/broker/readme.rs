@@ -120,6 +120,16 @@ fn the_two_scripts_of_the_readme_are_there() {
 }
 
 #[test]
+fn the_picture_of_the_readme_shows_a_run_in_order() {
+    let readme = fs::read_to_string(broker::in_house("README.md")).expect("README.md");
+    assert!(readme.contains("](examples/demo.svg)"), "the README shows no picture");
+    let picture = fs::read_to_string(broker::in_house("examples/demo.svg")).expect("the picture");
+    for said in ["$ kladder demo", "OUTAGE: the handler answers 503", "lost                0", "in order: sent = done"] {
+        assert!(picture.contains(said), "the picture does not show {said:?}: record it anew with scripts/picture");
+    }
+}
+
+#[test]
 fn the_configuration_of_the_readme_has_no_mistake() {
     let folder = tempfile::tempdir().expect("a folder");
     // The second one goes on where the first one ends.
@@ -132,9 +142,10 @@ fn the_configuration_of_the_readme_has_no_mistake() {
 }
 
 #[test]
-fn the_demo_reckons_up_without_a_fault() {
+fn the_demo_on_a_real_broker_reckons_up_without_a_fault() {
     let mut demo = Command::new(broker::in_house("scripts/demo"));
-    demo.env("KLADDER_BIN", KLADDER)
+    demo.arg("--real")
+        .env("KLADDER_BIN", KLADDER)
         .env("NO_COLOR", "1")
         .env_remove("KLADDER_CONFIG")
         .env_remove("RUST_LOG")
