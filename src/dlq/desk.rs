@@ -79,6 +79,9 @@ impl From<crate::dlq::index::IndexError> for DeskError {
     }
 }
 
+/// What the state topic is to say of a key; `None` takes it out.
+pub type StateEntry = (String, Option<String>);
+
 /// A record to be sent.
 pub struct Sending {
     /// The topic.
@@ -229,7 +232,7 @@ impl Desk {
     }
 
     /// Writes records and state records in one transaction.
-    pub fn write(&mut self, sendings: Vec<Sending>, entries: &[(String, Option<String>)]) -> Ended {
+    pub fn write(&mut self, sendings: Vec<Sending>, entries: &[StateEntry]) -> Ended {
         match self.try_write(sendings, entries) {
             Ok(faults) if faults.is_empty() => {
                 self.lost = 0;
@@ -246,11 +249,7 @@ impl Desk {
         }
     }
 
-    fn try_write(
-        &mut self,
-        sendings: Vec<Sending>,
-        entries: &[(String, Option<String>)],
-    ) -> Result<Vec<(usize, WriteFault)>, TxnError> {
+    fn try_write(&mut self, sendings: Vec<Sending>, entries: &[StateEntry]) -> Result<Vec<(usize, WriteFault)>, TxnError> {
         self.producer.begin()?;
         if !self.has_turn() {
             return Err(TxnError::Abort(ClientError::text("writing", "the client was made anew")));
@@ -287,7 +286,7 @@ impl Desk {
     }
 
     /// What a transaction of a job writes besides: the job and the lease.
-    pub fn beside(&self, job: &mut Job) -> Vec<(String, Option<String>)> {
+    pub fn beside(&self, job: &mut Job) -> Vec<StateEntry> {
         let now = self.now();
         job.heard = now.as_millis();
         let holds = if job.status.is_over() { None } else { Some(job.id.as_str()) };

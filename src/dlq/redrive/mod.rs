@@ -20,9 +20,9 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::config::KafkaConfig;
-use crate::core::dead_letter::{Asked, Fate, Job, JobStatus, LetterKey, LetterState, Terms, to_value};
+use crate::core::dead_letter::{Asked, Fate, Job, JobStatus, LetterKey, LetterState, Terms};
 use crate::core::leader_clock::LocalTime;
-use crate::dlq::desk::{Desk, DeskError, Ended, Sending};
+use crate::dlq::desk::{Desk, DeskError, Ended};
 use crate::dlq::feed::FeedError;
 use crate::dlq::filter::{Filter, Match, Term};
 use crate::dlq::index::Index;
@@ -416,18 +416,18 @@ impl<'a> Redrive<'a> {
             ready
         } else {
             let fetched = self.ahead.take(most, BEAT)?;
-            let mut made = Outgoings::default();
-            let mut passed = Passed::new();
-            prepare(fetched, &mut self.change, &self.target, &self.queue, &self.places, &mut made, &mut passed);
+            let fate = self.fate();
+            let mut preparing = Preparing::new(&mut self.change, &self.target, &self.queue, &self.places, fate);
+            preparing.add(fetched);
+            let (made, passed) = preparing.end();
             self.pass_over_all(passed);
             made
         };
         if prepared.letters.is_empty() {
             return Ok(());
         }
-        let sendings = std::mem::take(&mut prepared.sendings);
-        let count = sendings.len();
-        let (ended, passed) = self.commit(&prepared, sendings)?;
+        let count = prepared.sendings.len();
+        let (ended, passed) = self.commit(&mut prepared)?;
         match ended {
             Ended::Committed => self.pace.took(count),
             // What is left is found out anew, in the next turn.
@@ -466,29 +466,24 @@ impl<'a> Redrive<'a> {
 
     /// Writes a transaction. Where nothing but speed decides when the next one goes, that is made ready meanwhile; which letters are
     /// passed over by that is returned.
-    fn commit(&mut self, prepared: &Outgoings, sendings: Vec<Sending>) -> Result<(Ended, Passed), RedriveError> {
+    fn commit(&mut self, prepared: &mut Outgoings) -> Result<(Ended, Passed), RedriveError> {
+        let sendings = std::mem::take(&mut prepared.sendings);
         let mut job = self.job.clone();
         job.done += u64::try_from(sendings.len()).unwrap_or(0);
         job.status = JobStatus::Running;
         job.why = None;
         let mut entries = self.desk.beside(&mut job);
-        let base = Fate { note: job.note.clone(), ..Fate::new(LetterState::Redriven, &job.by, self.desk.now(), &job.id) };
-        for (letter, topic, id, diff) in prepared.iter() {
-            let fate =
-                Fate { target: Some(topic.to_owned()), id: id.map(str::to_owned), diff: diff.map(str::to_owned), ..base.clone() };
-            entries.push((letter.to_key(&self.queue.prefix), Some(to_value(&fate))));
-        }
+        entries.append(&mut prepared.states);
         let goes_on = self.terms.rate.is_none() && self.terms.max.is_none() && job.done >= self.terms.canary;
-        let (desk, ahead, change) = (&mut *self.desk, &mut self.ahead, &mut self.change);
-        let (target, queue, places) = (&self.target, &self.queue, &self.places);
-        let mut ready = Outgoings::default();
-        let mut passed = Passed::new();
+        let fate = self.fate();
+        let (desk, ahead) = (&mut *self.desk, &mut self.ahead);
+        let mut preparing = Preparing::new(&mut self.change, &self.target, &self.queue, &self.places, fate);
         let (ended, read) = std::thread::scope(|scope| {
             let writing = scope.spawn(move || desk.write(sendings, &entries));
             let mut read = Ok(());
-            while goes_on && ahead.left() > 0 && ready.letters.len() < MOST_LETTERS && ready.bytes < MOST_BYTES {
+            while goes_on && ahead.left() > 0 && !preparing.is_full() {
                 match ahead.take(SOME, MOMENT) {
-                    Ok(fetched) => prepare(fetched, change, target, queue, places, &mut ready, &mut passed),
+                    Ok(fetched) => preparing.add(fetched),
                     Err(error) => {
                         read = Err(error);
                         break;
@@ -504,29 +499,54 @@ impl<'a> Redrive<'a> {
             self.job = job;
         }
         read?;
+        let (ready, passed) = preparing.end();
         self.ready = Some(ready).filter(|ready| !ready.sendings.is_empty());
         Ok((ended, passed))
+    }
+
+    /// What is written of a letter that is sent, but for what is its own.
+    fn fate(&self) -> Fate {
+        let fate = Fate::new(LetterState::Redriven, &self.job.by, self.desk.now(), &self.job.id);
+        Fate { note: self.job.note.clone(), ..fate }
     }
 }
 
 /// Letters that are not sent, and why.
 type Passed = Vec<(LetterKey, String)>;
 
-/// Makes what will be sent of letters.
-fn prepare(
-    fetched: Vec<Fetched>,
-    change: &mut Change,
-    target: &Target,
-    queue: &Queue,
-    places: &Places,
-    ready: &mut Outgoings,
-    passed: &mut Passed,
-) {
-    for (letter, record) in fetched {
-        match change.body(letter, record).and_then(|body| target.address(queue, places, letter, body)) {
-            Ok(addressed) => ready.push(letter, addressed),
-            Err(why) => passed.push((letter, why)),
+/// Makes what will be sent of letters, and what will be written of them.
+struct Preparing<'a> {
+    change: &'a mut Change,
+    target: &'a Target,
+    queue: &'a Queue,
+    places: &'a Places,
+    fate: Fate,
+    ready: Outgoings,
+    passed: Passed,
+}
+
+impl<'a> Preparing<'a> {
+    fn new(change: &'a mut Change, target: &'a Target, queue: &'a Queue, places: &'a Places, fate: Fate) -> Self {
+        Self { change, target, queue, places, fate, ready: Outgoings::default(), passed: Passed::new() }
+    }
+
+    /// Whether a transaction carries no more.
+    fn is_full(&self) -> bool {
+        self.ready.letters.len() >= MOST_LETTERS || self.ready.bytes >= MOST_BYTES
+    }
+
+    fn add(&mut self, fetched: Vec<Fetched>) {
+        for (letter, record) in fetched {
+            let body = self.change.body(letter, record);
+            match body.and_then(|body| self.target.address(self.queue, self.places, letter, body)) {
+                Ok(addressed) => self.ready.push(letter, addressed, &self.queue.prefix, &mut self.fate),
+                Err(why) => self.passed.push((letter, why)),
+            }
         }
+    }
+
+    fn end(self) -> (Outgoings, Passed) {
+        (self.ready, self.passed)
     }
 }
 

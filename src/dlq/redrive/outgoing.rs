@@ -6,12 +6,12 @@
 
 use std::collections::BTreeMap;
 
-use crate::core::dead_letter::LetterKey;
+use crate::core::dead_letter::{Fate, LetterKey, to_value};
 use crate::core::dialect::{Dialect, is_foreign_control};
 use crate::core::envelope::{Coordinates, Envelope, Trim, is_own};
 use crate::core::ladder::Redelivery;
 use crate::dlq::content::Body;
-use crate::dlq::desk::{Desk, DeskError, Sending};
+use crate::dlq::desk::{Desk, DeskError, Sending, StateEntry};
 use crate::dlq::letter::foreign;
 use crate::dlq::queue::Queue;
 use crate::kafka::producer::TopicId;
@@ -167,24 +167,20 @@ pub(super) struct Outgoings {
     pub letters: Vec<LetterKey>,
     pub sendings: Vec<Sending>,
     pub topics: Vec<String>,
-    ids: Vec<(String, Option<String>)>,
+    /// What is written of each in the state topic.
+    pub states: Vec<StateEntry>,
 }
 
 impl Outgoings {
-    pub fn push(&mut self, letter: LetterKey, addressed: Addressed) {
+    /// Adds a letter. `fate` is what is written of each, but for what is this one's own.
+    pub fn push(&mut self, letter: LetterKey, addressed: Addressed, prefix: &str, fate: &mut Fate) {
+        fate.target = Some(addressed.topic);
+        fate.id = Some(addressed.id);
+        fate.diff = addressed.diff;
+        self.states.push((letter.to_key(prefix), Some(to_value(fate))));
         self.bytes += addressed.sending.body.bytes();
         self.letters.push(letter);
         self.sendings.push(addressed.sending);
-        self.topics.push(addressed.topic);
-        self.ids.push((addressed.id, addressed.diff));
-    }
-
-    /// Each letter with its topic, its id, and what was changed.
-    pub fn iter(&self) -> impl Iterator<Item = (LetterKey, &str, Option<&str>, Option<&str>)> {
-        self.letters
-            .iter()
-            .zip(&self.topics)
-            .zip(&self.ids)
-            .map(|((letter, topic), (id, diff))| (*letter, topic.as_str(), Some(id.as_str()), diff.as_deref()))
+        self.topics.extend(fate.target.take());
     }
 }
