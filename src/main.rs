@@ -1,7 +1,14 @@
 //! The binary: parses, runs, maps the exit code.
 
+#[cfg(all(feature = "jemalloc", target_os = "linux"))]
+mod allocator;
+
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    kladder::cli::main()
+    #[cfg(all(feature = "jemalloc", target_os = "linux"))]
+    let purge = Some(allocator::purge as fn());
+    #[cfg(not(all(feature = "jemalloc", target_os = "linux")))]
+    let purge = None;
+    kladder::cli::main(purge)
 }

@@ -126,7 +126,11 @@ async fn quiesce(State(controlled): State<Controlled>, uri: Uri, headers: Header
             *named = by(&headers);
         }
         if controlled.quiet.ask() {
-            tracing::info!(by = *named, under_way = controlled.quiet.under_way(), "quiesced on request: no delivery begins any more");
+            tracing::info!(
+                by = *named,
+                under_way = controlled.quiet.under_way(),
+                "quiesced on request: no delivery begins any more"
+            );
         }
     }
     match controlled.quiet.silence(within).await {

@@ -86,8 +86,13 @@ pub enum Output {
 }
 
 /// Parses the command line, runs the command and maps its exit code.
+///
+/// `purge` hands memory that was freed back to the system, where the program has another allocator than that of the platform.
 #[must_use]
-pub fn main() -> ExitCode {
+pub fn main(purge: Option<fn()>) -> ExitCode {
+    if let Some(purge) = purge {
+        crate::kafka::memory_is_handed_back_by(purge);
+    }
     let cli = Cli::parse();
     let result = match cli.command {
         Command::Init(args) => init::run(args),

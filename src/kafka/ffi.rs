@@ -20,6 +20,7 @@ use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
 use std::slice;
 use std::sync::Arc;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use rdkafka::bindings as sys;
@@ -398,13 +399,23 @@ impl Drop for RawReader {
     }
 }
 
-/// Hands memory that was freed back to the system, as far as whole pages of it are free. It walks through all of the heap, a few
+static PURGE: OnceLock<fn()> = OnceLock::new();
+
+/// Says how this process's allocator hands back what was freed, where it is not that of the platform.
+pub(crate) fn memory_is_handed_back_by(purge: fn()) {
+    let _ = PURGE.set(purge);
+}
+
+/// Hands memory that was freed back to the system, as far as whole pages of it are free. That may walk through all of the heap, a few
 /// milliseconds for a hundred megabytes; only for when a lot was freed and little will be needed for a while.
 ///
-/// glibc keeps what was freed in blocks smaller than the largest that it ever saw freed (`mallopt(3)`, "dynamic mmap threshold"), so
-/// what the client fetched and threw away stays with the process: measured, 31 MiB with a million waiting records and 17 with a thousand.
-/// To tell glibc to give every block back at once costs a drain half of its speed in page faults. Elsewhere this does nothing.
+/// Allocators keep what the client fetched and threw away for the next time: measured with glibc's, 31 MiB with a million waiting records
+/// and 17 with a thousand (`mallopt(3)`, "dynamic mmap threshold"). To tell glibc to give every block back at once costs a drain half of
+/// its speed in page faults. Without glibc, and nobody who said how, this does nothing.
 pub(crate) fn hand_freed_memory_back() {
+    if let Some(purge) = PURGE.get() {
+        return purge();
+    }
     // SAFETY: takes the allocator's own locks, and touches nothing that is in use.
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     unsafe {

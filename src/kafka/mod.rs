@@ -23,5 +23,5 @@ pub mod tails;
 mod watch;
 
 pub use client_config::client_id;
-pub(crate) use ffi::hand_freed_memory_back;
 pub use ffi::{HeaderIter, NativeHeaders};
+pub(crate) use ffi::{hand_freed_memory_back, memory_is_handed_back_by};
