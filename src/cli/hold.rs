@@ -74,8 +74,9 @@ struct Report {
     ladders: Vec<Outcome>,
 }
 
+/// How one ladder stands after that.
 #[derive(Debug, Serialize)]
-struct Outcome {
+pub struct Outcome {
     ladder: String,
     held: bool,
     changed: bool,
@@ -119,12 +120,9 @@ pub fn change(which: &Which, held: bool) -> anyhow::Result<Exit> {
         if state.other_owner(ladder.ladder.group()).is_some() {
             eprintln!("note: ladder {} belongs to another group than {}", ladder.ladder.name(), ladder.ladder.group());
         }
-        let why = which.why.as_deref();
-        let let_go = if held { Ok(false) } else { let_dead_letters_go(&cluster, ladder, &state, &who, why, now) };
-        match let_go.and_then(|let_go| Ok((let_go, tell(&cluster, ladder, &state, held, &who, why, now)?))) {
-            Ok((let_go, outcome)) => {
-                outcomes.push(Outcome { dead_letters_let_go: let_go, changed: outcome.changed || let_go, ..outcome });
-            }
+        let word = Word { held, who: &who, why: which.why.as_deref(), now };
+        match word.give(&cluster, ladder, &state, &mut |said| eprintln!("{said}")) {
+            Ok(outcome) => outcomes.push(outcome),
             Err(error) => {
                 eprintln!("error: {error}");
                 untold.push(ladder.ladder.name());
@@ -140,58 +138,86 @@ pub fn change(which: &Which, held: bool) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-fn tell(
-    cluster: &KafkaCluster,
-    ladder: &LadderConfig,
-    state: &LadderState,
-    held: bool,
-    who: &str,
-    why: Option<&str>,
-    now: Timestamp,
-) -> Result<Outcome, ClusterError> {
-    let name = ladder.ladder.name();
-    // A hold that cannot be read is one, and yet worth to be made readable.
-    let known = !matches!(state.hold, Entry::Unreadable(_));
-    if known && state.is_held() == held {
-        let last = match &state.hold {
-            Entry::Read(last) => Some(last),
-            _ => None,
-        };
-        match (held, last) {
-            (true, Some(last)) => eprintln!("ladder {name} is held already, {}", last.since(now)),
-            (_, Some(last)) => eprintln!("ladder {name} is not held; it was resumed {}", last.since(now)),
-            (_, None) => eprintln!("ladder {name} is not held"),
-        }
-        return Ok(Outcome::of(name, held, false, last));
-    }
-    let record = HoldRecord { held, by: who.to_owned(), at: now, why: why.map(str::to_owned) };
-    cluster.write_state(&ladder.ladder.state_topic(), HOLD_KEY, &record.to_value())?;
-    match &state.hold {
-        Entry::Unreadable(error) => eprintln!("what stood there could not be read ({error}) and is overwritten"),
-        Entry::Read(before) if !held => eprintln!("ladder {name} was held {}", before.since(now)),
-        _ => {}
-    }
-    eprintln!("ladder {name} is {} {record}", if held { "held" } else { "resumed" });
-    Ok(Outcome::of(name, held, true, Some(&record)))
+/// What is said to a ladder, and by whom.
+pub struct Word<'a> {
+    /// To be held, or to go on.
+    pub held: bool,
+    /// Who says so.
+    pub who: &'a str,
+    /// Why, in their words.
+    pub why: Option<&'a str>,
+    /// When.
+    pub now: Timestamp,
 }
 
-/// Ends that dead letters are held, where they are.
-fn let_dead_letters_go(
-    cluster: &KafkaCluster,
-    ladder: &LadderConfig,
-    state: &LadderState,
-    who: &str,
-    why: Option<&str>,
-    now: Timestamp,
-) -> Result<bool, ClusterError> {
-    let Some((until, record)) = state.dead_letters_held_until(now) else { return Ok(false) };
-    let (name, told) = (ladder.ladder.name(), record.told(until, now));
-    let record = DlqBreakerRecord { until: None, by: who.to_owned(), at: now, why: why.map(str::to_owned) };
-    cluster.write_state(&ladder.ladder.state_topic(), DLQ_BREAKER_KEY, &record.to_value())?;
-    eprintln!(
-        "dead letters of ladder {name} were held {told}; they are let go: each gets its last attempt once more when it is due"
-    );
-    Ok(true)
+impl Word<'_> {
+    /// Holds or releases one ladder whose state is that. What there is to tell of it is said line by line.
+    ///
+    /// # Errors
+    /// When the cluster does not take it.
+    pub fn give(
+        &self,
+        cluster: &KafkaCluster,
+        ladder: &LadderConfig,
+        state: &LadderState,
+        say: &mut dyn FnMut(String),
+    ) -> Result<Outcome, ClusterError> {
+        let let_go = !self.held && self.let_dead_letters_go(cluster, ladder, state, say)?;
+        let outcome = self.tell(cluster, ladder, state, say)?;
+        Ok(Outcome { dead_letters_let_go: let_go, changed: outcome.changed || let_go, ..outcome })
+    }
+
+    fn tell(
+        &self,
+        cluster: &KafkaCluster,
+        ladder: &LadderConfig,
+        state: &LadderState,
+        say: &mut dyn FnMut(String),
+    ) -> Result<Outcome, ClusterError> {
+        let (name, held, now) = (ladder.ladder.name(), self.held, self.now);
+        // A hold that cannot be read is one, and yet worth to be made readable.
+        let known = !matches!(state.hold, Entry::Unreadable(_));
+        if known && state.is_held() == held {
+            let last = match &state.hold {
+                Entry::Read(last) => Some(last),
+                _ => None,
+            };
+            say(match (held, last) {
+                (true, Some(last)) => format!("ladder {name} is held already, {}", last.since(now)),
+                (_, Some(last)) => format!("ladder {name} is not held; it was resumed {}", last.since(now)),
+                (_, None) => format!("ladder {name} is not held"),
+            });
+            return Ok(Outcome::of(name, held, false, last));
+        }
+        let record = HoldRecord { held, by: self.who.to_owned(), at: now, why: self.why.map(str::to_owned) };
+        cluster.write_state(&ladder.ladder.state_topic(), HOLD_KEY, &record.to_value())?;
+        match &state.hold {
+            Entry::Unreadable(error) => say(format!("what stood there could not be read ({error}) and is overwritten")),
+            Entry::Read(before) if !held => say(format!("ladder {name} was held {}", before.since(now))),
+            _ => {}
+        }
+        say(format!("ladder {name} is {} {record}", if held { "held" } else { "resumed" }));
+        Ok(Outcome::of(name, held, true, Some(&record)))
+    }
+
+    /// Ends that dead letters are held, where they are.
+    fn let_dead_letters_go(
+        &self,
+        cluster: &KafkaCluster,
+        ladder: &LadderConfig,
+        state: &LadderState,
+        say: &mut dyn FnMut(String),
+    ) -> Result<bool, ClusterError> {
+        let Some((until, record)) = state.dead_letters_held_until(self.now) else { return Ok(false) };
+        let (name, told) = (ladder.ladder.name(), record.told(until, self.now));
+        let (by, why) = (self.who.to_owned(), self.why.map(str::to_owned));
+        let record = DlqBreakerRecord { until: None, by, at: self.now, why };
+        cluster.write_state(&ladder.ladder.state_topic(), DLQ_BREAKER_KEY, &record.to_value())?;
+        say(format!(
+            "dead letters of ladder {name} were held {told}; they are let go: each gets its last attempt once more when it is due"
+        ));
+        Ok(true)
+    }
 }
 
 impl Outcome {

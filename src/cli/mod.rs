@@ -22,6 +22,7 @@ mod run;
 mod setup;
 mod status;
 mod stub;
+mod top;
 mod who;
 
 use std::path::PathBuf;
@@ -52,6 +53,7 @@ enum Command {
     Explain(explain::ExplainArgs),
     Run(run::RunArgs),
     Status(status::StatusArgs),
+    Top(top::TopArgs),
     Hold(hold::HoldArgs),
     Resume(resume::ResumeArgs),
     Quiesce(quiesce::QuiesceArgs),
@@ -102,6 +104,7 @@ pub fn main(purge: Option<fn()>) -> ExitCode {
         Command::Explain(args) => explain::run(args),
         Command::Run(args) => run::run(args),
         Command::Status(args) => status::run(args),
+        Command::Top(args) => top::run(args),
         Command::Hold(args) => hold::run(args),
         Command::Resume(args) => resume::run(args),
         Command::Quiesce(args) => quiesce::run(args),
@@ -115,8 +118,10 @@ pub fn main(purge: Option<fn()>) -> ExitCode {
         Ok(exit) => exit.into(),
         Err(error) => {
             eprintln!("error: {error:#}");
-            let is_usage =
-                error.is::<config_file::ConfigFileError>() || error.is::<UnknownLadder>() || error.is::<dlq::UsageError>();
+            let is_usage = error.is::<config_file::ConfigFileError>()
+                || error.is::<UnknownLadder>()
+                || error.is::<dlq::UsageError>()
+                || error.is::<top::NoTerminal>();
             if is_usage { Exit::Usage } else { Exit::Failed }.into()
         }
     }

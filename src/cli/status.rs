@@ -336,7 +336,7 @@ fn render(status: &Status) -> String {
 }
 
 /// `HELD since 2026-01-31T12:00:00Z (5m ago) by anna@ops-1: the handler is being replaced`
-fn held_text(state: &LadderState, now: Timestamp) -> Option<String> {
+pub fn held_text(state: &LadderState, now: Timestamp) -> Option<String> {
     match &state.hold {
         Entry::Read(hold) if hold.held => Some(format!("HELD {}", hold.since(now))),
         Entry::Unreadable(error) => Some(format!(

@@ -14,7 +14,7 @@
 
 #![expect(unsafe_code, reason = "the one reviewed file of calls to librdkafka that the safe crate lacks")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
@@ -515,7 +515,7 @@ unsafe fn read_members(event: *mut sys::rd_kafka_event_t) -> Result<Vec<GroupMem
                 instance: (!instance.is_empty()).then_some(instance),
                 client_id: owned_text(sys::rd_kafka_MemberDescription_client_id(member)),
                 host: owned_text(sys::rd_kafka_MemberDescription_host(member)),
-                topics: assigned_topics(member),
+                topics: assigned(member),
             }
         });
         Ok(read.collect())
@@ -524,20 +524,23 @@ unsafe fn read_members(event: *mut sys::rd_kafka_event_t) -> Result<Vec<GroupMem
 
 /// # Safety
 /// `member` is alive.
-unsafe fn assigned_topics(member: *const sys::rd_kafka_MemberDescription_t) -> BTreeSet<String> {
+unsafe fn assigned(member: *const sys::rd_kafka_MemberDescription_t) -> BTreeMap<String, BTreeSet<i32>> {
+    let mut partitions: BTreeMap<String, BTreeSet<i32>> = BTreeMap::new();
     // SAFETY: all that is read belongs to the member, and only what is not null is followed.
     unsafe {
         let assignment = sys::rd_kafka_MemberDescription_assignment(member);
         if assignment.is_null() {
-            return BTreeSet::new();
+            return partitions;
         }
-        let Some(list) = sys::rd_kafka_MemberAssignment_partitions(assignment).as_ref() else { return BTreeSet::new() };
-        let count = usize::try_from(list.cnt).unwrap_or(0);
+        let Some(list) = sys::rd_kafka_MemberAssignment_partitions(assignment).as_ref() else { return partitions };
         if list.elems.is_null() {
-            return BTreeSet::new();
+            return partitions;
         }
-        slice::from_raw_parts(list.elems, count).iter().map(|element| owned_text(element.topic)).collect()
+        for element in slice::from_raw_parts(list.elems, usize::try_from(list.cnt).unwrap_or(0)) {
+            partitions.entry(owned_text(element.topic)).or_default().insert(element.partition);
+        }
     }
+    partitions
 }
 
 /// The end of a partition as the last fetch told it, without asking the broker; `None` before the first fetch.

@@ -12,6 +12,7 @@ pub mod group_offsets;
 mod lookup;
 mod marker_gap;
 mod observe;
+pub mod onlooker;
 pub mod producer;
 pub mod properties;
 mod reader;

@@ -99,7 +99,7 @@ impl KafkaCluster {
     }
 
     /// From the metadata of all topics: to ask for one by name might create it.
-    fn topics(&self, scope: &Scope) -> Result<BTreeMap<String, TopicFacts>, ClusterError> {
+    pub(super) fn topics(&self, scope: &Scope) -> Result<BTreeMap<String, TopicFacts>, ClusterError> {
         let metadata = self.client.fetch_metadata(None, ASK_WITHIN).map_err(|e| self.error("read the metadata", &e))?;
         let within = metadata.topics().iter().filter(|t| t.error().is_none() && scope.contains(t.name()));
         Ok(within
@@ -181,7 +181,7 @@ impl KafkaCluster {
         deleted.elements().iter().try_for_each(TopicPartitionListElem::error).map_err(|e| self.error(&action, &e))
     }
 
-    fn watermarks(&self, topics: &mut BTreeMap<String, TopicFacts>) -> Result<(), ClusterError> {
+    pub(super) fn watermarks(&self, topics: &mut BTreeMap<String, TopicFacts>) -> Result<(), ClusterError> {
         let names: Vec<(String, i32)> =
             topics.iter().flat_map(|(name, t)| (0..t.partition_count()).map(|p| (name.clone(), p))).collect();
         let at = |offset: Offset| -> Vec<(&str, i32, Offset)> { names.iter().map(|(t, p)| (t.as_str(), *p, offset)).collect() };

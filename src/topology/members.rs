@@ -3,7 +3,7 @@
 //! Kladder's members are told by their `client.id` (`kladder` unless it is configured), and where that is another on each host by the
 //! redeliver topic, which nobody else reads.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::core::topics;
 
@@ -21,14 +21,14 @@ pub struct GroupMember {
     pub client_id: String,
     /// From where.
     pub host: String,
-    /// The topics of the partitions that it has.
-    pub topics: BTreeSet<String>,
+    /// The partitions that it has, by their topics.
+    pub topics: BTreeMap<String, BTreeSet<i32>>,
 }
 
 /// The members that are not kladder's, in words; `None` where there is none. `own` is the `client.id` of this configuration.
 #[must_use]
 pub fn foreign_members(members: &[GroupMember], own: &str) -> Option<String> {
-    let reads_ladder = |m: &GroupMember| m.topics.iter().any(|topic| topics::ladder_of_redeliver_topic(topic).is_some());
+    let reads_ladder = |m: &GroupMember| m.topics.keys().any(|topic| topics::ladder_of_redeliver_topic(topic).is_some());
     let is_foreign = |m: &&GroupMember| m.client_id != own && !m.client_id.starts_with("kladder") && !reads_ladder(m);
     let told = |m: &GroupMember| format!("client.id `{}` from {}", m.client_id, m.host);
     let foreign: Vec<String> = members.iter().filter(is_foreign).map(told).collect();
@@ -44,7 +44,7 @@ pub fn foreign_members(members: &[GroupMember], own: &str) -> Option<String> {
 /// topic says whose member it is.
 #[must_use]
 pub fn other_ladder<'a>(members: &'a [GroupMember], own: &str) -> Option<&'a str> {
-    let ladders = members.iter().flat_map(|m| &m.topics).filter_map(|topic| topics::ladder_of_redeliver_topic(topic));
+    let ladders = members.iter().flat_map(|m| m.topics.keys()).filter_map(|topic| topics::ladder_of_redeliver_topic(topic));
     ladders.into_iter().find(|ladder| *ladder != own)
 }
 
@@ -59,7 +59,7 @@ mod tests {
             instance: None,
             client_id: client_id.to_owned(),
             host: "/10.0.0.7".to_owned(),
-            topics: ["orders".to_owned()].into(),
+            topics: [("orders".to_owned(), [0].into())].into(),
         };
         let members = ["kladder", "kladder-2", "fleet", "rdkafka", ""].map(member);
         let told = "client.id `rdkafka` from /10.0.0.7, client.id `` from /10.0.0.7";
@@ -67,7 +67,8 @@ mod tests {
         assert_eq!(foreign_members(&members[..2], "kladder"), None);
         let many = foreign_members(&["a", "b", "c", "d", "e"].map(member), "kladder").unwrap();
         assert!(many.ends_with("client.id `c` from /10.0.0.7 and 2 more"), "{many}");
-        let of_a = [GroupMember { topics: ["orders", "a.redeliver"].map(str::to_owned).into(), ..member("host-7") }];
+        let of_a =
+            [GroupMember { topics: ["orders", "a.redeliver"].map(|t| (t.to_owned(), [0].into())).into(), ..member("host-7") }];
         assert_eq!(foreign_members(&of_a, "host-8"), None);
         assert_eq!((other_ladder(&of_a, "a"), other_ladder(&of_a, "b")), (None, Some("a")));
     }

@@ -51,3 +51,4 @@ mod storm;
 mod support;
 mod tail;
 mod tier;
+mod top;

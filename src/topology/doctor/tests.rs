@@ -34,7 +34,7 @@ fn member(client_id: &str, topics: &[&str]) -> GroupMember {
         instance: None,
         client_id: client_id.to_owned(),
         host: "/10.0.0.7".to_owned(),
-        topics: topics.iter().map(|t| (*t).to_owned()).collect(),
+        topics: topics.iter().map(|t| ((*t).to_owned(), [0].into())).collect(),
     }
 }
 

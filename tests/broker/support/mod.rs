@@ -15,3 +15,4 @@ pub mod records;
 pub mod rng;
 pub mod rude;
 pub mod scene;
+pub mod terminal;

@@ -1,0 +1,244 @@
+//! The live picture as data: two looks at the ladders and the moment in which it is drawn. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::cli::top::observation::{Breaker, DeadLetters, Hold, LadderSeen, Lateness, Member, Observation, Queue, TierSeen};
+use crate::core::ladder::Mode;
+use crate::core::time::Timestamp;
+
+/// What is drawn.
+#[derive(Debug, Clone, PartialEq)]
+pub(in crate::cli) struct Picture {
+    /// The ladders that can be chosen.
+    pub names: Vec<String>,
+    /// Which of them is shown, from 0.
+    pub chosen: usize,
+    /// The moment of the picture.
+    pub now: Timestamp,
+    /// How old the data is.
+    pub freshness: Freshness,
+    /// The chosen ladder, once it was seen.
+    pub ladder: Option<LadderPicture>,
+    /// What lies over it.
+    pub overlay: Overlay,
+    /// What came of the last command.
+    pub told: Option<String>,
+}
+
+/// How old the data is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::cli) enum Freshness {
+    /// There is none yet.
+    Awaited,
+    /// As new as it should be.
+    Fresh,
+    /// Older than it should be, and why, as far as that is known.
+    Stale { age: Duration, error: Option<String> },
+}
+
+/// What lies over the picture.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(in crate::cli) enum Overlay {
+    #[default]
+    Nothing,
+    Help,
+    /// Whether the ladder shall be held, or resumed.
+    Confirm {
+        hold: bool,
+    },
+}
+
+/// One ladder.
+#[derive(Debug, Clone, PartialEq)]
+pub(in crate::cli) struct LadderPicture {
+    pub name: String,
+    pub mode: Mode,
+    pub group: String,
+    pub hold: Hold,
+    pub dead_letters_held: Option<String>,
+    pub breaker: Option<Breaker>,
+    /// The address of the worker whose metrics are shown.
+    pub worker: Option<String>,
+    /// From the source to the dead letters.
+    pub rows: Vec<Row>,
+    /// `None` where that is unknown.
+    pub workers: Option<Vec<WorkerLine>>,
+    pub notes: Vec<String>,
+}
+
+/// What a row of the picture is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::cli) enum RowKind {
+    Source,
+    Inbox,
+    Tier,
+    Redeliver,
+    DeadLetters,
+}
+
+/// A topic of the ladder.
+#[derive(Debug, Clone, PartialEq)]
+pub(in crate::cli) struct Row {
+    pub kind: RowKind,
+    pub name: String,
+    pub waiting: i64,
+    /// Of a tier.
+    pub due: Option<i64>,
+    /// Of a tier in which something waits.
+    pub next: Option<NextDue>,
+    /// Of dead letters, where it is known.
+    pub open: Option<i64>,
+    /// Records a second that come, once there were two looks.
+    pub rate_in: Option<f64>,
+    /// Records a second that go.
+    pub rate_out: Option<f64>,
+    pub lateness: Option<Lateness>,
+}
+
+/// When the oldest record of a tier is due.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(in crate::cli) struct NextDue {
+    /// Until then, or since then.
+    pub distance: Duration,
+    /// Whether it is due by now.
+    pub is_due: bool,
+    /// How much of its delay is over, from 0 to 1.
+    pub over: f64,
+}
+
+/// A worker and what it has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::cli) struct WorkerLine {
+    pub name: String,
+    pub host: String,
+    /// `deliverer orders 0-5; mover retry-5s 0-5`, topics of the ladder without its name.
+    pub has: String,
+}
+
+impl LadderPicture {
+    /// From what was seen last and, for the rates, some time before.
+    pub fn of(latest: &Observation, earlier: Option<&Observation>, chosen: usize, now: Timestamp) -> Option<Self> {
+        let seen = latest.ladders.get(chosen)?;
+        let before = earlier.and_then(|earlier| {
+            let ladder = earlier.ladders.iter().find(|ladder| ladder.name == seen.name)?;
+            Some((ladder, latest.at.since(earlier.at)))
+        });
+        Some(Self {
+            name: seen.name.clone(),
+            mode: seen.mode,
+            group: seen.group.clone(),
+            hold: seen.hold.clone(),
+            dead_letters_held: seen.dead_letters_held.clone(),
+            breaker: seen.breaker,
+            worker: latest.worker.clone(),
+            rows: rows(seen, before, now),
+            workers: seen.members.as_ref().map(|members| workers(&seen.name, members)),
+            notes: seen.notes.clone(),
+        })
+    }
+}
+
+fn rows(seen: &LadderSeen, before: Option<(&LadderSeen, Duration)>, now: Timestamp) -> Vec<Row> {
+    let short = |topic: &str| without_ladder(&seen.name, topic).to_owned();
+    let queue = |kind: RowKind, queue: &Queue| {
+        let earlier = before.and_then(|(ladder, over)| Some((ladder.queue(&queue.topic)?, over)));
+        Row {
+            kind,
+            name: short(&queue.topic),
+            waiting: queue.waiting,
+            due: None,
+            next: None,
+            open: None,
+            rate_in: earlier.and_then(|(earlier, over)| rate(earlier.ends, queue.ends, over)),
+            rate_out: earlier.and_then(|(earlier, over)| rate(earlier.done, queue.done, over)),
+            lateness: None,
+        }
+    };
+    let tier = |tier: &TierSeen| Row {
+        due: Some(tier.due),
+        next: tier.next_due.map(|due| NextDue::of(due, tier.delay, now)),
+        lateness: tier.lateness,
+        ..queue(RowKind::Tier, &tier.queue)
+    };
+    let dead_letters = |letters: &DeadLetters| {
+        let earlier = before.and_then(|(ladder, over)| Some((ladder.dead_letters.as_ref()?, over)));
+        Row {
+            waiting: letters.records,
+            open: letters.open,
+            rate_in: earlier.and_then(|(earlier, over)| rate(earlier.ends, letters.ends, over)),
+            ..queue(RowKind::DeadLetters, &Queue { topic: "dead letters".to_owned(), ..Queue::default() })
+        }
+    };
+    let mut rows: Vec<Row> = seen.sources.iter().map(|source| queue(RowKind::Source, source)).collect();
+    rows.extend(seen.inbox.iter().map(|inbox| queue(RowKind::Inbox, inbox)));
+    rows.extend(seen.tiers.iter().map(tier));
+    rows.extend(seen.redeliver.iter().map(|redeliver| queue(RowKind::Redeliver, redeliver)));
+    rows.extend(seen.dead_letters.iter().map(dead_letters));
+    rows
+}
+
+/// `billing-orders.retry-5s` is known as `retry-5s` where the ladder stands above.
+fn without_ladder<'a>(ladder: &str, topic: &'a str) -> &'a str {
+    topic.strip_prefix(ladder).and_then(|rest| rest.strip_prefix('.')).unwrap_or(topic)
+}
+
+/// What was counted more, a second. A topic that was made anew counts from nothing.
+fn rate(earlier: i64, latest: i64, over: Duration) -> Option<f64> {
+    let more = u32::try_from(latest.saturating_sub(earlier).max(0)).unwrap_or(u32::MAX);
+    (!over.is_zero()).then(|| f64::from(more) / over.as_secs_f64())
+}
+
+impl LadderSeen {
+    fn queue(&self, topic: &str) -> Option<&Queue> {
+        let tiers = self.tiers.iter().map(|tier| &tier.queue);
+        self.sources.iter().chain(&self.inbox).chain(&self.redeliver).chain(tiers).find(|queue| queue.topic == topic)
+    }
+}
+
+impl NextDue {
+    fn of(due: Timestamp, delay: Duration, now: Timestamp) -> Self {
+        let left = due.since(now);
+        let over = if delay.is_zero() { 1.0 } else { 1.0 - left.as_secs_f64() / delay.as_secs_f64() };
+        let is_due = left.is_zero();
+        Self { distance: if is_due { now.since(due) } else { left }, is_due, over: over.clamp(0.0, 1.0) }
+    }
+}
+
+/// One line a worker, whatever it does for the ladder.
+fn workers(ladder: &str, members: &[Member]) -> Vec<WorkerLine> {
+    let mut lines: BTreeMap<(&str, &str), Vec<&Member>> = BTreeMap::new();
+    for member in members {
+        lines.entry((&member.worker, &member.host)).or_default().push(member);
+    }
+    let has = |member: &&Member| {
+        let topics = member.partitions.iter().map(|(topic, p)| format!("{} {}", without_ladder(ladder, topic), ranges(p)));
+        let topics: Vec<String> = topics.collect();
+        let topics = if topics.is_empty() { "nothing".to_owned() } else { topics.join(", ") };
+        format!("{} {topics}", member.role)
+    };
+    let line = |((name, host), members): ((&str, &str), Vec<&Member>)| WorkerLine {
+        name: name.to_owned(),
+        // Brokers write it with a slash in front.
+        host: host.trim_start_matches('/').to_owned(),
+        has: members.iter().map(has).collect::<Vec<_>>().join("; "),
+    };
+    lines.into_iter().map(line).collect()
+}
+
+/// `0-3,7`
+fn ranges(partitions: &BTreeSet<i32>) -> String {
+    let mut ranges: Vec<(i32, i32)> = Vec::new();
+    for partition in partitions {
+        match ranges.last_mut() {
+            Some((_, last)) if *last + 1 == *partition => *last = *partition,
+            _ => ranges.push((*partition, *partition)),
+        }
+    }
+    let told = |(first, last): (i32, i32)| if first == last { first.to_string() } else { format!("{first}-{last}") };
+    ranges.into_iter().map(told).collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+#[path = "picture_tests.rs"]
+mod tests;

@@ -1,0 +1,205 @@
+//! Looks at ladders again and again, for a live picture.
+//!
+//! [`KafkaCluster`] makes a client for each question about a group or a record, which is right for a command that asks once. Asked
+//! each second that would be a dozen connections a second, so here they are kept: one client for each group, one for the state
+//! topics, which are read on from where the last look ended, and one for the heads of the tiers. A head is read once for each place
+//! where the group stands, since as long as it stands there, the head is the same.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::RDKafkaErrorCode;
+
+use crate::core::leader_clock::LocalTime;
+use crate::core::state::LadderState;
+use crate::core::time::Timestamp;
+use crate::kafka::admin::{ASK_WITHIN, KafkaCluster, told};
+use crate::kafka::clock::Clock;
+use crate::kafka::consumer::{Record, TopicPartition};
+use crate::kafka::error::{ClientError, is_denial};
+use crate::kafka::ffi::{Polled, RawReader};
+use crate::kafka::group_offsets::GroupOffsets;
+use crate::kafka::reader;
+use crate::kafka::tail::{Isolation, TailFrom, TopicTail};
+use crate::kafka::watch::Watch;
+use crate::topology::{ClusterError, GroupFacts, Observed, PartitionTail, Scope, TopicFacts};
+
+/// How long the list of topics counts: it is that of the whole cluster, and changes seldom.
+const TOPICS_FOR: Duration = Duration::from_secs(10);
+
+/// Looks at the same ladders again and again.
+pub struct Onlooker {
+    cluster: KafkaCluster,
+    topics: Option<(LocalTime, BTreeMap<String, TopicFacts>)>,
+    groups: BTreeMap<String, GroupOffsets>,
+    tail: TopicTail,
+    states: BTreeMap<String, LadderState>,
+    heads: Heads,
+}
+
+impl Onlooker {
+    /// On a cluster that was reached.
+    ///
+    /// # Errors
+    /// When a client cannot be made.
+    pub fn new(cluster: KafkaCluster) -> Result<Self, ClusterError> {
+        let made = |error: ClientError| told("make a reader", &error);
+        // What is read of state topics is never written in a transaction.
+        let tail = TopicTail::new(&cluster.kafka, TailFrom::Beginning, Isolation::Uncommitted).map_err(made)?;
+        let heads = Heads::new(&cluster).map_err(made)?;
+        Ok(Self { cluster, topics: None, groups: BTreeMap::new(), tail, states: BTreeMap::new(), heads })
+    }
+
+    /// The cluster that is looked at.
+    #[must_use]
+    pub fn cluster(&self) -> &KafkaCluster {
+        &self.cluster
+    }
+
+    /// Where topics end and groups stand; see [`KafkaCluster::standing`]. Topics that are made meanwhile are seen within 10 s.
+    ///
+    /// # Errors
+    /// When the cluster cannot be asked.
+    pub fn standing(&mut self, scope: &Scope) -> Result<Observed, ClusterError> {
+        let mut topics = self.topics(scope)?;
+        let mut partitions = Vec::new();
+        for (name, facts) in &topics {
+            let topic: Arc<str> = name.as_str().into();
+            partitions.extend((0..facts.partition_count()).map(|partition| TopicPartition { topic: topic.clone(), partition }));
+        }
+        let mut groups = BTreeMap::new();
+        for group in scope.groups() {
+            groups.insert(group.to_owned(), self.offsets_of(group, &partitions)?);
+        }
+        // After the offsets: a record on its way from one topic to the next is then seen in one of them, or in both.
+        self.cluster.watermarks(&mut topics)?;
+        Ok(Observed { topics, groups, ..Observed::default() })
+    }
+
+    fn topics(&mut self, scope: &Scope) -> Result<BTreeMap<String, TopicFacts>, ClusterError> {
+        let now = self.cluster.clock.now();
+        match &self.topics {
+            Some((until, topics)) if now < *until => Ok(topics.clone()),
+            _ => {
+                let topics = self.cluster.topics(scope)?;
+                self.topics = Some((now.later(TOPICS_FOR), topics.clone()));
+                Ok(topics)
+            }
+        }
+    }
+
+    fn offsets_of(&mut self, group: &str, partitions: &[TopicPartition]) -> Result<GroupFacts, ClusterError> {
+        let failed = |error: ClientError| told(&format!("read the offsets of group {group}"), &error);
+        if !self.groups.contains_key(group) {
+            let client = GroupOffsets::new(&self.cluster.kafka, group).map_err(failed)?;
+            self.groups.insert(group.to_owned(), client);
+        }
+        let mut facts = GroupFacts::default();
+        let Some(client) = self.groups.get(group).filter(|_| !partitions.is_empty()) else { return Ok(facts) };
+        for (tp, offset) in client.committed(partitions, ASK_WITHIN).map_err(failed)? {
+            facts.offsets.entry(tp.topic.to_string()).or_default().insert(tp.partition, offset);
+        }
+        Ok(facts)
+    }
+
+    /// What a state topic says by now.
+    ///
+    /// # Errors
+    /// When it does not exist or may not be read, or the cluster does not answer.
+    pub fn state(&mut self, topic: &str) -> Result<&LadderState, ClusterError> {
+        let failed = |error: ClientError| told(&format!("read {topic}"), &error);
+        self.tail.add(topic, ASK_WITHIN).map_err(failed)?;
+        let states = &mut self.states;
+        let caught_up = self.tail.catch_up(ASK_WITHIN, |tp, record| {
+            states.entry(tp.topic.to_string()).or_default().apply(record.key(), record.value());
+        });
+        caught_up.map_err(failed)?;
+        Ok(self.states.entry(topic.to_owned()).or_default())
+    }
+
+    /// When the oldest record that waits was appended; `None` where there is none, but transaction markers at most.
+    ///
+    /// # Errors
+    /// When the topic may not be read, or nothing comes for 15 s.
+    pub fn oldest(&mut self, topic: &str, tails: &[PartitionTail]) -> Result<Option<Timestamp>, ClusterError> {
+        self.heads.oldest(topic, tails).map_err(|error| told(&format!("read {topic}"), &error))
+    }
+}
+
+/// Reads the first record that waits in each partition.
+struct Heads {
+    // Before the client that it came from.
+    reader: RawReader,
+    client: Arc<BaseConsumer<Watch>>,
+    clock: Clock,
+    /// The place, and when the record was appended that was found there.
+    known: BTreeMap<(String, i32), (i64, Timestamp)>,
+}
+
+impl Heads {
+    fn new(cluster: &KafkaCluster) -> Result<Self, ClientError> {
+        // For one record of each partition the default of 1 MiB each would be a waste.
+        let defaults = [("fetch.message.max.bytes", "16384"), ("fetch.queue.backoff.ms", "10"), ("fetch.wait.max.ms", "50")];
+        let (reader, client) = reader::make(&cluster.kafka, Isolation::Committed, &defaults)?;
+        Ok(Self { reader, client, clock: cluster.clock.clone(), known: BTreeMap::new() })
+    }
+
+    fn oldest(&mut self, topic: &str, tails: &[PartitionTail]) -> Result<Option<Timestamp>, ClientError> {
+        let waiting = || (0..).zip(tails).filter(|(_, tail)| tail.waiting() > 0);
+        let is_known = |heads: &Self, partition: i32, tail: &PartitionTail| {
+            heads.known.get(&(topic.to_owned(), partition)).is_some_and(|(at, _)| *at == tail.position())
+        };
+        let wanted: Vec<(i32, PartitionTail)> =
+            waiting().filter(|(partition, tail)| !is_known(self, *partition, tail)).map(|(p, tail)| (p, *tail)).collect();
+        if !wanted.is_empty() {
+            let outcome = self.look_up(topic, &wanted);
+            // Whatever came of it, the next look begins elsewhere.
+            for (partition, _) in &wanted {
+                self.reader.stop(topic, *partition);
+            }
+            outcome?;
+        }
+        let heads = waiting().filter(|(partition, tail)| is_known(self, *partition, tail));
+        Ok(heads.filter_map(|(partition, _)| self.known.get(&(topic.to_owned(), partition))).map(|(_, appended)| *appended).min())
+    }
+
+    fn look_up(&mut self, topic: &str, wanted: &[(i32, PartitionTail)]) -> Result<(), ClientError> {
+        let doing = || format!("reading {topic}");
+        for (partition, tail) in wanted {
+            let started = self.reader.start(self.client.client().native_ptr(), topic, *partition, tail.position());
+            started.map_err(|code| ClientError::code(doing(), code))?;
+        }
+        let mut open: BTreeSet<i32> = wanted.iter().map(|(partition, _)| *partition).collect();
+        let deadline = self.clock.now().later(ASK_WITHIN);
+        while !open.is_empty() {
+            // The client's own events: errors, tokens to be renewed.
+            let _ = self.client.poll(Duration::ZERO);
+            let mut denied = None;
+            let known = &mut self.known;
+            self.reader.poll(Duration::from_millis(100), |name, partition, polled| {
+                let Some((_, tail)) = wanted.iter().find(|(p, _)| *p == partition && name == topic) else { return };
+                match polled {
+                    Polled::Message(raw) => {
+                        let record = Record::from(raw);
+                        if open.remove(&partition) && record.offset() < tail.high {
+                            known.insert((topic.to_owned(), partition), (tail.position(), record.timestamp()));
+                        }
+                    }
+                    // Only markers, or a transaction that is still open: perhaps there is one the next time.
+                    Polled::End(_) => drop(open.remove(&partition)),
+                    Polled::Error(code) if is_denial(code) => denied = Some(code),
+                    Polled::Error(code) => tracing::debug!(topic, partition, %code, "partition error that passes"),
+                }
+            });
+            if let Some(code) = denied {
+                return Err(ClientError::code(doing(), code));
+            }
+            if !open.is_empty() && self.clock.now() >= deadline {
+                return Err(ClientError::code(doing(), RDKafkaErrorCode::OperationTimedOut));
+            }
+        }
+        Ok(())
+    }
+}
