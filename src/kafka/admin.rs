@@ -125,6 +125,7 @@ impl KafkaCluster {
             Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed | Code::ClusterAuthorizationFailed => {
                 ClusterError::NotAuthorised { action, reason }
             }
+            Code::UnsupportedFeature => ClusterError::Unsupported { action },
             _ => ClusterError::Failed { action, reason },
         }
     }

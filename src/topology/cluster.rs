@@ -86,6 +86,12 @@ pub enum ClusterError {
         /// What librdkafka says.
         reason: String,
     },
+    /// The brokers do not know such a request.
+    #[error("cannot {action}: the broker does not know how")]
+    Unsupported {
+        /// What was attempted.
+        action: String,
+    },
     /// Not allowed.
     #[error("not authorised to {action}: `kladder generate acls` prints the rules that are needed ({reason})")]
     NotAuthorised {

@@ -9,6 +9,7 @@ use crate::support::broker;
 use crate::support::clock::{self, PATIENCE};
 use crate::support::process::{self, Finished, KLADDER, Kladder};
 use crate::support::scene;
+use crate::support::terminal::{Left, Terminal};
 
 /// The demo takes as long as it is told to, and to start and to end.
 const DEMO_PATIENCE: Duration = Duration::from_secs(180);
@@ -85,6 +86,41 @@ fn an_interrupted_demo_drains_and_reckons_up_what_there_is() {
         assert!(log.contains(said), "the demo does not say {said:?}:\n{log}");
     }
     process::assert_clean(&log);
+}
+
+fn has(lines: &[String], text: &str) -> bool {
+    lines.iter().any(|line| line.contains(text))
+}
+
+#[test]
+fn on_a_terminal_it_is_a_picture_and_the_reckoning_stays() {
+    let demo = Terminal::run((100, 30), &["demo", "--for", "20s"], &[]);
+    demo.shows("the ladder, who works on it, and orders", |lines| {
+        has(lines, "RUNNING") && has(lines, "source kladder-demo-orders") && has(lines, "retry-300ms") && has(lines, "  sent ")
+    });
+    demo.shows("the outage and what it does to the breaker", |lines| has(lines, "OUTAGE: ") && has(lines, "breaker OPEN"));
+    demo.shows("how late records came back", |lines| {
+        lines.iter().any(|line| line.starts_with("retry-300ms") && line.ends_with("ms"))
+    });
+    demo.shows("the reckoning, where the picture was", |lines| has(lines, "in order: sent = done + dead-lettered + waiting"));
+    assert_eq!(demo.left(), Left { code: Some(0), settings_restored: true, on_alternate_screen: false, cursor_hidden: false });
+}
+
+#[test]
+fn a_key_or_a_signal_ends_the_picture_and_the_demo_in_order() {
+    for end in ["q", "TERM"] {
+        let mut demo = Terminal::run((100, 30), &["demo", "--for", "5m"], &[]);
+        demo.shows("records climb", |lines| lines.iter().any(|line| line.starts_with("retry-1s") && line.ends_with("ms")));
+        match end {
+            "q" => demo.press("q"),
+            signal => demo.signal(signal),
+        }
+        demo.shows("that it drains, and the reckoning", |lines| {
+            has(lines, "interrupted: draining") && has(lines, "in order: sent = done + dead-lettered + waiting")
+        });
+        let left = demo.left();
+        assert_eq!((left.code, left.settings_restored, left.on_alternate_screen), (Some(0), true, false), "{end}");
+    }
 }
 
 #[test]

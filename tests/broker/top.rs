@@ -131,8 +131,7 @@ fn a_signal_or_ctrl_c_gives_the_terminal_back() {
         let mut top = Terminal::run(USUAL, &["top", "-c", path(&config)], &[]);
         top.shows("the picture", |lines| has(lines, "retry-10m"));
         if end.len() > 1 {
-            let sent = std::process::Command::new("kill").args([&format!("-{end}"), &top.id.to_string()]).status();
-            assert!(sent.expect("kill can be run").success());
+            top.signal(end);
         } else {
             top.press(end);
         }

@@ -12,6 +12,7 @@ mod story;
 mod stream;
 mod watcher;
 
+use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -29,8 +30,9 @@ use crate::cli::demo::stream::Stream;
 use crate::cli::demo::watcher::Watcher;
 use crate::cli::exit::Exit;
 use crate::cli::run::{self, Running};
+use crate::cli::top::{self, Beside, End};
 use crate::cli::{Output, config_file, stdout};
-use crate::config::{Config, LadderConfig};
+use crate::config::{Config, HealthConfig, LadderConfig};
 use crate::core::breaker::BreakerState;
 use crate::core::topics::mover_group;
 use crate::kafka::admin::KafkaCluster;
@@ -47,6 +49,8 @@ const NAME: &str = "kladder-demo";
 const LONGEST: Duration = Duration::from_secs(60 * 60);
 /// How often it is looked at how things stand.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How often the picture of the ladder is renewed.
+const PICTURE_EVERY: Duration = Duration::from_millis(500);
 
 const AT_LEAST_ONCE: &str = "the embedded broker's hops are at-least-once, since its transactions do not hold; those of a real \
                              cluster (--brokers) are exactly-once";
@@ -59,7 +63,8 @@ The story, for --for 60s; another length stretches or squeezes all of it, but ne
   0:30  a bad deployment: until 0:36 every third order is rejected, and goes to the dead-letter topic at once
   0:44  no more orders; the rest climbs. The demo ends when nothing waits, at 1:00 at the latest
 
-KLADDER_LOG=info shows the workers' log between the lines.
+On a terminal it is shown as kladder top shows a ladder, with its keys; elsewhere, with --plain, or with KLADDER_LOG set (info shows
+the workers' log between them) in lines.
 
 Exit codes:
   0  in order: sent = done + dead-lettered + waiting, and none lost, doubled or early
@@ -95,6 +100,9 @@ pub struct DemoArgs {
     /// Print the configuration that the workers run with on a real cluster, as a start for your own, and do nothing else
     #[arg(long)]
     print_config: bool,
+    /// Print lines of progress on a terminal, too, and not the live picture
+    #[arg(long)]
+    plain: bool,
     /// How the reckoning is printed
     #[arg(short, long, value_enum, default_value = "text", value_name = "FORMAT")]
     output: Output,
@@ -111,9 +119,11 @@ pub fn run(args: DemoArgs) -> anyhow::Result<Exit> {
         return Ok(Exit::Done);
     }
     // Between the lines of the progress only for those who ask.
-    if ["KLADDER_LOG", "RUST_LOG"].iter().any(|name| std::env::var_os(name).is_some()) {
+    let is_logged = ["KLADDER_LOG", "RUST_LOG"].iter().any(|name| std::env::var_os(name).is_some());
+    if is_logged {
         logging::init(LogFormat::Text)?;
     }
+    let is_live = !args.plain && !is_logged && io::stdin().is_terminal() && io::stdout().is_terminal();
     let embedded = args.brokers.is_none().then(EmbeddedBroker::start).transpose()?;
     let brokers = embedded.as_ref().map(EmbeddedBroker::brokers).or(args.brokers.clone()).unwrap_or_default();
     let name = if embedded.is_some() { NAME.to_owned() } else { unique_name() };
@@ -134,7 +144,7 @@ pub fn run(args: DemoArgs) -> anyhow::Result<Exit> {
     set_up(&config, ladder, embedded.as_ref())?;
     let watcher = Watcher::start(&config.kafka, &ladder.ladder)?;
     let clock = if is_embedded { BrokersClock::Own } else { BrokersClock::Theirs };
-    let demo = Demo { config: &config, ladder, story, handler, rate: args.rate, clock };
+    let demo = Demo { config: &config, ladder, story, handler, rate: args.rate, clock, is_live };
     let told = runtime.block_on(demo.play(&watcher));
     let exit = told.and_then(|confirmed| demo.reckon(&watcher.end()?, confirmed, args.output));
     if is_embedded {
@@ -175,6 +185,8 @@ struct Demo<'a> {
     handler: DemoHandler,
     rate: u32,
     clock: BrokersClock,
+    /// Whether it is shown as a picture.
+    is_live: bool,
 }
 
 impl Demo<'_> {
@@ -189,7 +201,17 @@ impl Demo<'_> {
         if !was_interrupted && !running.stop.is_set() {
             let (kafka, ladder, handler) = (&self.config.kafka, &self.ladder.ladder, self.handler.clone());
             let stream = Stream::start(kafka, ladder, self.rate, self.story.stream_ends(), move || handler.begin())?;
-            was_interrupted = tokio::select! { () = self.tell(&running, &stream, watcher) => false, () = signalled() => true };
+            let course = Course { demo: self, running: &running, stream: &stream, watcher };
+            was_interrupted = if self.is_live {
+                let end = tokio::task::block_in_place(|| course.show())?;
+                if end == End::Signal {
+                    // It is here, too, and the next one shall be the second.
+                    signalled().await;
+                }
+                end != End::Over
+            } else {
+                tokio::select! { () = course.tell() => false, () = signalled() => true }
+            };
             sent = stream.end();
         }
         if was_interrupted {
@@ -205,42 +227,6 @@ impl Demo<'_> {
             }
         }
         sent
-    }
-
-    /// Tells how it goes, until nothing is left to do, the time is over or a worker has given up.
-    async fn tell(&self, running: &Running, stream: &Stream, watcher: &Watcher) {
-        let between = Duration::from_secs(if self.story.length() < Duration::from_secs(30) { 1 } else { 2 });
-        let mut next = Duration::ZERO;
-        loop {
-            // Before the counts: what was sent later is in none of them.
-            let (has_ended, sent) = (stream.has_ended(), stream.confirmed());
-            let elapsed = self.handler.elapsed();
-            let snapshot = self.snapshot(elapsed, sent, running, watcher);
-            let is_over = has_ended && snapshot.done + snapshot.dead >= sent || elapsed >= self.story.length();
-            if elapsed >= next || is_over {
-                progress::show(&snapshot);
-                next = elapsed + between;
-            }
-            if is_over || running.stop.is_set() {
-                return;
-            }
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
-    }
-
-    fn snapshot(&self, elapsed: Duration, sent: u64, running: &Running, watcher: &Watcher) -> Snapshot {
-        let done = self.handler.done();
-        let ledger = watcher.ledger();
-        let delays = self.ladder.ladder.tiers().iter().map(|tier| tier.delay().to_string());
-        Snapshot {
-            elapsed,
-            scene: self.story.scene(elapsed),
-            sent,
-            done,
-            waiting: delays.zip(ledger.waiting()).collect(),
-            dead: u64::try_from(ledger.dead.len()).unwrap_or(u64::MAX),
-            breaker: running.breakers.first().map_or(BreakerState::Closed, |breaker| breaker.state()),
-        }
     }
 
     /// Reckons up and prints it.
@@ -265,6 +251,69 @@ impl Demo<'_> {
         };
         stdout::print(&text)?;
         Ok(if reckoning.in_order { Exit::Done } else { Exit::Failed })
+    }
+}
+
+/// A story that is being told.
+struct Course<'a> {
+    demo: &'a Demo<'a>,
+    running: &'a Running,
+    stream: &'a Stream,
+    watcher: &'a Watcher,
+}
+
+impl Course<'_> {
+    /// Tells how it goes in lines, until it is over.
+    async fn tell(&self) {
+        let between = Duration::from_secs(if self.demo.story.length() < Duration::from_secs(30) { 1 } else { 2 });
+        let mut next = Duration::ZERO;
+        loop {
+            let (snapshot, is_over) = self.look();
+            if snapshot.elapsed >= next || is_over {
+                progress::show(&snapshot);
+                next = snapshot.elapsed + between;
+            }
+            if is_over {
+                return;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Shows how it goes as a picture of the ladder, until it is over or a key or a signal ends it.
+    fn show(&self) -> anyhow::Result<End> {
+        // Where the probes and metrics are really served.
+        let health = HealthConfig { listen: self.running.address };
+        let config = Config { health, ..self.demo.config.clone() };
+        let caption = || Some(progress::caption(&self.look().0));
+        let is_over = || self.look().1;
+        let beside = Beside { caption: &caption, is_over: &is_over };
+        let end = top::show_one(&config, self.demo.ladder, PICTURE_EVERY, &beside)?;
+        // For those who look back at what the terminal has kept.
+        progress::show(&self.look().0);
+        Ok(end)
+    }
+
+    /// Where it stands, and whether nothing is left to do, the time is over or a worker has given up.
+    fn look(&self) -> (Snapshot, bool) {
+        let Demo { ladder, story, handler, .. } = self.demo;
+        // Before the counts: what was sent later is in none of them.
+        let (has_ended, sent) = (self.stream.has_ended(), self.stream.confirmed());
+        let (elapsed, done) = (handler.elapsed(), handler.done());
+        let ledger = self.watcher.ledger();
+        let delays = ladder.ladder.tiers().iter().map(|tier| tier.delay().to_string());
+        let snapshot = Snapshot {
+            elapsed,
+            scene: story.scene(elapsed),
+            sent,
+            done,
+            waiting: delays.zip(ledger.waiting()).collect(),
+            dead: u64::try_from(ledger.dead.len()).unwrap_or(u64::MAX),
+            breaker: self.running.breakers.first().map_or(BreakerState::Closed, |breaker| breaker.state()),
+        };
+        let is_done = has_ended && snapshot.done + snapshot.dead >= sent;
+        let is_over = is_done || elapsed >= story.length() || self.running.stop.is_set();
+        (snapshot, is_over)
     }
 }
 

@@ -30,8 +30,19 @@ pub fn show(snapshot: &Snapshot) {
     eprintln!("{}", line(snapshot));
 }
 
+/// The same for the head of the picture, where the tiers and the breaker are seen anyway.
+pub fn caption(snapshot: &Snapshot) -> String {
+    let Snapshot { sent, done, dead, scene, .. } = snapshot;
+    format!("{}  sent {sent:<5} done {done:<5} dead {dead:<4}  {}", time(snapshot), scene.words())
+}
+
+fn time(snapshot: &Snapshot) -> String {
+    let seconds = snapshot.elapsed.as_secs();
+    format!("{}:{:02}", seconds / 60, seconds % 60)
+}
+
 fn line(snapshot: &Snapshot) -> String {
-    let Snapshot { elapsed, scene, sent, done, waiting, dead, breaker } = snapshot;
+    let Snapshot { scene, sent, done, waiting, dead, breaker, .. } = snapshot;
     let mut tiers = String::new();
     for (delay, count) in waiting {
         let _ = write!(tiers, " {delay} {count:<3}");
@@ -41,9 +52,8 @@ fn line(snapshot: &Snapshot) -> String {
         BreakerState::Open { .. } => "OPEN",
         BreakerState::HalfOpen => "half-open",
     };
-    let (minutes, seconds) = (elapsed.as_secs() / 60, elapsed.as_secs() % 60);
-    let words = scene.words();
-    format!("{minutes}:{seconds:02}  sent {sent:<5} done {done:<5} waiting{tiers} dead {dead:<4} breaker {breaker:<9}  {words}")
+    let (time, words) = (time(snapshot), scene.words());
+    format!("{time}  sent {sent:<5} done {done:<5} waiting{tiers} dead {dead:<4} breaker {breaker:<9}  {words}")
 }
 
 #[cfg(test)]
@@ -64,5 +74,6 @@ mod tests {
         let expected =
             "1:17  sent 400   done 380   waiting 1s 7   3s 0   dead 13   breaker half-open  orders come in, a few fail";
         assert_eq!(line(&snapshot), expected);
+        assert_eq!(caption(&snapshot), "1:17  sent 400   done 380   dead 13    orders come in, a few fail");
     }
 }

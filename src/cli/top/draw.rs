@@ -128,6 +128,7 @@ impl Paint {
             let letters = ladder.dead_letters_held.iter();
             lines.extend(letters.map(|told| Line::styled(fit(&format!("DEAD LETTERS HELD {told}"), width), self.alarm())));
         }
+        lines.extend(picture.caption.iter().map(|caption| Line::styled(fit(caption, width), bold)));
         match &picture.freshness {
             Freshness::Awaited => lines.push(Line::styled("waiting for the cluster", self.quiet())),
             Freshness::Fresh => {}

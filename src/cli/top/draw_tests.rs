@@ -20,6 +20,7 @@ fn picture_of(name: &str, change: impl FnOnce(&mut LadderSeen)) -> Picture {
         ladder: LadderPicture::of(&look, Some(&look_before(name)), 0, NOON),
         overlay: Overlay::Nothing,
         told: None,
+        caption: None,
     }
 }
 

@@ -203,6 +203,10 @@ impl Look<'_> {
                 None
             }
         };
+        // What is due is looked up by time, which not every broker can, and a moment before.
+        if oldest.is_some_and(|oldest| oldest + delay > leaders_now) {
+            due = 0;
+        }
         let label = tier.delay().to_string();
         let labels = [(names::LADDER, ladder), (names::TIER, label.as_str())];
         let quantile = |q: f64| {
@@ -258,6 +262,10 @@ impl Look<'_> {
             let found = match self.onlooker.cluster().members_of(&group) {
                 Ok(found) => found,
                 // Not every broker tells this, and what else was asked has been answered: it hides nothing else.
+                Err(ClusterError::Unsupported { .. }) => {
+                    notes.push("this broker does not tell who is in its groups".to_owned());
+                    return None;
+                }
                 Err(error) => {
                     notes.push(format!("the workers cannot be seen: {error}"));
                     return None;

@@ -35,6 +35,7 @@ use crate::core::delay::Delay;
 use crate::kafka::clock::Clock;
 use draw::{draw, lines_needed};
 use look::{Command, Looker, News};
+use picture::Picture;
 use screen::Screen;
 use view::{Effect, View};
 
@@ -109,7 +110,37 @@ pub fn run(args: TopArgs) -> anyhow::Result<Exit> {
     if !io::stdout().is_terminal() {
         return Err(NoTerminal.into());
     }
-    live(view, &config, &ladders, args.every)
+    live(view, &config, &ladders, &Beside { caption: &|| None, is_over: &|| false })?;
+    Ok(Exit::Done)
+}
+
+/// What a program has to say in a picture that is part of it.
+pub(in crate::cli) struct Beside<'a> {
+    /// A line over the table, asked for anew at each drawing.
+    pub caption: &'a dyn Fn() -> Option<String>,
+    /// Whether it is to end.
+    pub is_over: &'a dyn Fn() -> bool,
+}
+
+/// Why a picture has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::cli) enum End {
+    /// The program that it is part of said so.
+    Over,
+    /// A key did.
+    Key,
+    /// A signal did.
+    Signal,
+}
+
+/// Shows one ladder, looked at so often, until it is over.
+pub(in crate::cli) fn show_one(
+    config: &Config,
+    ladder: &LadderConfig,
+    every: Duration,
+    beside: &Beside<'_>,
+) -> anyhow::Result<End> {
+    live(View::new(vec![ladder.ladder.name().to_owned()], every), config, &[ladder], beside)
 }
 
 /// `NO_COLOR` is set, and not empty.
@@ -174,39 +205,47 @@ enum Told {
     Stop,
 }
 
-fn live(mut view: View, config: &Config, ladders: &[&LadderConfig], every: Duration) -> anyhow::Result<Exit> {
+fn live(mut view: View, config: &Config, ladders: &[&LadderConfig], beside: &Beside<'_>) -> anyhow::Result<End> {
     let (tell, told) = mpsc::channel();
     let (send, commands) = mpsc::channel();
     // Before anything is drawn, so that no signal finds the terminal taken and nobody who would give it back.
     await_signals(tell.clone())?;
     let mut screen = Screen::enter().context("taking the terminal over")?;
-    let looking = look_on(config.clone(), ladders.iter().map(|l| (*l).clone()).collect(), every, commands, tell.clone());
+    let ladders = ladders.iter().map(|ladder| (*ladder).clone()).collect();
+    let looking = look_on(config.clone(), ladders, view.every(), commands, tell.clone());
     read_keys(tell);
-    let outcome = show(&mut view, &mut screen, &told, &send);
+    let outcome = show(&mut view, &mut screen, &told, &send, beside);
     // First the terminal: whatever follows may take a moment.
     drop(screen);
     drop((send, told));
     leave(&looking);
-    outcome.map(|()| Exit::Done)
+    outcome
 }
 
-fn show(view: &mut View, screen: &mut Screen, told: &Receiver<Told>, send: &Sender<Command>) -> anyhow::Result<()> {
+fn show(
+    view: &mut View,
+    screen: &mut Screen,
+    told: &Receiver<Told>,
+    send: &Sender<Command>,
+    beside: &Beside<'_>,
+) -> anyhow::Result<End> {
     let (clock, colours) = (Clock::system(), colours());
-    loop {
-        let picture = view.picture(clock.now().timestamp());
+    while !(beside.is_over)() {
+        let picture = Picture { caption: (beside.caption)(), ..view.picture(clock.now().timestamp()) };
         screen.terminal().draw(|frame| draw(frame, &picture, colours)).context("drawing")?;
         match told.recv_timeout(TICK) {
             Ok(Told::Key(key)) => match keys::action(key, view.overlay()).map(|action| view.apply(action)) {
-                Some(Effect::Quit) => return Ok(()),
+                Some(Effect::Quit) => return Ok(End::Key),
                 Some(Effect::Send(command)) => send.send(command).map_err(|_| anyhow!("nobody looks any more"))?,
                 Some(Effect::Nothing) | None => {}
             },
             Ok(Told::News(news)) => view.hear(news),
             Ok(Told::Resized) | Err(RecvTimeoutError::Timeout) => {}
             Ok(Told::Broken(error)) => return Err(error),
-            Ok(Told::Stop) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            Ok(Told::Stop) | Err(RecvTimeoutError::Disconnected) => return Ok(End::Signal),
         }
     }
+    Ok(End::Over)
 }
 
 /// Connects on its own thread: until then, and whenever the cluster is slow, the picture stays.

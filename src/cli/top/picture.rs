@@ -24,6 +24,8 @@ pub(in crate::cli) struct Picture {
     pub overlay: Overlay,
     /// What came of the last command.
     pub told: Option<String>,
+    /// What else is to be told, over the table.
+    pub caption: Option<String>,
 }
 
 /// How old the data is.

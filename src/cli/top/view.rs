@@ -41,6 +41,11 @@ impl View {
         Self { names, every, chosen: 0, overlay: Overlay::Nothing, looks: VecDeque::new(), error: None, told: None }
     }
 
+    /// How often it is looked.
+    pub fn every(&self) -> Duration {
+        self.every
+    }
+
     pub fn overlay(&self) -> Overlay {
         self.overlay
     }
@@ -108,6 +113,7 @@ impl View {
             ladder: latest.and_then(|latest| LadderPicture::of(latest, earlier, self.chosen, now)),
             overlay: self.overlay,
             told: self.told.clone(),
+            caption: None,
         }
     }
 

@@ -65,6 +65,11 @@ impl Terminal {
         self.keys.write_all(keys.as_bytes()).and_then(|()| self.keys.flush()).expect("the terminal is there");
     }
 
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.id.to_string()]).status();
+        assert!(sent.expect("kill can be run").success());
+    }
+
     /// The lines that are on the screen now.
     pub fn lines(&self) -> Vec<String> {
         self.parser().screen().contents().lines().map(str::to_owned).collect()
