@@ -31,6 +31,9 @@ use crate::worker::quiet::Quiet;
 /// Who asks, for the log and `/readyz`; may be left out.
 pub const BY: &str = "kladder-by";
 
+/// How long somebody may ask to wait for quiet.
+pub const LONGEST_WAIT: Duration = Duration::from_secs(3_600);
+
 /// Longer names are cut.
 const LONGEST_BY: usize = 200;
 
@@ -116,7 +119,8 @@ async fn quiesce(State(controlled): State<Controlled>, uri: Uri, headers: Header
     let wait = uri.query().and_then(|query| query.split('&').find_map(|part| part.strip_prefix("wait=")));
     let within = match wait.map(humantime::parse_duration) {
         None => controlled.drain,
-        Some(Ok(within)) => within,
+        Some(Ok(within)) if within <= LONGEST_WAIT => within,
+        Some(Ok(_)) => return (StatusCode::BAD_REQUEST, "wait: at most 1h\n".to_owned()),
         Some(Err(error)) => return (StatusCode::BAD_REQUEST, format!("wait: {error}; write it as 5s or 1m\n")),
     };
     {

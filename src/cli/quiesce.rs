@@ -6,6 +6,7 @@ use anyhow::bail;
 use clap::Args;
 use http::{Method, StatusCode};
 
+use crate::admin::control::LONGEST_WAIT;
 use crate::cli::admin_client::ask;
 use crate::cli::exit::Exit;
 use crate::cli::{ConfigArg, config_file};
@@ -31,12 +32,17 @@ pub struct QuiesceArgs {
     config: ConfigArg,
 
     /// How long to wait for what is in flight, at most 1h [default: `drain` of [worker]]
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, conflicts_with = "lift")]
+    #[arg(long, value_name = "TIME", value_parser = wait, conflicts_with = "lift")]
     wait: Option<Duration>,
 
     /// Let deliveries go on
     #[arg(long)]
     lift: bool,
+}
+
+fn wait(text: &str) -> Result<Duration, String> {
+    let wait = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if wait <= LONGEST_WAIT { Ok(wait) } else { Err("at most 1h".to_owned()) }
 }
 
 pub fn run(args: QuiesceArgs) -> anyhow::Result<Exit> {

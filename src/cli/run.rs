@@ -2,7 +2,8 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
@@ -20,7 +21,7 @@ use crate::config::types::{Config, LadderConfig, Role};
 use crate::core::ladder::Mode;
 use crate::core::topics::own_dlq_topic;
 use crate::dlq::queue::Queue;
-use crate::dlq::watch::IndexWatch;
+use crate::dlq::watch::{IndexWatch, Kept};
 use crate::kafka::clock::Clock;
 use crate::telemetry::events::HttpMetrics;
 use crate::telemetry::exporter;
@@ -28,6 +29,7 @@ use crate::telemetry::logging::{self, LogFormat};
 #[cfg(feature = "otlp")]
 use crate::telemetry::spans;
 use crate::telemetry::tally::Tally;
+use crate::topology::ClusterError;
 use crate::worker::breaker::HandlerBreaker;
 use crate::worker::cluster_watch::ClusterWatch;
 use crate::worker::crew::{Budgets, Crew};
@@ -38,6 +40,9 @@ use crate::worker::quiet::Quiet;
 use crate::worker::set_up::{self, SetUpError};
 use crate::worker::stop::Stop;
 use crate::worker::supervisor::{GivenUp, Supervisor};
+
+/// How long it is waited between two looks for a broker that answers; a look takes up to 10 s itself.
+const BROKERS_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Run the workers: movers bring due records back, deliverers call the handlers, routers take what applications could not handle
 ///
@@ -88,9 +93,6 @@ pub fn run(args: RunArgs) -> anyhow::Result<Exit> {
     let config = file.config;
     let roles = roles(&config, &args.role);
     let ladders = runnable(&config, &args.ladder, &roles)?;
-    if !is_set_up(&config, &ladders)? {
-        return Ok(Exit::Failed);
-    }
     // Outlives the runtime: what is left is sent when all else has ended.
     #[cfg(feature = "otlp")]
     let _spans = spans::install().context("spans cannot be exported: look at OTEL_EXPORTER_OTLP_ENDPOINT")?;
@@ -107,7 +109,9 @@ fn index(config: &Config, ladders: &[&LadderConfig], state_dir: &Path) -> anyhow
         let prefix = own_dlq_topic(ladder.name(), "");
         let names: Vec<Option<String>> =
             ladder.dlq_topics().iter().map(|topic| topic.strip_prefix(&prefix).map(str::to_owned)).collect();
-        queues.extend(names.iter().map(|name| (ladder.name().to_owned(), own(name.as_deref()))));
+        let retention = config.topics.dlq_retention;
+        let kept = |name: &Option<String>| Kept { ladder: ladder.name().to_owned(), queue: own(name.as_deref()), retention };
+        queues.extend(names.iter().map(kept));
     }
     IndexWatch::start(&config.kafka, queues, state_dir.to_owned()).context("cannot start a thread")
 }
@@ -141,9 +145,28 @@ fn runs(role: Role, mode: Mode) -> bool {
     }
 }
 
-/// Whether the workers find what they need; what they do not find is told.
-fn is_set_up(config: &Config, ladders: &[&LadderConfig]) -> anyhow::Result<bool> {
-    match set_up::check(&config.kafka, ladders) {
+/// Whether the workers find what they need; what they do not find is told. While no broker answers that is waited for, since to end
+/// cures nothing: in a pod the application beside would not start either.
+async fn is_set_up(config: &Config, ladders: &[&LadderConfig], health: &HealthState) -> anyhow::Result<bool> {
+    let waits_for = Arc::new(Mutex::new(None));
+    let notice = waits_for.clone();
+    health.notice(move || notice.lock().unwrap_or_else(PoisonError::into_inner).clone());
+    loop {
+        let found = tokio::task::block_in_place(|| set_up::check(&config.kafka, ladders));
+        let Err(SetUpError::Cluster(error @ ClusterError::NoBroker { .. })) = found else {
+            *waits_for.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            return told(found);
+        };
+        let known = waits_for.lock().unwrap_or_else(PoisonError::into_inner).replace(error.to_string());
+        if known.is_none() {
+            tracing::error!(%error, "nothing is done until one answers");
+        }
+        tokio::time::sleep(BROKERS_INTERVAL).await;
+    }
+}
+
+fn told(found: Result<(), SetUpError>) -> anyhow::Result<bool> {
+    match found {
         Ok(()) => Ok(true),
         Err(SetUpError::Cluster(error)) => Err(error.into()),
         Err(SetUpError::NotSetUp(lacking)) => {
@@ -179,9 +202,12 @@ fn roles(config: &Config, given: &[RoleArg]) -> Vec<Role> {
 
 async fn work(config: &Config, ladders: &[&LadderConfig], roles: &[Role], state_dir: &Path) -> anyhow::Result<Exit> {
     // Metrics that were made before feed nothing.
-    let _ = exporter::install();
+    let probes = Probes::serve(config).await?;
+    if !is_set_up(config, ladders, &probes.health).await? {
+        return Ok(Exit::Failed);
+    }
     let _index = if roles.contains(&Role::Index) { Some(index(config, ladders, state_dir)?) } else { None };
-    let running = begin(config, ladders, roles, BrokersClock::Theirs).await?;
+    let running = begin(config, ladders, roles, BrokersClock::Theirs, probes).await?;
     let (health, on_signal) = (running.health.clone(), running.stop.clone());
     let signals = tokio::spawn(async move {
         let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
@@ -200,6 +226,27 @@ async fn work(config: &Config, ladders: &[&LadderConfig], roles: &[Role], state_
     signals.abort();
     tracing::info!("kladder has ended");
     Ok(if ended.is_ok() { Exit::Done } else { Exit::Failed })
+}
+
+/// Probes and metrics, which are served before anything else and until all else has ended.
+pub(super) struct Probes {
+    health: HealthState,
+    address: SocketAddr,
+    end_server: oneshot::Sender<()>,
+    server: JoinHandle<Result<(), HealthError>>,
+}
+
+impl Probes {
+    /// Serves them.
+    pub(super) async fn serve(config: &Config) -> anyhow::Result<Self> {
+        let exporter = exporter::install();
+        let health = HealthState::new();
+        let server = HealthServer::bind(config.health.listen, health.clone(), exporter).await?;
+        let address = server.address();
+        let (end_server, ended) = oneshot::channel::<()>();
+        let server = tokio::spawn(server.serve(async move { ended.await.unwrap_or(()) }));
+        Ok(Self { health, address, end_server, server })
+    }
 }
 
 /// Workers that run, with their probes and metrics.
@@ -227,14 +274,9 @@ pub(super) async fn begin(
     ladders: &[&LadderConfig],
     roles: &[Role],
     clock: BrokersClock,
+    probes: Probes,
 ) -> anyhow::Result<Running> {
-    let exporter = exporter::install();
-    let health = HealthState::new();
-    let server = HealthServer::bind(config.health.listen, health.clone(), exporter).await?;
-    let address = server.address();
-    let (end_server, ended) = oneshot::channel::<()>();
-    let server = tokio::spawn(server.serve(async move { ended.await.unwrap_or(()) }));
-
+    let Probes { health, address, end_server, server } = probes;
     let quiet = Quiet::new();
     let control = control(config, &quiet, &health).await;
     // There is nothing to look at on an embedded broker: it lacks the requests for it.

@@ -43,11 +43,11 @@ pub struct IndexWatch {
 }
 
 impl IndexWatch {
-    /// Begins, on a thread of its own. Several queues may belong to one ladder; each is given with the ladder's name.
+    /// Begins, on a thread of its own. Several queues may belong to one ladder.
     ///
     /// # Errors
     /// When the thread cannot be made.
-    pub fn start(kafka: &KafkaConfig, queues: Vec<(String, Queue)>, state_dir: PathBuf) -> std::io::Result<Self> {
+    pub fn start(kafka: &KafkaConfig, queues: Vec<Kept>, state_dir: PathBuf) -> std::io::Result<Self> {
         let end = Arc::new(AtomicBool::new(false));
         let watching = Watching { kafka: kafka.clone(), queues, state_dir, end: end.clone(), clock: Clock::system() };
         let thread = std::thread::Builder::new().name("index".to_owned()).spawn(move || watching.run())?;
@@ -69,9 +69,19 @@ impl Drop for IndexWatch {
     }
 }
 
+/// A queue of a ladder, and for how long its records are to be kept.
+pub struct Kept {
+    /// The ladder.
+    pub ladder: String,
+    /// Its dead letters.
+    pub queue: Queue,
+    /// As the configuration has it; what the brokers say goes before.
+    pub retention: Duration,
+}
+
 struct Watching {
     kafka: KafkaConfig,
-    queues: Vec<(String, Queue)>,
+    queues: Vec<Kept>,
     state_dir: PathBuf,
     end: Arc<AtomicBool>,
     clock: Clock,
@@ -83,7 +93,7 @@ struct Watched {
     queue: Queue,
     index: Index,
     batch: Vec<Taken>,
-    retention: Option<Duration>,
+    retention: Duration,
 }
 
 impl Watching {
@@ -113,15 +123,16 @@ impl Watching {
         let cluster = KafkaCluster::connect(&self.kafka)?;
         let id = cluster.cluster_id();
         let mut all = Vec::new();
-        for (ladder, queue) in &self.queues {
+        for Kept { ladder, queue, retention } in &self.queues {
             let index = Index::open(&queue.index_path(&self.state_dir, &id), queue.park_after)?;
             index.be_small()?;
-            all.push(Watched { ladder: ladder.clone(), queue: queue.clone(), index, batch: Vec::new(), retention: None });
+            let (ladder, queue, retention) = (ladder.clone(), queue.clone(), *retention);
+            all.push(Watched { ladder, queue, index, batch: Vec::new(), retention });
         }
         let metrics: BTreeMap<&str, DlqMetrics> =
-            self.queues.iter().map(|(ladder, _)| (ladder.as_str(), DlqMetrics::new(ladder))).collect();
+            self.queues.iter().map(|kept| (kept.ladder.as_str(), DlqMetrics::new(&kept.ladder))).collect();
         let redrives: BTreeMap<&str, RedriveMetrics> =
-            self.queues.iter().map(|(ladder, _)| (ladder.as_str(), RedriveMetrics::new(ladder))).collect();
+            self.queues.iter().map(|kept| (kept.ladder.as_str(), RedriveMetrics::new(&kept.ladder))).collect();
         let mut tail = self.open_tail(&cluster, &mut all)?;
         let (mut count_at, mut prune_at) = (self.clock.now(), self.clock.now());
         while !self.is_over() {
@@ -170,7 +181,8 @@ impl Watching {
 
 fn prune(cluster: &KafkaCluster, all: &mut [Watched]) -> Result<(), FeedError> {
     for watched in all {
-        watched.retention = cluster.retention(&watched.queue.topic);
+        // Who may not ask for it has what the configuration says.
+        watched.retention = cluster.retention(&watched.queue.topic).unwrap_or(watched.retention);
         for (partition, marks) in (0..).zip(cluster.bounds(&watched.queue.topic)?) {
             watched.index.forget_below(partition, marks.low)?;
         }

@@ -19,6 +19,9 @@ use crate::topology::{ClusterError, GroupFacts, GroupMember, Observed, Scope, To
 /// The committed offsets of a group, by topic and partition.
 type GroupOffsets = BTreeMap<String, BTreeMap<i32, i64>>;
 
+/// How long records are kept that are never deleted by their age: a thousand years.
+const FOR_EVER: Duration = Duration::from_secs(1_000 * 365 * 86_400);
+
 impl KafkaCluster {
     pub(super) fn look(&self, scope: &Scope) -> Result<Observed, ClusterError> {
         let mut observed = self.look_without_settings(scope)?;
@@ -156,8 +159,10 @@ impl KafkaCluster {
         let facts = TopicFacts { replication_factor: 0, partitions: Vec::new(), settings: BTreeMap::new() };
         let mut topics = BTreeMap::from([(topic.to_owned(), facts)]);
         self.settings(&mut topics).ok()?;
-        let millis = topics.get(topic)?.settings.get("retention.ms")?.parse().ok()?;
-        Some(Duration::from_millis(millis))
+        match topics.get(topic)?.settings.get("retention.ms")?.as_str() {
+            "-1" => Some(FOR_EVER),
+            millis => millis.parse().ok().map(Duration::from_millis),
+        }
     }
 
     /// By what the cluster is told apart from others; empty where it does not say.

@@ -38,6 +38,11 @@ impl Backoff {
         !std::mem::replace(&mut self.told, true)
     }
 
+    /// Whether it was told.
+    pub(super) fn was_told(&self) -> bool {
+        self.told
+    }
+
     /// How long the last failure is waited for.
     pub(super) fn pause(&self) -> Duration {
         self.pause

@@ -196,7 +196,7 @@ fn supervise(
             return Err(error);
         }
         metrics.restarted();
-        if error.is_denied() {
+        if error.is_denied() && failures == 1 {
             tracing::error!(worker = name, %error, failures, restart_in = ?pause, "worker is not allowed what it needs");
         } else {
             tracing::warn!(worker = name, %error, failures, restart_in = ?pause, "worker failed");

@@ -345,6 +345,10 @@ fn a_mover_that_may_not_read_a_clock_says_so_and_goes_on_after_the_grant() {
         let said = log.lines().find(|line| line.contains("ERROR") && line.contains(&state)).unwrap_or_default();
         said.contains("not authorised to write") && said.contains("kladder generate acls")
     });
+    // It tries again each five seconds.
+    clock::pause(Duration::from_secs(6));
+    let log = kladder.log();
+    assert_eq!(log.lines().filter(|line| line.contains("ERROR")).count(), 1, "an error is told once:\n{log}");
     on_topic("--add", "Write", &state);
     clock::eventually("the record is retried", PATIENCE, || {
         kladder.assert_running();

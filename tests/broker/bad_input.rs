@@ -62,8 +62,6 @@ fn without_a_broker_the_address_and_what_to_check_are_said() {
     for command in ["status", "doctor"] {
         process::kladder(&[command, "-c", path(&config)]).refuses(FAILED, &["127.0.0.1:9", "bootstrap.servers"]);
     }
-
-    process::kladder(&["run", "-c", path(&config)]).refuses(FAILED, &["127.0.0.1:9", "bootstrap.servers"]);
 }
 
 #[test]

@@ -108,7 +108,7 @@ fn on_a_terminal_it_is_a_picture_and_the_reckoning_stays() {
 
 #[test]
 fn a_key_or_a_signal_ends_the_picture_and_the_demo_in_order() {
-    for end in ["q", "TERM"] {
+    for end in ["q", "TERM", "HUP"] {
         let mut demo = Terminal::run((100, 30), &["demo", "--for", "5m"], &[]);
         demo.shows("records climb", |lines| lines.iter().any(|line| line.starts_with("retry-1s") && line.ends_with("ms")));
         match end {

@@ -52,3 +52,4 @@ mod support;
 mod tail;
 mod tier;
 mod top;
+mod waits;

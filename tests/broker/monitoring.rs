@@ -39,6 +39,8 @@ fn by_plan(call: &Call) -> Answer {
 struct Query {
     panel: String,
     text: String,
+    /// What it gives now is shown, and not how it came about.
+    is_instant: bool,
 }
 
 fn dashboard(name: &str) -> Value {
@@ -57,6 +59,7 @@ fn queries(dashboard: &Value, ladder: &str, tiers: &[&str]) -> Vec<Query> {
             found.extend(filled.iter().map(|tier| Query {
                 panel: format!("{}: {title} {tier}", dashboard["title"]),
                 text: text.replace("$tier", tier),
+                is_instant: target["instant"] == true,
             }));
         }
     }
@@ -143,8 +146,11 @@ fn every_panel_has_data_and_prometheus_gives_the_numbers_that_the_ladder_made() 
     assert!(scene.tiers.iter().all(|tier| tiers.contains_key(*tier)), "{tiers:?}");
 
     // Some are told for the first time after a while.
-    for Query { panel, text } in of_ladder.iter().chain(&of_letters).chain(&of_fleet) {
-        clock::eventually(&format!("{panel} has data: {text}"), PATIENCE, || !prometheus.numbers(text).is_empty());
+    for Query { panel, text, is_instant } in of_ladder.iter().chain(&of_letters).chain(&of_fleet) {
+        clock::eventually(&format!("{panel} has data: {text}"), PATIENCE, || {
+            let numbers = if *is_instant { prometheus.numbers_now(text) } else { prometheus.numbers(text) };
+            !numbers.is_empty()
+        });
     }
     assert_eq!(kladder.terminate(PATIENCE).code(), Some(0), "its log:\n{}", kladder.log());
 }

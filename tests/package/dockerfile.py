@@ -137,7 +137,10 @@ def main(dockerfile, context, scratch, profile):
     dockerfile, context, scratch = pathlib.Path(dockerfile), pathlib.Path(context), pathlib.Path(scratch)
     stage = build(dockerfile, context, scratch, {"PROFILE": profile})
     assert stage.user and not stage.user.startswith(("0", "root")), f"the image runs as {stage.user}"
-    bring_libraries(stage, stage.place(stage.entrypoint[0]))
+    program = stage.place(stage.entrypoint[0])
+    sections = subprocess.run(["readelf", "--sections", "--wide", program], capture_output=True, text=True, check=True).stdout
+    assert ".debug_info" not in sections and ".symtab" not in sections, "the image carries what only a debugger reads"
+    bring_libraries(stage, program)
     # What a volume brings.
     stage.copy([dockerfile.with_name("kladder.toml")], "/etc/kladder/kladder.toml")
     for arguments in [["--version"], ["check"], ["generate", "acls"]]:

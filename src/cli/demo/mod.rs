@@ -12,7 +12,7 @@ mod story;
 mod stream;
 mod watcher;
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -29,11 +29,12 @@ use crate::cli::demo::story::{SHORTEST, Story};
 use crate::cli::demo::stream::Stream;
 use crate::cli::demo::watcher::Watcher;
 use crate::cli::exit::Exit;
-use crate::cli::run::{self, Running};
+use crate::cli::run::{self, Probes, Running};
 use crate::cli::top::{self, Beside, End};
 use crate::cli::{Output, config_file, stdout};
 use crate::config::{Config, HealthConfig, LadderConfig};
 use crate::core::breaker::BreakerState;
+use crate::core::time::Timestamp;
 use crate::core::topics::mover_group;
 use crate::kafka::admin::KafkaCluster;
 use crate::kafka::clock::Clock;
@@ -146,7 +147,7 @@ pub fn run(args: DemoArgs) -> anyhow::Result<Exit> {
     let clock = if is_embedded { BrokersClock::Own } else { BrokersClock::Theirs };
     let demo = Demo { config: &config, ladder, story, handler, rate: args.rate, clock, is_live };
     let told = runtime.block_on(demo.play(&watcher));
-    let exit = told.and_then(|confirmed| demo.reckon(&watcher.end()?, confirmed, args.output));
+    let exit = told.and_then(|played| demo.reckon(&watcher.end()?, &played, args.output));
     if is_embedded {
         say(AT_LEAST_ONCE);
     } else {
@@ -177,6 +178,14 @@ fn set_up(config: &Config, ladder: &LadderConfig, embedded: Option<&EmbeddedBrok
     }
 }
 
+/// How a run went.
+struct Played {
+    /// So many orders the broker has confirmed.
+    confirmed: u64,
+    /// When the workers were told to end.
+    ended: Timestamp,
+}
+
 /// What all parts of a run know.
 struct Demo<'a> {
     config: &'a Config,
@@ -190,25 +199,36 @@ struct Demo<'a> {
 }
 
 impl Demo<'_> {
-    /// Runs the workers until the story ends or a signal comes. How many orders were sent is returned.
-    async fn play(&self, watcher: &Watcher) -> anyhow::Result<u64> {
+    /// Runs the workers until the story ends or a signal comes.
+    async fn play(&self, watcher: &Watcher) -> anyhow::Result<Played> {
         let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        let mut signalled = async || tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} };
-        let running = run::begin(self.config, &[self.ladder], &self.config.worker.roles, self.clock).await?;
+        // Its terminal is closed.
+        let mut hang_up = signal(SignalKind::hangup())?;
+        let mut signalled = async || tokio::select! { _ = term.recv() => {}, _ = int.recv() => {}, _ = hang_up.recv() => {} };
+        let probes = Probes::serve(self.config).await?;
+        let running = run::begin(self.config, &[self.ladder], &self.config.worker.roles, self.clock, probes).await?;
         say(&format!("metrics at http://{}/metrics", running.address));
         let mut sent = Ok(0);
+        let mut shown = Ok(());
         let mut was_interrupted = tokio::select! { () = ready(&running) => false, () = signalled() => true };
         if !was_interrupted && !running.stop.is_set() {
             let (kafka, ladder, handler) = (&self.config.kafka, &self.ladder.ladder, self.handler.clone());
             let stream = Stream::start(kafka, ladder, self.rate, self.story.stream_ends(), move || handler.begin())?;
             let course = Course { demo: self, running: &running, stream: &stream, watcher };
             was_interrupted = if self.is_live {
-                let end = tokio::task::block_in_place(|| course.show())?;
-                if end == End::Signal {
+                match tokio::task::block_in_place(|| course.show()) {
                     // It is here, too, and the next one shall be the second.
-                    signalled().await;
+                    Ok(End::Signal) => {
+                        signalled().await;
+                        true
+                    }
+                    Ok(end) => end != End::Over,
+                    // A terminal that is gone takes nothing with it.
+                    Err(error) => {
+                        shown = Err(error);
+                        true
+                    }
                 }
-                end != End::Over
             } else {
                 tokio::select! { () = course.tell() => false, () = signalled() => true }
             };
@@ -219,6 +239,7 @@ impl Demo<'_> {
         }
         running.health.draining();
         running.stop.set();
+        let ended = Clock::system().now().timestamp();
         tokio::select! {
             ended = running.ended() => ended??,
             () = signalled() => {
@@ -226,11 +247,12 @@ impl Demo<'_> {
                 std::process::exit(1);
             }
         }
-        sent
+        shown?;
+        Ok(Played { confirmed: sent?, ended })
     }
 
     /// Reckons up and prints it.
-    fn reckon(&self, ledger: &Ledger, confirmed: u64, output: Output) -> anyhow::Result<Exit> {
+    fn reckon(&self, ledger: &Ledger, played: &Played, output: Output) -> anyhow::Result<Exit> {
         let ladder = &self.ladder.ladder;
         let committed = watcher::committed(&self.config.kafka, ladder)?;
         let calls = self.handler.calls();
@@ -238,7 +260,8 @@ impl Demo<'_> {
         // The breaker may have opened just before the end of it.
         let outage = [from, to + self.story.breaker_open()[1]].map(|after| self.handler.moment(after));
         let facts = Facts {
-            confirmed,
+            confirmed: played.confirmed,
+            ended: played.ended,
             calls: &calls,
             committed: &|topic, partition| committed.get(&(topic, partition)).copied().unwrap_or(0),
             attempts: ladder.attempts(),
@@ -345,6 +368,7 @@ fn length(text: &str) -> Result<Duration, String> {
     if is_sound { Ok(length) } else { Err("the demo lasts between 10s and 1h".to_owned()) }
 }
 
+/// On stderr, as long as somebody is there to read it.
 fn say(text: &str) {
-    eprintln!("{text}");
+    let _ = writeln!(io::stderr(), "{text}");
 }

@@ -1,6 +1,7 @@
 //! How the demo shows where it stands: one snapshot, one function.
 
 use std::fmt::Write as _;
+use std::io::{self, Write as _};
 use std::time::Duration;
 
 use crate::cli::demo::story::Scene;
@@ -27,7 +28,8 @@ pub struct Snapshot {
 
 /// Tells where the demo stands: a line on stderr.
 pub fn show(snapshot: &Snapshot) {
-    eprintln!("{}", line(snapshot));
+    // Whoever closes the terminal does not break the run off.
+    let _ = writeln!(io::stderr(), "{}", line(snapshot));
 }
 
 /// The same for the head of the picture, where the tiers and the breaker are seen anyway.

@@ -24,6 +24,8 @@ pub struct Facts<'a> {
     pub attempts: u32,
     /// When the handler was down, where the story came to that.
     pub outage: Option<[Timestamp; 2]>,
+    /// When the workers were told to end: an order that has never been delivered stood until then.
+    pub ended: Timestamp,
 }
 
 /// What became of the orders. Times are in milliseconds.
@@ -208,12 +210,12 @@ fn stall(ledger: &Ledger, facts: &Facts<'_>) -> StallMs {
         if partition.0 != order.partition {
             partition = (order.partition, i64::MIN);
         }
-        let Some(called) = first_calls.get(order) else { continue };
         let since = appended.as_millis().max(partition.1);
-        let in_outage = facts.outage.is_some_and(|[from, to]| since < to.as_millis() && *called > from.as_millis());
+        let until = first_calls.get(order).copied().unwrap_or(facts.ended.as_millis());
+        let in_outage = facts.outage.is_some_and(|[from, to]| since < to.as_millis() && until > from.as_millis());
         let stalled = if in_outage { &mut longest.outage } else { &mut longest.handler_up };
-        *stalled = (called - since).max(*stalled);
-        partition.1 = partition.1.max(*called);
+        *stalled = (until - since).max(*stalled);
+        partition.1 = partition.1.max(until);
     }
     longest
 }

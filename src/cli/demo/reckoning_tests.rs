@@ -61,7 +61,17 @@ impl Run {
     fn reckoned(&self) -> Reckoning {
         let outage = Some([2_000, 3_000].map(Timestamp::from_millis));
         let (confirmed, committed) = (count(self.ledger.sent.len()), |_, _| self.committed);
-        reckon(&self.ledger, &Facts { confirmed, calls: &self.calls, committed: &committed, attempts: 3, outage })
+        reckon(
+            &self.ledger,
+            &Facts {
+                confirmed,
+                calls: &self.calls,
+                committed: &committed,
+                attempts: 3,
+                outage,
+                ended: Timestamp::from_millis(9_000),
+            },
+        )
     }
 }
 
@@ -75,6 +85,14 @@ fn what_ended_once_and_in_time_is_in_order() {
     assert_eq!(reckoning.longest_stall_ms, StallMs { handler_up: 25, outage: 0 });
     assert_eq!((reckoning.calls, reckoning.repeated_calls, reckoning.hops.as_slice()), (4, 0, &[1, 0][..]));
     assert!(reckoning.text().contains("in order: sent = done + dead-lettered + waiting"), "{}", reckoning.text());
+}
+
+#[test]
+fn an_order_that_is_never_delivered_stalls_its_partition_until_the_end() {
+    let mut run = Run::in_order();
+    run.sent(3, 4_000);
+    run.committed = 3;
+    assert_eq!(run.reckoned().longest_stall_ms.handler_up, 5_000, "{:#?}", run.reckoned());
 }
 
 #[test]
@@ -124,7 +142,14 @@ fn what_was_not_sent_or_not_kept_is_a_fault() {
     run.called(9, 1, 5, Answer::Done);
     assert!(!run.reckoned().in_order);
     let run = Run::in_order();
-    let facts = Facts { confirmed: 4, calls: &run.calls, committed: &|_, _| i64::MAX, attempts: 3, outage: None };
+    let facts = Facts {
+        confirmed: 4,
+        calls: &run.calls,
+        committed: &|_, _| i64::MAX,
+        attempts: 3,
+        outage: None,
+        ended: Timestamp::from_millis(0),
+    };
     assert_eq!(reckon(&run.ledger, &facts).faults, ["4 orders were confirmed by the broker, and 3 stand on the source"]);
     let mut run = Run::in_order();
     run.wrote(Topic::Redeliver, 0, 1, 500);

@@ -197,7 +197,7 @@ impl Paint {
         let rows = rows.iter().map(|row| match row {
             Shown::Row(row) => {
                 let name = Cell::from(Span::styled(fit(&name_of(row), usize::from(name_width)), self.of(row)));
-                let cells = columns.iter().map(|column| right((column.text)(row)));
+                let cells = columns.iter().map(|column| right(fit(&(column.text)(row), usize::from(column.width))));
                 TableRow::new([name].into_iter().chain(cells)).style(self.row(row))
             }
             Shown::LeftOut { tiers, waiting } => {
@@ -261,7 +261,7 @@ struct Column {
 const COLUMNS: [Column; 8] = [
     Column { head: "waiting", width: 8, from_width: 0, text: |row| estimate(row.waiting) },
     Column { head: "due", width: 7, from_width: 56, text: |row| row.due.map(estimate).unwrap_or_default() },
-    Column { head: "next due", width: 9, from_width: 0, text: next },
+    Column { head: "next due", width: 11, from_width: 0, text: next },
     Column { head: "", width: 10, from_width: 110, text: |row| row.next.map(bar).unwrap_or_default() },
     Column { head: "in/s", width: 8, from_width: 74, text: |row| rate(row, row.rate_in) },
     Column { head: "out/s", width: 8, from_width: 74, text: |row| rate(row, row.rate_out) },
@@ -275,7 +275,17 @@ fn name_of(row: &Row) -> String {
 
 /// Offsets count the markers of transactions, too.
 fn estimate(count: i64) -> String {
-    if count == 0 { "0".to_owned() } else { format!("~{count}") }
+    if count == 0 { "0".to_owned() } else { format!("~{}", short(count)) }
+}
+
+/// At most six characters.
+fn short(count: i64) -> String {
+    let in_units = |unit: i64, letter: char| format!("{}.{}{letter}", count / unit, count / (unit / 10) % 10);
+    match count {
+        ..1_000_000 => count.to_string(),
+        1_000_000..1_000_000_000 => in_units(1_000_000, 'M'),
+        _ => in_units(1_000_000_000, 'G'),
+    }
 }
 
 fn rate(row: &Row, rate: Option<f64>) -> String {
@@ -290,7 +300,7 @@ fn rate(row: &Row, rate: Option<f64>) -> String {
 
 /// `in 3.2s`, `2m5s ago`; of dead letters how many are open.
 fn next(row: &Row) -> String {
-    let open = row.open.map(|open| format!("{open} open"));
+    let open = row.open.map(|open| format!("{} open", short(open)));
     row.next.map(told).or(open).unwrap_or_default()
 }
 

@@ -7,6 +7,7 @@ use ratatui::buffer::Buffer;
 use super::*;
 use crate::cli::top::fixtures::{NOON, look, look_before, queue};
 use crate::cli::top::observation::{LadderSeen, TierSeen};
+use crate::core::time::Timestamp;
 
 /// A picture of one ladder of three, after it was changed.
 fn picture_of(name: &str, change: impl FnOnce(&mut LadderSeen)) -> Picture {
@@ -22,6 +23,24 @@ fn picture_of(name: &str, change: impl FnOnce(&mut LadderSeen)) -> Picture {
         told: None,
         caption: None,
     }
+}
+
+#[test]
+fn large_figures_are_shortened_and_never_cut() {
+    let picture = picture_of("billing-orders", |ladder| {
+        ladder.tiers[0].queue.waiting = 123_456_789;
+        ladder.tiers[0].due = 12_345_678;
+        ladder.tiers[0].next_due = Some(Timestamp::from_millis(NOON.as_millis() - 754_000));
+        let letters = ladder.dead_letters.as_mut().unwrap();
+        (letters.records, letters.open) = (2_345_678_901, Some(999_999));
+    });
+    for width in [40, 80, 120] {
+        let drawn = drawn(&picture, (width, 24));
+        for figure in ["~123.4M", "12m34s ago", "~2.3G", "999999 open"] {
+            assert!(drawn.contains(&format!(" {figure}")), "{figure} at {width}:\n{drawn}");
+        }
+    }
+    assert!(drawn(&picture, (80, 24)).contains(" ~12.3M"));
 }
 
 fn picture() -> Picture {

@@ -336,10 +336,9 @@ impl Index {
     ///
     /// # Errors
     /// When the database fails.
-    pub fn sizes(&self, now: Timestamp, retention: Option<Duration>) -> Result<Sizes, IndexError> {
+    pub fn sizes(&self, now: Timestamp, retention: Duration) -> Result<Sizes, IndexError> {
         let (open, parked) = (schema::state_number(LetterState::Open), schema::state_number(LetterState::Parked));
-        let within_a_day = |keeps: Duration| (now - keeps.saturating_sub(Duration::from_secs(86_400))).as_millis();
-        let risk_before = retention.map_or(i64::MIN, within_a_day);
+        let risk_before = (now - retention.saturating_sub(Duration::from_secs(86_400))).as_millis();
         let read = || -> rusqlite::Result<Sizes> {
             let letters = self.db.query_row("SELECT COUNT(*) FROM letter", [], |row| row.get(0))?;
             let not_open = "SELECT COUNT(*) FROM letter WHERE state <> 0 AND state <> ?1";

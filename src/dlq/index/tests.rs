@@ -244,7 +244,7 @@ fn sizes_are_counted() {
     index
         .take(&[fate(letters[0].at, LetterState::Resolved, "j1"), fate(letters[1].at, LetterState::Discarded, "j1")], &[])
         .unwrap();
-    let sizes = index.sizes(now(), Some(Duration::from_secs(86_400 + 3_590))).unwrap();
+    let sizes = index.sizes(now(), Duration::from_secs(86_400 + 3_590)).unwrap();
     assert_eq!((sizes.letters, sizes.open), (100, 98));
     assert_eq!(sizes.oldest_open, Some(letters[2].at.appended));
     assert_eq!(sizes.at_risk, 7, "those of the first ten seconds, but for the two");

@@ -412,7 +412,8 @@ impl<'a> Redrive<'a> {
             std::thread::sleep(self.pace.wait(self.desk.clock().now()).min(BEAT));
             return Ok(());
         }
-        let mut prepared = if let Some(ready) = self.ready.take() {
+        let mut prepared = if let Some(mut ready) = self.ready.take() {
+            ready.sent_at(self.desk.now().as_millis());
             ready
         } else {
             let fetched = self.ahead.take(most, BEAT)?;
@@ -527,7 +528,8 @@ struct Preparing<'a> {
 
 impl<'a> Preparing<'a> {
     fn new(change: &'a mut Change, target: &'a Target, queue: &'a Queue, places: &'a Places, fate: Fate) -> Self {
-        Self { change, target, queue, places, fate, ready: Outgoings::default(), passed: Passed::new() }
+        let ready = Outgoings::at(fate.at);
+        Self { change, target, queue, places, fate, ready, passed: Passed::new() }
     }
 
     /// Whether a transaction carries no more.

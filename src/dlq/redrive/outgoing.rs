@@ -162,6 +162,8 @@ pub(super) struct Addressed {
 /// What one transaction sends.
 #[derive(Default)]
 pub(super) struct Outgoings {
+    /// What the states say of when, in epoch milliseconds.
+    at: i64,
     /// Of all keys and values together.
     pub bytes: usize,
     pub letters: Vec<LetterKey>,
@@ -171,7 +173,27 @@ pub(super) struct Outgoings {
     pub states: Vec<StateEntry>,
 }
 
+/// Made ready so long before they are sent, letters say that they were sent then.
+const SAME_MOMENT_MILLIS: i64 = 1_000;
+
 impl Outgoings {
+    /// Nothing yet, at this moment.
+    pub fn at(at: i64) -> Self {
+        Self { at, ..Self::default() }
+    }
+
+    /// They are sent now: what waited for a canary or a pause to end says so.
+    pub fn sent_at(&mut self, now: i64) {
+        if now - self.at <= SAME_MOMENT_MILLIS {
+            return;
+        }
+        self.at = now;
+        for (_, value) in &mut self.states {
+            let fate = value.as_deref().and_then(|text| serde_json::from_str::<Fate>(text).ok());
+            *value = fate.map(|fate| to_value(&Fate { at: now, ..fate })).or_else(|| value.take());
+        }
+    }
+
     /// Adds a letter. `fate` is what is written of each, but for what is this one's own.
     pub fn push(&mut self, letter: LetterKey, addressed: Addressed, prefix: &str, fate: &mut Fate) {
         fate.target = Some(addressed.topic);

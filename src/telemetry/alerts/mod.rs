@@ -65,7 +65,7 @@ pub fn rule_file(config: &Config) -> String {
     for ladder in &config.ladders {
         // Writing to a string cannot fail.
         let _ = write!(text, "  - name: {}\n    rules:\n", quoted(&format!("kladder-{}", ladder.ladder.name())));
-        for alert in rules::of(ladder, &config.alerts) {
+        for alert in rules::of(ladder, &config.alerts, &config.worker.roles) {
             text += &rule(&alert, runbook);
         }
     }

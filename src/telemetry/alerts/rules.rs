@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::config::types::{AlertsConfig, LadderConfig};
+use crate::config::types::{AlertsConfig, LadderConfig, Role};
 use crate::core::delay::format_duration;
 use crate::core::ladder::Mode;
 use crate::telemetry::alerts::{Alert, Severity};
@@ -22,13 +22,22 @@ const REBUILDS: u32 = 3;
 const STALL_SECONDS: u32 = 60;
 /// Dead letters are warned of when so much of their retention is over, in percent.
 const AGEING_PERCENT: u32 = 75;
+/// The last day of a retention is told as a share of it where it is no more than a few days long.
+const FEW_DAYS: Duration = Duration::from_secs(4 * 86_400);
+const LAST_PERCENT: u32 = 90;
+/// A worker that was started again so often within the window does not get on.
+const RESTARTS: u32 = 3;
+/// Shorter windows than a few scrapes tell nothing.
+const SHORTEST_WINDOW: Duration = Duration::from_secs(300);
 
 const LADDER: &[&str] = &[n::LADDER];
+/// By which Prometheus tells the processes apart that it scrapes.
+const INSTANCE: &str = "instance";
 
 /// The rules of one ladder.
-pub fn of(ladder: &LadderConfig, settings: &AlertsConfig) -> Vec<Alert> {
+pub fn of(ladder: &LadderConfig, settings: &AlertsConfig, roles: &[Role]) -> Vec<Alert> {
     let name = ladder.ladder.name();
-    let rules = Rules { ladder, settings, name, scope: format!("{}=\"{name}\"", n::LADDER) };
+    let rules = Rules { ladder, settings, roles, name, scope: format!("{}=\"{name}\"", n::LADDER) };
     let mut all = rules.tiers();
     all.extend(rules.breaker());
     all.extend(rules.dead_letters());
@@ -40,6 +49,8 @@ pub fn of(ladder: &LadderConfig, settings: &AlertsConfig) -> Vec<Alert> {
 struct Rules<'a> {
     ladder: &'a LadderConfig,
     settings: &'a AlertsConfig,
+    /// What the processes of this configuration do.
+    roles: &'a [Role],
     name: &'a str,
     scope: String,
 }
@@ -58,6 +69,8 @@ impl Rules<'_> {
     /// Late, or not moving at all: each tier by its own delay.
     fn tiers(&self) -> Vec<Alert> {
         let by = [n::LADDER, n::TIER];
+        // Of several movers one may stand still while the others move.
+        let of_one = [n::LADDER, n::TIER, INSTANCE];
         let held = self.largest(n::HELD);
         let mut alerts = Vec::new();
         for tier in self.ladder.ladder.tiers() {
@@ -74,12 +87,12 @@ impl Rules<'_> {
                 format!("{}: records come back late from tier {delay}", self.name),
                 format!("One record in a hundred came back {{{{ $value | humanizeDuration }}}} after it was due or later; the limit is {shown}."),
             ));
-            let overdue = max(&by, &series(n::TIER_OLDEST_OVERDUE, &scope));
-            let left = sum(&by, &increase(n::TIER_LEFT, &scope, WINDOW));
+            let overdue = max(&of_one, &series(n::TIER_OLDEST_OVERDUE, &scope));
+            let left = sum(&of_one, &increase(n::TIER_LEFT, &scope, WINDOW));
             alerts.push(self.alert(
                 "KladderTierStalled",
                 Severity::Critical,
-                format!("{overdue} > {seconds} and on ({}) {left} == 0 unless on ({}) {held} == 1", by.join(", "), n::LADDER),
+                format!("{overdue} > {seconds} and on ({}) {left} == 0 unless on ({}) {held} == 1", of_one.join(", "), n::LADDER),
                 format!("{}: tier {delay} stands still", self.name),
                 format!("Its oldest record has been due for {{{{ $value | humanizeDuration }}}}, and none has left it within {WINDOW}."),
             ));
@@ -109,7 +122,7 @@ impl Rules<'_> {
     /// Too many, new ones, and those that nobody has looked at for too long.
     fn dead_letters(&self) -> Vec<Alert> {
         let breaker = self.ladder.dlq_breaker.unwrap_or_default();
-        let window = format_duration(breaker.window);
+        let window = format_duration(breaker.window.max(SHORTEST_WINDOW));
         let dead = sum(LADDER, &increase(n::DEAD_LETTERS, &self.scope, &window));
         let done = sum(LADDER, &increase(n::DELIVERIES, &format!("{},{}=\"done\"", self.scope, n::VERDICT), &window));
         // Half of what the breaker opens at, so that people hear of it first.
@@ -145,13 +158,7 @@ impl Rules<'_> {
                     format_duration(retention)
                 ),
             ),
-            self.alert(
-                "KladderDeadLettersAtRisk",
-                Severity::Critical,
-                format!("{} > 0", self.largest(n::DLQ_AT_RISK)),
-                format!("{}: open dead letters are deleted within a day", self.name),
-                "{{ $value }} open dead letters reach the end of their retention within a day.".to_owned(),
-            ),
+            self.at_risk(retention),
         ];
         if self.ladder.dlq_breaker.is_some() {
             let mut held = self.alert(
@@ -165,6 +172,23 @@ impl Rules<'_> {
             alerts.push(held);
         }
         alerts
+    }
+
+    /// The last day before dead letters are deleted; of a retention of few days the last tenth.
+    fn at_risk(&self, retention: Duration) -> Alert {
+        let (expr, summary, description) = if retention > FEW_DAYS {
+            let summary = format!("{}: open dead letters are deleted within a day", self.name);
+            let description = "{{ $value }} open dead letters reach the end of their retention within a day.".to_owned();
+            (format!("{} > 0", self.largest(n::DLQ_AT_RISK)), summary, description)
+        } else {
+            let last = retention.as_secs_f64() * f64::from(LAST_PERCENT) / 100.0;
+            let summary = format!("{}: open dead letters are about to be deleted", self.name);
+            let kept = format_duration(retention);
+            let description =
+                format!("The oldest open one is {{{{ $value | humanizeDuration }}}} old; after {kept} it is deleted.");
+            (format!("{} > {last}", self.largest(n::DLQ_OLDEST)), summary, description)
+        };
+        self.alert("KladderDeadLettersAtRisk", Severity::Critical, expr, summary, description)
     }
 
     /// Nobody there, or nobody who gets on.
@@ -193,22 +217,35 @@ impl Rules<'_> {
         );
         stopped.hold = stopped.hold.min(Duration::from_secs(60));
         let limit = self.settings.clock_offset;
-        vec![
-            absent(n::TIER_LEFT, "mover"),
-            absent(n::DELIVERIES, second),
+        let mut alerts = vec![absent(n::TIER_LEFT, "mover"), absent(n::DELIVERIES, second)];
+        if self.roles.contains(&Role::Index) {
+            alerts.push(absent(n::DLQ_OPEN, "index"));
+        }
+        let again = sum(&[n::LADDER, n::ROLE], &increase(n::WORKER_RESTARTS, &self.scope, TRANSACTION_WINDOW));
+        let mut failing = self.alert(
+            "KladderWorkerFails",
+            Severity::Critical,
+            format!("{again} > {RESTARTS}"),
+            format!("{}: the {{{{ $labels.role }}}} fails again and again", self.name),
+            format!("It was started again {{{{ $value | humanize }}}} times within {TRANSACTION_WINDOW}."),
+        );
+        failing.hold = Duration::ZERO;
+        alerts.extend([
+            failing,
             stopped,
             self.alert(
                 "KladderClockOffset",
                 Severity::Warning,
                 format!(
                     "{} > {}",
-                    max(&[n::LADDER, "instance"], &format!("abs({})", series(n::CLOCK_OFFSET, &self.scope))),
+                    max(&[n::LADDER, INSTANCE], &format!("abs({})", series(n::CLOCK_OFFSET, &self.scope))),
                     limit.as_secs_f64()
                 ),
                 format!("{}: the clocks of {{{{ $labels.instance }}}} and of a broker are apart", self.name),
                 format!("They are {{{{ $value | humanizeDuration }}}} apart; the limit is {}.", format_duration(limit)),
             ),
-        ]
+        ]);
+        alerts
     }
 
     /// Transactions that fail, and topics that are not as they should be.

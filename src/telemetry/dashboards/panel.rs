@@ -221,9 +221,11 @@ impl Panel {
 
     /// The columns of a table get their titles and units.
     fn overrides(&self) -> Vec<Value> {
+        // Grafana names the values of queries by their letters only where there are several.
+        let name = |i| if self.columns.len() == 1 { "Value".to_owned() } else { format!("Value #{}", letter(i)) };
         let column = |(i, (title, unit)): (usize, &(&str, Unit))| {
             json!({
-                "matcher": {"id": "byName", "options": format!("Value #{}", letter(i))},
+                "matcher": {"id": "byName", "options": name(i)},
                 "properties": [{"id": "displayName", "value": title}, {"id": "unit", "value": unit.as_str()}],
             })
         };

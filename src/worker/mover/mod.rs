@@ -377,11 +377,13 @@ impl Mover {
             Ok((_, fault)) => {
                 let topic = self.ladder.state_topic();
                 if fault == Some(WriteFault::Denied) {
-                    tracing::error!(
-                        topic,
-                        "not authorised to write to the topic, so that the broker's clock cannot be read, before which nothing is \
-                         moved; grant Write on it (`kladder generate acls --role mover` prints the rules)"
-                    );
+                    if self.backoff.is_to_be_told() {
+                        tracing::error!(
+                            topic,
+                            "not authorised to write to the topic, so that the broker's clock cannot be read, before which nothing is \
+                             moved; grant Write on it (`kladder generate acls --role mover` prints the rules)"
+                        );
+                    }
                     // Where a move has read it, the moves need not wait for that.
                     self.clock_at = now.later(DENIED_CLOCK_INTERVAL);
                 } else {
@@ -403,12 +405,15 @@ impl Mover {
             return Err(error.into());
         }
         self.backoff.failed(self.clock.now());
-        if error.cause().is_denied() && self.backoff.is_to_be_told() {
-            tracing::error!(ladder = self.ladder.name(), %error, retry_in = ?self.backoff.pause(), "mover is not allowed what it needs");
-        } else if self.backoff.is_longest() {
+        let (is_denied, retry_in) = (error.cause().is_denied(), self.backoff.pause());
+        if self.backoff.was_told() {
+            tracing::debug!(ladder = self.ladder.name(), %error, ?retry_in, "mover's transaction failed again");
+        } else if is_denied && self.backoff.is_to_be_told() {
+            tracing::error!(ladder = self.ladder.name(), %error, ?retry_in, "mover is not allowed what it needs");
+        } else if self.backoff.is_longest() && self.backoff.is_to_be_told() {
             tracing::warn!(ladder = self.ladder.name(), %error, "mover's transactions keep failing: nothing is moved meanwhile");
         } else {
-            tracing::info!(ladder = self.ladder.name(), %error, retry_in = ?self.backoff.pause(), "mover's transaction failed");
+            tracing::info!(ladder = self.ladder.name(), %error, ?retry_in, "mover's transaction failed");
         }
         Ok(())
     }

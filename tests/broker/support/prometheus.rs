@@ -111,6 +111,11 @@ impl Prometheus {
         series.first().map(|one| number(&one["value"]))
     }
 
+    /// Every number that a query gives now.
+    pub fn numbers_now(&self, query: &str) -> Vec<f64> {
+        self.ask("query?", query).iter().map(|one| number(&one["value"])).filter(|value| !value.is_nan()).collect()
+    }
+
     /// Every number that a query gives within the last minutes.
     pub fn numbers(&self, query: &str) -> Vec<f64> {
         let now = clock::epoch_millis() / 1000;
