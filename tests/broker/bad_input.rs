@@ -127,7 +127,7 @@ fn a_handler_that_is_down_costs_no_attempt_and_no_record() {
         log.contains(&address) && log.contains("refused") && log.contains("no attempt is burned")
     });
     // It is there, and says so, while the handler is not.
-    scene.await_alive();
+    scene.await_ready();
     kladder.assert_running();
 
     let handler = port.open(|call| if call.attempt == 1 { Answer::fail(503, FAILURE) } else { Answer::ok() });

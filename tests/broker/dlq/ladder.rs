@@ -68,7 +68,7 @@ fn in_relay_a_canary_waits_until_success_is_presumed() {
     let letters = Letters::of_scene(scene);
     letters.write(0..30);
     let mut kladder = Kladder::run(&letters.config);
-    letters.scene.await_alive();
+    letters.scene.await_ready();
     let mut redrive =
         letters.command(&["redrive", "--all", "--canary", "6", "--rate", "max", "--yes"]).spawn().expect("kladder starts");
     clock::eventually("the canary is sent", PATIENCE, || letters.sent().len() == 6);

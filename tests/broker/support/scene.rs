@@ -248,9 +248,9 @@ tiers = [{tiers}]
         sum_metric(&self.get("/metrics")?.1, name, label)
     }
 
-    /// Waits until the process answers that it is alive.
-    pub fn await_alive(&self) {
-        clock::eventually("/livez answers 200", clock::PATIENCE, || matches!(self.get("/livez"), Some((200, _))));
+    /// Waits until the process answers that its workers have begun.
+    pub fn await_ready(&self) {
+        clock::eventually("/readyz answers 200", clock::PATIENCE, || matches!(self.get("/readyz"), Some((200, _))));
     }
 }
 
