@@ -201,7 +201,7 @@ fn roles(config: &Config, given: &[RoleArg]) -> Vec<Role> {
 }
 
 async fn work(config: &Config, ladders: &[&LadderConfig], roles: &[Role], state_dir: &Path) -> anyhow::Result<Exit> {
-    // Metrics that were made before feed nothing.
+    // First, since metrics that were made before the exporter feed nothing.
     let probes = Probes::serve(config).await?;
     if !is_set_up(config, ladders, &probes.health).await? {
         return Ok(Exit::Failed);

@@ -23,7 +23,7 @@ const SMALLEST: (u16, u16) = (36, 8);
 const ROOMY: u16 = 14;
 
 /// The lines of the help; `kladder top --help` says the same.
-pub(in crate::cli) const KEYS: [(&str, &str); 6] = [
+pub(super) const KEYS: [(&str, &str); 6] = [
     ("Tab, arrows", "another ladder"),
     ("1 to 9", "the ladder of that number"),
     ("p", "hold the ladder, or resume it; y confirms"),
@@ -33,7 +33,7 @@ pub(in crate::cli) const KEYS: [(&str, &str); 6] = [
 ];
 
 /// Draws the picture over the whole frame, in colours unless they are not wanted.
-pub(in crate::cli) fn draw(frame: &mut Frame, picture: &Picture, colours: bool) {
+pub(super) fn draw(frame: &mut Frame, picture: &Picture, colours: bool) {
     let area = frame.area();
     let paint = Paint { colours };
     if area.width < SMALLEST.0 || area.height < SMALLEST.1 {
@@ -71,7 +71,7 @@ pub(in crate::cli) fn draw(frame: &mut Frame, picture: &Picture, colours: bool) 
 }
 
 /// How many lines the picture needs so that nothing is left out.
-pub(in crate::cli) fn lines_needed(picture: &Picture, width: u16) -> u16 {
+pub(super) fn lines_needed(picture: &Picture, width: u16) -> u16 {
     let head = Paint { colours: false }.head(picture, usize::from(width)).len();
     let below = picture.ladder.as_ref().map_or(0, |ladder| {
         let workers = ladder.workers.as_ref().map_or(1, |workers| workers.len().max(1));

@@ -1,16 +1,16 @@
 //! `kladder top`
 //!
 //! A thread looks at the cluster, one reads keys, one waits for signals; all tell this one, which alone draws. [`picture`] and
-//! [`draw`] are pure, so that a picture can be made of other data and shown elsewhere.
+//! [`draw`] are pure, so that what is shown is tested without a cluster and without a terminal.
 
-pub(in crate::cli) mod draw;
+mod draw;
 #[cfg(test)]
 mod fixtures;
 mod keys;
 mod look;
-pub(in crate::cli) mod observation;
-pub(in crate::cli) mod picture;
-pub(in crate::cli) mod screen;
+mod observation;
+mod picture;
+mod screen;
 mod view;
 
 use std::io::{self, IsTerminal};

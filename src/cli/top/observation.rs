@@ -8,7 +8,7 @@ use crate::core::time::Timestamp;
 
 /// One look at all ladders that are shown.
 #[derive(Debug, Clone, PartialEq)]
-pub(in crate::cli) struct Observation {
+pub(super) struct Observation {
     /// When, by the clock of this process.
     pub at: Timestamp,
     /// In the order in which they can be chosen.
@@ -19,7 +19,7 @@ pub(in crate::cli) struct Observation {
 
 /// One ladder.
 #[derive(Debug, Clone, PartialEq)]
-pub(in crate::cli) struct LadderSeen {
+pub(super) struct LadderSeen {
     pub name: String,
     pub mode: Mode,
     pub group: String,
@@ -42,7 +42,7 @@ pub(in crate::cli) struct LadderSeen {
 
 /// Whether a ladder is held.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::cli) enum Hold {
+pub(super) enum Hold {
     /// Nobody can say.
     Unknown,
     /// It is not.
@@ -53,7 +53,7 @@ pub(in crate::cli) enum Hold {
 
 /// How a handler's breaker stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::cli) enum Breaker {
+pub(super) enum Breaker {
     Closed,
     HalfOpen,
     Open,
@@ -61,7 +61,7 @@ pub(in crate::cli) enum Breaker {
 
 /// A topic and the group that empties it. Offsets, so the markers of transactions count, too.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(in crate::cli) struct Queue {
+pub(super) struct Queue {
     pub topic: String,
     /// What the group has not done.
     pub waiting: i64,
@@ -73,7 +73,7 @@ pub(in crate::cli) struct Queue {
 
 /// A tier.
 #[derive(Debug, Clone, PartialEq)]
-pub(in crate::cli) struct TierSeen {
+pub(super) struct TierSeen {
     pub queue: Queue,
     pub delay: Duration,
     /// How many of those that wait are due.
@@ -86,14 +86,14 @@ pub(in crate::cli) struct TierSeen {
 
 /// From due to redelivered.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(in crate::cli) struct Lateness {
+pub(super) struct Lateness {
     pub p50: Duration,
     pub p99: Duration,
 }
 
 /// The dead letters of all topics of a ladder.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(in crate::cli) struct DeadLetters {
+pub(super) struct DeadLetters {
     /// What retention has left.
     pub records: i64,
     /// The ends of all partitions added up.
@@ -104,7 +104,7 @@ pub(in crate::cli) struct DeadLetters {
 
 /// A member of one of the ladder's groups.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::cli) struct Member {
+pub(super) struct Member {
     /// The name of the worker, or whatever it calls itself.
     pub worker: String,
     /// From where it is connected.

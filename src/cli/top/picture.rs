@@ -9,7 +9,7 @@ use crate::core::time::Timestamp;
 
 /// What is drawn.
 #[derive(Debug, Clone, PartialEq)]
-pub(in crate::cli) struct Picture {
+pub(super) struct Picture {
     /// The ladders that can be chosen.
     pub names: Vec<String>,
     /// Which of them is shown, from 0.
@@ -30,7 +30,7 @@ pub(in crate::cli) struct Picture {
 
 /// How old the data is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::cli) enum Freshness {
+pub(super) enum Freshness {
     /// There is none yet.
     Awaited,
     /// As new as it should be.
@@ -41,7 +41,7 @@ pub(in crate::cli) enum Freshness {
 
 /// What lies over the picture.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(in crate::cli) enum Overlay {
+pub(super) enum Overlay {
     #[default]
     Nothing,
     Help,
@@ -53,7 +53,7 @@ pub(in crate::cli) enum Overlay {
 
 /// One ladder.
 #[derive(Debug, Clone, PartialEq)]
-pub(in crate::cli) struct LadderPicture {
+pub(super) struct LadderPicture {
     pub name: String,
     pub mode: Mode,
     pub group: String,
@@ -71,7 +71,7 @@ pub(in crate::cli) struct LadderPicture {
 
 /// What a row of the picture is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::cli) enum RowKind {
+pub(super) enum RowKind {
     Source,
     Inbox,
     Tier,
@@ -81,7 +81,7 @@ pub(in crate::cli) enum RowKind {
 
 /// A topic of the ladder.
 #[derive(Debug, Clone, PartialEq)]
-pub(in crate::cli) struct Row {
+pub(super) struct Row {
     pub kind: RowKind,
     pub name: String,
     pub waiting: i64,
@@ -100,7 +100,7 @@ pub(in crate::cli) struct Row {
 
 /// When the oldest record of a tier is due.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(in crate::cli) struct NextDue {
+pub(super) struct NextDue {
     /// Until then, or since then.
     pub distance: Duration,
     /// Whether it is due by now.
@@ -111,7 +111,7 @@ pub(in crate::cli) struct NextDue {
 
 /// A worker and what it has.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::cli) struct WorkerLine {
+pub(super) struct WorkerLine {
     pub name: String,
     pub host: String,
     /// `deliverer orders 0-5; mover retry-5s 0-5`, topics of the ladder without its name.

@@ -14,7 +14,7 @@ use ratatui::crossterm::terminal::{EnterAlternateScreen, LeaveAlternateScreen, d
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
 /// The alternate screen of the terminal, without echo and line editing, until it is dropped.
-pub(in crate::cli) struct Screen {
+pub(super) struct Screen {
     terminal: Terminal<CrosstermBackend<io::Stdout>>,
 }
 
