@@ -5,6 +5,7 @@ mod client_config;
 pub mod clock;
 pub mod consumer;
 pub mod embedded;
+pub mod end_offsets;
 pub mod error;
 pub mod fetch;
 mod ffi;

@@ -79,6 +79,14 @@ pub enum Isolation {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ends(Vec<(TopicPartition, i64)>);
 
+impl Ends {
+    /// As they were asked elsewhere.
+    #[must_use]
+    pub fn new(ends: Vec<(TopicPartition, i64)>) -> Self {
+        Self(ends)
+    }
+}
+
 /// Reads topics without a group.
 pub struct TopicTail {
     // Before the client that it came from.

@@ -41,6 +41,7 @@ fn climbs_with_a_python_application(theme: &str, hops: Hops) {
     let mut kladder = Kladder::run(&config);
     clock::eventually("every record is done or dead", PATIENCE * 2, || {
         kladder.assert_running();
+        app.assert_running();
         app.told().len() >= calls
             && broker::read(&scene.dlq_topic()).len() >= dead
             && broker::lag(&format!("{}.router", scene.ladder), &scene.inbox_topic()) == 0
@@ -359,4 +360,40 @@ fn success_is_presumed_once_the_application_has_gone_past_a_record_that_does_not
     clock::pause(Duration::from_secs(6));
     assert_eq!(done(), Some(10.0), "those that came back are not among them");
     assert_eq!(scene.metric("kladder_deliveries_total", "verdict=\"retry\""), Some(30.0), "20 first failures, and 10 more");
+}
+
+/// A router whose predecessors died is careful for as many records as may have killed them; each of those waits for what was redelivered
+/// before it came. That must not take a second each.
+fn works_off_one_at_a_time(theme: &str, hops: Hops) {
+    const RECORDS: usize = 600;
+    let mut scene = Scene::of_relay(theme, &["1s", "2s"], PARTITIONS);
+    scene.ask_for(hops);
+    let config = scene.set_up();
+    RawProducer::new(&scene.brokers).write(&scene.source, &written(RECORDS));
+    let mut app = App::start(&scene, &[1], Copy::Introduce, false);
+    app.await_deliveries(RECORDS, PATIENCE);
+    let group = format!("{}.router", scene.ladder);
+    for partition in 0..PARTITIONS {
+        broker::commit(&group, &scene.inbox_topic(), partition, 0, "v1;;starts=3");
+    }
+    let began = clock::now();
+    let mut kladder = Kladder::run(&config);
+    clock::eventually("all are redelivered once", PATIENCE * 2, || {
+        kladder.assert_running();
+        app.told().len() >= RECORDS * 2 && broker::lag(&group, &scene.inbox_topic()) == 0
+    });
+    println!("{theme}: {RECORDS} records in {:?}", began.elapsed());
+    assert!(kladder.log().contains("starts=4"), "its log:\n{}", kladder.log());
+    assert_eq!(kladder.terminate(PATIENCE).code(), Some(0), "its log:\n{}", kladder.log());
+    checker::check(&scene.shape(), hops, &app.observe(&scene), |_| 1).assert_no_faults();
+}
+
+#[test]
+fn a_router_whose_predecessors_died_works_off_one_record_at_a_time() {
+    works_off_one_at_a_time("relay-alone", Hops::ExactlyOnce);
+}
+
+#[test]
+fn at_least_once_such_a_router_loses_nothing() {
+    works_off_one_at_a_time("relay-alone-alo", Hops::AtLeastOnce);
 }

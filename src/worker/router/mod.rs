@@ -46,6 +46,7 @@ const MARK_STANDS: Duration = Duration::from_secs(30);
 
 /// How long the group is served while nothing arrives.
 const IDLE: Duration = Duration::from_millis(20);
+const HASTE: Duration = Duration::from_millis(2);
 
 /// What a router needs to know.
 #[derive(Clone)]
@@ -184,7 +185,7 @@ impl Router {
     fn work(&mut self, presence: &Presence) -> Result<(), WorkError> {
         let mut found = false;
         while !presence.stop.is_set() {
-            if let Some(change) = self.committer.source.serve(if found { Duration::ZERO } else { IDLE })? {
+            if let Some(change) = self.committer.source.serve(self.pause(found))? {
                 self.rebalance(change)?;
                 presence.joined();
             }
@@ -202,11 +203,19 @@ impl Router {
         self.drain(&self.committer.owned())
     }
 
+    /// How long the group's events are waited for. What waits for the redelivered topics to be read holds up what comes behind it.
+    fn pause(&self, found: bool) -> Duration {
+        match (found, self.waiting.is_empty()) {
+            (true, _) => Duration::ZERO,
+            (false, true) => IDLE,
+            (false, false) => HASTE,
+        }
+    }
+
     fn presume_done(&mut self) {
         let (committer, owned) = (&self.committer, self.committer.owned());
-        let ends = || owned.iter().map(|tp| Ok((tp.clone(), committer.source.bounds(tp)?.1))).collect();
         let has_read = |ends: &InboxEnds| ends.iter().all(|(tp, end)| committer.has_read(tp, *end));
-        let done = self.redelivered.presume_done(committer.broker_now(), &owned, ends, has_read);
+        let done = self.redelivered.presume_done(committer.broker_now(), &owned, has_read);
         done.attempts.iter().for_each(|attempt| self.metrics.presumed_done(*attempt));
         if let Some(breaker) = &self.dlq_breaker {
             breaker.done(done.count());
@@ -230,15 +239,17 @@ impl Router {
     /// What came back without headers was redelivered before it came: such arrivals wait until all that is known. Others do not wait
     /// for them.
     fn route(&mut self) -> Result<bool, WorkError> {
+        let mut found = false;
         if !self.waiting.is_empty() && self.redelivered.has_reached_mark() {
             for taken in std::mem::take(&mut self.waiting) {
                 self.judge(taken);
             }
             self.ask_at = self.clock.now();
+            found = true;
         }
         let taken = self.take()?;
         let taken = self.whole(taken);
-        let found = !taken.is_empty();
+        found |= !taken.is_empty();
         let (whole, bare): (Vec<Taken>, Vec<Taken>) =
             taken.into_iter().partition(|taken| taken.arrival.carried == Carried::Envelope);
         for taken in whole {

@@ -17,6 +17,7 @@ use crate::core::time::Timestamp;
 use crate::core::topics;
 use crate::kafka::clock::Clock;
 use crate::kafka::consumer::{Record, TopicPartition};
+use crate::kafka::end_offsets::EndOffsets;
 use crate::kafka::error::ClientError;
 use crate::kafka::group_offsets::GroupOffsets;
 use crate::kafka::state::{write_state, write_states};
@@ -43,6 +44,7 @@ pub(super) struct Redelivered {
     tail: TopicTail,
     memory: Memory,
     group: GroupOffsets,
+    ends: EndOffsets,
     inbox_partitions: i32,
     started_at: Timestamp,
     look_at: LocalTime,
@@ -94,6 +96,7 @@ impl Redelivered {
             tail: TopicTail::open(&settings.kafka, &ladder.back_topics(), from)?,
             memory: Memory::new(ladder.name(), DEFAULT_LIMIT),
             group,
+            ends: EndOffsets::new(&settings.kafka)?,
             kafka: settings.kafka.clone(),
             instance: settings.instance.clone(),
             ladder,
@@ -130,10 +133,8 @@ impl Redelivered {
 
     /// Asks where the topics end now: what came back until now was redelivered before. `false` where nobody answers.
     pub(super) fn mark(&mut self) -> bool {
-        let topics = self.ladder.back_topics();
-        let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
-        match self.tail.ends(&topics, ENDS_WITHIN) {
-            Ok(ends) => self.goal = Some(ends),
+        match self.ends.of(&self.tail.partitions(), ENDS_WITHIN) {
+            Ok(ends) => self.goal = Some(Ends::new(ends)),
             Err(error) => tracing::info!(ladder = self.ladder.name(), %error, "arrivals without headers wait"),
         }
         self.goal.is_some()
@@ -191,17 +192,16 @@ impl Redelivered {
 
     /// What is presumed done: the application's group has committed past them, and they have not come back.
     ///
-    /// An application commits after the inbox has confirmed. So what it has committed is looked at first, then where the inbox ends
-    /// (`inbox_ends`), and only when all of that was read (`has_read`) those count that have not come back.
+    /// An application commits after the inbox has confirmed. So what it has committed is looked at first, then where the inbox ends,
+    /// and only when all of that was read (`has_read`) those count that have not come back.
     pub(super) fn presume_done(
         &mut self,
         now: Timestamp,
         owned: &[TopicPartition],
-        inbox_ends: impl Fn() -> Result<InboxEnds, ClientError>,
         has_read: impl Fn(&InboxEnds) -> bool,
     ) -> Presumed {
         let Some(seen) = self.seen.take_if(|seen| has_read(&seen.inbox)) else {
-            self.look(inbox_ends);
+            self.look(owned);
             return Presumed::default();
         };
         let by_place: BTreeMap<(&str, i32), i64> =
@@ -234,13 +234,13 @@ impl Redelivered {
         }
     }
 
-    fn look(&mut self, inbox_ends: impl Fn() -> Result<InboxEnds, ClientError>) {
+    fn look(&mut self, owned: &[TopicPartition]) {
         if self.seen.is_some() || self.memory.is_empty() || self.clock.now() < self.look_at {
             return;
         }
         self.look_at = self.clock.now().later(SETTLE_INTERVAL);
         let committed = self.group.committed(&self.tail.partitions(), SETTLE_WITHIN);
-        match committed.and_then(|committed| Ok(Seen { committed, inbox: inbox_ends()? })) {
+        match committed.and_then(|committed| Ok(Seen { committed, inbox: self.ends.of(owned, SETTLE_WITHIN)? })) {
             Ok(seen) => {
                 self.seen = Some(seen);
                 self.told.remove(&Trouble::Unsettled);
