@@ -1,11 +1,11 @@
 //! The only place that knows rdkafka: clients, partitions' queues, transactions, administration. No type of it is public.
 
 pub mod admin;
+mod asker;
 mod client_config;
 pub mod clock;
 pub mod consumer;
 pub mod embedded;
-pub mod end_offsets;
 pub mod error;
 pub mod fetch;
 mod ffi;

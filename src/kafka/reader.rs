@@ -23,9 +23,8 @@ pub(super) fn make(
 ) -> Result<(RawReader, Arc<BaseConsumer<Watch>>), ClientError> {
     let mut config = consumer_config(kafka);
     set_unless_given(&mut config, defaults.iter().copied());
-    let isolation = if isolation == Isolation::Committed { "read_committed" } else { "read_uncommitted" };
     config
-        .set("isolation.level", isolation)
+        .set("isolation.level", isolation.property())
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
         .set("enable.partition.eof", "true")

@@ -12,17 +12,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::topic_partition_list::Offset;
 
 use crate::config::KafkaConfig;
 use crate::core::leader_clock::LocalTime;
 use crate::core::time::Timestamp;
+use crate::kafka::asker::Asker;
 use crate::kafka::clock::Clock;
 use crate::kafka::consumer::{Record, TopicPartition};
 use crate::kafka::error::{ClientError, is_denial};
 use crate::kafka::ffi::{Polled, RawReader};
-use crate::kafka::lookup;
 use crate::kafka::reader;
 use crate::kafka::watch::Watch;
 
@@ -75,23 +75,26 @@ pub enum Isolation {
     Uncommitted,
 }
 
+impl Isolation {
+    /// The value of `isolation.level`.
+    pub(super) fn property(self) -> &'static str {
+        match self {
+            Self::Committed => "read_committed",
+            Self::Uncommitted => "read_uncommitted",
+        }
+    }
+}
+
 /// Where partitions end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ends(Vec<(TopicPartition, i64)>);
-
-impl Ends {
-    /// As they were asked elsewhere.
-    #[must_use]
-    pub fn new(ends: Vec<(TopicPartition, i64)>) -> Self {
-        Self(ends)
-    }
-}
 
 /// Reads topics without a group.
 pub struct TopicTail {
     // Before the client that it came from.
     reader: RawReader,
     client: Arc<BaseConsumer<Watch>>,
+    asker: Asker,
     clock: Clock,
     from: TailFrom,
     topics: BTreeMap<String, Vec<Partition>>,
@@ -141,9 +144,10 @@ impl TopicTail {
         fetching: &[(&str, &str)],
     ) -> Result<Self, ClientError> {
         let (reader, client) = reader::make(kafka, isolation, &[fetching, &AT_ONCE].concat())?;
+        let asker = Asker::new(kafka, isolation)?;
         let clock = Clock::system();
         let look_at = clock.now().later(LOOK_INTERVAL);
-        Ok(Self { reader, client, clock, from, topics: BTreeMap::new(), look_at })
+        Ok(Self { reader, client, asker, clock, from, topics: BTreeMap::new(), look_at })
     }
 
     /// Reads one more topic. Nothing is read of it after a failure, so that it can be tried again.
@@ -154,20 +158,20 @@ impl TopicTail {
         if self.topics.contains_key(topic) {
             return Ok(());
         }
-        let count = lookup::partition_count(self.client.client(), topic, within)?;
+        let count = self.asker.partition_count(topic, within)?;
         let all: Vec<TopicPartition> = (0..count).map(|partition| TopicPartition { topic: topic.into(), partition }).collect();
         let at = match &self.from {
-            TailFrom::Beginning => self.offsets(&all, Offset::Beginning, within)?,
-            TailFrom::End => self.offsets(&all, Offset::End, within)?,
+            TailFrom::Beginning => self.asker.offsets(&all, Offset::Beginning, within)?,
+            TailFrom::End => self.asker.offsets(&all, Offset::End, within)?,
             TailFrom::Offsets(known) => {
-                let oldest = self.offsets(&all, Offset::Beginning, within)?;
+                let oldest = self.asker.offsets(&all, Offset::Beginning, within)?;
                 let known = |tp: &TopicPartition| known.iter().find(|(at, _)| at == tp).map_or(0, |(_, offset)| *offset);
                 oldest.into_iter().zip(&all).map(|(oldest, tp)| oldest.max(known(tp))).collect()
             }
             TailFrom::Time(moment, lower) => {
                 // Where nothing is as young as that, the end is the place.
-                let ends = self.offsets(&all, Offset::End, within)?;
-                let found = self.offsets(&all, Offset::Offset(moment.as_millis().max(0)), within)?;
+                let ends = self.asker.offsets(&all, Offset::End, within)?;
+                let found = self.asker.offsets(&all, Offset::Offset(moment.as_millis().max(0)), within)?;
                 let by_time = found.into_iter().zip(ends).map(|(found, end)| if found < 0 { end } else { found });
                 let lower = |tp: &TopicPartition| lower.iter().find(|(known, _)| known == tp).map(|(_, offset)| *offset);
                 by_time.zip(&all).map(|(offset, tp)| lower(tp).map_or(offset, |lower| lower.min(offset))).collect()
@@ -197,6 +201,7 @@ impl TopicTail {
         for _ in 0..8 {
             let _ = self.client.poll(Duration::ZERO);
         }
+        self.asker.serve();
         self.look_for_partitions();
         let (mut records, mut timeout) = (0, timeout);
         for _ in 0..MOST_AT_ONCE {
@@ -257,8 +262,16 @@ impl TopicTail {
     pub fn ends(&self, topics: &[&str], within: Duration) -> Result<Ends, ClientError> {
         let known = topics.iter().filter_map(|topic| self.topics.get(*topic)).flatten();
         let all: Vec<TopicPartition> = known.map(|partition| partition.tp.clone()).collect();
-        let ends = self.offsets(&all, Offset::End, within)?;
-        Ok(Ends(all.into_iter().zip(ends).collect()))
+        Ok(Ends(self.ends_of(&all, within)?))
+    }
+
+    /// Where any partitions end now, whether they are read or not.
+    ///
+    /// # Errors
+    /// When the brokers do not answer in time.
+    pub fn ends_of(&self, partitions: &[TopicPartition], within: Duration) -> Result<Vec<(TopicPartition, i64)>, ClientError> {
+        let ends = self.asker.offsets(partitions, Offset::End, within)?;
+        Ok(partitions.iter().cloned().zip(ends).collect())
     }
 
     /// Whether everything below these ends was handed over.
@@ -294,7 +307,7 @@ impl TopicTail {
         let known: Vec<(String, usize)> = self.topics.iter().map(|(name, partitions)| (name.clone(), partitions.len())).collect();
         for (topic, have) in known {
             // What cannot be told now is asked for again the next time; one that is away must not hold the others up.
-            let Ok(count) = lookup::partition_count(self.client.client(), &topic, LOOK_WITHIN) else { continue };
+            let Ok(count) = self.asker.partition_count(&topic, LOOK_WITHIN) else { continue };
             for partition in i32::try_from(have).unwrap_or(i32::MAX)..count {
                 let tp = TopicPartition { topic: topic.as_str().into(), partition };
                 match self.start(tp, 0) {
@@ -307,26 +320,5 @@ impl TopicTail {
             }
         }
         self.look_at = self.clock.now().later(LOOK_INTERVAL);
-    }
-
-    fn offsets(&self, partitions: &[TopicPartition], at: Offset, within: Duration) -> Result<Vec<i64>, ClientError> {
-        if partitions.is_empty() {
-            return Ok(Vec::new());
-        }
-        let ask = || -> KafkaResult<Vec<i64>> {
-            let mut list = TopicPartitionList::with_capacity(partitions.len());
-            for tp in partitions {
-                // The call takes a time where a list has its offset; the logical offsets are the end and the beginning.
-                list.add_partition_offset(&tp.topic, tp.partition, at)?;
-            }
-            let found = self.client.offsets_for_times(list, within)?;
-            found.elements().iter().try_for_each(TopicPartitionListElem::error)?;
-            let offset = |tp: &TopicPartition| match found.find_partition(&tp.topic, tp.partition)?.offset() {
-                Offset::Offset(number) => Some(number),
-                _ => None,
-            };
-            Ok(partitions.iter().map(|tp| offset(tp).unwrap_or(-1)).collect())
-        };
-        ask().map_err(|e| ClientError::new(format!("looking up offsets of {}", partitions[0].topic), &e))
     }
 }

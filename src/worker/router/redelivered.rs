@@ -17,7 +17,6 @@ use crate::core::time::Timestamp;
 use crate::core::topics;
 use crate::kafka::clock::Clock;
 use crate::kafka::consumer::{Record, TopicPartition};
-use crate::kafka::end_offsets::EndOffsets;
 use crate::kafka::error::ClientError;
 use crate::kafka::group_offsets::GroupOffsets;
 use crate::kafka::state::{write_state, write_states};
@@ -44,7 +43,6 @@ pub(super) struct Redelivered {
     tail: TopicTail,
     memory: Memory,
     group: GroupOffsets,
-    ends: EndOffsets,
     inbox_partitions: i32,
     started_at: Timestamp,
     look_at: LocalTime,
@@ -96,7 +94,6 @@ impl Redelivered {
             tail: TopicTail::open(&settings.kafka, &ladder.back_topics(), from)?,
             memory: Memory::new(ladder.name(), DEFAULT_LIMIT),
             group,
-            ends: EndOffsets::new(&settings.kafka)?,
             kafka: settings.kafka.clone(),
             instance: settings.instance.clone(),
             ladder,
@@ -133,8 +130,10 @@ impl Redelivered {
 
     /// Asks where the topics end now: what came back until now was redelivered before. `false` where nobody answers.
     pub(super) fn mark(&mut self) -> bool {
-        match self.ends.of(&self.tail.partitions(), ENDS_WITHIN) {
-            Ok(ends) => self.goal = Some(Ends::new(ends)),
+        let topics = self.ladder.back_topics();
+        let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
+        match self.tail.ends(&topics, ENDS_WITHIN) {
+            Ok(ends) => self.goal = Some(ends),
             Err(error) => tracing::info!(ladder = self.ladder.name(), %error, "arrivals without headers wait"),
         }
         self.goal.is_some()
@@ -240,7 +239,7 @@ impl Redelivered {
         }
         self.look_at = self.clock.now().later(SETTLE_INTERVAL);
         let committed = self.group.committed(&self.tail.partitions(), SETTLE_WITHIN);
-        match committed.and_then(|committed| Ok(Seen { committed, inbox: self.ends.of(owned, SETTLE_WITHIN)? })) {
+        match committed.and_then(|committed| Ok(Seen { committed, inbox: self.tail.ends_of(owned, SETTLE_WITHIN)? })) {
             Ok(seen) => {
                 self.seen = Some(seen);
                 self.told.remove(&Trouble::Unsettled);
