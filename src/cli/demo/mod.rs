@@ -308,9 +308,10 @@ impl Course<'_> {
         // Where the probes and metrics are really served.
         let health = HealthConfig { listen: self.running.address };
         let config = Config { health, ..self.demo.config.clone() };
-        let caption = || Some(progress::caption(&self.look().0));
-        let is_over = || self.look().1;
-        let beside = Beside { caption: &caption, is_over: &is_over };
+        let beside = || {
+            let (snapshot, is_over) = self.look();
+            Beside { caption: Some(progress::caption(&snapshot)), is_over }
+        };
         let end = top::show_one(&config, self.demo.ladder, PICTURE_EVERY, &beside)?;
         // For those who look back at what the terminal has kept.
         progress::show(&self.look().0);

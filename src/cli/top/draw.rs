@@ -75,7 +75,7 @@ pub(super) fn lines_needed(picture: &Picture, width: u16) -> u16 {
     let head = Paint { colours: false }.head(picture, usize::from(width)).len();
     let below = picture.ladder.as_ref().map_or(0, |ladder| {
         let workers = ladder.workers.as_ref().map_or(1, |workers| workers.len().max(1));
-        1 + ladder.rows.len() + 2 + workers + ladder.notes.len()
+        1 + ladder.rows.len() + 2 + workers + ladder.seen.notes.len()
     });
     length(head + below + 2)
 }
@@ -103,8 +103,8 @@ impl Paint {
         let bold = Style::new().add_modifier(Modifier::BOLD);
         let (name, about) = match &picture.ladder {
             Some(ladder) => {
-                let mode = if ladder.mode == Mode::Push { "push" } else { "relay" };
-                (ladder.name.as_str(), format!(" {mode}, group {}", ladder.group))
+                let mode = if ladder.seen.mode == Mode::Push { "push" } else { "relay" };
+                (ladder.seen.name.as_str(), format!(" {mode}, group {}", ladder.seen.group))
             }
             None => (picture.names.get(picture.chosen).map_or("", String::as_str), String::new()),
         };
@@ -125,7 +125,7 @@ impl Paint {
         ])];
         if let Some(ladder) = &picture.ladder {
             lines.push(self.standing(ladder, width));
-            let letters = ladder.dead_letters_held.iter();
+            let letters = ladder.seen.dead_letters_held.iter();
             lines.extend(letters.map(|told| Line::styled(fit(&format!("DEAD LETTERS HELD {told}"), width), self.alarm())));
         }
         lines.extend(picture.caption.iter().map(|caption| Line::styled(fit(caption, width), bold)));
@@ -144,12 +144,12 @@ impl Paint {
 
     fn standing(&self, ladder: &LadderPicture, width: usize) -> Line<'static> {
         let good = self.style(Color::Green, Modifier::BOLD);
-        let mut spans = match &ladder.hold {
+        let mut spans = match &ladder.seen.hold {
             Hold::Held(told) => return Line::styled(fit(&format!("HELD {told}"), width), self.alarm()),
             Hold::Running => vec![Span::styled("RUNNING", good)],
             Hold::Unknown => vec![Span::styled("held or not: unknown", self.quiet())],
         };
-        let breaker = ladder.breaker.map(|breaker| match breaker {
+        let breaker = ladder.seen.breaker.map(|breaker| match breaker {
             Breaker::Closed => ("  breaker closed", good),
             Breaker::HalfOpen => ("  breaker HALF-OPEN", self.style(Color::Yellow, Modifier::BOLD)),
             Breaker::Open => ("  breaker OPEN", self.alarm()),
@@ -183,7 +183,7 @@ impl Paint {
                 Line::from(vec![Span::raw(name), Span::styled(has, self.quiet())])
             })),
         }
-        lines.extend(ladder.notes.iter().map(|note| Line::styled(fit(&format!("note: {note}"), width), self.quiet())));
+        lines.extend(ladder.seen.notes.iter().map(|note| Line::styled(fit(&format!("note: {note}"), width), self.quiet())));
         lines
     }
 
@@ -227,7 +227,7 @@ impl Paint {
         if let Some(told) = &picture.told {
             return Line::styled(fit(told, width), Style::new().add_modifier(Modifier::BOLD));
         }
-        let held = picture.ladder.as_ref().is_some_and(|ladder| matches!(ladder.hold, Hold::Held(_)));
+        let held = picture.ladder.as_ref().is_some_and(|ladder| matches!(ladder.seen.hold, Hold::Held(_)));
         let mut text = format!("q quit  ? help  p {}", if held { "resume" } else { "hold" });
         if picture.names.len() > 1 {
             text.push_str("  Tab next ladder");

@@ -110,16 +110,17 @@ pub fn run(args: TopArgs) -> anyhow::Result<Exit> {
     if !io::stdout().is_terminal() {
         return Err(NoTerminal.into());
     }
-    live(view, &config, &ladders, &Beside { caption: &|| None, is_over: &|| false })?;
+    live(view, &config, &ladders, &Beside::default)?;
     Ok(Exit::Done)
 }
 
-/// What a program has to say in a picture that is part of it.
-pub(in crate::cli) struct Beside<'a> {
-    /// A line over the table, asked for anew at each drawing.
-    pub caption: &'a dyn Fn() -> Option<String>,
+/// What a program has to say in a picture that is part of it, asked anew before each drawing.
+#[derive(Default)]
+pub(in crate::cli) struct Beside {
+    /// A line over the table.
+    pub caption: Option<String>,
     /// Whether it is to end.
-    pub is_over: &'a dyn Fn() -> bool,
+    pub is_over: bool,
 }
 
 /// Why a picture has ended.
@@ -138,7 +139,7 @@ pub(in crate::cli) fn show_one(
     config: &Config,
     ladder: &LadderConfig,
     every: Duration,
-    beside: &Beside<'_>,
+    beside: &dyn Fn() -> Beside,
 ) -> anyhow::Result<End> {
     live(View::new(vec![ladder.ladder.name().to_owned()], every), config, &[ladder], beside)
 }
@@ -205,7 +206,7 @@ enum Told {
     Stop,
 }
 
-fn live(mut view: View, config: &Config, ladders: &[&LadderConfig], beside: &Beside<'_>) -> anyhow::Result<End> {
+fn live(mut view: View, config: &Config, ladders: &[&LadderConfig], beside: &dyn Fn() -> Beside) -> anyhow::Result<End> {
     let (tell, told) = mpsc::channel();
     let (send, commands) = mpsc::channel();
     // Before anything is drawn, so that no signal finds the terminal taken and nobody who would give it back.
@@ -227,11 +228,15 @@ fn show(
     screen: &mut Screen,
     told: &Receiver<Told>,
     send: &Sender<Command>,
-    beside: &Beside<'_>,
+    beside: &dyn Fn() -> Beside,
 ) -> anyhow::Result<End> {
     let (clock, colours) = (Clock::system(), colours());
-    while !(beside.is_over)() {
-        let picture = Picture { caption: (beside.caption)(), ..view.picture(clock.now().timestamp()) };
+    loop {
+        let Beside { caption, is_over } = beside();
+        if is_over {
+            return Ok(End::Over);
+        }
+        let picture = Picture { caption, ..view.picture(clock.now().timestamp()) };
         screen.terminal().draw(|frame| draw(frame, &picture, colours)).context("drawing")?;
         match told.recv_timeout(TICK) {
             Ok(Told::Key(key)) => match keys::action(key, view.overlay()).map(|action| view.apply(action)) {
@@ -245,7 +250,6 @@ fn show(
             Ok(Told::Stop) | Err(RecvTimeoutError::Disconnected) => return Ok(End::Signal),
         }
     }
-    Ok(End::Over)
 }
 
 /// Connects on its own thread: until then, and whenever the cluster is slow, the picture stays.

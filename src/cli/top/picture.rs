@@ -3,8 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::cli::top::observation::{Breaker, DeadLetters, Hold, LadderSeen, Lateness, Member, Observation, Queue, TierSeen};
-use crate::core::ladder::Mode;
+use crate::cli::top::observation::{DeadLetters, LadderSeen, Lateness, Member, Observation, Queue, TierSeen};
 use crate::core::time::Timestamp;
 
 /// What is drawn.
@@ -54,19 +53,14 @@ pub(super) enum Overlay {
 /// One ladder.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct LadderPicture {
-    pub name: String,
-    pub mode: Mode,
-    pub group: String,
-    pub hold: Hold,
-    pub dead_letters_held: Option<String>,
-    pub breaker: Option<Breaker>,
+    /// As it was seen last.
+    pub seen: LadderSeen,
     /// The address of the worker whose metrics are shown.
     pub worker: Option<String>,
-    /// From the source to the dead letters.
+    /// Its topics, from the source to the dead letters.
     pub rows: Vec<Row>,
-    /// `None` where that is unknown.
+    /// Its members, a line a worker; `None` where that is unknown.
     pub workers: Option<Vec<WorkerLine>>,
-    pub notes: Vec<String>,
 }
 
 /// What a row of the picture is about.
@@ -127,16 +121,10 @@ impl LadderPicture {
             Some((ladder, latest.at.since(earlier.at)))
         });
         Some(Self {
-            name: seen.name.clone(),
-            mode: seen.mode,
-            group: seen.group.clone(),
-            hold: seen.hold.clone(),
-            dead_letters_held: seen.dead_letters_held.clone(),
-            breaker: seen.breaker,
             worker: latest.worker.clone(),
             rows: rows(seen, before, now),
             workers: seen.members.as_ref().map(|members| workers(&seen.name, members)),
-            notes: seen.notes.clone(),
+            seen: seen.clone(),
         })
     }
 }
