@@ -69,12 +69,11 @@ fn in_relay_a_canary_waits_until_success_is_presumed() {
     letters.write(0..30);
     let mut kladder = Kladder::run(&letters.config);
     letters.scene.await_ready();
-    let mut redrive =
-        letters.command(&["redrive", "--all", "--canary", "6", "--rate", "max", "--yes"]).spawn().expect("kladder starts");
+    let mut redrive = letters.start(&["redrive", "--all", "--canary", "6", "--rate", "max", "--yes"]);
     clock::eventually("the canary is sent", PATIENCE, || letters.sent().len() == 6);
     clock::pause(Duration::from_secs(4));
     assert_eq!(letters.sent().len(), 6, "the application has not gone past them");
-    assert!(redrive.try_wait().expect("a child").is_none());
+    redrive.assert_running();
     // The application goes past all that it gets.
     clock::eventually("the rest is sent, and all succeed", PATIENCE * 2, || {
         kladder.assert_running();
@@ -86,7 +85,7 @@ fn in_relay_a_canary_waits_until_success_is_presumed() {
         }
         letters.states().get("succeeded") == Some(&30)
     });
-    assert!(clock::poll(PATIENCE, || redrive.try_wait().expect("a child")).is_some_and(|status| status.success()));
+    assert!(redrive.ended(PATIENCE).is_some_and(|status| status.success()), "it said:\n{}", redrive.log());
 }
 
 #[test]

@@ -16,7 +16,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::broker;
-use crate::support::process::{self, Finished};
+use crate::support::process::{self, Finished, Kladder};
 use crate::support::raw::{NewRecord, RawProducer, Record};
 use crate::support::scene::{Scene, path};
 
@@ -111,10 +111,19 @@ impl Letters {
     }
 
     pub fn command(&self, arguments: &[&str]) -> Command {
+        process::command(&self.all(arguments))
+    }
+
+    /// The same in the background; it is killed with its value.
+    pub fn start(&self, arguments: &[&str]) -> Kladder {
+        Kladder::start(&self.all(arguments), &self.config.with_extension("dlq.log"))
+    }
+
+    fn all<'a>(&'a self, arguments: &[&'a str]) -> Vec<&'a str> {
         let mut all = vec!["dlq"];
         all.extend(arguments);
         all.extend(["-c", path(&self.config), "--state-dir", path(self.state.path())]);
-        process::command(&all)
+        all
     }
 
     /// What a command prints as JSON.
