@@ -444,6 +444,16 @@ pub enum Entry {
 }
 
 impl Entry {
+    /// What a record is taken for that is about a letter and cannot be read, having been written by a younger version or damaged: sent
+    /// back, so that it is not sent once more. `None` where the record is about something else than a letter.
+    #[must_use]
+    pub fn of_unreadable(prefix: &str, key: Option<&[u8]>) -> Option<Self> {
+        let Ok(Self::Fate(letter, None)) = Self::read(prefix, key, None)? else { return None };
+        let mut fate = Fate::new(LetterState::Redriven, "?", Timestamp::from_millis(0), "?");
+        fate.note = Some("what became of it cannot be read; it may have been written by another version".to_owned());
+        Some(Self::Fate(letter, Some(fate)))
+    }
+
     /// Reads one; `None` where the record is about something else, letters of another prefix included.
     ///
     /// # Errors
@@ -511,6 +521,9 @@ mod tests {
             assert_eq!(Entry::read("letter", key, Some(b"{}")), None, "{key:?}");
         }
         assert!(Entry::read("letter", Some(b"letter/1/2/3"), Some(b"{}")).unwrap().is_err());
+        let taken_for = Entry::of_unreadable("letter", Some(b"letter/1/2/3"));
+        assert!(matches!(&taken_for, Some(Entry::Fate(_, Some(fate))) if fate.state == LetterState::Redriven), "{taken_for:?}");
+        assert_eq!(Entry::of_unreadable("letter", Some(b"lease")), None);
         let newer = Entry::read("letter", Some(b"lease"), Some(br#"{"v":2}"#)).unwrap();
         assert_eq!(newer, Err(StateError::Version(2)));
         assert_eq!(Entry::read("letter", Some(b"lease"), None), Some(Ok(Entry::Lease(None))));

@@ -32,6 +32,10 @@ const MOST_FATES: usize = 2_000;
 /// Fates of letters that retention has taken are forgotten so many at a time.
 const MOST_FORGOTTEN: usize = 1_000;
 
+/// That a letter was sent back is remembered for so long, in milliseconds, also when the letter itself has gone: a file that it was
+/// exported to before must not send it once more. 30 days.
+const SENT_REMEMBERED: i64 = 30 * 86_400_000;
+
 /// At most half the smallest `max.message.bytes` that a topic of the ladder has, by default 1 MiB.
 const LARGEST_BATCH: usize = 500_000;
 
@@ -69,8 +73,16 @@ pub enum DeskError {
         ago: i64,
     },
     /// Turns are lost one after the other.
-    #[error("others write here all the time: {0} turns were lost one after the other; see `kladder dlq jobs`")]
-    Crowded(usize),
+    #[error(
+        "{turns} turns were lost one after the other, the last by this: {cause}; if others write here all the time, `kladder dlq jobs` \
+         names them; what was sent is known, so the same command goes on from there"
+    )]
+    Crowded {
+        /// How many.
+        turns: usize,
+        /// Why the last one was.
+        cause: ClientError,
+    },
 }
 
 impl From<crate::dlq::index::IndexError> for DeskError {
@@ -112,6 +124,7 @@ pub struct Desk {
     state: TopicId,
     turn: Option<u64>,
     lost: usize,
+    lost_by: Option<ClientError>,
     clock: Clock,
     owner: String,
 }
@@ -127,7 +140,7 @@ impl Desk {
         let mut producer = HopProducer::new(kafka, Some(queue.transactional_id()), LARGEST_BATCH, clock.clone());
         let state = producer.topic(state);
         let feed = Feed::open(kafka, cluster, queue, index)?;
-        Ok(Self { feed, producer, state, turn: None, lost: 0, clock, owner: owner.to_owned() })
+        Ok(Self { feed, producer, state, turn: None, lost: 0, lost_by: None, clock, owner: owner.to_owned() })
     }
 
     /// The index and what feeds it.
@@ -200,8 +213,14 @@ impl Desk {
     /// # Errors
     /// When the brokers do not answer, or turns are lost all the time.
     pub fn take_turn(&mut self) -> Result<(), DeskError> {
-        if self.lost > MOST_LOST {
-            return Err(DeskError::Crowded(self.lost));
+        match self.lost_by.take() {
+            // It does not pass by itself.
+            Some(cause) if cause.is_denied() => return Err(cause.into()),
+            cause if self.lost > MOST_LOST => {
+                let cause = cause.unwrap_or_else(|| ClientError::text("writing", "records were refused again and again"));
+                return Err(DeskError::Crowded { turns: self.lost, cause });
+            }
+            _ => {}
         }
         if self.lost > 0 {
             std::thread::sleep(PAUSES[(self.lost - 1).min(PAUSES.len() - 1)]);
@@ -244,6 +263,7 @@ impl Desk {
                 self.lost += 1;
                 self.producer.rebuild();
                 tracing::info!(%error, "turn lost");
+                self.lost_by = Some(error.cause().clone());
                 Ended::TurnLost(error.cause().clone())
             }
         }
@@ -270,6 +290,11 @@ impl Desk {
         }
         let settled = self.producer.settle()?;
         faults.extend(settled.faults);
+        // Of which topic is not told: the client gives up all that it had to send.
+        if settled.denied && !faults.iter().any(|(_, fault)| *fault == WriteFault::Denied) {
+            let doing = "writing to where the letters are sent, or to the state topic".to_owned();
+            return Err(TxnError::Abort(ClientError::fault(doing, WriteFault::Denied)));
+        }
         if !faults.is_empty() {
             // A time-out is the transaction's, not the record's.
             if let Some((_, fault)) = faults.iter().find(|(_, fault)| fault.is_passing()) {
@@ -285,11 +310,12 @@ impl Desk {
         Ok(Vec::new())
     }
 
-    /// What a transaction of a job writes besides: the job and the lease.
-    pub fn beside(&self, job: &mut Job) -> Vec<StateEntry> {
+    /// What a transaction of a job writes besides: the job and the lease. Whoever leaves gives both back, so that the job can be taken
+    /// up at once.
+    pub fn beside(&self, job: &mut Job, leaves: bool) -> Vec<StateEntry> {
         let now = self.now();
-        job.heard = now.as_millis();
-        let holds = if job.status.is_over() { None } else { Some(job.id.as_str()) };
+        job.heard = if leaves { 0 } else { now.as_millis() };
+        let holds = if leaves || job.status.is_over() { None } else { Some(job.id.as_str()) };
         let lease = Lease::new(&self.owner, holds, now);
         vec![(job.to_key(), Some(to_value(job))), (LEASE_KEY.to_owned(), Some(to_value(&lease)))]
     }
@@ -324,7 +350,8 @@ impl Desk {
     /// When the index fails, or nothing can be written.
     pub fn forget_gone(&mut self) -> Result<(), DeskError> {
         let lows: Vec<(i32, i64)> = (0..).zip(self.feed.lows().iter().copied()).collect();
-        let gone = self.index().fates_below(&lows, MOST_FORGOTTEN)?;
+        let since = self.now().as_millis().saturating_sub(SENT_REMEMBERED);
+        let gone = self.index().fates_below(&lows, since, MOST_FORGOTTEN)?;
         if gone.is_empty() {
             return Ok(());
         }
@@ -332,7 +359,12 @@ impl Desk {
         let mut entries = Vec::new();
         for (letter, fate) in gone {
             entries.push((letter.to_key(&prefix), None));
-            entries.extend(fate.id.map(|id| (Outcome::key_of(&id), None)));
+            // A younger letter of the same record may still need it.
+            if let Some(id) = fate.id
+                && !self.index().has_letter_of(&id)?
+            {
+                entries.push((Outcome::key_of(&id), None));
+            }
         }
         if let Ended::Refused(faults) = self.write(Vec::new(), &entries) {
             tracing::warn!(fault = ?faults.first(), "what became of old letters cannot be forgotten");

@@ -9,7 +9,7 @@ use thiserror::Error;
 use crate::config::KafkaConfig;
 use crate::core::dead_letter::{Entry, LetterKey};
 use crate::core::leader_clock::LocalTime;
-use crate::dlq::index::{Index, IndexError, Taken};
+use crate::dlq::index::{Index, IndexError, Spot, Taken};
 use crate::dlq::letter::Letter;
 use crate::dlq::queue::Queue;
 use crate::kafka::admin::KafkaCluster;
@@ -17,7 +17,7 @@ use crate::kafka::clock::Clock;
 use crate::kafka::consumer::{Record, TopicPartition};
 use crate::kafka::error::ClientError;
 use crate::kafka::tail::TopicTail;
-use crate::topology::{ClusterError, Watermarks};
+use crate::topology::ClusterError;
 
 /// What is taken into the index at once.
 const BATCH: usize = 20_000;
@@ -81,7 +81,7 @@ impl Feed {
     /// When a topic cannot be read, or the index not opened.
     pub fn open(kafka: &KafkaConfig, cluster: KafkaCluster, queue: &Queue, mut index: Index) -> Result<Self, FeedError> {
         let bounds = cluster.bounds(&queue.topic)?;
-        forget_what_was_made_anew(&mut index, queue, &bounds)?;
+        forget_what_was_made_anew(&mut index, queue, &cluster)?;
         let tail = tail_of(kafka, std::iter::once((queue, &index)))?;
         let clock = Clock::system();
         let mut feed = Self {
@@ -191,19 +191,24 @@ impl Feed {
         Ok((0..).zip(bounds).map(|(partition, marks)| (topic.to_owned(), partition, marks.high)).collect())
     }
 
-    /// Below which offset each partition of the dead-letter topic ends now.
+    /// Below which offset each partition of the dead-letter topic is in the index: what came later was shown to nobody.
     ///
     /// # Errors
-    /// When the cluster cannot be asked.
+    /// When the index fails.
     pub fn letters_below(&self) -> Result<Vec<(i32, i64)>, FeedError> {
-        Ok(self.ends_of(&self.queue.topic)?.into_iter().map(|(_, partition, end)| (partition, end)).collect())
+        let positions = self.index.positions()?;
+        let read = |partition: i32| {
+            let is_meant = |(topic, p, _): &&(String, i32, i64)| *topic == self.queue.topic && *p == partition;
+            positions.iter().find(is_meant).map(|(_, _, next)| *next)
+        };
+        Ok((0..).zip(&self.lows).map(|(partition, low)| (partition, read(partition).unwrap_or(*low).max(*low))).collect())
     }
 
-    /// Reads until everything below these ends is in the index, or the time is over; [`None`] waits as long as something comes.
-    /// Reading and parsing go on beside the database.
+    /// Reads until everything below these ends is in the index, or the time is over or nothing comes for 30 s (a transaction may be
+    /// open); [`None`] waits as long as something comes. Reading and parsing go on beside the database.
     ///
     /// # Errors
-    /// See [`FeedError`]; also when nothing comes for 30 s.
+    /// See [`FeedError`]; without a time also when nothing comes for 30 s.
     pub fn catch_up(
         &mut self,
         ends: &[(String, i32, i64)],
@@ -219,7 +224,7 @@ impl Feed {
         let (queue, lows, clock) = (&self.queue, &self.lows, &self.clock);
         let outcome = std::thread::scope(|scope| {
             let (sender, receiver) = sync_channel::<Read>(1);
-            let reading = scope.spawn(move || read_to(tail, queue, lows, clock, ends, &sender));
+            let reading = scope.spawn(move || read_to(tail, queue, lows, clock, ends, within.is_some(), &sender));
             let mut reached = progress;
             let mut taken = Ok(());
             for read in receiver {
@@ -265,6 +270,7 @@ fn read_to(
     lows: &[i64],
     clock: &Clock,
     ends: &[(String, i32, i64)],
+    ends_in_silence: bool,
     sender: &SyncSender<Read>,
 ) -> Result<(), ClientError> {
     let mut heard = clock.now();
@@ -283,6 +289,9 @@ fn read_to(
         if progress != before {
             (before, heard) = (progress, clock.now());
         } else if clock.now().since(heard) > SILENCE {
+            if ends_in_silence {
+                return Ok(());
+            }
             let doing = format!("reading {} to the end", queue.topics().join(" and "));
             return Err(ClientError::text(doing, "nothing comes: a transaction is open, or a broker does not answer"));
         }
@@ -311,11 +320,13 @@ pub(super) fn taken(queue: &Queue, tp: &TopicPartition, record: &Record) -> Opti
     if queue.state_topic.as_deref() != Some(&*tp.topic) {
         return None;
     }
+    let at = Spot { topic: tp.topic.clone(), partition: tp.partition, offset: record.offset() };
     match Entry::read(&queue.prefix, record.key(), record.value())? {
-        Ok(entry) => Some(Taken::Entry(Box::new(entry))),
+        Ok(entry) => Some(Taken::Entry(Box::new(entry), at)),
         Err(error) => {
-            tracing::warn!(topic = %tp.topic, offset = record.offset(), %error, "unreadable state of a letter");
-            None
+            tracing::warn!(topic = %tp.topic, offset = at.offset, %error, "unreadable state of a letter");
+            let unreadable = Entry::of_unreadable(&queue.prefix, record.key())?;
+            Some(Taken::Entry(Box::new(unreadable), at))
         }
     }
 }
@@ -328,14 +339,21 @@ pub(super) fn keep(tail: &TopicTail, queue: &Queue) -> Vec<(String, i32, i64)> {
 }
 
 /// Where the topic of this name is not the one that was indexed, everything is read again.
-pub(super) fn forget_what_was_made_anew(index: &mut Index, queue: &Queue, bounds: &[Watermarks]) -> Result<(), FeedError> {
-    let is_beyond = |(topic, partition, next): &(String, i32, i64)| {
-        let end = usize::try_from(*partition).ok().and_then(|p| bounds.get(p)).map_or(0, |marks| marks.high);
-        *topic == queue.topic && *next > end
-    };
-    if index.positions()?.iter().any(is_beyond) {
-        tracing::info!(topic = queue.topic, "topic was made anew: its index is too");
-        index.clear()?;
+pub(super) fn forget_what_was_made_anew(index: &mut Index, queue: &Queue, cluster: &KafkaCluster) -> Result<(), FeedError> {
+    let positions = index.positions()?;
+    for of in queue.topics() {
+        if !positions.iter().any(|(topic, ..)| *topic == of) {
+            continue;
+        }
+        let bounds = cluster.bounds(&of)?;
+        let is_beyond = |(topic, partition, next): &(String, i32, i64)| {
+            let end = usize::try_from(*partition).ok().and_then(|p| bounds.get(p)).map_or(0, |marks| marks.high);
+            *topic == of && *next > end
+        };
+        if positions.iter().any(is_beyond) {
+            tracing::info!(topic = of, "topic was made anew: the index is too");
+            return Ok(index.clear()?);
+        }
     }
     Ok(())
 }

@@ -172,8 +172,7 @@ impl Watching {
 
     fn open_tail(&self, cluster: &KafkaCluster, all: &mut [Watched]) -> Result<TopicTail, FeedError> {
         for watched in &mut *all {
-            let bounds = cluster.bounds(&watched.queue.topic)?;
-            crate::dlq::feed::forget_what_was_made_anew(&mut watched.index, &watched.queue, &bounds)?;
+            crate::dlq::feed::forget_what_was_made_anew(&mut watched.index, &watched.queue, cluster)?;
         }
         tail_of(&self.kafka, all.iter().map(|watched| (&watched.queue, &watched.index)))
     }

@@ -158,7 +158,26 @@ pub fn run(args: EditArgs) -> anyhow::Result<Exit> {
         kept.push_str("\n… and more\n");
     }
     let change = Change::brought(BTreeMap::from([(row.at, Content { diff: Some(kept), ..after })]));
-    drive(&mut desk, &opened, job, target, change, args.take_over, args.action.output)
+    let outcome = drive(&mut desk, &opened, job, target, change, args.take_over, args.action.output);
+    if !matches!(outcome, Ok(Exit::Done)) {
+        match kept_text(&text, row.at) {
+            Ok(path) => eprintln!("it was not sent; what you have edited is kept in {}", path.display()),
+            Err(error) => eprintln!("it was not sent, and what you have edited cannot be kept: {error}"),
+        }
+    }
+    outcome
+}
+
+/// Keeps what somebody has written; a payload is nobody else's business.
+fn kept_text(text: &str, letter: LetterKey) -> std::io::Result<PathBuf> {
+    let path = edited_path(letter);
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+    file.write_all(text.as_bytes())?;
+    Ok(path)
+}
+
+fn edited_path(letter: LetterKey) -> PathBuf {
+    std::env::temp_dir().join(format!("kladder-{}-{}-{}.json", letter.partition, letter.offset, std::process::id()))
 }
 
 /// What is opened in the editor. kladder's own headers are not for editing.
@@ -218,8 +237,7 @@ fn edited(
     payloads: &mut Payloads,
     letter: LetterKey,
 ) -> anyhow::Result<Option<(Content, String)>> {
-    let name = format!("kladder-{}-{}-{}.json", letter.partition, letter.offset, std::process::id());
-    let file = Removed(std::env::temp_dir().join(name));
+    let file = Removed(edited_path(letter));
     // Payloads are nobody else's business.
     let mut made = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&file.0)?;
     made.write_all(before.as_bytes())?;

@@ -94,7 +94,7 @@ fn list(args: &JobsArgs) -> anyhow::Result<Exit> {
             }
             pager::print(&table.to_text())?;
             if jobs.iter().any(|job| job.is_left(now)) {
-                eprintln!("left: its process has died; kladder dlq jobs resume JOB takes it up");
+                eprintln!("left: its process has ended; kladder dlq jobs resume JOB takes it up");
             }
         }
         Format::Json => stdout::print(&format!("{}\n", serde_json::to_string_pretty(&json!({ "jobs": jobs }))?))?,
@@ -116,7 +116,7 @@ fn ask(args: &JobArgs, asked: Asked) -> anyhow::Result<Exit> {
     if job.is_left(now) || args.take_over {
         drop(feed);
         return match asked {
-            Asked::Pause => bail!("job {} is left already: its process has died, and nothing is sent", job.id),
+            Asked::Pause => bail!("job {} is left already: its process has ended, and nothing is sent", job.id),
             Asked::Cancel => cancel_left(&opened, job, &who),
             Asked::Resume => take_up(&opened, job, &who, args.take_over),
         };
@@ -128,7 +128,11 @@ fn ask(args: &JobArgs, asked: Asked) -> anyhow::Result<Exit> {
         Asked::Resume => "go on",
         Asked::Cancel => "end",
     };
-    eprintln!("job {} was told to {told}", job.id);
+    eprintln!(
+        "job {} was told to {told}: {} was heard a moment ago; should its process have ended since, nothing follows, and after 15 s \
+         the same command does it",
+        job.id, job.by
+    );
     Ok(Exit::Done)
 }
 

@@ -10,7 +10,7 @@ use crate::cli::dlq::UsageError;
 use crate::cli::dlq::progress::Line;
 use crate::cli::{ConfigArg, config_file};
 use crate::config::types::DEFAULT_PARK_AFTER;
-use crate::config::{KafkaConfig, RegistryConfig};
+use crate::config::{Config, KafkaConfig, LadderConfig, QueueConfig, RegistryConfig};
 use crate::core::dialect::Dialect;
 use crate::core::time::Timestamp;
 use crate::core::topics::own_dlq_topic;
@@ -40,7 +40,7 @@ pub struct QueueArgs {
     #[arg(short, long, value_name = "BROKERS", requires = "topic")]
     brokers: Option<String>,
 
-    /// Any dead-letter topic, which can then only be looked at
+    /// Any dead-letter topic; one that the configuration does not know can only be looked at, and all of its letters are shown as open
     #[arg(short, long, value_name = "TOPIC")]
     topic: Option<String>,
 
@@ -94,13 +94,8 @@ impl QueueArgs {
         let kafka = file.config.kafka.clone();
         let registry = file.config.schema_registry.clone();
         if let Some(topic) = &self.topic {
-            return Ok(Opened {
-                kafka,
-                queue: Queue::of_topic(topic, self.dialect, DEFAULT_PARK_AFTER),
-                registry,
-                state_dir,
-                within,
-            });
+            let queue = known(&file.config, topic).unwrap_or_else(|| Queue::of_topic(topic, self.dialect, DEFAULT_PARK_AFTER));
+            return Ok(Opened { kafka, queue, registry, state_dir, within });
         }
         let names: Vec<&str> = file
             .config
@@ -129,7 +124,7 @@ impl QueueArgs {
             if self.dlq.is_some() {
                 return Err(UsageError(format!("[dlq.{chosen}] has no other dead-letter topic")).into());
             }
-            let queue = Queue::of_section(&section.name, &section.topic, section.dialect, &section.targets, section.park_after);
+            let queue = of_section(section);
             return Ok(Opened { kafka, queue, registry, state_dir, within });
         }
         let ladder = file.config.ladders.iter().find(|l| l.ladder.name() == chosen).context("a ladder that was named")?;
@@ -138,9 +133,27 @@ impl QueueArgs {
             let has = topics.join(", ");
             return Err(UsageError(format!("no rule of ladder {chosen} has a dead-letter topic `{name}`: it has {has}")).into());
         }
-        let queue = Queue::of_ladder(&ladder.ladder, self.dlq.as_deref(), &ladder.redrive.targets, ladder.redrive.park_after);
+        let queue = of_ladder(ladder, self.dlq.as_deref());
         Ok(Opened { kafka, queue, registry, state_dir, within })
     }
+}
+
+/// The queue of a topic, where the configuration has it.
+fn known(config: &Config, topic: &str) -> Option<Queue> {
+    if let Some(section) = config.queues.iter().find(|section| section.topic == topic) {
+        return Some(of_section(section));
+    }
+    let ladder = config.ladders.iter().find(|ladder| ladder.ladder.dlq_topics().iter().any(|own| own == topic))?;
+    let name = ladder.ladder.name();
+    Some(of_ladder(ladder, topic.strip_prefix(&own_dlq_topic(name, ""))))
+}
+
+fn of_section(section: &QueueConfig) -> Queue {
+    Queue::of_section(&section.name, &section.topic, section.dialect, &section.targets, section.park_after)
+}
+
+fn of_ladder(ladder: &LadderConfig, dlq: Option<&str>) -> Queue {
+    Queue::of_ladder(&ladder.ladder, dlq, &ladder.redrive.targets, ladder.redrive.park_after)
 }
 
 impl Opened {

@@ -53,8 +53,8 @@ const SAMPLE: usize = 3;
 /// The target is the ladder's redeliver topic, so that only the group sees them whose handler failed. With --to origin or --to TOPIC
 /// every group that reads that topic does; only topics that the configuration names are targets.
 ///
-/// With --canary 10 ten are sent first, and the rest when their verdicts are there. It ends by itself when more than --stop-at of those
-/// whose end is known have failed again. Ctrl-C pauses it.
+/// With --canary 10 ten are sent first, and the rest when their verdicts are there, which only the redeliver topic gives. It ends by
+/// itself when more than --stop-at of those whose end is known have failed again. Ctrl-C pauses it.
 #[derive(Debug, Args)]
 #[command(after_long_help = GRAMMAR)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
@@ -145,6 +145,14 @@ fn share(text: &str) -> Result<f64, String> {
 pub fn run(args: RedriveArgs) -> anyhow::Result<Exit> {
     let opened = args.queue.find()?;
     let target = Target::of(&opened.queue, args.to.as_deref()).map_err(UsageError)?;
+    if args.canary > 0 && !target.has_verdicts(&opened.queue) {
+        let remedy = "leave it out, and try a few with --max 10 before you send the rest";
+        return Err(UsageError(format!(
+            "--canary waits for verdicts, and of what is sent to {} none is told: {remedy}",
+            target.told()
+        ))
+        .into());
+    }
     let transform =
         args.transform.as_deref().map(Transform::compile).transpose().map_err(|error| UsageError(error.to_string()))?;
     let (filter, brought) = chosen(&args, &opened)?;
@@ -406,6 +414,8 @@ pub fn drive(
         }
     }
     Ok(match job.status {
+        // Somebody was quicker, or the target does not take it.
+        JobStatus::Done if job.verb == Verb::Edit && job.done == 0 => Exit::Failed,
         JobStatus::Done => Exit::Done,
         // What was asked for is not done.
         _ if job.why.as_deref().is_some_and(|why| why.starts_with("--max")) => Exit::Done,

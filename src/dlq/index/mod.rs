@@ -23,8 +23,9 @@ use thiserror::Error;
 
 use crate::core::dead_letter::{Fate, Job, Lease, LetterKey, LetterState, Wish};
 use crate::core::time::Timestamp;
+use crate::dlq::groups::hash;
 pub use crate::dlq::index::ask::{Group, Order, Row, Sizes};
-pub use crate::dlq::index::take::{Entered, Taken};
+pub use crate::dlq::index::take::{Entered, Spot, Taken};
 
 /// Why the index cannot be used.
 #[derive(Debug, Error)]
@@ -239,16 +240,21 @@ impl Index {
         forget().map_err(self.wrong())
     }
 
-    /// The fates below these offsets, whose letters retention has taken, for their records to be forgotten too. At most so many.
+    /// The fates below these offsets, whose letters retention has taken, for their records to be forgotten too. At most so many, and of
+    /// letters that were sent back none that is as young as `since`, in epoch milliseconds.
     ///
     /// # Errors
     /// When the database fails.
-    pub fn fates_below(&self, below: &[(i32, i64)], most: usize) -> Result<Vec<(LetterKey, Fate)>, IndexError> {
+    pub fn fates_below(&self, below: &[(i32, i64)], since: i64, most: usize) -> Result<Vec<(LetterKey, Fate)>, IndexError> {
         let mut gone: Vec<(LetterKey, Fate)> = Vec::new();
         let read = |(partition, offset): (i32, i64), most: usize| -> rusqlite::Result<Vec<(LetterKey, String)>> {
-            let mut asked = self.db.prepare_cached("SELECT n, appended, json FROM fate WHERE n >= ?1 AND n < ?2 LIMIT ?3")?;
-            let bounds =
-                params![schema::number(partition, 0), schema::number(partition, offset), i64::try_from(most).unwrap_or(0)];
+            let mut asked = self.db.prepare_cached(
+                "SELECT n, appended, json FROM fate WHERE n >= ?1 AND n < ?2 AND (state <> ?3 OR json_extract(json, '$.at') < ?4)
+                 LIMIT ?5",
+            )?;
+            let (from, to) = (schema::number(partition, 0), schema::number(partition, offset));
+            let sent = schema::state_number(LetterState::Redriven);
+            let bounds = params![from, to, sent, since, i64::try_from(most).unwrap_or(0)];
             asked.query_map(bounds, |row| Ok((schema::key(row.get(0)?, row.get(1)?), row.get(2)?)))?.collect()
         };
         for bound in below {
@@ -256,6 +262,16 @@ impl Index {
             gone.extend(found.into_iter().filter_map(|(key, json)| Some((key, serde_json::from_str(&json).ok()?))));
         }
         Ok(gone)
+    }
+
+    /// Whether there is a letter of the record with this id.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn has_letter_of(&self, id: &str) -> Result<bool, IndexError> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM letter WHERE id_hash = ?1)";
+        let mut asked = self.db.prepare_cached(sql).map_err(self.wrong())?;
+        asked.query_row([hash(id.as_bytes())], |row| row.get(0)).map_err(self.wrong())
     }
 
     /// What was done with a letter last.

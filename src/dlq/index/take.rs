@@ -1,6 +1,8 @@
 //! What is read from the topics goes into the index.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -14,8 +16,19 @@ use crate::dlq::letter::Letter;
 pub enum Taken {
     /// A dead letter.
     Letter(Box<Entered>),
-    /// What the state topic says.
-    Entry(Box<Entry>),
+    /// What the state topic says, and where it stands.
+    Entry(Box<Entry>, Spot),
+}
+
+/// A place in the state topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spot {
+    /// The topic.
+    pub topic: Arc<str>,
+    /// The partition.
+    pub partition: i32,
+    /// The offset.
+    pub offset: i64,
 }
 
 /// A letter with all that is made of it for the index: made where it is read, since the database has one thread.
@@ -86,10 +99,16 @@ impl Index {
     fn take_open(&mut self, batch: &[Taken], positions: &[(String, i32, i64)]) -> Result<usize, IndexError> {
         let wrong = self.wrong();
         let mut new = 0;
+        let has_entries = batch.iter().any(|taken| matches!(taken, Taken::Entry(..)));
+        let positions_before = if has_entries { self.positions()? } else { Vec::new() };
+        let read: BTreeMap<(&str, i32), i64> =
+            positions_before.iter().map(|(topic, partition, next)| ((topic.as_str(), *partition), *next)).collect();
         for taken in batch {
             match taken {
                 Taken::Letter(letter) => new += usize::from(self.take_letter(letter)?),
-                Taken::Entry(entry) => self.take_entry(entry).map_err(&wrong)?,
+                // Another process has read on meanwhile: what this one brings is older than what is there.
+                Taken::Entry(_, at) if read.get(&(&*at.topic, at.partition)).is_some_and(|next| at.offset < *next) => {}
+                Taken::Entry(entry, _) => self.take_entry(entry).map_err(&wrong)?,
             }
         }
         for (topic, partition, next) in positions {

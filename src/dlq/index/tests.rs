@@ -59,8 +59,17 @@ fn filled(count: i64) -> (Index, Vec<Letter>) {
     (index, letters)
 }
 
+/// An entry of the state topic, behind all that were read.
+fn entry(entry: Entry) -> Taken {
+    entry_at(entry, i64::MAX)
+}
+
+fn entry_at(entry: Entry, offset: i64) -> Taken {
+    Taken::Entry(Box::new(entry), Spot { topic: "state".into(), partition: 0, offset })
+}
+
 fn fate(letter: LetterKey, state: LetterState, job: &str) -> Taken {
-    Taken::Entry(Box::new(Entry::Fate(letter, Some(Fate::new(state, "anna", now(), job)))))
+    entry(Entry::Fate(letter, Some(Fate::new(state, "anna", now(), job))))
 }
 
 fn state_of(index: &Index, letter: LetterKey) -> LetterState {
@@ -168,7 +177,7 @@ fn a_letter_is_what_its_fate_its_outcome_and_younger_letters_make_of_it_in_whate
     let first = Letter { redrives: 0, ..letter(1) };
     let second = Letter { redrives: 1, at: LetterKey { offset: 900, ..first.at }, ..first.clone() };
     let third = Letter { redrives: 3, at: LetterKey { offset: 902, ..first.at }, ..first.clone() };
-    let outcome = || Taken::Entry(Box::new(Entry::Outcome(first.id.clone().unwrap(), Some(Outcome::new(2, now())))));
+    let outcome = || entry(Entry::Outcome(first.id.clone().unwrap(), Some(Outcome::new(2, now()))));
     let taken = |letter: &Letter| Taken::letter(letter.clone());
     let all: Vec<Box<dyn Fn() -> Taken>> = vec![
         Box::new(|| taken(&first)),
@@ -193,10 +202,33 @@ fn a_letter_is_what_its_fate_its_outcome_and_younger_letters_make_of_it_in_whate
             assert_eq!(state_of(&index, third.at), LetterState::Parked, "sent back three times");
             index.take(&[fate(first.at, LetterState::Open, "j3")], &[]).unwrap();
             assert_eq!(state_of(&index, first.at), LetterState::Open, "restored");
-            index.take(&[Taken::Entry(Box::new(Entry::Fate(second.at, None)))], &[]).unwrap();
+            index.take(&[entry(Entry::Fate(second.at, None))], &[]).unwrap();
             assert_eq!(state_of(&index, second.at), LetterState::Open, "its fate was forgotten");
         }
     }
+}
+
+#[test]
+fn who_reads_the_state_later_does_not_turn_it_back() {
+    let (mut index, letters) = filled(3);
+    let of = |state: LetterState| Entry::Fate(letters[0].at, Some(Fate::new(state, "anna", now(), "j1")));
+    let state = |next: i64| [("state".to_owned(), 0, next)];
+    let younger = [entry_at(of(LetterState::Open), 4), entry_at(of(LetterState::Redriven), 5)];
+    index.take(&younger, &state(6)).unwrap();
+    // Another process began where the first had not been yet.
+    index.take(&[entry_at(of(LetterState::Resolved), 3), entry_at(of(LetterState::Open), 4)], &state(5)).unwrap();
+    assert_eq!(state_of(&index, letters[0].at), LetterState::Redriven);
+    assert!(index.positions().unwrap().contains(&("state".to_owned(), 0, 6)));
+}
+
+#[test]
+fn that_a_letter_was_sent_is_remembered_longer_than_the_letter() {
+    let (mut index, letters) = filled(200);
+    let sent = letters.iter().find(|letter| letter.at.partition == 1 && letter.at.offset < 40).unwrap().at;
+    index.take(&[fate(sent, LetterState::Redriven, "j1")], &[]).unwrap();
+    index.forget_below(1, 40).unwrap();
+    assert_eq!(index.fates_below(&[(1, 40)], now().as_millis(), 10).unwrap(), []);
+    assert_eq!(index.fates_below(&[(1, 40)], now().as_millis() + 1, 10).unwrap().len(), 1);
 }
 
 #[test]
@@ -209,7 +241,7 @@ fn letters_that_retention_has_taken_are_forgotten() {
     assert_eq!(index.forget_below(1, 40).unwrap(), 0);
     assert_eq!(index.count(&Filter::All, now()).unwrap(), 200 - gone as u64);
     assert_eq!(index.count(&parsed("text:account partition:1 offset:<40"), now()).unwrap(), 0);
-    let fates = index.fates_below(&[(1, 40)], 10).unwrap();
+    let fates = index.fates_below(&[(1, 40)], 0, 10).unwrap();
     assert_eq!(fates.iter().map(|(letter, _)| *letter).collect::<Vec<_>>(), [letters[0].at]);
 }
 

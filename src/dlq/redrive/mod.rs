@@ -143,6 +143,8 @@ pub struct Redrive<'a> {
     passed_over: BTreeMap<String, u64>,
     /// Not to be chosen again.
     refused: std::collections::BTreeSet<LetterKey>,
+    /// So many are sent one at a time, to find out which is too large.
+    alone: usize,
     succeeded: u64,
     failed_again: u64,
     looked: Option<LocalTime>,
@@ -184,6 +186,7 @@ impl<'a> Redrive<'a> {
             places,
             passed_over: BTreeMap::new(),
             refused: std::collections::BTreeSet::new(),
+            alone: 0,
             succeeded: 0,
             failed_again: 0,
             looked: None,
@@ -204,7 +207,7 @@ impl<'a> Redrive<'a> {
             }
             if (self.stop)() {
                 // Whoever takes it up finds it paused, and not as one that has died.
-                self.settle_as(JobStatus::Paused, Some("its process was told to end"))?;
+                self.settle(JobStatus::Paused, Some("its process was told to end"), true)?;
                 return Ok(self.standing());
             }
             if !self.desk.has_turn() {
@@ -273,7 +276,9 @@ impl<'a> Redrive<'a> {
             } else {
                 known.status
             };
-            self.job = Job { status, ..known };
+            // What this process has passed over since it wrote last, it passes over still.
+            let skipped = known.skipped.max(self.job.skipped);
+            self.job = Job { status, skipped, ..known };
         }
         let mut left = match self.change.only() {
             Some(letters) => letters_open(self.desk.index(), letters, self.terms.force)?,
@@ -310,10 +315,14 @@ impl<'a> Redrive<'a> {
 
     /// Writes how the job stands, and nothing else.
     fn settle_as(&mut self, status: JobStatus, why: Option<&str>) -> Result<(), RedriveError> {
+        self.settle(status, why, false)
+    }
+
+    fn settle(&mut self, status: JobStatus, why: Option<&str>, leaves: bool) -> Result<(), RedriveError> {
         loop {
             let mut job = Job { status, why: why.map(str::to_owned), ..self.job.clone() };
             if self.desk.has_turn() {
-                let entries = self.desk.beside(&mut job);
+                let entries = self.desk.beside(&mut job, leaves);
                 match self.desk.write(Vec::new(), &entries) {
                     Ended::Committed => {
                         self.job = job;
@@ -334,12 +343,18 @@ impl<'a> Redrive<'a> {
     }
 
     fn wait_a_little(&mut self) -> Result<(), RedriveError> {
+        self.be_heard()?;
+        self.desk.feed().poll(BEAT)?;
+        Ok(())
+    }
+
+    /// Writes how the job stands, if that is long ago: whoever is silent is taken for dead.
+    fn be_heard(&mut self) -> Result<(), RedriveError> {
         let now = self.desk.now().as_millis();
         if now - self.job.heard >= i64::try_from(HEARTBEAT.as_millis()).unwrap_or(5_000) {
             let (status, why) = (self.job.status, self.job.why.clone());
             self.settle_as(status, why.as_deref())?;
         }
-        self.desk.feed().poll(BEAT)?;
         Ok(())
     }
 
@@ -399,6 +414,9 @@ impl<'a> Redrive<'a> {
         let mut most = MOST_LETTERS.min(self.left());
         let done = self.job.done;
         let canary = self.terms.canary.min(self.job.total);
+        if self.alone > 0 {
+            most = most.min(1);
+        }
         let limits = [self.terms.max, (done < canary).then_some(canary)];
         for limit in limits.into_iter().flatten() {
             most = most.min(usize::try_from(limit.saturating_sub(done)).unwrap_or(usize::MAX));
@@ -410,7 +428,7 @@ impl<'a> Redrive<'a> {
         let most = self.allowance();
         if most == 0 {
             std::thread::sleep(self.pace.wait(self.desk.clock().now()).min(BEAT));
-            return Ok(());
+            return self.be_heard();
         }
         let mut prepared = if let Some(mut ready) = self.ready.take() {
             ready.sent_at(self.desk.now().as_millis());
@@ -430,7 +448,10 @@ impl<'a> Redrive<'a> {
         let count = prepared.sendings.len();
         let (ended, passed) = self.commit(&mut prepared)?;
         match ended {
-            Ended::Committed => self.pace.took(count),
+            Ended::Committed => {
+                self.pace.took(count);
+                self.alone = self.alone.saturating_sub(count);
+            }
             // What is left is found out anew, in the next turn.
             Ended::TurnLost(_) => {}
             Ended::Refused(faults) => self.refuse(&prepared, &faults)?,
@@ -449,7 +470,15 @@ impl<'a> Redrive<'a> {
         if let Some((tag, fault)) = of_letters.iter().find(|(_, fault)| matches!(fault, WriteFault::Denied)) {
             return Err(RedriveError::Target { topic: prepared.topics[*tag].clone(), fault: *fault });
         }
-        for (tag, fault) in of_letters.iter().filter(|(_, fault)| fault.lasts()) {
+        // A broker refuses a batch that is larger than what the topic takes, whatever is in it: which of them is too large by itself shows
+        // when each is sent alone.
+        let are_together = prepared.letters.len() > 1;
+        let is_unclear = |fault: &WriteFault| are_together && *fault == WriteFault::TooLarge;
+        if of_letters.iter().any(|(_, fault)| is_unclear(fault)) {
+            self.alone = prepared.letters.len();
+        }
+        for (tag, fault) in of_letters.iter().filter(|(_, fault)| fault.lasts() && !is_unclear(fault)) {
+            self.alone = self.alone.saturating_sub(1);
             if self.refused.insert(prepared.letters[*tag]) {
                 self.pass_over(&format!("{}: {fault}", prepared.topics[*tag]), 1);
             }
@@ -473,9 +502,9 @@ impl<'a> Redrive<'a> {
         job.done += u64::try_from(sendings.len()).unwrap_or(0);
         job.status = JobStatus::Running;
         job.why = None;
-        let mut entries = self.desk.beside(&mut job);
+        let mut entries = self.desk.beside(&mut job, false);
         entries.append(&mut prepared.states);
-        let goes_on = self.terms.rate.is_none() && self.terms.max.is_none() && job.done >= self.terms.canary;
+        let goes_on = self.terms.rate.is_none() && self.terms.max.is_none() && job.done >= self.terms.canary && self.alone == 0;
         let fate = self.fate();
         let (desk, ahead) = (&mut *self.desk, &mut self.ahead);
         let mut preparing = Preparing::new(&mut self.change, &self.target, &self.queue, &self.places, fate);

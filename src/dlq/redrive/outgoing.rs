@@ -67,6 +67,18 @@ impl Target {
         }
     }
 
+    /// Whether it will be told of those that are sent there that they have succeeded: only the workers of a ladder do, of what its
+    /// application gets from the ladder.
+    #[must_use]
+    pub fn has_verdicts(&self, queue: &Queue) -> bool {
+        let Some(ladder) = &queue.ladder else { return false };
+        match self {
+            Self::Redeliver(_) => true,
+            Self::Origin => ladder.redelivery() == Redelivery::Origin,
+            Self::Topic(_) => false,
+        }
+    }
+
     /// The topic that a letter of this origin goes to.
     #[must_use]
     pub fn topic_for<'a>(&'a self, origin: Option<&'a str>) -> Option<&'a str> {

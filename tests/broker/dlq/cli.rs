@@ -1,9 +1,11 @@
 //! What a person does with letters: show, resolve, export, edit, purge, and the mistakes that they make.
 
 use std::os::unix::fs::PermissionsExt as _;
+use std::time::Duration;
 
 use super::{Letters, id_of};
 use crate::support::broker;
+use crate::support::clock;
 use crate::support::process;
 use crate::support::raw::Record;
 use crate::support::scene::path;
@@ -139,6 +141,20 @@ fn letters_are_resolved_discarded_restored_and_purged_and_it_is_kept_who_did_it(
 }
 
 #[test]
+fn what_is_older_is_purged_and_nothing_else() {
+    let letters = Letters::of("dlq-older", 60);
+    clock::pause(Duration::from_secs(3));
+    letters.write(60..90);
+    letters.dlq(&["resolve", "--all", "--yes"]).succeeds();
+    let purged = letters.dlq(&["purge", "--older-than", "2s", "--yes"]).succeeds();
+    assert!(purged.stderr.contains("60 dead letters are deleted"), "{purged}");
+    assert_eq!(letters.read().len(), 30);
+    // By its topic it is the same queue.
+    let topic = letters.scene.dlq_topic();
+    assert_eq!(letters.dlq(&["list", "--count", "-t", &topic, "state:resolved"]).succeeds().stdout.trim(), "30");
+}
+
+#[test]
 fn mistakes_are_told_with_the_remedy() {
     let letters = Letters::of("dlq-mistakes", 16);
     letters.dlq(&["list", "reasn:rejected"]).refuses(2, &["no field `reasn`, did you mean `reason`?", "^"]);
@@ -147,6 +163,9 @@ fn mistakes_are_told_with_the_remedy() {
         .dlq(&["redrive", "--all", "--to", "elsewhere", "--yes"])
         .refuses(2, &["elsewhere is no target", &letters.scene.source]);
     letters.dlq(&["redrive", "--all"]).refuses(2, &["nobody to ask", "--yes"]);
+    letters
+        .dlq(&["redrive", "--all", "--to", "origin", "--canary", "10", "--yes"])
+        .refuses(2, &["--canary waits for verdicts", "--max 10"]);
     letters.dlq(&["show", "17"]).refuses(2, &["PARTITION/OFFSET"]);
     letters.dlq(&["show", "0/99999"]).refuses(1, &["there is no letter 0/99999"]);
     letters.dlq(&["jobs", "pause", "nobody"]).refuses(1, &["there is no job nobody"]);

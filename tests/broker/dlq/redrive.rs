@@ -4,9 +4,10 @@ use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use super::{Letters, id_of};
+use crate::support::broker;
 use crate::support::clock::{self, PATIENCE};
 use crate::support::process;
-use crate::support::raw::Record;
+use crate::support::raw::{NewRecord, RawProducer, Record};
 use crate::support::scene::path;
 
 /// A redrive in the background.
@@ -81,6 +82,65 @@ fn one_of_a_file_is_not_taken_up_with_what_stands_in_the_topic() {
     letters.dlq(&["redrive", "--from-file", path(&file), "--rate", "max", "--yes", "--take-over"]).succeeds();
     let all = letters.read();
     letters.assert_each_sent_once(&all.iter().collect::<Vec<_>>());
+}
+
+#[test]
+fn one_that_was_interrupted_is_taken_up_at_once() {
+    let letters = Letters::of("dlq-interrupted", 400);
+    let child = begin(&letters, &["redrive", "--all", "--rate", "40", "--yes"]);
+    clock::eventually("some are sent", PATIENCE, || letters.sent().len() > 20);
+    process::signal(&child, "INT");
+    let (_, said) = ended(child);
+    assert!(said.contains("kladder dlq jobs resume"), "{said}");
+    let jobs = letters.json(&["jobs"]);
+    assert_eq!(jobs["jobs"][0]["status"], "paused");
+    let id = jobs["jobs"][0]["id"].as_str().expect("a name");
+    // Nobody is at work, so somebody else may be. What it does is no longer to be done by the first.
+    letters.dlq(&["redrive", "partition:0", "--rate", "max", "--yes"]).succeeds();
+    let taken = letters.dlq(&["jobs", "resume", id]).succeeds();
+    assert!(taken.stderr.contains("taking up job"), "{taken}");
+    let all = letters.read();
+    letters.assert_each_sent_once(&all.iter().collect::<Vec<_>>());
+}
+
+#[test]
+fn a_file_of_letters_that_are_gone_is_sent_once_however_often_it_is_given() {
+    let letters = Letters::of("dlq-file-gone", 40);
+    let file = letters.state.path().join("letters.jsonl");
+    letters.dlq(&["export", "-f", path(&file)]).succeeds();
+    let all = letters.read();
+    letters.dlq(&["resolve", "--all", "--yes"]).succeeds();
+    letters.dlq(&["restore", "--all", "--yes"]).succeeds();
+    letters.dlq(&["purge", "--older-than", "1ms", "--force", "--yes"]).succeeds();
+    assert_eq!(letters.read().len(), 0);
+    for _ in 0..4 {
+        letters.dlq(&["redrive", "--from-file", path(&file), "--rate", "max", "--yes"]);
+        letters.assert_each_sent_once(&all.iter().collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn of_letters_that_are_too_large_together_only_the_one_is_passed_over_that_is_too_large_alone() {
+    let letters = Letters::of("dlq-large", 0);
+    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+    // No compression makes them smaller.
+    let mut bytes = |size: usize| -> Vec<u8> {
+        let next = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state.to_le_bytes()[3]
+        };
+        std::iter::repeat_with(next).take(size).collect()
+    };
+    let mut record = |n: usize| NewRecord { value: Some(bytes(if n == 7 { 60_000 } else { 5_000 })), ..letters.record(n) };
+    let records: Vec<NewRecord> = (0..40).map(&mut record).collect();
+    RawProducer::new(&letters.scene.brokers).write(&letters.scene.dlq_topic(), &records);
+    broker::alter_topic(&letters.scene.redeliver_topic(), "max.message.bytes=20000");
+    let done = letters.dlq(&["redrive", "--all", "--rate", "max", "--yes"]).succeeds();
+    assert!(done.stderr.contains("is done: 39 sent, 1 passed over"), "{done}");
+    assert_eq!(letters.sent().len(), 39);
+    assert_eq!(letters.states(), [("open".to_owned(), 1), ("redriven".to_owned(), 39)].into());
 }
 
 #[test]
