@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use tokio::runtime::Handle;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -152,7 +152,7 @@ async fn is_set_up(config: &Config, ladders: &[&LadderConfig], health: &HealthSt
     let notice = waits_for.clone();
     health.notice(move || notice.lock().unwrap_or_else(PoisonError::into_inner).clone());
     loop {
-        let found = tokio::task::block_in_place(|| set_up::check(&config.kafka, ladders));
+        let found = look(config, ladders).await?;
         let Err(SetUpError::Cluster(error @ ClusterError::NoBroker { .. })) = found else {
             *waits_for.lock().unwrap_or_else(PoisonError::into_inner) = None;
             return told(found);
@@ -163,6 +163,14 @@ async fn is_set_up(config: &Config, ladders: &[&LadderConfig], health: &HealthSt
         }
         tokio::time::sleep(BROKERS_INTERVAL).await;
     }
+}
+
+/// On a thread of its own, which nobody waits for who is told to end meanwhile.
+async fn look(config: &Config, ladders: &[&LadderConfig]) -> anyhow::Result<Result<(), SetUpError>> {
+    let (kafka, ladders) = (config.kafka.clone(), ladders.iter().map(|ladder| (*ladder).clone()).collect::<Vec<_>>());
+    let (tell, told) = oneshot::channel();
+    std::thread::spawn(move || tell.send(set_up::check(&kafka, &ladders.iter().collect::<Vec<_>>())));
+    told.await.context("looking at the cluster")
 }
 
 fn told(found: Result<(), SetUpError>) -> anyhow::Result<bool> {
@@ -201,31 +209,51 @@ fn roles(config: &Config, given: &[RoleArg]) -> Vec<Role> {
 }
 
 async fn work(config: &Config, ladders: &[&LadderConfig], roles: &[Role], state_dir: &Path) -> anyhow::Result<Exit> {
+    // Before anything is waited for: a process that is the first of its container has no other way to hear them.
+    let mut signals = Signals::listen()?;
     // First, since metrics that were made before the exporter feed nothing.
     let probes = Probes::serve(config).await?;
-    if !is_set_up(config, ladders, &probes.health).await? {
+    let is_set_up = tokio::select! {
+        is_set_up = is_set_up(config, ladders, &probes.health) => is_set_up?,
+        () = signals.next() => {
+            probes.health.draining();
+            tracing::info!("kladder has ended");
+            return Ok(Exit::Done);
+        }
+    };
+    if !is_set_up {
         return Ok(Exit::Failed);
     }
     let _index = if roles.contains(&Role::Index) { Some(index(config, ladders, state_dir)?) } else { None };
     let running = begin(config, ladders, roles, BrokersClock::Theirs, probes).await?;
     let (health, on_signal) = (running.health.clone(), running.stop.clone());
-    let signals = tokio::spawn(async move {
-        let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        let mut next = async || tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} };
-        next().await;
+    let draining = tokio::spawn(async move {
+        signals.next().await;
         tracing::info!("draining; a second signal ends at once");
         health.draining();
         on_signal.set();
-        next().await;
+        signals.next().await;
         tracing::warn!("ended without draining: what was in flight is delivered again");
         std::process::exit(1);
-        #[expect(unreachable_code, reason = "gives the block its type")]
-        std::io::Result::Ok(())
     });
     let ended = running.ended().await?;
-    signals.abort();
+    draining.abort();
     tracing::info!("kladder has ended");
     Ok(if ended.is_ok() { Exit::Done } else { Exit::Failed })
+}
+
+/// SIGTERM and SIGINT.
+struct Signals(Signal, Signal);
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self(signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?))
+    }
+
+    /// Waits for the next one.
+    async fn next(&mut self) {
+        tokio::select! { _ = self.0.recv() => {}, _ = self.1.recv() => {} }
+    }
 }
 
 /// Probes and metrics, which are served before anything else and until all else has ended.

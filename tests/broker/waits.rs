@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{TcpListener, TcpStream};
 use std::thread;
+use std::time::Duration;
 
 use crate::support::broker;
 use crate::support::clock::{self, PATIENCE};
@@ -22,6 +23,17 @@ fn open(port: u16) {
             }
         }
     });
+}
+
+#[test]
+fn a_worker_that_waits_for_brokers_ends_when_it_is_told_to() {
+    let mut scene = Scene::with_source("waits-end", &["1s"], 1);
+    scene.set_up();
+    scene.brokers = format!("127.0.0.1:{}", free_port());
+    let mut kladder = Kladder::run(&scene.write());
+    let health = scene.health_port();
+    clock::eventually("it lives", PATIENCE, || matches!(get(health, "/livez"), Some((200, _))));
+    assert_eq!(kladder.terminate(Duration::from_secs(5)).code(), Some(0), "its log:\n{}", kladder.log());
 }
 
 #[test]
