@@ -139,7 +139,7 @@ fn stopped_and_started(theme: &str, stop: impl FnOnce(&Scene, &mut Application, 
 #[test]
 fn an_application_stopped_after_quiesce_loses_no_delivery_and_burns_no_attempt() {
     let extra = stopped_and_started("quiesce", |scene, application, kladder| {
-        let said = process::finish(pre_stop(scene.admin), PATIENCE).succeeds();
+        let said = process::finish(hook("preStop", scene.admin), PATIENCE).succeeds();
         assert_eq!(said.stdout, "quiet\n");
         let before = application.count();
         application.stop();
@@ -153,6 +153,12 @@ fn an_application_stopped_after_quiesce_loses_no_delivery_and_burns_no_attempt()
         let unsent = scene.metric("kladder_deliveries_total", "verdict=\"unsent\"");
         assert!(unsent.is_none_or(|unsent| unsent == 0.0), "{unsent:?} calls met no application");
         assert_eq!(application.count(), before, "a delivery was begun after quiet");
+        // Started again alone, it says that it is back.
+        application.start();
+        process::finish(hook("postStart", scene.admin), PATIENCE).succeeds();
+        clock::eventually("deliveries go on", PATIENCE, || application.count() > before + 30);
+        process::finish(hook("preStop", scene.admin), PATIENCE).succeeds();
+        application.stop();
         kladder.signal("TERM");
     });
     assert_eq!(extra, 0, "calls beyond the plan");
@@ -179,10 +185,12 @@ fn an_application_that_stops_without_a_word_costs_no_attempt_but_calls_again() {
     assert!(extra <= 16, "{extra} calls beyond the plan, at most 16 were in flight");
 }
 
-/// What an application's container runs before it is stopped, by the manifest of `examples/sidecar`.
-fn pre_stop(admin: u16) -> Command {
+/// What an application's container runs when it is started (`postStart`) or before it is stopped (`preStop`), by the manifest of
+/// `examples/sidecar`.
+fn hook(name: &str, admin: u16) -> Command {
     let manifest = std::fs::read_to_string(broker::in_house("examples/sidecar/kubernetes/sidecar.yaml")).expect("the manifest");
-    let words = manifest.lines().find_map(|line| line.trim().strip_prefix("command: ")).expect("a command");
+    let mut lines = manifest.lines().map(str::trim).skip_while(|line| *line != format!("{name}:"));
+    let words = lines.find_map(|line| line.strip_prefix("command: ")).expect("a command");
     let words: Vec<String> = serde_json::from_str(words).expect("a list in one line");
     let mut command = Command::new(&words[0]);
     command.args(words[1..].iter().map(|word| word.replace(":9647", &format!(":{admin}"))));

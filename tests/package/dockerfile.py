@@ -93,6 +93,8 @@ def build(dockerfile, context, scratch, given):
                     source = other.root
                 elif ignored := [path for path in words[:-1] if is_ignored(path, ignore)]:
                     raise SystemExit(f"{ignored} is kept from the builder by {dockerfile.name}.dockerignore")
+                # Whose it becomes is for an engine to do.
+                words = [word for word in words if not word.startswith("--chown=")]
                 stage.copy([source / path.lstrip("/") for path in words[:-1]], words[-1])
             case "RUN":
                 stage.run(rest)
