@@ -4,7 +4,7 @@
 //! called beside it is the same file, and finds most of its work done. Where the state directory cannot be written there is no index
 //! and there are no such metrics, which is told once; nothing else depends on it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,8 +20,8 @@ use crate::dlq::index::{Index, IndexError, Sizes, Taken};
 use crate::dlq::queue::Queue;
 use crate::kafka::admin::KafkaCluster;
 use crate::kafka::clock::Clock;
-use crate::kafka::tail::TopicTail;
-use crate::telemetry::standing::{DlqMetrics, RedriveMetrics};
+use crate::kafka::tail::{ASK_WITHIN, Ends, TopicTail};
+use crate::telemetry::standing::{DlqMetrics, IndexMetrics, RedriveMetrics};
 
 /// How long is waited for the next record.
 const TICK: Duration = Duration::from_millis(500);
@@ -99,9 +99,11 @@ struct Watched {
 impl Watching {
     fn run(self) {
         let mut told = String::new();
+        let failures = self.gauges(IndexMetrics::new);
         while !self.is_over() {
             let outcome = self.watch();
             let Err(error) = outcome else { return };
+            failures.values().for_each(IndexMetrics::failed);
             // Once, and not every five seconds.
             let text = error.to_string();
             if text != told {
@@ -129,11 +131,10 @@ impl Watching {
             let (ladder, queue, retention) = (ladder.clone(), queue.clone(), *retention);
             all.push(Watched { ladder, queue, index, batch: Vec::new(), retention });
         }
-        let metrics: BTreeMap<&str, DlqMetrics> =
-            self.queues.iter().map(|kept| (kept.ladder.as_str(), DlqMetrics::new(&kept.ladder))).collect();
-        let redrives: BTreeMap<&str, RedriveMetrics> =
-            self.queues.iter().map(|kept| (kept.ladder.as_str(), RedriveMetrics::new(&kept.ladder))).collect();
         let mut tail = self.open_tail(&cluster, &mut all)?;
+        // Made when there is something to tell: a gauge says 0 from the moment on in which it is made.
+        let mut metrics: Option<(Gauges<DlqMetrics>, Gauges<RedriveMetrics>)> = None;
+        let mut goal = Some(goal_of(&tail)?);
         let (mut count_at, mut prune_at) = (self.clock.now(), self.clock.now());
         while !self.is_over() {
             tail.poll(TICK, |tp, record| {
@@ -156,18 +157,28 @@ impl Watching {
             let now = self.clock.now();
             if made_anew {
                 tail = self.open_tail(&cluster, &mut all)?;
+                goal = Some(goal_of(&tail)?);
+            }
+            if goal.as_ref().is_some_and(|goal| tail.has_reached(goal)) {
+                goal = None;
             }
             if now >= prune_at {
                 prune(&cluster, &mut all)?;
                 prune_at = now.later(PRUNE_INTERVAL);
             }
-            if now >= count_at {
-                count(&all, &metrics, now)?;
-                count_redrives(&all, &redrives, now.timestamp())?;
+            if now >= count_at && goal.is_none() {
+                let (sizes, redrives) =
+                    metrics.get_or_insert_with(|| (self.gauges(DlqMetrics::new), self.gauges(RedriveMetrics::new)));
+                count(&all, sizes, now)?;
+                count_redrives(&all, redrives, now.timestamp())?;
                 count_at = now.later(COUNT_INTERVAL);
             }
         }
         Ok(())
+    }
+
+    fn gauges<T>(&self, make: impl Fn(&str) -> T) -> Gauges<T> {
+        self.queues.iter().map(|kept| (kept.ladder.clone(), make(&kept.ladder))).collect()
     }
 
     fn open_tail(&self, cluster: &KafkaCluster, all: &mut [Watched]) -> Result<TopicTail, FeedError> {
@@ -176,6 +187,15 @@ impl Watching {
         }
         tail_of(&self.kafka, all.iter().map(|watched| (&watched.queue, &watched.index)))
     }
+}
+
+/// Metrics by ladder.
+type Gauges<T> = BTreeMap<String, T>;
+
+/// Where all that is read ends now.
+fn goal_of(tail: &TopicTail) -> Result<Ends, FeedError> {
+    let topics: BTreeSet<String> = tail.partitions().into_iter().map(|tp| tp.topic.to_string()).collect();
+    Ok(tail.ends(&topics.iter().map(String::as_str).collect::<Vec<_>>(), ASK_WITHIN)?)
 }
 
 fn prune(cluster: &KafkaCluster, all: &mut [Watched]) -> Result<(), FeedError> {
@@ -190,7 +210,7 @@ fn prune(cluster: &KafkaCluster, all: &mut [Watched]) -> Result<(), FeedError> {
 }
 
 /// Jobs that are at work or wait; those that whoever did them has left are not.
-fn count_redrives(all: &[Watched], metrics: &BTreeMap<&str, RedriveMetrics>, now: Timestamp) -> Result<(), FeedError> {
+fn count_redrives(all: &[Watched], metrics: &Gauges<RedriveMetrics>, now: Timestamp) -> Result<(), FeedError> {
     let mut running: BTreeMap<&str, BTreeMap<String, Job>> = BTreeMap::new();
     for watched in all {
         // Several topics of a ladder have one state topic, so that each index may know of a job.
@@ -208,7 +228,7 @@ fn count_redrives(all: &[Watched], metrics: &BTreeMap<&str, RedriveMetrics>, now
     Ok(())
 }
 
-fn count(all: &[Watched], metrics: &BTreeMap<&str, DlqMetrics>, now: LocalTime) -> Result<(), FeedError> {
+fn count(all: &[Watched], metrics: &Gauges<DlqMetrics>, now: LocalTime) -> Result<(), FeedError> {
     let now: Timestamp = now.timestamp();
     let mut totals: BTreeMap<&str, Sizes> = BTreeMap::new();
     for watched in all {

@@ -33,7 +33,7 @@ use crate::core::ack_tracker::CommitPoint;
 use crate::core::envelope::Coordinates;
 use crate::core::time::Timestamp;
 use crate::kafka::client_config;
-use crate::kafka::error::ClientError;
+use crate::kafka::error::{ClientError, is_denial};
 use crate::kafka::ffi::{self, HeaderIter, NativeHeaders, Polled, RawMessage, RawPartitionQueue};
 use crate::kafka::lookup;
 use crate::kafka::statistics::{self, Statistics};
@@ -548,6 +548,8 @@ pub enum Next<R = Box<Record>> {
     End(i64),
     /// The offset that was asked for is gone (retention, a topic made anew).
     OffsetLost,
+    /// The topic may not be read. The client tries again and says nothing until it may.
+    Denied,
     /// Something that passes; the partition goes on by itself.
     Passing,
 }
@@ -560,6 +562,7 @@ impl PartitionQueue {
             Polled::Message(raw) => Next::Record(Box::new(Record { raw })),
             Polled::End(offset) => Next::End(offset),
             Polled::Error(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => Next::OffsetLost,
+            Polled::Error(code) if is_denial(code) => Next::Denied,
             Polled::Error(code) => {
                 tracing::debug!(partition = %self.tp, %code, "partition error that passes");
                 Next::Passing

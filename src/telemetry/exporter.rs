@@ -90,7 +90,7 @@ mod tests {
     use crate::telemetry::events::{
         BreakerMetrics, DelivererMetrics, HoldMetrics, HttpMetrics, MoverMetrics, RouterMetrics, VerdictKind,
     };
-    use crate::telemetry::standing::{ClientMetrics, ClusterMetrics, DlqMetrics, LagMetrics, RedriveMetrics};
+    use crate::telemetry::standing::{ClientMetrics, ClusterMetrics, DlqMetrics, IndexMetrics, LagMetrics, RedriveMetrics};
 
     fn rendered(touch: impl FnOnce(&Ladder)) -> String {
         let recorder = recorder();
@@ -187,12 +187,12 @@ mod tests {
                 let _ = (MoverMetrics::new(&ladder), ClientMetrics::new(&ladder, Role::Mover), HoldMetrics::new(&ladder));
                 let _ = (DelivererMetrics::new(&ladder), ClientMetrics::new(&ladder, Role::Deliverer), LagMetrics::new(&ladder));
                 let _ = (HttpMetrics::new(&ladder), BreakerMetrics::new(&ladder), ClusterMetrics::new(&ladder));
-                let _ = (DlqMetrics::new(&name), RedriveMetrics::new(&name));
+                let _ = (DlqMetrics::new(&name), RedriveMetrics::new(&name), IndexMetrics::new(&name));
             }
         });
         let text = exporter.render();
         let own = text.lines().filter(|line| line.starts_with("kladder_")).count();
-        assert_eq!(own, 20 * 283 + 1, "kladder_build_info is the one of no ladder");
+        assert_eq!(own, 20 * 284 + 1, "kladder_build_info is the one of no ladder");
         let all = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).count();
         assert!(all < 6_000, "{all} series");
     }

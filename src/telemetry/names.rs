@@ -122,7 +122,8 @@ pub const TIER_WAITING: Metric = gauge(
 pub const TIER_DUE: Metric = gauge(
     "kladder_tier_due_records",
     &[LADDER, TIER],
-    "Records that are due and have not been moved yet, in the partitions of the tier that this process moves.",
+    "Records that are due and have not been moved yet, in the partitions of the tier that this process moves; an estimate, as if they had \
+     come evenly since the oldest.",
 );
 /// How long the oldest due record has been due.
 pub const TIER_OLDEST_OVERDUE: Metric = gauge(
@@ -213,7 +214,7 @@ pub const RELAY_HEADERS_MISSING: Metric = counter(
 pub const PARTITIONS_STOPPED: Metric = gauge(
     "kladder_partitions_stopped",
     &[LADDER, ROLE],
-    "Partitions that stand still because a record can be written nowhere or an offset is lost: somebody must act.",
+    "Partitions that stand still because a record can be written nowhere or their topic may not be read: somebody must act.",
 );
 /// Workers that had to be started again.
 pub const WORKER_RESTARTS: Metric =

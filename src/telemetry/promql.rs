@@ -3,7 +3,7 @@
 //! No name of a metric is typed by hand: dashboards and alert rules say which metric, over which series and summed by which labels.
 //! A scope is what stands between the braces, as `ladder="$ladder"`; a window is what stands between the brackets, as `5m`.
 
-use crate::telemetry::names::Metric;
+use crate::telemetry::names::{BUILD_INFO, Metric};
 
 /// The window of a dashboard: wide enough for a rate at the step that is shown and at the interval that is scraped.
 pub const RATE_INTERVAL: &str = "$__rate_interval";
@@ -51,6 +51,12 @@ pub fn mean(metric: Metric, labels: &[&str], scope: &str, window: &str) -> Strin
 #[must_use]
 pub fn sum(labels: &[&str], inner: &str) -> String {
     aggregate("sum", labels, inner)
+}
+
+/// Of series that every program has, those of kladder's own processes.
+#[must_use]
+pub fn of_ours(inner: &str) -> String {
+    format!("{inner} and on (job, instance) {}", series(BUILD_INFO, ""))
 }
 
 /// The largest of all series that agree in these labels: of what several processes tell of one thing.

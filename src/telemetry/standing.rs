@@ -163,6 +163,23 @@ impl DlqMetrics {
     }
 }
 
+/// How the index gets on.
+pub struct IndexMetrics(Counter);
+
+impl IndexMetrics {
+    /// Makes the handle of one ladder.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        let role = names::role(Role::Index);
+        Self(counter!(names::WORKER_RESTARTS.name, names::LADDER => name.to_owned(), names::ROLE => role))
+    }
+
+    /// It failed, and is tried again.
+    pub fn failed(&self) {
+        self.0.increment(1);
+    }
+}
+
 /// How far redrives are.
 pub struct RedriveMetrics {
     jobs: Gauge,

@@ -7,6 +7,7 @@ mod committer;
 pub mod crew;
 pub mod deliverer;
 pub mod delivery;
+mod denied;
 pub mod dlq_breaker;
 pub mod error;
 mod group;

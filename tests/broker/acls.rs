@@ -358,6 +358,36 @@ fn a_mover_that_may_not_read_a_clock_says_so_and_goes_on_after_the_grant() {
 }
 
 #[test]
+fn a_tier_that_may_not_be_read_is_told_and_goes_on_after_the_grant() {
+    let handler = Handler::start(by_word);
+    let mut limited = Limited::set_up("acl-tier", &["1s"], 1, &handler);
+    limited.grant(&["mover", "deliverer"]);
+    let tier = limited.scene.tier_topic("1s");
+    on_topic("--add", "Describe", &tier);
+    on_topic("--remove", "Read", &tier);
+    limited.write(&[says("retry", 0, 0)]);
+    let mut kladder = Kladder::run(&limited.scene.write());
+    clock::eventually("the log says what is denied and what helps", PATIENCE, || {
+        let log = kladder.log();
+        let said = log.lines().find(|line| line.contains("ERROR") && line.contains(&tier)).unwrap_or_default();
+        said.contains("not authorised to read") && said.contains("kladder generate acls --role mover")
+    });
+    clock::eventually("the metric says so", PATIENCE, || stopped(&limited.scene, "mover") == Some(1.0));
+    assert_eq!(
+        kladder.log().lines().filter(|line| line.contains("ERROR")).count(),
+        1,
+        "an error is told once:\n{}",
+        kladder.log()
+    );
+    on_topic("--add", "Read", &tier);
+    clock::eventually("the record is retried", PATIENCE, || {
+        kladder.assert_running();
+        handler.count() == 2
+    });
+    clock::eventually("nothing stands still", PATIENCE, || stopped(&limited.scene, "mover") == Some(0.0));
+}
+
+#[test]
 fn workers_that_may_not_read_whether_the_ladder_is_held_do_not_begin() {
     let handler = Handler::start(by_word);
     let mut limited = Limited::set_up("acl-hold", &["1s"], 1, &handler);

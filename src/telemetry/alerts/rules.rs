@@ -109,7 +109,13 @@ impl Rules<'_> {
         let mut alert = self.alert(
             "KladderBreakerOpen",
             Severity::Critical,
-            format!("{} >= 1", self.largest(n::BREAKER_STATE)),
+            // With nothing to deliver nobody can find out that the handler is back.
+            format!(
+                "{} >= 1 and on ({}) {} > 0",
+                self.largest(n::BREAKER_STATE),
+                n::LADDER,
+                sum(LADDER, &series(n::CONSUMER_LAG, &self.scope))
+            ),
             format!("{}: the handler is down", self.name),
             "The breaker of the handler has not closed: nothing is delivered, no attempt is counted, and records wait."
                 .to_owned(),
@@ -213,7 +219,7 @@ impl Rules<'_> {
             Severity::Critical,
             format!("{} > 0", sum(&[n::LADDER, n::ROLE], &series(n::PARTITIONS_STOPPED, &self.scope))),
             format!("{}: partitions stand still", self.name),
-            "{{ $value }} partitions of the {{ $labels.role }} stand still: records can be written nowhere, or an offset is lost.".to_owned(),
+            "{{ $value }} partitions of the {{ $labels.role }} stand still: records can be written nowhere, or a topic may not be read.".to_owned(),
         );
         stopped.hold = stopped.hold.min(Duration::from_secs(60));
         let limit = self.settings.clock_offset;

@@ -2,7 +2,7 @@
 
 use crate::telemetry::dashboards::panel::{Panel, Unit};
 use crate::telemetry::names as n;
-use crate::telemetry::promql::{RATE_INTERVAL, count, max, quantile, rate, series, sum};
+use crate::telemetry::promql::{RATE_INTERVAL, count, max, of_ours, quantile, rate, series, sum};
 
 /// What the dashboard is for.
 pub const ABOUT: &str =
@@ -60,7 +60,7 @@ pub fn panels() -> Vec<Panel> {
             .query("{{ladder}}", max(LADDER, &of(n::TOPOLOGY_DRIFT)))
             .limit(1.0),
         Panel::graph("Memory", n::PROCESS_MEMORY, Unit::Bytes)
-            .query("{{instance}}", max(&["instance"], &series(n::PROCESS_MEMORY, ""))),
+            .query("{{instance}}", max(&["instance"], &of_ours(&series(n::PROCESS_MEMORY, "")))),
         Panel::graph("Processes by version", n::BUILD_INFO, Unit::Count)
             .query("{{version}}", count(&[n::VERSION], &series(n::BUILD_INFO, ""))),
     ]

@@ -2,7 +2,7 @@
 
 use crate::telemetry::dashboards::panel::{Panel, Unit};
 use crate::telemetry::names as n;
-use crate::telemetry::promql::{RATE_INTERVAL, count_rate, increase, max, mean, quantile, rate, series, sum};
+use crate::telemetry::promql::{RATE_INTERVAL, count_rate, increase, max, mean, of_ours, quantile, rate, series, sum};
 
 /// What the dashboard is for.
 pub const ABOUT: &str =
@@ -152,10 +152,10 @@ fn carriage() -> Vec<Panel> {
             .query("{{role}}", sum(ROLE, &a_second(n::WORKER_RESTARTS))),
         Panel::graph("Early", n::EARLY, Unit::Count).query("early", sum(&[], &of(n::EARLY))).limit(1.0),
         Panel::graph("Processor", n::PROCESS_CPU, Unit::Share)
-            .query("{{instance}}", sum(&["instance"], &rate(n::PROCESS_CPU, "", RATE_INTERVAL))),
+            .query("{{instance}}", sum(&["instance"], &of_ours(&rate(n::PROCESS_CPU, "", RATE_INTERVAL)))),
         Panel::graph("Memory", n::PROCESS_MEMORY, Unit::Bytes)
-            .query("{{instance}}", max(&["instance"], &series(n::PROCESS_MEMORY, ""))),
+            .query("{{instance}}", max(&["instance"], &of_ours(&series(n::PROCESS_MEMORY, "")))),
         Panel::graph("Open files", n::PROCESS_OPEN_FDS, Unit::Count)
-            .query("{{instance}}", max(&["instance"], &series(n::PROCESS_OPEN_FDS, ""))),
+            .query("{{instance}}", max(&["instance"], &of_ours(&series(n::PROCESS_OPEN_FDS, "")))),
     ]
 }

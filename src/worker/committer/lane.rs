@@ -4,6 +4,7 @@ use crate::core::ack_tracker::{AckTracker, CommitPoint};
 use crate::kafka::consumer::{Committed, TopicPartition};
 use crate::worker::committer::Work;
 use crate::worker::committer::starts::ALONE_FROM;
+use crate::worker::denied::Denied;
 use crate::worker::ports::{RecordQueue, RecordSource};
 
 /// A partition that this member owns.
@@ -17,6 +18,7 @@ pub(in crate::worker) struct Lane<W: Work> {
     pub(super) end: Option<i64>,
     /// A record of it can be written nowhere: nothing new is taken.
     pub(super) standstill: bool,
+    pub(super) denied: Denied,
     /// So many of its next records are worked on one at a time.
     pub(super) alone: usize,
     /// How often the record that was taken last was begun with, where that was counted.
@@ -53,7 +55,7 @@ impl<W: Work> Lane<W> {
         }
         let alone = if tracker.starts() + 1 >= ALONE_FROM { most_at_once } else { 0 };
         let committed = CommitPoint { offset: position.offset, metadata: position.metadata };
-        Self { queue, token, tracker, committed, end: None, standstill: false, alone, starts: 0, own }
+        Self { queue, token, tracker, committed, end: None, standstill: false, denied: Denied::default(), alone, starts: 0, own }
     }
 
     pub(in crate::worker) fn tp(&self) -> &TopicPartition {

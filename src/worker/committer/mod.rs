@@ -241,7 +241,11 @@ impl<W: Work> Committer<W> {
     /// The next record of a partition that is to be worked on.
     pub(super) fn poll(&mut self, index: usize) -> Result<Polled<Box<Record<W>>>, WorkError> {
         let lane = &mut self.lanes[index];
-        Ok(match lane.queue.poll() {
+        let next = lane.queue.poll();
+        if let Some(Next::Record(_) | Next::End(_)) = &next {
+            lane.denied.may_be_read(lane.queue.partition());
+        }
+        Ok(match next {
             None => Polled::Empty,
             Some(Next::Record(record)) => {
                 if lane.tracker.arrive(record.offset()) == Arrival::New {
@@ -260,6 +264,10 @@ impl<W: Work> Committer<W> {
                 Polled::Nothing
             }
             Some(Next::OffsetLost) => return Err(WorkError::offset_lost(lane.tp(), self.source.group())),
+            Some(Next::Denied) => {
+                lane.denied.may_not_be_read(lane.queue.partition(), self.role);
+                Polled::Nothing
+            }
             Some(Next::Passing) => Polled::Nothing,
         })
     }
@@ -391,7 +399,7 @@ impl<W: Work> Committer<W> {
         }
         self.commit_at = now.later(COMMIT_INTERVAL);
         let points = self.points_with(&[]);
-        self.metrics.partitions_stopped(self.lanes.iter().filter(|lane| lane.standstill).count());
+        self.metrics.partitions_stopped(self.lanes.iter().filter(|lane| lane.standstill || lane.denied.is_so()).count());
         if self.source.live_group().is_none() {
             return Ok(());
         }

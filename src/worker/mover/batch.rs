@@ -332,7 +332,8 @@ impl Mover {
             let lane = &mut self.lanes[index];
             let pause = lane.standstill.as_ref().map_or(FIRST_STANDSTILL, |s| (s.pause * 2).min(LONGEST_STANDSTILL));
             let told = lane.standstill.as_ref().and_then(|s| s.told);
-            let mut standstill = Standstill { until: now.later(pause), pause, denied: denied_topic.is_some(), told };
+            let mut standstill =
+                Standstill { until: now.later(pause), pause, passes: fault.is_passing(), denied: denied_topic.is_some(), told };
             if fault.is_passing() {
                 lane.limit = None;
                 lane.standstill = Some(standstill);

@@ -12,6 +12,7 @@ use crate::kafka::NativeHeaders;
 use crate::kafka::consumer::{Next, PartitionQueue, Record, TopicPartition};
 use crate::kafka::producer::Outgoing;
 use crate::telemetry::events::TierMetrics;
+use crate::worker::denied::Denied;
 use crate::worker::leaders::Leaders;
 use crate::worker::mover::route::{GivenUp, Target};
 
@@ -88,6 +89,8 @@ impl Held {
 pub(super) struct Standstill {
     pub(super) until: LocalTime,
     pub(super) pause: Duration,
+    /// It ends by itself: a broker does not take anything at the moment.
+    pub(super) passes: bool,
     /// What it was to go to may not be written to, which has to be looked at again then.
     pub(super) denied: bool,
     /// The record of which it was told that it can be written nowhere.
@@ -125,6 +128,7 @@ pub(super) struct Lane {
     /// At most so many are moved at once while a record that cannot be written is being isolated.
     pub(super) limit: Option<usize>,
     pub(super) standstill: Option<Standstill>,
+    denied: Denied,
     /// What the record at this offset has given up because it was too large for its origin.
     pub(super) given_up: Option<(i64, GivenUp)>,
     /// The end of the partition as last seen, for the count of waiting records.
@@ -159,6 +163,7 @@ impl Lane {
             poll_at: LocalTime::from_micros(0),
             limit: None,
             standstill: None,
+            denied: Denied::default(),
             given_up: None,
             end: position,
             began_at: position,
@@ -222,6 +227,7 @@ impl Lane {
             }
             match next {
                 Some(Next::Record(record)) => {
+                    self.denied.may_be_read(self.queue.partition());
                     if record.offset() < self.taken {
                         continue;
                     }
@@ -231,10 +237,12 @@ impl Lane {
                     return Taken::Head;
                 }
                 Some(Next::End(offset)) => {
+                    self.denied.may_be_read(self.queue.partition());
                     self.told_end = self.told_end.max(offset);
                     self.end = self.end.max(offset);
                 }
                 Some(Next::OffsetLost) => return Taken::OffsetLost,
+                Some(Next::Denied) => self.denied.may_not_be_read(self.queue.partition(), "mover"),
                 Some(Next::Passing) => {}
                 None => {
                     self.poll_at = LocalTime::from_micros(now.as_micros() + self.idle_micros());
@@ -284,6 +292,11 @@ impl Lane {
         let more = matches!(target, Target::Source(_)).then(|| so_far.more()).flatten();
         self.given_up = more.map(|more| (offset, more)).or(self.given_up);
         more.is_some()
+    }
+
+    /// Whether it stands still until somebody acts.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.denied.is_so() || self.standstill.as_ref().is_some_and(|standstill| !standstill.passes)
     }
 
     pub(super) fn was_denied(&self) -> bool {

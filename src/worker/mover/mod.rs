@@ -101,6 +101,8 @@ pub struct Mover {
     /// The client gave the last transaction up; the first time, it is begun again at once.
     given_up: bool,
     standing_at: LocalTime,
+    /// Of these tiers it was told how they stand.
+    delays_told: Vec<Delay>,
     /// No write to read a clock before then.
     clock_at: LocalTime,
     /// A plain commit that nobody answered and that may still be on its way. Nothing is moved until it was answered, since it would
@@ -164,6 +166,7 @@ impl Mover {
             fill_time: FIRST_FILL_TIME,
             given_up: false,
             standing_at: zero,
+            delays_told: Vec::new(),
             clock_at: zero,
             in_doubt: Vec::new(),
             recount_at: zero,
@@ -426,8 +429,11 @@ impl Mover {
         self.standing_at = now;
         let mut delays: Vec<Delay> = self.ladder.tiers().iter().map(Tier::delay).collect();
         delays.extend(self.lanes.iter().map(|lane| lane.delay));
+        // Of a tier that is not configured any more and whose partitions have gone to others, nothing is left here.
+        delays.extend(std::mem::take(&mut self.delays_told));
         delays.sort_unstable();
         delays.dedup();
+        self.delays_told.clone_from(&delays);
         for delay in delays {
             let (mut waiting, mut due, mut oldest) = (0, 0, Duration::ZERO);
             for lane in self.lanes.iter().filter(|lane| lane.delay == delay) {
@@ -441,7 +447,7 @@ impl Mover {
             }
             self.metrics.tier(delay).standing(waiting, due, oldest);
         }
-        self.metrics.worker.partitions_stopped(self.lanes.iter().filter(|lane| lane.standstill.is_some()).count());
+        self.metrics.worker.partitions_stopped(self.lanes.iter().filter(|lane| lane.is_stopped()).count());
         self.metrics.clock_offset(self.leaders.furthest_offset(now));
     }
 }

@@ -345,9 +345,8 @@ impl Router {
                 Ok(None) => {
                     tracing::warn!(
                         ladder = self.ladder.name(),
-                        topic = place.topic,
-                        partition = place.partition,
-                        offset = place.offset,
+                        partition = taken.at.partition,
+                        offset = taken.at.offset,
                         "a dead letter came without its record, which is not where it was consumed: it goes to the DLQ, reason no-origin"
                     );
                     taken.arrival.envelope = Envelope::fresh(self.ladder.name(), &taken.at);
