@@ -258,13 +258,16 @@ impl Lane {
     /// Whoever takes from the queue passes both.
     pub(super) fn drop_fetched(&mut self) {
         // Nothing but what was fetched before may be there, but a record that is given must not vanish.
-        if let Some(Next::Record(record)) = self.queue.poll()
-            && record.offset() >= self.taken
-        {
-            self.taken = record.offset() + 1;
-            let mut held = Held::new(record);
-            held.detach();
-            self.held.push_back(held);
+        match self.queue.poll() {
+            Some(Next::Record(record)) if record.offset() >= self.taken => {
+                self.taken = record.offset() + 1;
+                let mut held = Held::new(record);
+                held.detach();
+                self.held.push_back(held);
+            }
+            // Nor may this, which the client does not say twice.
+            Some(Next::Denied) => self.denied.may_not_be_read(self.queue.partition(), "mover"),
+            _ => {}
         }
     }
 

@@ -34,6 +34,9 @@ const ENDS_WITHIN: Duration = Duration::from_secs(3);
 const SETTLE_INTERVAL: Duration = Duration::from_secs(5);
 const SETTLE_WITHIN: Duration = Duration::from_secs(2);
 
+/// How long after it could not be written that the ladder is held it is tried again.
+const HOLD_AGAIN: Duration = Duration::from_secs(5);
+
 /// The records that are out, and how they come back.
 pub(super) struct Redelivered {
     ladder: Arc<Ladder>,
@@ -51,6 +54,8 @@ pub(super) struct Redelivered {
     /// Where the topics ended when they were last asked.
     goal: Option<Ends>,
     judged_from: Timestamp,
+    /// The ladder is not held before then, since it could not be.
+    hold_at: LocalTime,
     told: BTreeSet<Trouble>,
 }
 
@@ -102,6 +107,7 @@ impl Redelivered {
             seen: None,
             goal: None,
             judged_from: Timestamp::from_millis(0),
+            hold_at: clock.now(),
             clock,
             inbox_partitions,
             told: BTreeSet::new(),
@@ -173,7 +179,8 @@ impl Redelivered {
             self.memory.judge_anew();
         }
         let advised = self.memory.judgement() == Judgement::HoldAdvised;
-        if !advised || hold.is_held() || !self.told.insert(Trouble::Hold) {
+        let waits = self.clock.now() < self.hold_at;
+        if !advised || waits || hold.is_held() || !self.told.insert(Trouble::Hold) {
             return;
         }
         let ladder = self.ladder.name();
@@ -185,7 +192,8 @@ impl Redelivered {
         let record = HoldRecord::of_router(ladder, &self.instance, self.clock.now().timestamp());
         if let Err(error) = write_state(&self.kafka, &self.ladder.state_topic(), HOLD_KEY, &record.to_value()) {
             self.told.remove(&Trouble::Hold);
-            tracing::error!(ladder, %error, "ladder could not be held");
+            self.hold_at = self.clock.now().later(HOLD_AGAIN);
+            tracing::error!(ladder, %error, retry_in = ?HOLD_AGAIN, "ladder could not be held");
         }
     }
 
