@@ -9,7 +9,7 @@ use std::time::Duration;
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaResult;
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionListElem};
 
 use crate::config::KafkaConfig;
 use crate::kafka::client_config;
@@ -34,11 +34,9 @@ impl Asker {
         Ok(Self { client: client.map_err(|e| ClientError::new("making a reader", &e))? })
     }
 
-    /// Serves the client's own events: errors, tokens to be renewed. One that was consumed within looks like none, so once is not enough.
+    /// Serves the client's own events.
     pub fn serve(&self) {
-        for _ in 0..8 {
-            let _ = self.client.poll(Duration::ZERO);
-        }
+        lookup::serve(&self.client);
     }
 
     /// How many partitions a topic has.
@@ -61,12 +59,7 @@ impl Asker {
         }
         self.serve();
         let ask = || -> KafkaResult<Vec<i64>> {
-            let mut list = TopicPartitionList::with_capacity(partitions.len());
-            for tp in partitions {
-                // The call takes a time where a list has its offset; the logical offsets are the end and the beginning.
-                list.add_partition_offset(&tp.topic, tp.partition, at)?;
-            }
-            let found = self.client.offsets_for_times(list, within)?;
+            let found = lookup::offsets(&self.client, partitions, at, within)?;
             found.elements().iter().try_for_each(TopicPartitionListElem::error)?;
             let offset = |tp: &TopicPartition| match found.find_partition(&tp.topic, tp.partition)?.offset() {
                 Offset::Offset(number) => Some(number),

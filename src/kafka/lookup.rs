@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rdkafka::client::{Client, ClientContext};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
-use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
 use rdkafka::metadata::MetadataTopic;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
@@ -29,6 +29,31 @@ pub(super) fn partition_count<C: ClientContext>(client: &Client<C>, name: &str, 
     }
 }
 
+/// The offset of each partition at a place or, where that is a number, of the first record as young as that (milliseconds since the epoch).
+///
+/// # Errors
+/// When there is no answer in time; one partition alone that has none is an error of its own in the answer.
+pub(super) fn offsets<C: ConsumerContext>(
+    client: &BaseConsumer<C>,
+    partitions: &[TopicPartition],
+    at: Offset,
+    within: Duration,
+) -> KafkaResult<TopicPartitionList> {
+    let mut list = TopicPartitionList::with_capacity(partitions.len());
+    for tp in partitions {
+        // The call takes a time where a list has its offset; the logical offsets are the end and the beginning.
+        list.add_partition_offset(&tp.topic, tp.partition, at)?;
+    }
+    client.offsets_for_times(list, within)
+}
+
+/// Serves a client's own events: errors, tokens to be renewed. One that was consumed within looks like none, so once is not enough.
+pub(super) fn serve<C: ConsumerContext>(client: &BaseConsumer<C>) {
+    for _ in 0..8 {
+        let _ = client.poll(Duration::ZERO);
+    }
+}
+
 /// Where partitions end by the isolation of the client, as their leaders say, in their order; `None` where one does not answer.
 ///
 /// # Errors
@@ -38,13 +63,8 @@ pub(super) fn ends<C: ConsumerContext>(
     partitions: &[TopicPartition],
     within: Duration,
 ) -> Result<Vec<Option<i64>>, ClientError> {
-    let doing = || "asking where partitions end".to_owned();
-    let mut list = TopicPartitionList::with_capacity(partitions.len());
-    for tp in partitions {
-        // The call takes a time where a list has its offset; the logical offsets are the end and the beginning.
-        list.add_partition_offset(&tp.topic, tp.partition, Offset::End).map_err(|e| ClientError::new(doing(), &e))?;
-    }
-    let answer = client.offsets_for_times(list, within).map_err(|e| ClientError::new(doing(), &e))?;
+    let answer = offsets(client, partitions, Offset::End, within);
+    let answer = answer.map_err(|e| ClientError::new("asking where partitions end".to_owned(), &e))?;
     let end = |tp: &TopicPartition| {
         let element = answer.find_partition(&tp.topic, tp.partition)?;
         match (element.error(), element.offset()) {

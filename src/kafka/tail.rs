@@ -23,6 +23,7 @@ use crate::kafka::clock::Clock;
 use crate::kafka::consumer::{Record, TopicPartition};
 use crate::kafka::error::{ClientError, is_denial};
 use crate::kafka::ffi::{Polled, RawReader};
+use crate::kafka::lookup;
 use crate::kafka::reader;
 use crate::kafka::watch::Watch;
 
@@ -197,10 +198,7 @@ impl TopicTail {
     /// # Errors
     /// While a partition may not be read, on every call; the records of the others are handed over nevertheless.
     pub fn poll(&mut self, timeout: Duration, mut each: impl FnMut(&TopicPartition, &Record)) -> Result<usize, ClientError> {
-        // The client's own events: errors, tokens to be renewed. One that was consumed within looks like none, so once is not enough.
-        for _ in 0..8 {
-            let _ = self.client.poll(Duration::ZERO);
-        }
+        lookup::serve(&self.client);
         self.asker.serve();
         self.look_for_partitions();
         let (mut records, mut timeout) = (0, timeout);

@@ -160,20 +160,18 @@ pub fn run(args: EditArgs) -> anyhow::Result<Exit> {
     let change = Change::brought(BTreeMap::from([(row.at, Content { diff: Some(kept), ..after })]));
     let outcome = drive(&mut desk, &opened, job, target, change, args.take_over, args.action.output);
     if !matches!(outcome, Ok(Exit::Done)) {
-        match kept_text(&text, row.at) {
-            Ok(path) => eprintln!("it was not sent; what you have edited is kept in {}", path.display()),
+        let path = edited_path(row.at);
+        match write_edited(&path, &text) {
+            Ok(()) => eprintln!("it was not sent; what you have edited is kept in {}", path.display()),
             Err(error) => eprintln!("it was not sent, and what you have edited cannot be kept: {error}"),
         }
     }
     outcome
 }
 
-/// Keeps what somebody has written; a payload is nobody else's business.
-fn kept_text(text: &str, letter: LetterKey) -> std::io::Result<PathBuf> {
-    let path = edited_path(letter);
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
-    file.write_all(text.as_bytes())?;
-    Ok(path)
+/// A file of its own, since a payload is nobody else's business.
+fn write_edited(path: &Path, text: &str) -> std::io::Result<()> {
+    std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?.write_all(text.as_bytes())
 }
 
 fn edited_path(letter: LetterKey) -> PathBuf {
@@ -238,10 +236,7 @@ fn edited(
     letter: LetterKey,
 ) -> anyhow::Result<Option<(Content, String)>> {
     let file = Removed(edited_path(letter));
-    // Payloads are nobody else's business.
-    let mut made = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&file.0)?;
-    made.write_all(before.as_bytes())?;
-    drop(made);
+    write_edited(&file.0, before)?;
     let named = |name: &str| std::env::var(name).ok().filter(|editor| !editor.is_empty());
     let editor = named("VISUAL").or_else(|| named("EDITOR")).unwrap_or_else(|| "vi".to_owned());
     loop {
