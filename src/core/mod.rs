@@ -5,16 +5,20 @@
 
 pub mod ack_tracker;
 pub mod breaker;
+#[cfg(test)]
+pub(crate) mod chance;
 pub mod classify;
 pub mod dead_letter;
 pub mod decide;
 pub mod delay;
 pub mod dialect;
+pub mod dispatch;
 pub mod dlq_breaker;
 pub mod due;
 pub mod envelope;
 pub mod failure;
 pub mod fingerprint;
+pub mod fnv;
 pub mod headers;
 pub mod inbox;
 pub mod ladder;
@@ -23,6 +27,7 @@ pub mod rate;
 pub mod record;
 pub mod rules;
 pub mod state;
+pub mod step_aside;
 pub mod time;
 pub mod topics;
 #[cfg(feature = "otlp")]

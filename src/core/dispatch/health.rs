@@ -1,0 +1,457 @@
+//! How the handler is, by what its answers say: up, degraded, or down.
+//!
+//! - **Evidence is independent or it is none.** Trouble is counted by different records (or keys) and partitions. A record that fails as
+//!   it has failed before says nothing of the handler, and any good answer says that it answers: all that was counted is forgotten.
+//! - **Down** is a handler without a good answer for a while, and trouble from several partitions, or from all that there are. Where
+//!   records are few, time decides instead of their number.
+//! - **In doubt** it is when enough records have met errors or timeouts in a row, until either a good answer comes or the while is over:
+//!   a few calls go on, from partitions that have not failed just now.
+//! - **Degraded** it is while fewer calls run than there are places: after a recovery, when a share of the calls of most partitions time
+//!   out, and when all connections are lost at once. Then their number rises with good answers and falls with such trouble (additive
+//!   increase, multiplicative decrease, as in RFC 5681).
+//!
+//! While it is down, rounds of probes ask whether it is back: real records of different partitions, a few at the same time. The time
+//! between rounds grows with the outage, and only by what probes of different partitions say.
+
+use std::collections::{BTreeSet, HashSet};
+use std::time::Duration;
+
+use crate::core::dispatch::load::{Late, Limit};
+use crate::core::dispatch::policy::Policy;
+use crate::core::dispatch::present::Present;
+use crate::core::dispatch::probes::{Candidate, Doubt, Down, leave};
+use crate::core::dispatch::standing::{BreakerSettings, Evidence, Standing, Trouble};
+use crate::core::leader_clock::LocalTime;
+
+/// A probe of an unreachable handler that is not refused within this has reached it; twice as long each time that this proves wrong, as
+/// where connecting takes its time to fail.
+const REACHED_AFTER: Duration = Duration::from_millis(250);
+const REACHED_AFTER_MOST: Duration = Duration::from_secs(8);
+
+/// The handler is in doubt when so many calls in a row could not be sent.
+const UNREACHABLE_CALLS: u64 = 3;
+
+/// The number of calls falls when at least so many of late timed out, and most partitions are slow; and when the handler dies.
+const DEGRADED_CALLS: usize = 3;
+
+/// However long calls take, and however seldom they are answered well: not longer than this without a good answer.
+const LONGEST_CALLS: Duration = Duration::from_secs(30);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// More different records than this are not told apart.
+const MOST_RECORDS: usize = 10_000;
+
+/// Of which record a call is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Witness {
+    /// The record.
+    pub record: u64,
+    /// Its key, of one customer say; where it has none, the record itself.
+    pub key: u64,
+    /// The partition that it first came from.
+    pub partition: u64,
+    /// How its last attempt failed.
+    pub failed_before: Option<Trouble>,
+}
+
+/// What may begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Allowance {
+    /// Calls, as long as no more than this run.
+    Calls(usize),
+    /// Those that [`Health::admits`].
+    Some,
+}
+
+/// How a call was admitted, to be told when it has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Admission {
+    /// Like any other.
+    Free,
+    /// While the handler was in doubt.
+    InDoubt,
+    /// As a probe of this round, or of none where its partition had not been heard before.
+    Probe(u64),
+}
+
+/// What has changed by an answer or by time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Change {
+    /// Nothing.
+    None,
+    /// The handler is down now, by more than that nothing can be sent.
+    WentDown,
+    /// It is down, and cannot be reached.
+    WentAway,
+}
+
+#[derive(Debug)]
+enum State {
+    Up,
+    InDoubt(Doubt),
+    Down(Down),
+}
+
+#[derive(Debug, Default)]
+struct Troubles {
+    first: Option<LocalTime>,
+    records: HashSet<u64>,
+    keys: HashSet<u64>,
+    partitions: BTreeSet<u64>,
+    calls: [u64; Trouble::ALL.len()],
+    last: Option<Trouble>,
+    last_at: Option<LocalTime>,
+}
+
+/// How the handler of a ladder is, in this process.
+#[derive(Debug)]
+pub(super) struct Health {
+    settings: Option<BreakerSettings>,
+    places: usize,
+    state: State,
+    limit: Option<Limit>,
+    last_good: Option<LocalTime>,
+    /// When the youngest of the calls began that were answered well.
+    good_began: Option<LocalTime>,
+    troubles: Troubles,
+    late: Late,
+    /// When the number of calls fell last: what had begun before has been paid for.
+    fell_at: Option<LocalTime>,
+    /// What a good answer takes, and the time between two of them: moving averages.
+    usual: Duration,
+    pause: Duration,
+    reached_after: Duration,
+    rounds: u64,
+}
+
+impl Health {
+    /// Of a handler that is up. Without settings it is never down or in doubt.
+    pub fn new(settings: Option<BreakerSettings>, places: usize) -> Self {
+        Self {
+            settings,
+            places,
+            state: State::Up,
+            limit: None,
+            last_good: None,
+            good_began: None,
+            troubles: Troubles::default(),
+            late: Late::default(),
+            fell_at: None,
+            usual: Duration::ZERO,
+            pause: Duration::ZERO,
+            reached_after: REACHED_AFTER,
+            rounds: 0,
+        }
+    }
+
+    pub fn standing(&self) -> Standing {
+        match (&self.state, self.limit) {
+            (State::Up, None) => Standing::Up,
+            (State::Up, Some(limit)) => Standing::Degraded { allowed: limit.allowed },
+            (State::InDoubt(_), _) => Standing::InDoubt,
+            (State::Down(Down { round: Some(_), .. }), _) => Standing::Probing,
+            (State::Down(Down { until, .. }), _) => Standing::Down { until: *until },
+        }
+    }
+
+    pub fn evidence(&self) -> Evidence {
+        Evidence {
+            since: self.troubles.first,
+            calls: self.troubles.calls,
+            records: self.troubles.records.len(),
+            partitions: self.troubles.partitions.len(),
+        }
+    }
+
+    /// What an answer takes.
+    pub fn usual(&self) -> Duration {
+        self.usual
+    }
+
+    /// Whether a call was answered well that began after this moment.
+    pub fn answers_since(&self, moment: LocalTime) -> bool {
+        self.good_began.is_some_and(|began| began > moment)
+    }
+
+    pub fn is_down(&self) -> bool {
+        matches!(self.state, State::Down(_))
+    }
+
+    /// If it is down, the next round of probes may begin now.
+    pub fn probe_now(&mut self, now: LocalTime) {
+        if let State::Down(down) = &mut self.state {
+            down.until = down.until.min(now);
+        }
+    }
+
+    /// Since when it is down.
+    pub fn down_since(&self) -> Option<LocalTime> {
+        match &self.state {
+            State::Down(down) => Some(down.since),
+            State::Up | State::InDoubt(_) => None,
+        }
+    }
+
+    /// Whether it looks after itself by time: something may change without an answer.
+    pub fn is_restless(&self, now: LocalTime) -> bool {
+        let is_open = |first: LocalTime| self.patience().is_some_and(|patience| now.since(first) <= patience * 2);
+        !matches!(self.state, State::Up) || self.limit.is_some() || self.troubles.first.is_some_and(is_open)
+    }
+
+    /// How long a failure waits for a good answer, or for the handler to be known to be down, before it counts. `None` where it counts
+    /// at once.
+    pub fn patience(&self) -> Option<Duration> {
+        let settings = self.settings.as_ref()?;
+        let (calls, pauses) = ((self.usual * 2).min(LONGEST_CALLS), (self.pause * 4).min(LONGEST_PAUSE));
+        Some(settings.silence.max(calls).max(pauses))
+    }
+
+    pub fn allowance(&self) -> Allowance {
+        match (&self.state, self.limit) {
+            (State::Up, limit) => Allowance::Calls(limit.map_or(self.places, |limit| limit.allowed.min(self.places))),
+            _ => Allowance::Some,
+        }
+    }
+
+    /// Whether a partition has been asked since all had been: the others come first.
+    pub fn was_asked(&self, partition: u64) -> bool {
+        matches!(&self.state, State::Down(Down { round: Some(round), .. }) if round.asked.contains(&partition))
+    }
+
+    /// Whether a call may begin, while the handler is in doubt or down.
+    pub fn admits(&mut self, candidate: Candidate<'_>, now: LocalTime) -> Option<Admission> {
+        let settings = self.settings.as_ref()?;
+        match &mut self.state {
+            State::Up => Some(Admission::Free),
+            State::InDoubt(doubt) => doubt.admits(candidate, settings.probes, now),
+            State::Down(down) => {
+                let admission = down.admits(candidate, self.rounds + 1, settings, now);
+                self.rounds = self.rounds.max(down.round.as_ref().map_or(0, |round| round.number));
+                admission
+            }
+        }
+    }
+
+    /// Nothing that waits is admitted: a round without running probes is over.
+    pub fn nothing_admitted(&mut self, has_waiting: bool, present: &Present, now: LocalTime) {
+        let (State::Down(down), Some(settings)) = (&mut self.state, &self.settings) else { return };
+        let Some(round) = &down.round else { return };
+        if !round.running.is_empty() || (round.failed == 0 && !(has_waiting && round.doubtful > 0)) {
+            // It is under way, or has nobody to ask yet.
+            return;
+        }
+        let conclusive = present.are_several(&round.partitions, now);
+        down.end_round(settings, conclusive, now);
+    }
+
+    /// A call that had begun then has ended with an answer that says that the handler works.
+    pub fn good(&mut self, admission: Admission, witness: &Witness, (began, now): (LocalTime, LocalTime)) {
+        self.leave(admission, witness);
+        let took = now.since(began);
+        self.good_began = self.good_began.max(Some(began));
+        self.usual = averaged(self.usual, took);
+        if let Some(last) = self.last_good.replace(now).filter(|_| !self.is_down()) {
+            self.pause = averaged(self.pause, now.since(last));
+        }
+        self.reached_after = REACHED_AFTER;
+        self.troubles = Troubles::default();
+        self.late.note(witness.partition, false, now, self.usual);
+        match std::mem::replace(&mut self.state, State::Up) {
+            State::Up | State::InDoubt(_) => {}
+            State::Down(down) => self.begin_slowly(down.since, now),
+        }
+        if let Some(limit) = &mut self.limit {
+            limit.answered();
+        }
+        self.lift_limit();
+    }
+
+    /// A call has ended without telling anything.
+    pub fn neutral(&mut self, admission: Admission, witness: &Witness) {
+        self.leave(admission, witness);
+    }
+
+    /// A call that had begun then has ended in trouble.
+    pub fn trouble<P: Policy>(
+        &mut self,
+        policy: &P,
+        admission: Admission,
+        witness: &Witness,
+        kind: Trouble,
+        (began, now): (LocalTime, LocalTime),
+        present: &Present,
+    ) -> Change {
+        self.leave(admission, witness);
+        let says_nothing = policy.says_nothing(witness.failed_before, kind);
+        if let (State::InDoubt(Doubt { unreachable: true, .. }), Trouble::Errors, Some(first)) =
+            (&self.state, kind, self.troubles.first)
+        {
+            // It is reached again, and whether its errors are its own is another question.
+            self.is_reached(first, now);
+        }
+        if !says_nothing {
+            self.troubles.note(witness, kind, now);
+            if kind == Trouble::Timeouts {
+                self.note_late(witness, began, now, present);
+            }
+        }
+        match &mut self.state {
+            State::Up => {}
+            State::InDoubt(doubt) => {
+                doubt.failed.insert(witness.partition, now);
+                doubt.unreachable = kind == Trouble::Unreachable;
+            }
+            State::Down(down) => {
+                down.failed.insert(witness.partition);
+                if let (Admission::Probe(number), Some(round)) = (admission, &mut down.round)
+                    && round.number == number
+                {
+                    down.unreachable = kind == Trouble::Unreachable;
+                    down.one_at_a_time = kind == Trouble::LostConnections;
+                    round.failed_one(witness, says_nothing, now.since(began));
+                }
+                return Change::None;
+            }
+        }
+        self.judge(now, present)
+    }
+
+    /// What the time that has passed says.
+    pub fn pass_time(&mut self, now: LocalTime, present: &Present) -> Change {
+        if let Some(since) = self.reached_since(now) {
+            self.reached_after = (self.reached_after * 2).min(REACHED_AFTER_MOST);
+            self.is_reached(since, now);
+        }
+        if self.is_down() {
+            return Change::None;
+        }
+        if let Some(limit) = &mut self.limit {
+            let (timeouts, last) = (self.late.timeouts, self.troubles.last_at);
+            limit.pass_time(now, |since| timeouts == 0 && last.is_none_or(|at| at <= since));
+            self.lift_limit();
+        }
+        self.judge(now, present)
+    }
+
+    /// Calls can be sent again, which they could not be since then.
+    fn is_reached(&mut self, since: LocalTime, now: LocalTime) {
+        self.state = State::Up;
+        self.troubles = Troubles::default();
+        self.begin_slowly(since, now);
+    }
+
+    /// Since when the handler could not be reached, where a call that is under way has reached it by now.
+    fn reached_since(&self, now: LocalTime) -> Option<LocalTime> {
+        let is_under_way = |running: &[u64], began: LocalTime| !running.is_empty() && now >= began.later(self.reached_after);
+        match &self.state {
+            State::InDoubt(Doubt { running, unreachable: true, began, .. }) if is_under_way(running, *began) => {
+                self.troubles.first
+            }
+            State::Down(Down { since, unreachable: true, round: Some(round), .. })
+                if is_under_way(&round.running, round.began) =>
+            {
+                Some(*since)
+            }
+            _ => None,
+        }
+    }
+
+    fn judge(&mut self, now: LocalTime, present: &Present) -> Change {
+        let (Some(settings), Some(patience)) = (self.settings, self.patience()) else { return Change::None };
+        let Some(first) = self.troubles.first else {
+            return Change::None;
+        };
+        // Every good answer forgets the troubles before it, so this is as long as there was none.
+        let silence = now.since(first);
+        let is_away = self.troubles.last == Some(Trouble::Unreachable) && silence >= settings.silence;
+        let Troubles { partitions, keys, .. } = &self.troubles;
+        let several = partitions.len() > 1 || (present.are_several(partitions, now) && present.are_several_keys(keys));
+        let is_down = several && self.troubles.records.len() > 1 && silence >= patience;
+        if is_away || is_down {
+            let unreachable = self.troubles.last == Some(Trouble::Unreachable);
+            let failed = self.troubles.partitions.clone();
+            self.limit = None;
+            self.state = State::Down(Down::new(first, failed, unreachable, &settings, now));
+            return if unreachable { Change::WentAway } else { Change::WentDown };
+        }
+        let last = self.troubles.last;
+        let fails = several
+            && matches!(last, Some(Trouble::Errors | Trouble::Timeouts))
+            && self.troubles.records.len() >= settings.consecutive;
+        let unreachable =
+            last == Some(Trouble::Unreachable) && self.troubles.calls[Trouble::Unreachable as usize] >= UNREACHABLE_CALLS;
+        if (fails || unreachable) && matches!(self.state, State::Up) {
+            let failed = self.troubles.partitions.iter().map(|partition| (*partition, now)).collect();
+            self.state = State::InDoubt(Doubt::new(failed, unreachable, now));
+        }
+        Change::None
+    }
+
+    fn leave(&mut self, admission: Admission, witness: &Witness) {
+        match (admission, &mut self.state) {
+            (Admission::InDoubt, State::InDoubt(Doubt { running, .. })) => leave(running, witness.partition),
+            (Admission::Probe(0), State::Down(down)) => down.asking = down.asking.saturating_sub(1),
+            (Admission::Probe(number), State::Down(Down { round: Some(round), .. })) if round.number == number => {
+                leave(&mut round.running, witness.partition);
+            }
+            _ => {}
+        }
+    }
+
+    fn begin_slowly(&mut self, since: LocalTime, now: LocalTime) {
+        self.late = Late::default();
+        self.limit = Some(Limit::after_outage(now.since(since), self.places, now));
+        self.lift_limit();
+    }
+
+    fn lift_limit(&mut self) {
+        if self.limit.is_some_and(|limit| limit.allowed >= self.places) {
+            self.limit = None;
+        }
+    }
+
+    /// The handler has died, with all calls that were with it.
+    pub fn died(&mut self, now: LocalTime) {
+        if self.settings.is_some() && !self.is_down() {
+            self.halve(true, now);
+        }
+    }
+
+    /// Half as many calls as may run now.
+    fn halve(&mut self, by_each: bool, now: LocalTime) {
+        let allowed = self.limit.map_or(self.places, |limit| limit.allowed) / 2;
+        self.limit = Some(Limit::new(allowed, by_each, now));
+        (self.late, self.fell_at) = (Late::default(), Some(now));
+        self.lift_limit();
+    }
+
+    fn note_late(&mut self, witness: &Witness, began: LocalTime, now: LocalTime, present: &Present) {
+        if self.fell_at.is_some_and(|fell_at| began < fell_at) {
+            return;
+        }
+        self.late.note(witness.partition, true, now, self.usual);
+        if self.late.timeouts >= DEGRADED_CALLS
+            && self.settings.is_some()
+            && self.late.slow_partitions().is_some_and(|slow| present.are_several(&slow, now))
+        {
+            self.halve(false, now);
+        }
+    }
+}
+
+impl Troubles {
+    fn note(&mut self, witness: &Witness, kind: Trouble, now: LocalTime) {
+        self.first.get_or_insert(now);
+        (self.last, self.last_at) = (Some(kind), Some(now));
+        self.calls[kind as usize] += 1;
+        self.partitions.insert(witness.partition);
+        if self.records.len() < MOST_RECORDS {
+            self.records.insert(witness.record);
+            self.keys.insert(witness.key);
+        }
+    }
+}
+
+fn averaged(before: Duration, now: Duration) -> Duration {
+    if before.is_zero() { now } else { (before * 7 + now) / 8 }
+}

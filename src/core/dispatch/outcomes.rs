@@ -1,0 +1,216 @@
+//! What becomes of a call that has not been answered well, and of what waits for that to be known.
+
+use std::time::Duration;
+
+use crate::core::dispatch::health::Change;
+use crate::core::dispatch::lanes::Row;
+use crate::core::dispatch::policy::Policy;
+use crate::core::dispatch::standing::Trouble;
+use crate::core::dispatch::suspects::Lost;
+use crate::core::dispatch::{Dispatch, Entry, Fate, Kind, Over, Pending, failed_since, hung_share};
+use crate::core::leader_clock::LocalTime;
+
+/// Between tries of what could not be sent, at most.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Without a breaker these go on for so long; then the attempt has failed.
+const LONGEST_IN_PLACE: Duration = Duration::from_secs(30);
+
+/// While the handler is down, a record that has lost its connection so often as a probe, whereupon the handler could not be reached, has
+/// failed an attempt: it may be what the handler dies over.
+const MOST_LOST_PROBES: u8 = 10;
+
+impl<J, P: Policy> Dispatch<J, P> {
+    pub(super) fn in_trouble(
+        &mut self,
+        mut entry: Entry<J>,
+        trouble: Trouble,
+        again: Option<Duration>,
+        (kind, row): (Kind, Row),
+        now: LocalTime,
+    ) {
+        match trouble {
+            Trouble::Unreachable => {
+                self.free(kind);
+                self.unreachable_at = Some(now);
+                // It has had no turn.
+                self.suspects_turn |= entry.tries.is_suspect;
+                let since = *entry.tries.unsent_since.get_or_insert(now);
+                if self.settings.breaker.is_none() && now.since(since) >= LONGEST_IN_PLACE {
+                    self.leave(entry, Fate::Counts, None);
+                } else {
+                    let pause = entry.tries.pause;
+                    entry.tries.pause = (pause * 2).min(LONGEST_PAUSE);
+                    self.put_later(entry, pause, now);
+                }
+            }
+            Trouble::LostConnections => {
+                self.free(kind);
+                entry.tries.unsent_since = None;
+                entry.tries.lost_first.get_or_insert(now);
+                if self.health.is_down() && !entry.tries.is_suspect {
+                    self.failed_as_probe(entry, trouble, now);
+                } else {
+                    self.lanes.set_aside(&mut entry, true);
+                    self.suspects.lose(entry, now);
+                }
+            }
+            Trouble::Errors | Trouble::Timeouts => {
+                if row == Row::Hung && trouble == Trouble::Timeouts {
+                    self.hung_allowed = hung_share(self.settings.places);
+                }
+                entry.tries.unsent_since = None;
+                self.suspects.came_back(&mut entry);
+                match again {
+                    Some(pause) if !self.health.is_down() => self.repeat(entry, kind, pause, now),
+                    _ => self.failed(entry, trouble, Some(kind), now),
+                }
+            }
+        }
+    }
+
+    /// An attempt has failed, unless the handler is down.
+    fn failed(&mut self, mut entry: Entry<J>, trouble: Trouble, place: Option<Kind>, now: LocalTime) {
+        let answers = self.health.answers_since(failed_since(&entry.tries, trouble));
+        if self.health.patience().is_none() || (answers && (trouble == Trouble::LostConnections || !self.health.is_down())) {
+            self.leave(entry, Fate::Counts, place);
+            return;
+        }
+        if let Some(kind) = place {
+            self.free(kind);
+        }
+        if self.health.is_down() {
+            self.failed_as_probe(entry, trouble, now);
+            return;
+        }
+        self.lanes.set_aside(&mut entry, true);
+        self.pending.push(Pending { entry, trouble, since: now });
+    }
+
+    /// What fails while the handler is down has not failed, and waits behind the others of its partition.
+    fn failed_as_probe(&mut self, mut entry: Entry<J>, trouble: Trouble, now: LocalTime) {
+        if trouble == Trouble::LostConnections {
+            entry.tries.lost_at = Some(now);
+            if entry.tries.lost_probes >= MOST_LOST_PROBES {
+                self.leave(entry, Fate::Counts, None);
+                return;
+            }
+        }
+        self.lanes.set_aside(&mut entry, true);
+        if self.lanes.is_crowded(entry.ticket.lane) {
+            self.leave(entry, Fate::Postponed, None);
+            return;
+        }
+        if self.policy.probe_goes_to_the_end() {
+            entry.tries.was_tried = true;
+            self.lanes.push_back(Row::Tried, entry);
+        } else {
+            self.lanes.push_front(Row::Usual, entry);
+        }
+    }
+
+    pub(super) fn follow(&mut self, change: Change, now: LocalTime) {
+        if change == Change::None {
+            return;
+        }
+        // It may be over one that lost its connection that the handler has gone.
+        let may_explain = |trouble| change == Change::WentAway && trouble == Trouble::LostConnections;
+        self.pending_are_probes(|trouble| !may_explain(trouble), now);
+        if change == Change::WentDown {
+            for entry in self.suspects.acquit() {
+                self.back(entry);
+            }
+        }
+    }
+
+    /// What has failed by such trouble does not count, since the handler is down.
+    pub(super) fn pending_are_probes(&mut self, is_meant: impl Fn(Trouble) -> bool, now: LocalTime) {
+        for pending in std::mem::take(&mut self.pending) {
+            if is_meant(pending.trouble) {
+                self.failed_as_probe(pending.entry, pending.trouble, now);
+            } else {
+                self.pending.push(pending);
+            }
+        }
+    }
+
+    fn decide_losses(&mut self, now: LocalTime) {
+        let since = self.suspects.lost_since();
+        let is_older = |began: LocalTime| since.is_some_and(|since| began < since);
+        let others_live = std::mem::take(&mut self.outlived) || self.calls.iter().flatten().any(|call| is_older(call.began));
+        let (decided, has_died) = self.suspects.decide(others_live);
+        if has_died {
+            self.health.died(now);
+            self.died_at = Some(now);
+        }
+        for decided in decided {
+            match decided {
+                // Behind those that have not failed: what always loses its connection must not be called before them again and again.
+                Lost::Again(mut entry) => {
+                    entry.tries.was_tried = true;
+                    self.lanes.push_back(Row::Tried, entry);
+                }
+                Lost::Failed(entry) => self.failed(entry, Trouble::LostConnections, None, now),
+            }
+        }
+    }
+
+    pub(super) fn pass_time(&mut self, now: LocalTime) {
+        if self.lanes.recount(now) {
+            self.present.forget(now);
+        }
+        if self.suspects.due().is_some_and(|due| due <= now) {
+            self.decide_losses(now);
+        }
+        if !self.later.is_empty() {
+            let due: Vec<usize> = (0..self.later.len()).filter(|index| self.later[*index].0 <= now).collect();
+            for index in due.into_iter().rev() {
+                let (_, entry) = self.later.swap_remove(index);
+                self.back(entry);
+            }
+        }
+        if self.health.is_restless(now) {
+            let change = self.health.pass_time(now, &self.present);
+            self.follow(change, now);
+        }
+        if let Some(patience) = self.health.patience().filter(|_| !self.pending.is_empty() && !self.health.is_down()) {
+            for pending in std::mem::take(&mut self.pending) {
+                if now.since(pending.since) >= patience {
+                    self.leave(pending.entry, Fate::Counts, None);
+                } else {
+                    self.pending.push(pending);
+                }
+            }
+        }
+    }
+
+    /// Back to the head of its row, or among the suspects.
+    pub(super) fn back(&mut self, mut entry: Entry<J>) {
+        if entry.tries.is_suspect {
+            self.suspects.put_back(entry);
+            return;
+        }
+        let row = entry.row();
+        self.lanes.set_aside(&mut entry, row != Row::Usual);
+        self.lanes.push_front(row, entry);
+    }
+
+    /// A failed attempt is repeated in place.
+    pub(super) fn repeat(&mut self, mut entry: Entry<J>, kind: Kind, pause: Duration, now: LocalTime) {
+        entry.tries.has_failed = true;
+        self.free(kind);
+        self.put_later(entry, pause, now);
+    }
+
+    fn put_later(&mut self, mut entry: Entry<J>, pause: Duration, now: LocalTime) {
+        self.lanes.set_aside(&mut entry, true);
+        self.later.push((now.later(pause), entry));
+    }
+
+    pub(super) fn leave(&mut self, mut entry: Entry<J>, fate: Fate, place: Option<Kind>) {
+        self.suspects.came_back(&mut entry);
+        self.lanes.leave(entry.ticket.lane, entry.tries.is_aside);
+        self.present.leaves(&entry.ticket.witness());
+        self.over.push(Over { job: entry.job, fate, place });
+    }
+}
