@@ -125,12 +125,11 @@ fn as_text(config: &Config, path: &str, state_dir: &str) -> String {
                 Some(b) => {
                     let _ = writeln!(
                         text,
-                        "breaker opens at {} calls in a row or {:.0} % of {} in trouble, for {} to {}",
-                        b.consecutive,
-                        b.failure_rate * 100.0,
-                        b.window,
+                        "breaker opens after {} without a good answer, for {} to {}, and slows down at {} failures in a row",
+                        format_duration(b.silence),
                         format_duration(b.open_for),
                         format_duration(b.open_most),
+                        b.consecutive,
                     );
                 }
                 None => text.push_str("no breaker\n"),
@@ -235,10 +234,9 @@ fn ladder_json(config: &LadderConfig, instance: &str) -> Value {
             "max_in_flight": handler.max_in_flight,
         })),
         "breaker": config.breaker.map(|breaker| json!({
-            "window": breaker.window,
-            "minimum_calls": breaker.minimum_calls,
-            "failure_rate": breaker.failure_rate,
             "consecutive": breaker.consecutive,
+            "silence_ms": whole_millis(breaker.silence),
+            "probes": breaker.probes,
             "open_for_ms": whole_millis(breaker.open_for),
             "open_most_ms": whole_millis(breaker.open_most),
         })),

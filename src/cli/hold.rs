@@ -1,5 +1,7 @@
 //! `kladder hold`, and what it has in common with `kladder resume`.
 
+use std::time::Duration;
+
 use anyhow::bail;
 use clap::Args;
 use serde::Serialize;
@@ -9,6 +11,7 @@ use crate::cli::exit::Exit;
 use crate::cli::who::who;
 use crate::cli::{ConfigArg, Output, chosen_ladders, config_file, stdout};
 use crate::config::LadderConfig;
+use crate::core::delay::format_duration;
 use crate::core::state::{DLQ_BREAKER_KEY, DlqBreakerRecord, Entry, HOLD_KEY, HoldRecord, LadderState};
 use crate::core::time::Timestamp;
 use crate::kafka::admin::KafkaCluster;
@@ -88,14 +91,14 @@ pub struct Outcome {
 }
 
 pub fn run(args: HoldArgs) -> anyhow::Result<Exit> {
-    change(&args.which, true)
+    change(&args.which, true, None)
 }
 
 /// Holds or releases.
 ///
 /// # Errors
 /// When a ladder is unknown or not set up, or the cluster does not do it.
-pub fn change(which: &Which, held: bool) -> anyhow::Result<Exit> {
+pub fn change(which: &Which, held: bool, accept: Option<Duration>) -> anyhow::Result<Exit> {
     let config = config_file::load(&which.config)?.config;
     let ladders = chosen_ladders(&config, &which.ladders)?;
     if which.ladders.is_empty() && ladders.len() > 1 && !which.yes {
@@ -120,7 +123,7 @@ pub fn change(which: &Which, held: bool) -> anyhow::Result<Exit> {
         if state.other_owner(ladder.ladder.group()).is_some() {
             eprintln!("note: ladder {} belongs to another group than {}", ladder.ladder.name(), ladder.ladder.group());
         }
-        let word = Word { held, who: &who, why: which.why.as_deref(), now };
+        let word = Word { held, who: &who, why: which.why.as_deref(), accept, now };
         match word.give(&cluster, ladder, &state, &mut |said| eprintln!("{said}")) {
             Ok(outcome) => outcomes.push(outcome),
             Err(error) => {
@@ -146,6 +149,8 @@ pub struct Word<'a> {
     pub who: &'a str,
     /// Why, in their words.
     pub why: Option<&'a str>,
+    /// For how long dead letters are fine from now on, however many there are.
+    pub accept: Option<Duration>,
     /// When.
     pub now: Timestamp,
 }
@@ -164,7 +169,8 @@ impl Word<'_> {
     ) -> Result<Outcome, ClusterError> {
         let let_go = !self.held && self.let_dead_letters_go(cluster, ladder, state, say)?;
         let outcome = self.tell(cluster, ladder, state, say)?;
-        Ok(Outcome { dead_letters_let_go: let_go, changed: outcome.changed || let_go, ..outcome })
+        let changed = outcome.changed || let_go || self.accept.is_some();
+        Ok(Outcome { dead_letters_let_go: let_go, changed, ..outcome })
     }
 
     fn tell(
@@ -200,7 +206,7 @@ impl Word<'_> {
         Ok(Outcome::of(name, held, true, Some(&record)))
     }
 
-    /// Ends that dead letters are held, where they are.
+    /// Ends that dead letters are held, where they are, and accepts them where that is said.
     fn let_dead_letters_go(
         &self,
         cluster: &KafkaCluster,
@@ -208,15 +214,32 @@ impl Word<'_> {
         state: &LadderState,
         say: &mut dyn FnMut(String),
     ) -> Result<bool, ClusterError> {
-        let Some((until, record)) = state.dead_letters_held_until(self.now) else { return Ok(false) };
-        let (name, told) = (ladder.ladder.name(), record.told(until, self.now));
+        let held = state.dead_letters_held_until(self.now);
+        if held.is_none() && self.accept.is_none() {
+            return Ok(false);
+        }
         let (by, why) = (self.who.to_owned(), self.why.map(str::to_owned));
-        let record = DlqBreakerRecord { until: None, by, at: self.now, why };
+        // That they are accepted stays so, unless it is said anew.
+        let accepted = state.dead_letters_accepted_until(self.now).map(|(until, _)| until);
+        let accepted_until = self.accept.map(|time| self.now + time).or(accepted);
+        let record = DlqBreakerRecord { until: None, accepted_until, by, at: self.now, why };
         cluster.write_state(&ladder.ladder.state_topic(), DLQ_BREAKER_KEY, &record.to_value())?;
-        say(format!(
-            "dead letters of ladder {name} were held {told}; they are let go: each gets its last attempt once more when it is due"
-        ));
-        Ok(true)
+        let name = ladder.ladder.name();
+        if let Some((until, record)) = held {
+            say(format!(
+                "dead letters of ladder {name} were held {}; they are let go: each gets its last attempt once more when it is due",
+                record.told(until, self.now)
+            ));
+        }
+        if let (Some(time), Some(until)) = (self.accept, accepted_until) {
+            say(format!(
+                "dead letters of ladder {name} are accepted for {}, until {}: none are held, however many there are. Where they always \
+                 will be, set `share` in [ladder.{name}.dlq_breaker] above their share of the records",
+                format_duration(time),
+                until.to_rfc3339()
+            ));
+        }
+        Ok(held.is_some())
     }
 }
 

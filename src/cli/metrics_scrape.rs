@@ -63,7 +63,8 @@ async fn scrape(worker: SocketAddr) -> anyhow::Result<Samples> {
     tokio::time::timeout(ANSWER_WITHIN, answer).await.context("no answer in time")?
 }
 
-fn parse(text: &str) -> Samples {
+/// Reads the text format of Prometheus.
+pub(super) fn parse(text: &str) -> Samples {
     Samples(text.lines().filter(|line| !line.starts_with('#')).filter_map(parse_line).collect())
 }
 

@@ -12,6 +12,7 @@ mod dlq;
 mod doctor;
 mod explain;
 mod generate;
+mod handler_seen;
 mod hold;
 mod init;
 mod log;

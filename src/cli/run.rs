@@ -30,9 +30,9 @@ use crate::telemetry::logging::{self, LogFormat};
 use crate::telemetry::spans;
 use crate::telemetry::tally::Tally;
 use crate::topology::ClusterError;
-use crate::worker::breaker::HandlerBreaker;
 use crate::worker::cluster_watch::ClusterWatch;
-use crate::worker::crew::{Budgets, Crew};
+use crate::worker::crew::Crew;
+use crate::worker::deliverer::HandlerPlaces;
 use crate::worker::hold::HoldWatch;
 use crate::worker::http_handler::HttpHandler;
 use crate::worker::leaders::BrokersClock;
@@ -285,8 +285,8 @@ pub(super) struct Running {
     pub health: HealthState,
     /// Where probes and metrics are served.
     pub address: SocketAddr,
-    /// The breakers of the handlers, one for each ladder that has one.
-    pub breakers: Vec<Arc<HandlerBreaker>>,
+    /// The places at the handlers, of each ladder that has one.
+    pub handlers: Vec<Arc<HandlerPlaces>>,
     supervisor: Supervisor,
     control: Option<JoinHandle<()>>,
     _cluster: Option<ClusterWatch>,
@@ -323,15 +323,15 @@ pub(super) async fn begin(
         quiet,
         clock,
     };
-    let mut breakers = Vec::new();
+    let mut handlers = Vec::new();
     for ladder in ladders {
         for role in roles.iter().filter(|role| runs(**role, ladder.ladder.mode())) {
-            breakers.extend(start(&mut crew, ladder, *role, &health)?);
+            handlers.extend(start(&mut crew, ladder, *role, &health)?);
         }
     }
     health.started();
     tracing::info!(instance = config.worker.instance, health = %address, ladders = ladders.len(), "kladder runs");
-    Ok(Running { stop, health, address, breakers, supervisor, control, _cluster: cluster, _watch: watch, end_server, server })
+    Ok(Running { stop, health, address, handlers, supervisor, control, _cluster: cluster, _watch: watch, end_server, server })
 }
 
 impl Running {
@@ -366,13 +366,13 @@ async fn control(config: &Config, quiet: &Quiet, health: &HealthState) -> Option
     }))
 }
 
-/// Starts one worker; given back is the breaker that its handler stands behind.
+/// Starts one worker; given back are the places at its handler, where it has one.
 fn start(
     crew: &mut Crew<'_>,
     config: &LadderConfig,
     role: Role,
     health: &HealthState,
-) -> anyhow::Result<Option<Arc<HandlerBreaker>>> {
+) -> anyhow::Result<Option<Arc<HandlerPlaces>>> {
     let ladder = Arc::new(config.ladder.clone());
     let joined = health.expect(ladder.name(), role);
     let on_joined = move || joined.set();
@@ -380,29 +380,22 @@ fn start(
         let (hold, clock) = (crew.watch.hold(ladder.name()), Clock::system());
         health.notice(move || hold.dead_letters_notice(clock.now().timestamp()));
     }
-    let mut guard = None;
+    let mut at_handler = None;
     let started = match role {
         Role::Mover => crew.mover(&ladder, on_joined),
         Role::Router => crew.router(&ladder, config.dlq_breaker, on_joined),
         Role::Deliverer => {
             let handler = config.handler.as_ref().context("a push ladder has a handler")?;
-            let breaker = config.breaker.map(|settings| HandlerBreaker::new(&ladder, settings));
-            if let Some(breaker) = breaker.clone() {
-                health.notice(move || breaker.notice());
-            }
-            guard.clone_from(&breaker);
-            let budgets = Budgets {
-                max_in_flight: handler.max_in_flight,
-                redeliver_share: handler.redeliver_share,
-                breaker,
-                dlq_breaker: config.dlq_breaker,
-            };
+            let places = HandlerPlaces::new(&ladder, handler.max_in_flight, handler.redeliver_share, config.breaker);
+            let told = places.clone();
+            health.notice(move || told.notice());
+            at_handler = Some(places.clone());
             let http = HttpHandler::new(handler, HttpMetrics::new(&ladder));
             let http = http.with_context(|| format!("ladder `{}`", ladder.name()))?;
-            crew.deliverer(&ladder, Arc::new(http), budgets, Handle::current(), on_joined)
+            crew.deliverer(&ladder, Arc::new(http), places, config.dlq_breaker, Handle::current(), on_joined)
         }
         Role::Index => Ok(()),
     };
     started.context("cannot start a thread")?;
-    Ok(guard)
+    Ok(at_handler)
 }

@@ -8,12 +8,13 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
 use crate::cli::exit::Exit;
+use crate::cli::handler_seen::HandlerSeen;
 use crate::cli::metrics_scrape::{Samples, reachable, scrape_twice};
 use crate::cli::{ConfigArg, Output, chosen_ladders, config_file, stdout};
 use crate::config::LadderConfig;
 use crate::core::delay::format_duration;
 use crate::core::ladder::{Mode, Redelivery, Tier};
-use crate::core::state::{Entry, LadderState};
+use crate::core::state::{DlqBreakerRecord, Entry, LadderState, on_one_line};
 use crate::core::time::Timestamp;
 use crate::core::topics::{mover_group, router_group};
 use crate::kafka::admin::KafkaCluster;
@@ -33,7 +34,12 @@ Fields of -o json:
   ladders[].held                   whether it is held; null where that cannot be told
   ladders[].dead_letters_held      until when what would be dead letters waits in the largest tier (until, until_ms), by whom (by), when
                                    (at, at_ms), why; null where it does not
+  ladders[].dead_letters_accepted  until when none are held, however many there are, by whom, when, why; null where that is not said
   ladders[].hold                   by whom (by), when (at, at_ms), why; null where it is not held, or the record cannot be read
+  ladders[].handler                how the worker's handler is: health (up, degraded, in-doubt, down), deliveries_allowed at a time, trouble[]
+                                   (kind, calls) since the last good answer, stands_aside (partitions left to others); null in relay,
+                                   or where no worker answers
+  ladders[].handlers_down[]        workers that have told the others that their handler is down: worker, at, at_ms, why
   ladders[].tiers[]                one for each tier whose topic exists
     tier, topic, delay_ms          its number from 1, its topic, its delay
     waiting, due                   records that wait, and those of them that are due
@@ -86,9 +92,12 @@ struct LadderStatus {
     hold: Option<HoldStatus>,
     #[serde(skip)]
     held_text: Option<String>,
-    dead_letters_held: Option<DeadLettersHeld>,
+    dead_letters_held: Option<DeadLettersWord>,
+    dead_letters_accepted: Option<DeadLettersWord>,
     #[serde(skip)]
     dead_letters_text: Option<String>,
+    handler: Option<HandlerSeen>,
+    handlers_down: Vec<HandlerDown>,
     tiers: Vec<TierStatus>,
     reads: Vec<ReadStatus>,
     dlq: Option<DlqStatus>,
@@ -97,7 +106,15 @@ struct LadderStatus {
 }
 
 #[derive(Debug, Serialize)]
-struct DeadLettersHeld {
+struct HandlerDown {
+    worker: String,
+    at: String,
+    at_ms: i64,
+    why: String,
+}
+
+#[derive(Debug, Serialize)]
+struct DeadLettersWord {
     until: String,
     until_ms: i64,
     by: String,
@@ -210,6 +227,7 @@ impl Look<'_> {
         });
         let now = Clock::system().now().timestamp();
         let dead_letters = state.as_ref().and_then(|state| state.dead_letters_held_until(now));
+        let accepted = state.as_ref().and_then(|state| state.dead_letters_accepted_until(now));
         Ok(LadderStatus {
             ladder: ladder.name().to_owned(),
             mode,
@@ -222,16 +240,13 @@ impl Look<'_> {
                 why: r.why.clone(),
             }),
             held_text: state.as_ref().and_then(|state| held_text(state, now)),
-            dead_letters_held: dead_letters.map(|(until, r)| DeadLettersHeld {
-                until: until.to_rfc3339(),
-                until_ms: until.as_millis(),
-                by: r.by.clone(),
-                at: r.at.to_rfc3339(),
-                at_ms: r.at.as_millis(),
-                why: r.why.clone(),
-            }),
+            dead_letters_held: dead_letters.map(|(until, r)| DeadLettersWord::of(until, r)),
+            dead_letters_accepted: accepted.map(|(until, r)| DeadLettersWord::of(until, r)),
             dead_letters_text: dead_letters
-                .map(|(until, r)| format!("DEAD LETTERS HELD {}; kladder resume lets them go", r.told(until, now))),
+                .map(|(until, r)| format!("DEAD LETTERS HELD {}; kladder resume lets them go", r.told(until, now)))
+                .or_else(|| accepted.map(|(until, r)| format!("dead letters are accepted {}", r.told(until, now)))),
+            handler: self.scrapes.and_then(|(_, last)| HandlerSeen::of(last, ladder.name())),
+            handlers_down: state.as_ref().map(handlers_down).unwrap_or_default(),
             tiers,
             reads,
             dlq,
@@ -316,6 +331,31 @@ impl Look<'_> {
     }
 }
 
+impl DeadLettersWord {
+    fn of(until: Timestamp, record: &DlqBreakerRecord) -> Self {
+        Self {
+            until: until.to_rfc3339(),
+            until_ms: until.as_millis(),
+            by: record.by.clone(),
+            at: record.at.to_rfc3339(),
+            at_ms: record.at.as_millis(),
+            why: record.why.clone(),
+        }
+    }
+}
+
+fn handlers_down(state: &LadderState) -> Vec<HandlerDown> {
+    let told = state.handlers_down.iter().filter_map(|(worker, entry)| match entry {
+        Entry::Read(record) => {
+            let (at, at_ms, why) = (record.at.to_rfc3339(), record.at.as_millis(), record.why.clone());
+            Some(HandlerDown { worker: worker.clone(), at, at_ms, why })
+        }
+        // A newer version has written it, and knows why.
+        Entry::Unreadable(_) | Entry::Absent => None,
+    });
+    told.collect()
+}
+
 fn signed(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
@@ -329,6 +369,12 @@ fn render(status: &Status) -> String {
         }
         if let Some(held) = &ladder.dead_letters_text {
             let _ = writeln!(text, "{held}");
+        }
+        if let (Some(handler), Some(worker)) = (&ladder.handler, &status.worker) {
+            let _ = writeln!(text, "{} in the worker at {worker}", handler.told());
+        }
+        for HandlerDown { worker, at, why, .. } in &ladder.handlers_down {
+            let _ = writeln!(text, "HANDLER DOWN at worker {}, told {at}: {}", on_one_line(worker), on_one_line(why));
         }
         let _ = writeln!(text, "{}", table(ladder, status.exact));
     }

@@ -24,6 +24,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
 use crate::cli::exit::Exit;
+use crate::core::fnv::{OFFSET, fnv};
 use crate::kafka::clock::Clock;
 
 /// How long deliveries in flight are waited for at the end.
@@ -299,8 +300,7 @@ fn unquoted(text: &str) -> String {
 
 /// FNV-1a, stirred. Own code and not the standard library's hasher: that one may change with a release, and with it every verdict.
 fn hash(id: &str, seed: u64) -> u64 {
-    let fnv = id.bytes().fold(0xcbf2_9ce4_8422_2325, |h: u64, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
-    mix(fnv ^ mix(seed))
+    mix(fnv(OFFSET, id.as_bytes()) ^ mix(seed))
 }
 
 /// The finaliser of splitmix64.

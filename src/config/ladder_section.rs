@@ -14,8 +14,8 @@ use crate::config::types::{
     DEFAULT_MAX_IN_FLIGHT, DEFAULT_PARK_AFTER, DEFAULT_REDELIVER_SHARE, HandlerConfig, LadderConfig, QueueConfig, RedriveConfig,
     Start, TopicsConfig,
 };
-use crate::core::breaker::BreakerSettings;
 use crate::core::dialect::Dialect;
+use crate::core::dispatch::BreakerSettings;
 use crate::core::dlq_breaker::DlqBreakerSettings;
 use crate::core::ladder::{Hops, Immediate, Ladder, LadderError, LadderErrors, Mode, Redelivery, RuleError, is_topic_name};
 use crate::core::rate::Rate;
@@ -284,12 +284,8 @@ fn breaker(scope: &Scope<'_>, mode: Option<Mode>, mistakes: &mut Mistakes) -> Op
         let most = i64::try_from(most).unwrap_or(i64::MAX);
         picked.and_then(|(n, path)| whole_in(n, 1..=most, &path, mistakes)).unwrap_or(default)
     };
-    let window = whole("window", |b| b.window, defaults.window, 10_000);
-    let minimum_calls = whole("minimum_calls", |b| b.minimum_calls, defaults.minimum_calls.min(window), window);
     let consecutive = whole("consecutive", |b| b.consecutive, defaults.consecutive, 10_000);
-    let failure_rate = scope
-        .pick(&["breaker", "failure_rate"], |l| l.breaker.as_ref()?.failure_rate)
-        .map(|(part, path)| share(part, &path, mistakes));
+    let probes = whole("probes", |b| b.probes, defaults.probes, 100);
     let hour = 60 * MINUTE;
     let mut span = |key: &str, get: fn(&RawBreaker) -> Option<Span>, least: Duration, default: Duration| {
         let picked = scope.pick(&["breaker", key], |l| get(l.breaker.as_ref()?));
@@ -297,9 +293,9 @@ fn breaker(scope: &Scope<'_>, mode: Option<Mode>, mistakes: &mut Mistakes) -> Op
     };
     let open_for = span("open_for", |b| b.open_for, Duration::from_millis(100), defaults.open_for);
     let open_most = span("open_most", |b| b.open_most, open_for, defaults.open_most.max(open_for));
-    let failure_rate = failure_rate.unwrap_or(defaults.failure_rate);
+    let silence = span("silence", |b| b.silence, Duration::from_millis(100), defaults.silence);
     let enabled = scope.pick(&["breaker", "enabled"], |l| l.breaker.as_ref()?.enabled).is_none_or(|(enabled, _)| enabled.0);
-    enabled.then_some(BreakerSettings { window, minimum_calls, failure_rate, consecutive, open_for, open_most })
+    enabled.then_some(BreakerSettings { consecutive, silence, probes, open_for, open_most })
 }
 
 /// When what would be a dead letter waits because there are too many; `None` where that is switched off.

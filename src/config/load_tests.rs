@@ -121,10 +121,9 @@ fn every_key_is_read() {
         when.status = "5xx"
         then = "done"
         [ladder.a.breaker]
-        window = 50
-        minimum_calls = 10
-        failure_rate = 0.25
         consecutive = 7
+        silence = "3s"
+        probes = 2
         open_for = "2s"
         open_most = "30s"
         [dlq.payments]
@@ -224,9 +223,9 @@ fn each_mistake_has_its_place_and_says_what_is_wrong() {
         ("max_not_before = 5", "ladder.a.max_not_before", "is a whole number, not a duration"),
         ("name = \"b\"", "ladder.a.name", "its header"),
         ("timeout = \"5s\"", "ladder.a.timeout", "[ladder.NAME.handler]"),
-        ("breaker.window = 0", "ladder.a.breaker.window = 0", "out of range"),
-        ("breaker = { window = 10, minimum_calls = 11 }", "ladder.a.breaker.minimum_calls = 11", "out of range"),
-        ("breaker.failure_rate = 1.5", "ladder.a.breaker.failure_rate = 1.5", "above 0, at most 1"),
+        ("breaker.consecutive = 0", "ladder.a.breaker.consecutive = 0", "out of range"),
+        ("breaker.probes = 101", "ladder.a.breaker.probes = 101", "out of range"),
+        ("breaker.silence = \"1ms\"", "ladder.a.breaker.silence = \"1ms\"", "out of range"),
         ("breaker = { open_for = \"10s\", open_most = \"5s\" }", "ladder.a.breaker.open_most = \"5s\"", "out of range"),
         ("breaker.enabled = \"perhaps\"", "ladder.a.breaker.enabled", "is not true or false"),
         ("redrive.targets = [\"a b\"]", "ladder.a.redrive.targets[0]", "is no name of a topic"),

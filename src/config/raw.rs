@@ -221,10 +221,9 @@ pub struct RawTopics {
 #[serde(deny_unknown_fields, expecting = "a table")]
 pub struct RawBreaker {
     pub enabled: Option<Switch>,
-    pub window: Option<Whole>,
-    pub minimum_calls: Option<Whole>,
-    pub failure_rate: Option<Decimal>,
     pub consecutive: Option<Whole>,
+    pub silence: Option<Span>,
+    pub probes: Option<Whole>,
     pub open_for: Option<Span>,
     pub open_most: Option<Span>,
 }

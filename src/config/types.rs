@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::redact;
-use crate::core::breaker::BreakerSettings;
 use crate::core::dialect::Dialect;
+use crate::core::dispatch::BreakerSettings;
 use crate::core::dlq_breaker::DlqBreakerSettings;
 use crate::core::ladder::Ladder;
 

@@ -82,26 +82,35 @@ impl AckTracker {
         self.begun.map_or(0, |(_, starts)| starts)
     }
 
-    /// Whether the first record of this assignment was counted.
-    #[must_use]
-    pub fn is_counted(&self) -> bool {
-        self.is_counted
-    }
-
     /// Counts that a record which has just arrived, with nothing unfinished before it, is about to be worked on; `again` says that it
-    /// was counted already. Returns how often it was by now, which commits carry from here on until it is finished.
-    pub fn begin(&mut self, offset: i64, again: bool) -> u32 {
+    /// was counted already; `least` is what it counts at least, since workers have died over it or over one of its neighbours. Returns how
+    /// often it was by now, which commits carry from here on until it is finished.
+    pub fn begin(&mut self, offset: i64, again: bool, least: u32) -> u32 {
         let before = self.starts_at(offset);
-        let starts = if again { before.max(1) } else { before.saturating_add(1) };
+        let starts = if again { before.max(1) } else { before.saturating_add(1).max(least) };
         (self.begun, self.is_counted) = (Some((offset, starts)), true);
         starts
     }
 
-    /// Takes the last count back: the worker ends in good order.
-    pub fn end_in_good_order(&mut self) {
-        if let Some((_, starts)) = self.begun.as_mut().filter(|_| self.is_counted) {
+    /// Takes the last count back: the worker ends in good order, or has survived its work on the record.
+    pub fn take_back(&mut self) {
+        if std::mem::take(&mut self.is_counted)
+            && let Some((_, starts)) = self.begun.as_mut()
+        {
             *starts = starts.saturating_sub(1);
         }
+    }
+
+    /// The record that was begun with, while that counts.
+    #[must_use]
+    pub fn counted(&self) -> Option<i64> {
+        self.begun.filter(|_| self.is_counted).map(|(offset, _)| offset)
+    }
+
+    /// The lowest offset that is not finished.
+    #[must_use]
+    pub fn prefix(&self) -> i64 {
+        self.unfinished.first().copied().unwrap_or(self.next)
     }
 
     /// What is known of starts with the record of this offset.

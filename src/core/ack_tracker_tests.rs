@@ -83,19 +83,19 @@ fn foreign_metadata_is_told_and_ignored() {
 fn starts_with_the_first_record_count_up_until_it_is_finished() {
     let (mut tracker, _) = AckTracker::resume(10, "");
     tracker.arrive(11);
-    assert_eq!(tracker.begin(11, false), 1);
+    assert_eq!(tracker.begin(11, false, 1), 1);
     tracker.arrive(12);
     tracker.finish(12);
     assert_eq!(tracker.commit_point(), CommitPoint { offset: 11, metadata: "v1;1+1;starts=1".into() });
 
     let (mut next, readable) = AckTracker::resume(11, "v1;1+1;starts=1");
-    assert!(readable && next.starts() == 1 && !next.is_counted());
+    assert!(readable && next.starts() == 1 && next.counted().is_none());
     assert_eq!(next.commit_point().metadata, "v1;1+1;starts=1", "nothing was begun with yet");
     next.arrive(11);
-    assert_eq!(next.begin(11, false), 2);
+    assert_eq!(next.begin(11, false, 1), 2);
     assert_eq!(next.commit_point().metadata, "v1;1+1;starts=2");
-    assert_eq!(next.begin(11, true), 2, "the same process counts it once");
-    next.end_in_good_order();
+    assert_eq!(next.begin(11, true, 1), 2, "the same process counts it once");
+    next.take_back();
     assert_eq!(next.commit_point().metadata, "v1;1+1;starts=1");
     next.finish(11);
     assert_eq!(next.commit_point(), CommitPoint { offset: 12, metadata: "v1;0+1".into() }, "12 has not arrived again");
@@ -105,9 +105,9 @@ fn starts_with_the_first_record_count_up_until_it_is_finished() {
 fn starts_are_said_of_one_record_and_no_other() {
     let (mut tracker, _) = AckTracker::resume(10, "v1;;starts=5");
     tracker.arrive(14);
-    assert_eq!(tracker.begin(14, false), 1, "10 is gone");
+    assert_eq!(tracker.begin(14, false, 1), 1, "10 is gone");
     let (mut idle, _) = AckTracker::resume(10, "v1;;starts=5");
-    idle.end_in_good_order();
+    idle.take_back();
     assert_eq!(idle.commit_point().metadata, "v1;;starts=5", "it was not begun with");
     idle.reach_end(20);
     assert_eq!(idle.commit_point(), CommitPoint { offset: 20, metadata: String::new() });

@@ -102,6 +102,14 @@ impl Ladder {
         Decision::Hop { tier, envelope: Box::new(envelope) }
     }
 
+    /// What becomes of a record that makes room for others while the handler is down: it waits in the tier that it came from, or in the
+    /// first, and nothing of it changes.
+    #[must_use]
+    pub fn postponed(&self, envelope: &Envelope) -> Decision {
+        let tier = envelope.tier.and_then(|number| self.tier(number)).or_else(|| self.tiers().first()).map_or(1, Tier::number);
+        Decision::Hop { tier, envelope: Box::new(Envelope { tier: Some(tier), not_before: None, ..envelope.clone() }) }
+    }
+
     /// How long after this failure the attempt is repeated in place; `None` where it counts as failed now. Only what was answered and is to be tried again, by the handler's word and by that of a rule, is repeated: a handler
     /// that hung up or took too long may be doing the work, and one that asks for a delay has said when.
     #[must_use]

@@ -3,8 +3,13 @@
 use std::error::Error;
 use std::time::Duration;
 
+use crate::core::dispatch::Trouble;
+
 /// The verdict of one delivery.
 pub type Verdict = Result<(), Failure>;
+
+const CONNECTION_LOST: &str = "connection lost";
+const TIMEOUT: &str = "timeout";
 
 /// What the ladder shall do with a failed delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +56,18 @@ pub struct ErrorInfo {
     pub stack: Option<String>,
 }
 
+impl ErrorInfo {
+    /// What an error that was noted before said of the handler.
+    #[must_use]
+    pub fn trouble(&self) -> Option<Trouble> {
+        match (self.status, self.class.as_str()) {
+            (None, CONNECTION_LOST) => Some(Trouble::LostConnections),
+            (None, TIMEOUT) => Some(Trouble::Timeouts),
+            (status, _) => Trouble::of_status(status),
+        }
+    }
+}
+
 impl Failure {
     /// A failure that is tried again.
     #[must_use]
@@ -79,13 +96,13 @@ impl Failure {
     /// lost again, an attempt is burned, except while the worker is draining.
     #[must_use]
     pub fn connection_lost(message: impl Into<String>) -> Self {
-        Self { reach: Reach::Lost, ..Self::retry("connection lost", message) }
+        Self { reach: Reach::Lost, ..Self::retry(CONNECTION_LOST, message) }
     }
 
     /// There was no complete answer in time.
     #[must_use]
     pub fn timed_out(message: impl Into<String>) -> Self {
-        Self { reach: Reach::TimedOut, ..Self::retry("timeout", message) }
+        Self { reach: Reach::TimedOut, ..Self::retry(TIMEOUT, message) }
     }
 
     /// The same failure, but dead-lettered at once.
@@ -134,12 +151,23 @@ impl Failure {
         &self.error
     }
 
-    /// Whether it says that the handler is in trouble rather than the record: it was not reached, hung up, took too long, answered 5xx
-    /// (unless it rejects the record by that), or 401 or 403. The breaker counts these.
+    /// What it says of the handler rather than of the record: it was not reached, hung up, took too long, or answered 5xx (unless it
+    /// rejects the record by that), 401 or 403. `None` where it works.
+    #[must_use]
+    pub fn trouble(&self) -> Option<Trouble> {
+        match self.reach {
+            Reach::Unsent => Some(Trouble::Unreachable),
+            Reach::Lost => Some(Trouble::LostConnections),
+            Reach::TimedOut => Some(Trouble::Timeouts),
+            Reach::Answered if self.disposition == Disposition::Reject => None,
+            Reach::Answered => Trouble::of_status(self.error.status),
+        }
+    }
+
+    /// Whether it says that the handler is in trouble rather than the record: see [`Failure::trouble`]. Enough of that holds deliveries.
     #[must_use]
     pub fn is_trouble(&self) -> bool {
-        let is_status = matches!(self.error.status, Some(401 | 403 | 500..=599));
-        self.reach != Reach::Answered || (is_status && self.disposition != Disposition::Reject)
+        self.trouble().is_some()
     }
 
     /// Whether the handler has answered.

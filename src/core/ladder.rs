@@ -412,6 +412,15 @@ impl Ladder {
         topics::redeliver_topic(&self.name)
     }
 
+    /// The topics that the workers of this ladder consume beside its tiers: sources and redeliver topic (push), or the inbox (relay).
+    #[must_use]
+    pub fn consumed_topics(&self) -> Vec<String> {
+        match self.mode() {
+            Mode::Push => self.sources.iter().cloned().chain([self.redeliver_topic()]).collect(),
+            Mode::Relay => vec![self.inbox_topic()],
+        }
+    }
+
     /// `{ladder}.dlq`
     #[must_use]
     pub fn dlq_topic(&self) -> String {

@@ -4,7 +4,6 @@
 //! arguments, so that the same code runs under the workers, under the tests and in virtual time.
 
 pub mod ack_tracker;
-pub mod breaker;
 #[cfg(test)]
 pub(crate) mod chance;
 pub mod classify;

@@ -1,13 +1,14 @@
 //! The records of `{ladder}.state` that are about the ladder as a whole: whether it is held, whether dead letters are, and whose it is.
 //!
-//! The topic is compacted, so of each key the last record counts. Keys are like paths: `hold`, `dlq-breaker` and `owner` are read here; what
-//! stands under others (see [`core::dead_letter`](crate::core::dead_letter)) is passed over.
+//! The topic is compacted, so of each key the last record counts. Keys are like paths: `hold`, `dlq-breaker`, `owner` and
+//! `handler-down/{instance}` are read here; what stands under others (see [`core::dead_letter`](crate::core::dead_letter)) is passed over.
 //!
 //! Values are JSON with a format version, read strictly: a value that is not exactly what this version writes is *unreadable*,
 //! which is told and never a crash. **A hold that cannot be read counts as held.** Somebody wrote it, by a newer version perhaps,
 //! and standing still loses nothing: records wait in their topics until a `resume` overwrites it. To go on in spite of it could do
 //! what a person wanted to stop. An owner that cannot be read is nobody's: to say whose the ladder is takes a person too.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -25,6 +26,9 @@ pub const DLQ_BREAKER_KEY: &str = "dlq-breaker";
 
 /// The key of an [`OwnerRecord`].
 pub const OWNER_KEY: &str = "owner";
+
+/// What the key of a [`HandlerDownRecord`] begins with; the worker's instance follows.
+pub const HANDLER_DOWN_PREFIX: &str = "handler-down/";
 
 /// The format that is written and read.
 const VERSION: u32 = 1;
@@ -50,6 +54,8 @@ pub struct HoldRecord {
 pub struct DlqBreakerRecord {
     /// Until then; `None` where somebody has let them go.
     pub until: Option<Timestamp>,
+    /// Somebody has said that dead letters are as they should be: until then none are held, however many there are.
+    pub accepted_until: Option<Timestamp>,
     /// Who said so.
     pub by: String,
     /// When.
@@ -65,6 +71,15 @@ pub struct OwnerRecord {
     pub group: String,
     /// Since when.
     pub at: Timestamp,
+}
+
+/// That the handler of a worker is down; a null value says that it is no more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HandlerDownRecord {
+    /// When that was told.
+    pub at: Timestamp,
+    /// By what it is known.
+    pub why: String,
 }
 
 /// Why a value cannot be read.
@@ -99,6 +114,8 @@ pub struct LadderState {
     pub dlq_breaker: Entry<DlqBreakerRecord>,
     /// Under `owner`.
     pub owner: Entry<OwnerRecord>,
+    /// Under `handler-down/{instance}`, by the instance. One that cannot be read says no less than that the handler is down.
+    pub handlers_down: BTreeMap<String, Entry<HandlerDownRecord>>,
 }
 
 #[derive(Deserialize)]
@@ -121,6 +138,7 @@ struct RawHold {
 struct RawDlqBreaker {
     v: u32,
     until: Option<i64>,
+    accepted_until: Option<i64>,
     by: String,
     at: i64,
     why: Option<String>,
@@ -132,6 +150,14 @@ struct RawOwner {
     v: u32,
     group: String,
     at: i64,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawHandlerDown {
+    v: u32,
+    at: i64,
+    why: String,
 }
 
 impl HoldRecord {
@@ -192,8 +218,9 @@ impl DlqBreakerRecord {
     /// As it is written.
     #[must_use]
     pub fn to_value(&self) -> String {
-        let Self { until, by, at, why } = self.clone();
-        write_value(&RawDlqBreaker { v: VERSION, until: until.map(Timestamp::as_millis), by, at: at.as_millis(), why })
+        let Self { until, accepted_until, by, at, why } = self.clone();
+        let [until, accepted_until] = [until, accepted_until].map(|time| time.map(Timestamp::as_millis));
+        write_value(&RawDlqBreaker { v: VERSION, until, accepted_until, by, at: at.as_millis(), why })
     }
 
     /// Reads what [`DlqBreakerRecord::to_value`] has written.
@@ -201,8 +228,9 @@ impl DlqBreakerRecord {
     /// # Errors
     /// When it is anything else.
     pub fn read(value: &[u8]) -> Result<Self, StateError> {
-        let RawDlqBreaker { until, by, at, why, .. } = read_value(value)?;
-        Ok(Self { until: until.map(Timestamp::from_millis), by, at: Timestamp::from_millis(at), why })
+        let RawDlqBreaker { until, accepted_until, by, at, why, .. } = read_value(value)?;
+        let [until, accepted_until] = [until, accepted_until].map(|time| time.map(Timestamp::from_millis));
+        Ok(Self { until, accepted_until, by, at: Timestamp::from_millis(at), why })
     }
 
     /// `for 9m40s more, since 2026-01-31T12:00:00Z by worker a of billing: why`
@@ -231,6 +259,29 @@ impl OwnerRecord {
     }
 }
 
+impl HandlerDownRecord {
+    /// The key for a worker.
+    #[must_use]
+    pub fn key_of(instance: &str) -> String {
+        format!("{HANDLER_DOWN_PREFIX}{instance}")
+    }
+
+    /// As it is written.
+    #[must_use]
+    pub fn to_value(&self) -> String {
+        write_value(&RawHandlerDown { v: VERSION, at: self.at.as_millis(), why: self.why.clone() })
+    }
+
+    /// Reads what [`HandlerDownRecord::to_value`] has written.
+    ///
+    /// # Errors
+    /// When it is anything else.
+    pub fn read(value: &[u8]) -> Result<Self, StateError> {
+        let RawHandlerDown { at, why, .. } = read_value(value)?;
+        Ok(Self { at: Timestamp::from_millis(at), why })
+    }
+}
+
 impl LadderState {
     /// Takes one record in, in the order of the topic. Whether it was about the ladder as a whole is returned.
     pub fn apply(&mut self, key: Option<&[u8]>, value: Option<&[u8]>) -> bool {
@@ -238,6 +289,13 @@ impl LadderState {
             Some(key) if key == HOLD_KEY.as_bytes() => self.hold = Entry::of(value, HoldRecord::read),
             Some(key) if key == DLQ_BREAKER_KEY.as_bytes() => self.dlq_breaker = Entry::of(value, DlqBreakerRecord::read),
             Some(key) if key == OWNER_KEY.as_bytes() => self.owner = Entry::of(value, OwnerRecord::read),
+            Some(key) if key.starts_with(HANDLER_DOWN_PREFIX.as_bytes()) => {
+                let instance = String::from_utf8_lossy(&key[HANDLER_DOWN_PREFIX.len()..]).into_owned();
+                match Entry::of(value, HandlerDownRecord::read) {
+                    Entry::Absent => self.handlers_down.remove(&instance),
+                    entry => self.handlers_down.insert(instance, entry),
+                };
+            }
             _ => return false,
         }
         true
@@ -258,6 +316,13 @@ impl LadderState {
     pub fn dead_letters_held_until(&self, now: Timestamp) -> Option<(Timestamp, &DlqBreakerRecord)> {
         let Entry::Read(record) = &self.dlq_breaker else { return None };
         Some((record.until.filter(|until| *until > now)?, record))
+    }
+
+    /// Until when dead letters are accepted, if they are at this time.
+    #[must_use]
+    pub fn dead_letters_accepted_until(&self, now: Timestamp) -> Option<(Timestamp, &DlqBreakerRecord)> {
+        let Entry::Read(record) = &self.dlq_breaker else { return None };
+        Some((record.accepted_until.filter(|until| *until > now)?, record))
     }
 
     /// The group that the ladder belongs to, where that is another one than this.

@@ -27,8 +27,14 @@ fn the_format_is_frozen() {
     let owner = OwnerRecord { group: "billing".to_owned(), at: Timestamp::from_millis(7) };
     assert_eq!(owner.to_value(), r#"{"v":1,"group":"billing","at":7}"#);
     let at = Timestamp::from_millis(7);
-    let breaker = DlqBreakerRecord { until: Some(Timestamp::from_millis(9)), by: "worker a of b".to_owned(), at, why: None };
-    assert_eq!(breaker.to_value(), r#"{"v":1,"until":9,"by":"worker a of b","at":7,"why":null}"#);
+    let breaker = DlqBreakerRecord {
+        until: Some(Timestamp::from_millis(9)),
+        accepted_until: Some(Timestamp::from_millis(10)),
+        by: "worker a of b".to_owned(),
+        at,
+        why: None,
+    };
+    assert_eq!(breaker.to_value(), r#"{"v":1,"until":9,"accepted_until":10,"by":"worker a of b","at":7,"why":null}"#);
     assert_eq!(DlqBreakerRecord::read(breaker.to_value().as_bytes()), Ok(breaker));
     assert_eq!(hold(true).to_string(), "by anna@ops-1: a \"new\" one");
 }
@@ -46,7 +52,9 @@ fn the_last_word_counts() {
 #[test]
 fn dead_letters_are_held_until_a_time_or_a_later_word() {
     let at = Timestamp::from_millis;
-    let record = |until: Option<i64>| DlqBreakerRecord { until: until.map(at), by: "a".into(), at: at(1), why: None }.to_value();
+    let record = |until: Option<i64>| {
+        DlqBreakerRecord { until: until.map(at), accepted_until: None, by: "a".into(), at: at(1), why: None }.to_value()
+    };
     let held = |values: &[Option<&str>], now: i64| {
         let records: Vec<_> = values.iter().map(|value| (DLQ_BREAKER_KEY, *value)).collect();
         state(&records).dead_letters_held_until(at(now)).is_some()
@@ -56,6 +64,18 @@ fn dead_letters_are_held_until_a_time_or_a_later_word() {
     assert!(!held(&[Some(&open), Some(&let_go)], 1) && !held(&[Some(&open), None], 1));
     assert!(held(&[Some(&let_go), Some(&open)], 1));
     assert!(!held(&[Some(r#"{"v":2}"#)], 1), "what nobody can read holds nothing");
+}
+
+#[test]
+fn a_handler_is_down_until_its_worker_says_otherwise() {
+    let record = HandlerDownRecord { at: Timestamp::from_millis(7), why: "6 errors in a row".to_owned() };
+    let value = record.to_value();
+    assert_eq!(value, r#"{"v":1,"at":7,"why":"6 errors in a row"}"#);
+    let down = |records: &[(&str, Option<&str>)]| state(records).handlers_down.into_keys().collect::<Vec<_>>();
+    assert_eq!(down(&[("handler-down/a", Some(&value)), ("handler-down/b", Some(&value))]), ["a", "b"]);
+    assert!(down(&[("handler-down/a", Some(&value)), ("handler-down/a", None)]).is_empty());
+    // What nobody can read says no less.
+    assert_eq!(down(&[("handler-down/a", Some("nonsense"))]), ["a"]);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Topic, group and transactional names, all derived from the ladder's name.
 
 use crate::core::delay::Delay;
+use crate::core::fnv::{OFFSET, fnv};
 
 /// What a topic of a ladder is for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -89,6 +90,31 @@ pub fn transactional_id(ladder: &str, role: &str, instance: &str) -> String {
     format!("{ladder}.{role}.{instance}")
 }
 
+/// The longest name of a member that brokers and tools take for granted, as that of a topic.
+const LONGEST_NAME: usize = 249;
+
+/// The name of a worker's member for one topic in a group in which it has one for each: `{instance}.{topic}`, and where that is too long
+/// the instance and a hash of the topic.
+#[must_use]
+pub fn member_name(instance: &str, topic: &str) -> String {
+    let name = format!("{instance}.{topic}");
+    if name.len() <= LONGEST_NAME { name } else { format!("{instance}.{}", short(topic)) }
+}
+
+/// The name of the worker of which this is the member for one of these topics.
+#[must_use]
+pub fn worker_of_member<'a>(member: &'a str, topics: &[String]) -> &'a str {
+    let worker_for = |topic: &String| {
+        let rest = member.strip_suffix(topic.as_str()).or_else(|| member.strip_suffix(short(topic).as_str()));
+        rest?.strip_suffix('.')
+    };
+    topics.iter().find_map(worker_for).unwrap_or(member)
+}
+
+fn short(topic: &str) -> String {
+    format!("{:016x}", fnv(OFFSET, topic.as_bytes()))
+}
+
 /// The partition of a ladder topic for a record of this source partition: the same one, modulo the topic's count.
 #[must_use]
 pub fn target_partition(source_partition: i32, partitions: i32) -> i32 {
@@ -107,5 +133,16 @@ mod tests {
         assert_eq!(delay_of_tier_topic("billing", "billing2.retry-1m"), None);
         assert_eq!(transactional_id("billing", "mover", "pod-0"), "billing.mover.pod-0");
         assert_eq!(target_partition(14, 12), 2);
+    }
+
+    #[test]
+    fn a_member_tells_its_worker() {
+        let topics = ["orders".to_owned(), "o".repeat(240), "b.redeliver".to_owned()];
+        for topic in &topics {
+            let member = member_name("pod.orders-0", topic);
+            assert!(member.len() <= LONGEST_NAME, "{member}");
+            assert_eq!(worker_of_member(&member, &topics), "pod.orders-0");
+        }
+        assert_eq!(worker_of_member("console-consumer", &topics), "console-consumer");
     }
 }

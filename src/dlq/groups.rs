@@ -4,6 +4,8 @@
 //! What is left of a message is its *shape*. It is made in one pass, without a regular expression, since each dead letter goes
 //! through it.
 
+use crate::core::fnv::{OFFSET, fnv};
+
 /// More of a message is not looked at, in bytes: what differs stands at its beginning.
 const SHAPE_LIMIT: usize = 300;
 
@@ -92,20 +94,13 @@ fn gap(out: &mut String) {
 #[must_use]
 pub fn group_id(class: &str, reason: &str, shape: &str) -> String {
     let parts = [class, "\0", reason, "\0", shape];
-    format!("{:010x}", parts.iter().fold(FNV_OFFSET, |hash, part| fnv(hash, part.as_bytes())) >> 24)
+    format!("{:010x}", parts.iter().fold(OFFSET, |hash, part| fnv(hash, part.as_bytes())) >> 24)
 }
 
-/// A hash that is the same wherever it is made: FNV-1a, 64 bits
-/// (<http://www.isthe.com/chongo/tech/comp/fnv/index.html>).
+/// A hash that is the same wherever it is made (FNV-1a).
 #[must_use]
 pub fn hash(bytes: &[u8]) -> i64 {
-    fnv(FNV_OFFSET, bytes).cast_signed()
-}
-
-const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
-
-fn fnv(hash: u64, bytes: &[u8]) -> u64 {
-    bytes.iter().fold(hash, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
+    fnv(OFFSET, bytes).cast_signed()
 }
 
 #[cfg(test)]

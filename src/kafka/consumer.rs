@@ -106,7 +106,27 @@ pub struct Committed {
 }
 
 /// A live membership, without which no offset may be sent.
-pub struct LiveGroup(pub(crate) ConsumerGroupMetadata);
+#[derive(Default)]
+pub struct LiveGroup(Vec<(Option<Arc<str>>, ConsumerGroupMetadata)>);
+
+impl LiveGroup {
+    /// Of another member, for this topic.
+    pub(crate) fn add(&mut self, topic: &Arc<str>, member: Self) {
+        self.0.extend(member.0.into_iter().map(|(_, metadata)| (Some(topic.clone()), metadata)));
+    }
+
+    /// Divides points among the members to whose topics they belong; those of no member are left out.
+    pub(crate) fn divide<'a>(
+        &'a self,
+        points: &[(TopicPartition, CommitPoint)],
+    ) -> Vec<(&'a ConsumerGroupMetadata, Vec<(TopicPartition, CommitPoint)>)> {
+        let own = |topic: &Option<Arc<str>>| {
+            points.iter().filter(|(tp, _)| topic.as_ref().is_none_or(|topic| *topic == tp.topic)).cloned().collect()
+        };
+        let divided = self.0.iter().map(|(topic, metadata)| (metadata, own(topic)));
+        divided.filter(|(_, points): &(_, Vec<_>)| !points.is_empty()).collect()
+    }
+}
 
 /// A member of a consumer group.
 pub struct GroupConsumer {
@@ -419,7 +439,7 @@ impl GroupConsumer {
         if self.inner.assignment_lost() || ffi::generation(self.inner.client().native_ptr()) < 0 {
             return None;
         }
-        self.inner.group_metadata().map(LiveGroup)
+        self.inner.group_metadata().map(|metadata| LiveGroup(vec![(None, metadata)]))
     }
 
     /// Whether partitions of this member were lost already, although it has not been told yet.

@@ -22,6 +22,7 @@ pub mod state;
 mod statistics;
 pub mod tail;
 pub mod tails;
+pub mod topic_consumers;
 mod watch;
 
 pub use client_config::client_id;

@@ -31,12 +31,13 @@ use crate::core::leader_clock::LocalTime;
 use crate::core::time::Timestamp;
 use crate::kafka::client_config;
 use crate::kafka::clock::Clock;
-use crate::kafka::consumer::{LiveGroup, OwnName, TopicPartition, points_list};
+use crate::kafka::consumer::{LiveGroup, TopicPartition, points_list};
 use crate::kafka::error::{ClientError, TxnError, WriteFault, is_fence};
 use crate::kafka::ffi::{self, NativeHeaders, RawEventQueue, RawTopic};
 use crate::kafka::lookup;
 use crate::kafka::marker_gap::MarkerGap;
 use crate::kafka::statistics::{self, Statistics};
+use crate::kafka::topic_consumers::OwnNames;
 use crate::telemetry::standing::{ClientMetrics, Side};
 use crate::topology::GroupMember;
 
@@ -129,7 +130,7 @@ pub struct HopProducer {
     gap: MarkerGap,
     ready_at: LocalTime,
     /// Under which the worker is a member of its group, once it is one.
-    name: Option<OwnName>,
+    names: Option<OwnNames>,
     made: u64,
     metrics: Option<ClientMetrics>,
 }
@@ -267,7 +268,7 @@ impl HopProducer {
             first_sent: None,
             gap: MarkerGap::default(),
             ready_at: LocalTime::from_micros(0),
-            name: None,
+            names: None,
             made: 0,
             metrics: None,
         }
@@ -290,8 +291,8 @@ impl HopProducer {
     /// From now on the producer is made anew only while no other member of the group has this name: to initialise its transactions
     /// fences whoever writes under the same transactional.id, and a process that was stopped for long finds its transaction failed in
     /// one of many ways before it learns of the newcomer that took its place.
-    pub fn made_anew_only_as(&mut self, name: OwnName) {
-        self.name = Some(name);
+    pub fn made_anew_only_as(&mut self, names: impl Into<OwnNames>) {
+        self.names = Some(names.into());
     }
 
     /// Makes a topic known.
@@ -342,8 +343,8 @@ impl HopProducer {
                            to tell whether the name is taken";
                 return Err(TxnError::Rebuild(ClientError::text("making a producer", why)));
             }
-            if let Some(name) = self.name.as_ref().filter(|_| self.is_transactional()) {
-                name.look_for_rival().map_err(TxnError::Rival)?;
+            if let Some(names) = self.names.as_ref().filter(|_| self.is_transactional()) {
+                names.look_for_rival().map_err(TxnError::Rival)?;
             }
             let doing = || "making a producer".to_owned();
             let client = BaseProducer::from_config_and_context(&self.config, Context)
@@ -538,12 +539,20 @@ impl HopProducer {
     /// See [`TxnError`].
     pub fn send_offsets(&mut self, group: &LiveGroup, points: &[(TopicPartition, CommitPoint)]) -> Result<(), TxnError> {
         let doing = "sending offsets to the transaction";
-        let list = points_list(points).map_err(|e| TxnError::of(doing, &e))?;
-        let live = self.live.as_mut().expect("a transaction is open");
-        let outcome = live.client.send_offsets_to_transaction(&list, &group.0, TRANSACTION_TIMEOUT);
-        let Err(error) = outcome else { return Ok(()) };
-        live.suspect |= error.rdkafka_error_code() == Some(RDKafkaErrorCode::OperationTimedOut);
-        Err(self.failed(doing, &error))
+        let divided = group.divide(points);
+        if divided.iter().map(|(_, own)| own.len()).sum::<usize>() != points.len() {
+            // Their transaction must not commit without them.
+            return Err(TxnError::Abort(ClientError::text(doing, "they are of a topic of which this worker is no member")));
+        }
+        for (member, own) in divided {
+            let list = points_list(&own).map_err(|e| TxnError::of(doing, &e))?;
+            let live = self.live.as_mut().expect("a transaction is open");
+            let outcome = live.client.send_offsets_to_transaction(&list, member, TRANSACTION_TIMEOUT);
+            let Err(error) = outcome else { continue };
+            live.suspect |= error.rdkafka_error_code() == Some(RDKafkaErrorCode::OperationTimedOut);
+            return Err(self.failed(doing, &error));
+        }
+        Ok(())
     }
 
     /// Commits the open transaction.
@@ -632,10 +641,10 @@ impl HopProducer {
     ///
     /// # Errors
     /// When the broker does not answer within 15 s or refuses.
-    pub fn group_members(&mut self, group: &str) -> Result<Vec<GroupMember>, ClientError> {
+    pub fn group_members(&mut self, group: &str, within: Duration) -> Result<Vec<GroupMember>, ClientError> {
         self.connect().map_err(|error| error.cause().clone())?;
         let client = &self.live.as_ref().expect("connected").client;
-        ffi::group_members(client.client().native_ptr(), group, Duration::from_secs(15))
+        ffi::group_members(client.client().native_ptr(), group, within)
             .map_err(|code| ClientError::code(format!("listing the members of group {group}"), code))
     }
 

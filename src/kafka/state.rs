@@ -53,21 +53,34 @@ pub fn read_states(kafka: &KafkaConfig, topics: &[String]) -> Result<BTreeMap<St
 /// # Errors
 /// When it is not confirmed, or refused.
 pub fn write_state(kafka: &KafkaConfig, topic: &str, key: &str, value: &str) -> Result<(), ClientError> {
-    write_states(kafka, topic, &[(key.to_owned(), value.to_owned())])
+    write_all(kafka, topic, &[(key, Some(value))])
 }
 
-/// The same for several records.
+/// Says that nothing counts any more that stands under a key.
+///
+/// # Errors
+/// When it is not confirmed, or refused.
+pub fn clear_state(kafka: &KafkaConfig, topic: &str, key: &str) -> Result<(), ClientError> {
+    write_all(kafka, topic, &[(key, None)])
+}
+
+/// See [`write_state`]; several records.
 ///
 /// # Errors
 /// When one is not confirmed, or refused.
 pub fn write_states(kafka: &KafkaConfig, topic: &str, entries: &[(String, String)]) -> Result<(), ClientError> {
+    let entries: Vec<_> = entries.iter().map(|(key, value)| (key.as_str(), Some(value.as_str()))).collect();
+    write_all(kafka, topic, &entries)
+}
+
+fn write_all(kafka: &KafkaConfig, topic: &str, entries: &[(&str, Option<&str>)]) -> Result<(), ClientError> {
     let doing = || format!("writing to {topic}");
     let mut producer = HopProducer::new(kafka, None, LARGEST_BATCH, Clock::system());
     let id = producer.topic(topic);
     producer.begin().map_err(|error| error.cause().clone())?;
     let mut refused = None;
     for (tag, (key, value)) in entries.iter().enumerate() {
-        let record = Outgoing { key: Some(key.as_bytes()), value: Some(value.as_bytes()) };
+        let record = Outgoing { key: Some(key.as_bytes()), value: value.map(str::as_bytes) };
         refused = refused.or(producer.send(id, 0, record, NativeHeaders::new(), tag).err());
     }
     let settled = producer.settle().map_err(|error| error.cause().clone())?;

@@ -5,6 +5,7 @@
 //! totals count from the client's making, so what is told on is what has come since the last time.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ pub(super) struct Statistics {
     metrics: ClientMetrics,
     side: Side,
     told: Mutex<Totals>,
+    queued: AtomicU64,
 }
 
 /// Since the client was made.
@@ -76,7 +78,7 @@ pub(super) fn ask_for(config: &mut ClientConfig) {
 
 impl Statistics {
     pub(super) fn new(metrics: ClientMetrics, side: Side) -> Self {
-        Self { metrics, side, told: Mutex::default() }
+        Self { metrics, side, told: Mutex::default(), queued: AtomicU64::new(0) }
     }
 
     /// Takes what the client has told.
@@ -95,16 +97,20 @@ impl Statistics {
             totals.request_errors.saturating_sub(before.request_errors),
             totals.disconnects.saturating_sub(before.disconnects),
         );
-        self.metrics.queued(self.side, told.queued(self.side));
+        self.note_queued(told.queued(self.side));
         if self.side == Side::Producer {
             self.metrics.round_trip(told.slowest());
         }
+    }
+
+    fn note_queued(&self, records: u64) {
+        self.metrics.queued(self.queued.swap(records, Ordering::AcqRel), records);
     }
 }
 
 impl Drop for Statistics {
     fn drop(&mut self) {
-        self.metrics.queued(self.side, 0);
+        self.note_queued(0);
     }
 }
 

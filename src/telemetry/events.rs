@@ -12,8 +12,8 @@ use std::time::Duration;
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
 use crate::config::types::Role;
-use crate::core::breaker::BreakerState;
 use crate::core::delay::Delay;
+use crate::core::dispatch::{BreakerState, Evidence, Standing, Trouble};
 use crate::core::envelope::Reason;
 use crate::core::failure::{Disposition, Verdict};
 use crate::core::ladder::Ladder;
@@ -433,38 +433,74 @@ impl HttpMetrics {
 /// How a breaker can stand, as the label has it: closed, half-open, open.
 pub(crate) const BREAKER_STATES: [&str; 3] = ["closed", "half-open", "open"];
 
-/// What the breaker of a ladder's handler tells.
+/// What is told of the health of a ladder's handler.
 #[derive(Clone)]
-pub struct BreakerMetrics {
-    state: Gauge,
+pub struct HandlerHealthMetrics {
+    breaker: Gauge,
     /// Closed, half-open, open.
     changes: [Counter; 3],
+    health: Gauge,
+    allowed: Gauge,
+    trouble: [Gauge; Trouble::ALL.len()],
+    suspects: Gauge,
+    stands_aside: Gauge,
+    places: usize,
 }
 
-impl BreakerMetrics {
-    /// Makes the handles of one ladder, whose breaker is closed.
+impl HandlerHealthMetrics {
+    /// Makes the handles of one ladder, whose handler is up, and at which so many calls may run.
     #[must_use]
-    pub fn new(ladder: &Ladder) -> Self {
+    pub fn new(ladder: &Ladder, places: usize) -> Self {
         let name = ladder.name();
+        let of = |metric: names::Metric| gauge!(metric.name, names::LADDER => name.to_owned());
         let change =
             |state: &'static str| counter!(names::BREAKER_CHANGES.name, names::LADDER => name.to_owned(), names::STATE => state);
+        let trouble = |kind: Trouble| gauge!(names::HANDLER_TROUBLE.name, names::LADDER => name.to_owned(), names::TROUBLE => kind.as_str());
         let metrics = Self {
-            state: gauge!(names::BREAKER_STATE.name, names::LADDER => name.to_owned()),
+            breaker: of(names::BREAKER_STATE),
             changes: BREAKER_STATES.map(change),
+            health: of(names::HANDLER_HEALTH),
+            allowed: of(names::HANDLER_CALLS_ALLOWED),
+            trouble: Trouble::ALL.map(trouble),
+            suspects: of(names::HANDLER_SUSPECTS),
+            stands_aside: of(names::STANDS_ASIDE),
+            places,
         };
-        metrics.state.set(0.0);
+        metrics.standing(Standing::Up, &Evidence::default(), 0);
+        metrics.stands_aside(false);
         metrics
     }
 
-    /// It has come to stand like this.
-    pub fn changed(&self, state: BreakerState) {
-        let (number, value) = match state {
-            BreakerState::Closed => (0, 0.0),
-            BreakerState::HalfOpen => (1, 1.0),
-            BreakerState::Open { .. } => (2, 2.0),
+    /// It is like this, by this evidence, with so many records under suspicion.
+    pub fn standing(&self, standing: Standing, evidence: &Evidence, suspects: usize) {
+        let (health, allowed) = match standing {
+            Standing::Up => (0.0, self.places),
+            Standing::Degraded { allowed } => (1.0, allowed),
+            Standing::InDoubt => (1.0, 0),
+            Standing::Probing | Standing::Down { .. } => (2.0, 0),
         };
-        self.state.set(value);
-        self.changes[number].increment(1);
+        self.health.set(health);
+        self.allowed.set(lossy(allowed));
+        self.breaker.set(match standing.breaker() {
+            BreakerState::Closed => 0.0,
+            BreakerState::HalfOpen => 1.0,
+            BreakerState::Open => 2.0,
+        });
+        for kind in Trouble::ALL {
+            let calls = evidence.calls[kind as usize];
+            self.trouble[kind as usize].set(lossy(usize::try_from(calls).unwrap_or(usize::MAX)));
+        }
+        self.suspects.set(lossy(suspects));
+    }
+
+    /// Whether the worker has left its partitions to others.
+    pub fn stands_aside(&self, is_so: bool) {
+        self.stands_aside.set(if is_so { 1.0 } else { 0.0 });
+    }
+
+    /// Its breaker has come to stand like this.
+    pub fn changed(&self, state: BreakerState) {
+        self.changes[state as usize].increment(1);
     }
 }
 

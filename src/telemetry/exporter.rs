@@ -88,7 +88,7 @@ mod tests {
     use crate::core::ladder::Ladder;
     use crate::core::rules::{Rule, Then, When};
     use crate::telemetry::events::{
-        BreakerMetrics, DelivererMetrics, HoldMetrics, HttpMetrics, MoverMetrics, RouterMetrics, VerdictKind,
+        DelivererMetrics, HandlerHealthMetrics, HoldMetrics, HttpMetrics, MoverMetrics, RouterMetrics, VerdictKind,
     };
     use crate::telemetry::standing::{ClientMetrics, ClusterMetrics, DlqMetrics, IndexMetrics, LagMetrics, RedriveMetrics};
 
@@ -110,7 +110,7 @@ mod tests {
         let text = rendered(|ladder| {
             let _ =
                 (MoverMetrics::new(ladder), DelivererMetrics::new(ladder), HttpMetrics::new(ladder), HoldMetrics::new(ladder));
-            let _ = (RouterMetrics::new(ladder), BreakerMetrics::new(ladder), DlqMetrics::new(ladder.name()));
+            let _ = (RouterMetrics::new(ladder), HandlerHealthMetrics::new(ladder, 1), DlqMetrics::new(ladder.name()));
             let _ = (ClientMetrics::new(ladder, Role::Mover), LagMetrics::new(ladder), ClusterMetrics::new(ladder));
             let _ = RedriveMetrics::new(ladder.name());
         });
@@ -186,13 +186,13 @@ mod tests {
                 let ladder = Ladder::builder(&name, "g").source("orders").tiers(["5s", "1m", "10m"]).build().unwrap();
                 let _ = (MoverMetrics::new(&ladder), ClientMetrics::new(&ladder, Role::Mover), HoldMetrics::new(&ladder));
                 let _ = (DelivererMetrics::new(&ladder), ClientMetrics::new(&ladder, Role::Deliverer), LagMetrics::new(&ladder));
-                let _ = (HttpMetrics::new(&ladder), BreakerMetrics::new(&ladder), ClusterMetrics::new(&ladder));
+                let _ = (HttpMetrics::new(&ladder), HandlerHealthMetrics::new(&ladder, 1), ClusterMetrics::new(&ladder));
                 let _ = (DlqMetrics::new(&name), RedriveMetrics::new(&name), IndexMetrics::new(&name));
             }
         });
         let text = exporter.render();
         let own = text.lines().filter(|line| line.starts_with("kladder_")).count();
-        assert_eq!(own, 20 * 284 + 1, "kladder_build_info is the one of no ladder");
+        assert_eq!(own, 20 * 292 + 1, "kladder_build_info is the one of no ladder");
         let all = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).count();
         assert!(all < 6_000, "{all} series");
     }

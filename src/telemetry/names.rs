@@ -19,6 +19,8 @@ pub const ROLE: &str = "role";
 pub const RULE: &str = "rule";
 /// What a rule says: retry, reject or done.
 pub const THEN: &str = "then";
+/// What kind of trouble a call met.
+pub const TROUBLE: &str = "trouble";
 /// How a breaker stands: closed, half-open or open.
 pub const STATE: &str = "state";
 /// A topic that a worker consumes: a source, redeliver or the inbox.
@@ -158,7 +160,40 @@ pub const ATTEMPTS_UNTIL_DONE: Metric = histogram(
 pub const BREAKER_STATE: Metric = gauge(
     "kladder_breaker_state",
     &[LADDER],
-    "Breaker of the handler in this process: 0 closed, 1 half-open (one delivery probes the handler), 2 open (deliveries wait).",
+    "Breaker of the handler in this process: 0 closed, 1 half-open (a few deliveries go on, or probe the handler), 2 open (deliveries \
+     wait).",
+);
+/// How the handler is.
+pub const HANDLER_HEALTH: Metric = gauge(
+    "kladder_handler_health",
+    &[LADDER],
+    "Health of the handler as this process sees it: 0 up, 1 degraded (fewer deliveries run than may), 2 down.",
+);
+/// How many calls may run.
+pub const HANDLER_CALLS_ALLOWED: Metric = gauge(
+    "kladder_handler_calls_allowed",
+    &[LADDER],
+    "Deliveries that may run at a time now: max_in_flight while the handler is up, fewer while it is degraded, 0 while it is down or in \
+     doubt and only probes run.",
+);
+/// By what the handler is known to be down.
+pub const HANDLER_TROUBLE: Metric = gauge(
+    "kladder_handler_trouble_calls",
+    &[LADDER, TROUBLE],
+    "Calls that met trouble since the handler last answered well, by what they met: errors, timeouts, lost_connections, unreachable. \
+     Records that fail as they failed before are not counted.",
+);
+/// Records under suspicion.
+pub const HANDLER_SUSPECTS: Metric = gauge(
+    "kladder_handler_suspects",
+    &[LADDER],
+    "Records whose connections were lost together, which are delivered again in small groups to find the one over which the handler dies.",
+);
+/// Whether a worker has left its partitions to others.
+pub const STANDS_ASIDE: Metric = gauge(
+    "kladder_stands_aside",
+    &[LADDER],
+    "1 while this worker has left its partitions to other workers, since its handler is down and theirs is not.",
 );
 /// Changes of the breaker.
 pub const BREAKER_CHANGES: Metric =
@@ -341,7 +376,7 @@ pub const PROCESS_START: Metric =
 pub const PROCESS: [Metric; 6] = [PROCESS_CPU, PROCESS_MEMORY, PROCESS_OPEN_FDS, PROCESS_MAX_FDS, PROCESS_THREADS, PROCESS_START];
 
 /// All of kladder's own.
-pub const ALL: [Metric; 45] = [
+pub const ALL: [Metric; 50] = [
     DELIVERIES,
     HOPS,
     TIER_LEFT,
@@ -356,6 +391,11 @@ pub const ALL: [Metric; 45] = [
     ATTEMPTS_UNTIL_DONE,
     BREAKER_STATE,
     BREAKER_CHANGES,
+    HANDLER_HEALTH,
+    HANDLER_CALLS_ALLOWED,
+    HANDLER_TROUBLE,
+    HANDLER_SUSPECTS,
+    STANDS_ASIDE,
     HANDLER,
     TRANSACTION,
     TRANSACTIONS_ABORTED,

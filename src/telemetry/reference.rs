@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use crate::config::types::Role;
+use crate::core::dispatch::Trouble;
 use crate::core::envelope::Reason;
 use crate::core::rules::Then;
 use crate::telemetry::events::{BREAKER_STATES, VerdictKind};
@@ -41,7 +42,7 @@ are those of the table and of the configuration, never those of records.
 ";
 
 /// Each label with what it can be.
-fn labels() -> [(&'static str, String); 10] {
+fn labels() -> [(&'static str, String); 11] {
     let listed = |values: &[&str]| values.iter().map(|value| format!("`{value}`")).collect::<Vec<_>>().join(", ");
     let verdicts = VerdictKind::ALL.map(VerdictKind::as_str);
     let reasons = Reason::ALL.map(Reason::as_str);
@@ -65,6 +66,7 @@ fn labels() -> [(&'static str, String); 10] {
         (names::RULE, "the names of the rules, or their numbers counted from 1".to_owned()),
         (names::THEN, listed(&then.map(|then| then.as_str()))),
         (names::STATE, listed(&BREAKER_STATES)),
+        (names::TROUBLE, listed(&Trouble::ALL.map(Trouble::as_str))),
         (names::TOPIC, "the sources and the redeliver topic (push), or the inbox (relay)".to_owned()),
         (names::VERSION, "the version of kladder".to_owned()),
     ]

@@ -3,16 +3,17 @@
 //! As with [`events`](crate::telemetry::events), handles are made once. A gauge of which nothing is known yet is not there rather
 //! than 0, but for those that are 0 until something happens.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, counter, gauge};
 
 use crate::config::types::Role;
-use crate::core::ladder::{Ladder, Mode};
+use crate::core::ladder::Ladder;
 use crate::telemetry::names;
 
-/// One of the two Kafka clients of a worker.
+/// What a Kafka client of a worker does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
     /// It reads.
@@ -29,8 +30,8 @@ pub struct ClientMetrics {
     reconnects: Counter,
     rtt: Gauge,
     rebuilds: Counter,
-    /// What is queued in the consumer and in the producer.
-    in_queues: Arc<Mutex<[u64; 2]>>,
+    /// What is queued in all of them.
+    in_queues: Arc<AtomicU64>,
 }
 
 impl ClientMetrics {
@@ -50,11 +51,10 @@ impl ClientMetrics {
         }
     }
 
-    /// So many records are in the queues of one of the clients.
-    pub fn queued(&self, side: Side, records: u64) {
-        let mut queues = self.in_queues.lock().unwrap_or_else(PoisonError::into_inner);
-        queues[side as usize] = records;
-        self.queued.set(lossy(queues[0].saturating_add(queues[1])));
+    /// So many records are in the queues of one of the clients, and so many were when it told last.
+    pub fn queued(&self, before: u64, records: u64) {
+        let all = self.in_queues.fetch_add(records.wrapping_sub(before), Ordering::AcqRel);
+        self.queued.set(lossy(all.wrapping_add(records).wrapping_sub(before)));
     }
 
     /// So many requests failed, and so many connections were lost, since this was told last.
@@ -81,12 +81,8 @@ impl LagMetrics {
     /// Makes the handles of the worker that consumes these topics of the configuration.
     #[must_use]
     pub fn new(ladder: &Ladder) -> Self {
-        let topics = match ladder.mode() {
-            Mode::Push => ladder.sources().iter().cloned().chain([ladder.redeliver_topic()]).collect(),
-            Mode::Relay => vec![ladder.inbox_topic()],
-        };
         let of = |topic: &String| gauge!(names::CONSUMER_LAG.name, names::LADDER => ladder.name().to_owned(), names::TOPIC => topic.clone());
-        Self(topics.into_iter().map(|topic| (topic.clone(), of(&topic))).collect())
+        Self(ladder.consumed_topics().into_iter().map(|topic| (topic.clone(), of(&topic))).collect())
     }
 
     /// How far it is behind, by the topics and partitions that it owns; where it owns none of a topic it is 0.

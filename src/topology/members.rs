@@ -1,7 +1,7 @@
 //! Who is in a consumer group: kladder's own, strangers, or the deliverers of another ladder.
 //!
 //! Kladder's members are told by their `client.id` (`kladder` unless it is configured), and where that is another on each host by the
-//! redeliver topic, which nobody else reads.
+//! redeliver topic, which nobody else reads: its reader's other members have the same `client.id` and host.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,8 +28,12 @@ pub struct GroupMember {
 /// The members that are not kladder's, in words; `None` where there is none. `own` is the `client.id` of this configuration.
 #[must_use]
 pub fn foreign_members(members: &[GroupMember], own: &str) -> Option<String> {
-    let reads_ladder = |m: &GroupMember| m.topics.keys().any(|topic| topics::ladder_of_redeliver_topic(topic).is_some());
-    let is_foreign = |m: &&GroupMember| m.client_id != own && !m.client_id.starts_with("kladder") && !reads_ladder(m);
+    let reads_ladder = |m: &&GroupMember| m.topics.keys().any(|topic| topics::ladder_of_redeliver_topic(topic).is_some());
+    let known: BTreeSet<(&str, &str)> =
+        members.iter().filter(reads_ladder).map(|m| (m.client_id.as_str(), m.host.as_str())).collect();
+    let is_foreign = |m: &&GroupMember| {
+        m.client_id != own && !m.client_id.starts_with("kladder") && !known.contains(&(m.client_id.as_str(), m.host.as_str()))
+    };
     let told = |m: &GroupMember| format!("client.id `{}` from {}", m.client_id, m.host);
     let foreign: Vec<String> = members.iter().filter(is_foreign).map(told).collect();
     let named = foreign[..foreign.len().min(NAMED)].join(", ");
@@ -67,9 +71,11 @@ mod tests {
         assert_eq!(foreign_members(&members[..2], "kladder"), None);
         let many = foreign_members(&["a", "b", "c", "d", "e"].map(member), "kladder").unwrap();
         assert!(many.ends_with("client.id `c` from /10.0.0.7 and 2 more"), "{many}");
-        let of_a =
-            [GroupMember { topics: ["orders", "a.redeliver"].map(|t| (t.to_owned(), [0].into())).into(), ..member("host-7") }];
+        let redeliver = GroupMember { topics: [("a.redeliver".to_owned(), [0].into())].into(), ..member("host-7") };
+        let of_a = [member("host-7"), redeliver];
         assert_eq!(foreign_members(&of_a, "host-8"), None);
+        let elsewhere = [GroupMember { host: "/10.0.0.8".to_owned(), ..member("host-7") }, of_a[1].clone()];
+        assert!(foreign_members(&elsewhere, "host-8").is_some());
         assert_eq!((other_ladder(&of_a, "a"), other_ladder(&of_a, "b")), (None, Some("a")));
     }
 }

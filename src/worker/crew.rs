@@ -12,9 +12,8 @@ use crate::core::ladder::Ladder;
 use crate::telemetry::events::{DelivererMetrics, MoverMetrics, RouterMetrics, WorkerMetrics};
 use crate::telemetry::names;
 use crate::telemetry::tally::Tally;
-use crate::worker::breaker::HandlerBreaker;
 use crate::worker::committer::Starts;
-use crate::worker::deliverer::{Deliverer, DelivererSettings};
+use crate::worker::deliverer::{Deliverer, DelivererSettings, HandlerPlaces};
 use crate::worker::dlq_breaker::DlqBreaker;
 use crate::worker::error::WorkError;
 use crate::worker::handler::Handler;
@@ -43,19 +42,6 @@ pub struct Crew<'a> {
     pub quiet: Quiet,
     /// Where the mover's time comes from.
     pub clock: BrokersClock,
-}
-
-/// How many deliveries run at a time; see [`DelivererSettings`].
-#[derive(Clone)]
-pub struct Budgets {
-    /// All together.
-    pub max_in_flight: usize,
-    /// The share of redeliveries.
-    pub redeliver_share: f64,
-    /// Where they wait while the handler is down.
-    pub breaker: Option<Arc<HandlerBreaker>>,
-    /// When dead letters are held.
-    pub dlq_breaker: Option<DlqBreakerSettings>,
 }
 
 impl Crew<'_> {
@@ -107,7 +93,8 @@ impl Crew<'_> {
         &mut self,
         ladder: &Arc<Ladder>,
         handler: Arc<H>,
-        budgets: Budgets,
+        places: Arc<HandlerPlaces>,
+        dlq_breaker: Option<DlqBreakerSettings>,
         runtime: Handle,
         on_joined: impl Fn() + Send + Sync + 'static,
     ) -> io::Result<()> {
@@ -115,13 +102,11 @@ impl Crew<'_> {
             ladder: ladder.clone(),
             kafka: self.kafka.clone(),
             instance: self.instance.to_owned(),
-            max_in_flight: budgets.max_in_flight,
-            redeliver_share: budgets.redeliver_share,
-            breaker: budgets.breaker,
+            places,
             drain: self.drain,
             hold: self.watch.hold(ladder.name()),
             starts: Starts::default(),
-            dlq_breaker: self.dlq_breaker(ladder, budgets.dlq_breaker),
+            dlq_breaker: self.dlq_breaker(ladder, dlq_breaker),
             tally: self.tally.clone(),
             quiet: self.quiet.clone(),
         };

@@ -3,8 +3,10 @@
 //! That dead letters are held stands in the ladder's state topic, beside `hold`, so that all workers obey: whoever finds that there are
 //! too many writes it there, movers keep what is held waiting until it is over, and `kladder resume` ends it early. Whatever stands
 //! there, nothing is lost: a record that one worker lets go and another still holds only waits in one topic more.
+//!
+//! It judges by what has ended since dead letters were held last: what is done meanwhile says nothing of those that wait.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::config::KafkaConfig;
 use crate::core::decide::Decision;
@@ -21,7 +23,7 @@ use crate::worker::hold::Hold;
 /// The breaker of one ladder's dead-letter topic in this process.
 pub struct DlqBreaker {
     settings: DlqBreakerSettings,
-    endings: Mutex<Endings>,
+    endings: Mutex<(Endings, u64)>,
     hold: Hold,
     kafka: KafkaConfig,
     ladder: Arc<Ladder>,
@@ -35,7 +37,7 @@ impl DlqBreaker {
     pub fn new(settings: DlqBreakerSettings, ladder: &Arc<Ladder>, kafka: &KafkaConfig, instance: &str, hold: Hold) -> Arc<Self> {
         Arc::new(Self {
             settings,
-            endings: Mutex::new(Endings::new(settings)),
+            endings: Mutex::new((Endings::new(settings), 0)),
             hold,
             kafka: kafka.clone(),
             ladder: ladder.clone(),
@@ -46,9 +48,20 @@ impl DlqBreaker {
 
     /// Records that are known to be done without having been decided upon.
     pub(super) fn done(&self, records: u64) {
-        if records > 0 {
-            self.endings.lock().unwrap_or_else(PoisonError::into_inner).done(records, self.clock.now());
+        let now = self.clock.now();
+        if records > 0 && !self.hold.holds_dead_letters(now.timestamp()) {
+            self.endings().0.done(records, now);
         }
+    }
+
+    /// What has ended since dead letters were held last.
+    fn endings(&self) -> MutexGuard<'_, (Endings, u64)> {
+        let mut endings = self.endings.lock().unwrap_or_else(PoisonError::into_inner);
+        let words = self.hold.dead_letter_words();
+        if std::mem::replace(&mut endings.1, words) != words {
+            endings.0.forget();
+        }
+        endings
     }
 
     /// What becomes of a decision on a record with this envelope: a dead letter is held while there are too many. What has expired, is
@@ -71,7 +84,7 @@ impl DlqBreaker {
         if self.hold.holds_dead_letters(now.timestamp()) {
             return true;
         }
-        let too_many = self.endings.lock().unwrap_or_else(PoisonError::into_inner).dead(now);
+        let too_many = self.endings().0.dead(now) && !self.hold.accepts_dead_letters(now.timestamp());
         if too_many {
             self.open(now.timestamp());
         }
@@ -91,11 +104,16 @@ impl DlqBreaker {
             ladder,
             hold_for = format_duration(hold_for),
             "DLQ breaker is open: {why}; they wait in the largest tier instead, and no attempt is burned. Mend what fails, then \
-             `kladder resume`; it closes by itself after the time"
+             `kladder resume`, or say that they are fine by `kladder resume --accept-dead-letters 24h`; it closes by itself after the time"
         );
         self.hold.hold_dead_letters(until);
-        let record =
-            DlqBreakerRecord { until: Some(until), by: format!("worker {} of {ladder}", self.instance), at: now, why: Some(why) };
+        let record = DlqBreakerRecord {
+            until: Some(until),
+            accepted_until: None,
+            by: format!("worker {} of {ladder}", self.instance),
+            at: now,
+            why: Some(why),
+        };
         let (kafka, topic, ladder) = (self.kafka.clone(), self.ladder.state_topic(), self.ladder.clone());
         // The worker does not wait for it: until others have read it, they have decided for themselves.
         let write = move || {

@@ -4,6 +4,8 @@
 //! look wrong. So a deliverer does not join a group with members that are not kladder's, nor one in which another ladder's
 //! deliverers are, whom their redeliver topic tells.
 
+use std::time::Duration;
+
 use crate::config::KafkaConfig;
 use crate::core::ladder::Ladder;
 use crate::kafka::client_id;
@@ -11,10 +13,13 @@ use crate::kafka::producer::HopProducer;
 use crate::topology::{foreign_members, other_ladder};
 use crate::worker::error::WorkError;
 
+/// How long the question may take.
+const ASK_WITHIN: Duration = Duration::from_secs(15);
+
 /// Makes sure that the group has no members but this ladder's. Where that may not be looked at, it is said.
 pub(super) fn refuse_foreign_members(producer: &mut HopProducer, ladder: &Ladder, kafka: &KafkaConfig) -> Result<(), WorkError> {
     let group = ladder.group();
-    let members = match producer.group_members(group) {
+    let members = match producer.group_members(group, ASK_WITHIN) {
         Ok(members) => members,
         Err(error) if error.is_outage() => return Err(error.into()),
         Err(error) => {

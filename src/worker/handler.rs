@@ -33,6 +33,12 @@ use crate::worker::delivery::Delivery;
 pub trait Handler: Send + Sync + 'static {
     /// Handles one delivery. The future is dropped where a worker must stop and its deadline has passed.
     fn handle(&self, delivery: Delivery) -> impl Future<Output = Result<(), Failure>> + Send;
+
+    /// Whether the handler can be reached, asked from time to time while it is down and this worker has left its partitions to others:
+    /// where it can, the worker comes back sooner. A handler in process cannot tell, and is not asked by default.
+    fn is_reachable(&self) -> impl Future<Output = bool> + Send {
+        async { false }
+    }
 }
 
 impl<F, Fut> Handler for F

@@ -9,7 +9,8 @@
 //! - Whose the ladder is stands in the same topic. A worker of another group does not begin, and one that runs while the ladder is
 //!   taken over is held.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -51,6 +52,10 @@ struct Watched {
     held: AtomicBool,
     /// Dead letters are held until then, in milliseconds of the epoch.
     dead_letters_until: AtomicI64,
+    /// And accepted until then, however many there are.
+    dead_letters_accepted_until: AtomicI64,
+    /// Goes up with each word on that.
+    dead_letter_words: AtomicU64,
     /// What was told of that last.
     dead_letters_held: AtomicBool,
     /// Told when the ladder is released.
@@ -99,6 +104,17 @@ impl Hold {
         self.0.as_ref().is_some_and(|watched| now.as_millis() < watched.dead_letters_until.load(Ordering::Acquire))
     }
 
+    /// Whether somebody has said that dead letters are as they should be.
+    #[must_use]
+    pub fn accepts_dead_letters(&self, now: Timestamp) -> bool {
+        self.0.as_ref().is_some_and(|watched| now.as_millis() < watched.dead_letters_accepted_until.load(Ordering::Acquire))
+    }
+
+    /// A number that is another one after each word on whether dead letters are held.
+    pub(super) fn dead_letter_words(&self) -> u64 {
+        self.0.as_ref().map_or(0, |watched| watched.dead_letter_words.load(Ordering::Acquire))
+    }
+
     /// Holds dead letters in this process, until then or until the state says otherwise.
     pub(super) fn hold_dead_letters(&self, until: Timestamp) {
         if let Some(watched) = &self.0 {
@@ -113,6 +129,12 @@ impl Hold {
         let told =
             watched.lock().state.dead_letters_held_until(now).map(|(until, record)| format!(" {}", record.told(until, now)));
         Some(format!("DLQ breaker of {} open: dead letters wait in the largest tier{}", watched.ladder, told.unwrap_or_default()))
+    }
+
+    /// The workers that have told that their handler is down.
+    #[must_use]
+    pub fn handlers_down(&self) -> BTreeSet<String> {
+        self.0.as_ref().map(|watched| watched.lock().state.handlers_down.keys().cloned().collect()).unwrap_or_default()
     }
 
     /// Comes back when the ladder is not held: at once, where it is not.
@@ -166,6 +188,8 @@ impl Watched {
             topic: ladder.state_topic(),
             held: AtomicBool::new(false),
             dead_letters_until: AtomicI64::new(0),
+            dead_letters_accepted_until: AtomicI64::new(0),
+            dead_letter_words: AtomicU64::new(0),
             dead_letters_held: AtomicBool::new(false),
             released: Notify::new(),
             metrics: HoldMetrics::new(ladder),
@@ -244,15 +268,19 @@ impl Watched {
 
 impl Watched {
     fn act_on_dead_letters(&self, inner: &Inner) {
-        let until = match &inner.state.dlq_breaker {
-            Entry::Read(record) => record.until,
-            Entry::Absent => None,
+        let (until, accepted) = match &inner.state.dlq_breaker {
+            Entry::Read(record) => (record.until, record.accepted_until),
+            Entry::Absent => (None, None),
             Entry::Unreadable(error) => {
                 tracing::error!(ladder = self.ladder, %error, "what the state says of dead letters cannot be read: none are held");
-                None
+                (None, None)
             }
         };
-        self.dead_letters_until.store(until.map_or(0, Timestamp::as_millis), Ordering::Release);
+        let millis = |time: Option<Timestamp>| time.map_or(0, Timestamp::as_millis);
+        self.dead_letters_accepted_until.store(millis(accepted), Ordering::Release);
+        if self.dead_letters_until.swap(millis(until), Ordering::AcqRel) != millis(until) {
+            self.dead_letter_words.fetch_add(1, Ordering::AcqRel);
+        }
     }
 
     /// Tells that dead letters are held, or are no more.

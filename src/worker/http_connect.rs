@@ -1,14 +1,18 @@
-//! Connecting to a handler: plain or TLS, with a deadline of its own.
+//! Connecting to a handler: plain or TLS, with a deadline of its own, and what is known of the answers on a connection.
 
 use std::error::Error;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::Uri;
-use hyper_util::client::legacy::connect::HttpConnector;
+use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
+use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use thiserror::Error;
 use tower_service::Service;
 
@@ -23,6 +27,9 @@ type Transport = HttpConnector;
 
 /// How long connecting may take at most: DNS, TCP and TLS together.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+
+/// So much of an answer is read at a time.
+const READ_BYTES: usize = 4 * 1024;
 
 /// Connects within a deadline.
 ///
@@ -51,7 +58,7 @@ impl Connector {
 }
 
 impl Service<Uri> for Connector {
-    type Response = <Transport as Service<Uri>>::Response;
+    type Response = Watched<<Transport as Service<Uri>>::Response>;
     type Error = BoxError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
 
@@ -64,8 +71,96 @@ impl Service<Uri> for Connector {
         let limit = self.limit;
         Box::pin(async move {
             let connected = tokio::time::timeout(limit, connecting).await.map_err(|_| ConnectTimeout(limit))??;
-            Ok(connected)
+            Ok(Watched { stream: connected, buffer: Box::new([0; READ_BYTES]), answers: Answers::default() })
         })
+    }
+}
+
+/// Where the exchange of requests and answers on a connection stands.
+#[derive(Clone, Default)]
+struct Answers(Arc<AtomicU8>);
+
+impl Answers {
+    /// No answer has come on it.
+    const NONE: u8 = 0;
+    /// The last thing that happened is that some of an answer was read.
+    const READ: u8 = 1;
+    /// An answer was read before, and since then nothing but that a request was written.
+    const WRITTEN_AFTER: u8 = 2;
+
+    fn note_read(&self) {
+        self.0.store(Self::READ, Ordering::Relaxed);
+    }
+
+    fn note_written(&self) {
+        if self.0.load(Ordering::Relaxed) != Self::NONE {
+            self.0.store(Self::WRITTEN_AFTER, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A connection of which it is known whether a request on it came after an answer.
+pub(super) struct Watched<T> {
+    stream: T,
+    /// How much was read cannot be seen of hyper's own buffer, so it is read to here first: answers are short.
+    buffer: Box<[u8; READ_BYTES]>,
+    answers: Answers,
+}
+
+/// Whether a request failed on a connection that had been used before, without that anything of an answer was read: the handler may have
+/// closed it since its last answer, and never have seen the request.
+pub(super) fn may_have_been_closed(error: &legacy::Error) -> bool {
+    let Some(connected) = error.connect_info() else { return false };
+    let mut extensions = http::Extensions::new();
+    connected.get_extras(&mut extensions);
+    extensions.get::<Answers>().is_some_and(|answers| answers.0.load(Ordering::Relaxed) == Answers::WRITTEN_AFTER)
+}
+
+impl<T: Connection> Connection for Watched<T> {
+    fn connected(&self) -> Connected {
+        self.stream.connected().extra(self.answers.clone())
+    }
+}
+
+impl<T: Read + Unpin> Read for Watched<T> {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, mut to: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        let Self { stream, buffer, answers } = self.get_mut();
+        let most = to.remaining().min(READ_BYTES);
+        let mut read = ReadBuf::new(&mut buffer[..most]);
+        ready!(Pin::new(stream).poll_read(context, read.unfilled()))?;
+        if !read.filled().is_empty() {
+            answers.note_read();
+            to.put_slice(read.filled());
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: Write + Unpin> Write for Watched<T> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.answers.note_written();
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.answers.note_written();
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
     }
 }
 

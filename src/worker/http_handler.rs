@@ -4,6 +4,10 @@
 //! connection came about, or if the connection closed before the client took the request up. Everything later is a retry, even if
 //! the handler may have done the work: it knows the record by its `Idempotency-Key`.
 //!
+//! A connection that the handler has closed since its last answer is no exception worth an attempt: where a request fails at once on a
+//! connection that was used before, and nothing of an answer was read, it is repeated on a fresh one (RFC 9112, section 9.3.1; the
+//! `Idempotency-Key` makes the request one that may be repeated).
+//!
 //! Redirects are not followed: where deliveries go is said by the configuration alone.
 
 use std::time::{Duration, SystemTime};
@@ -17,6 +21,7 @@ use hyper::body::{Body, Incoming};
 use hyper_util::client::legacy::{self, Client};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use thiserror::Error;
+use tower_service::Service;
 
 use crate::config::types::HandlerConfig;
 use crate::core::classify::{Answer, Oddity, classify_answer};
@@ -26,12 +31,14 @@ use crate::kafka::clock::Clock;
 use crate::telemetry::events::HttpMetrics;
 use crate::worker::delivery::Delivery;
 use crate::worker::handler::Handler;
-use crate::worker::http_connect::{Connector, any, chain, not_connected};
+use crate::worker::http_connect::{Connector, any, chain, may_have_been_closed, not_connected};
 use crate::worker::http_request;
 
 /// How long a connection may lie idle. Shorter than servers wait (Node closes after 5 s, others after a minute): the side that
 /// sends must be the first to give a connection up, or it writes a request into one that is being closed.
 const IDLE: Duration = Duration::from_secs(4);
+/// A handler that has closed a connection says so at once to whoever writes to it. What fails later may have been worked on.
+const AT_ONCE: Duration = Duration::from_millis(50);
 /// How much of an answer becomes the error message.
 const MESSAGE_BYTES: usize = 1024;
 /// How much of an answer is read so that its connection can be used again; a new connection costs less than more than this.
@@ -40,6 +47,9 @@ const DRAIN_BYTES: usize = 64 * 1024;
 /// Calls a handler over HTTP.
 pub struct HttpHandler {
     client: Client<Connector, Full<Bytes>>,
+    connector: Connector,
+    /// Makes a connection for each request.
+    fresh: Client<Connector, Full<Bytes>>,
     uri: Uri,
     timeout: Duration,
     metrics: HttpMetrics,
@@ -78,22 +88,20 @@ impl HttpHandler {
     /// When the URL cannot be used.
     pub fn with_clock(config: &HandlerConfig, metrics: HttpMetrics, clock: Clock) -> Result<Self, HandlerUrlError> {
         let uri = check(&config.url)?;
+        let connector = Connector::new(config.timeout);
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
             .pool_max_idle_per_host(config.max_in_flight)
             // A connection from the pool that proves closed before it took the request: another one is tried.
             .retry_canceled_requests(true)
-            .build(Connector::new(config.timeout));
-        Ok(Self { client, uri, timeout: config.timeout, metrics, clock })
+            .build(connector.clone());
+        let fresh = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector.clone());
+        Ok(Self { client, connector, fresh, uri, timeout: config.timeout, metrics, clock })
     }
 
     async fn exchange(&self, delivery: &Delivery) -> Verdict {
-        let request = http_request::build(delivery, &self.uri);
-        let response = match self.client.request(request).await {
-            Ok(response) => response,
-            Err(error) => return Err(self.no_answer(&error)),
-        };
+        let response = self.ask(delivery).await?;
         let (answer, body) = self.read_head(response);
         let wanted = !(200..300).contains(&answer.status) || answer.verdict.is_some();
         let message = match read_body(body, wanted).await {
@@ -105,6 +113,22 @@ impl HttpHandler {
             self.metrics.odd_answer();
         }
         verdict
+    }
+
+    async fn ask(&self, delivery: &Delivery) -> Result<Response<Incoming>, Failure> {
+        let began = self.clock.now();
+        let error = match self.client.request(http_request::build(delivery, &self.uri)).await {
+            Ok(response) => return Ok(response),
+            Err(error) => error,
+        };
+        if !may_have_been_closed(&error) || self.clock.now().since(began) > AT_ONCE {
+            return Err(self.no_answer(&error));
+        }
+        // Where no other connection comes about it is the handler that is gone, perhaps over this record: the first one was lost.
+        self.fresh
+            .request(http_request::build(delivery, &self.uri))
+            .await
+            .map_err(|again| if again.is_connect() { self.no_answer(&error) } else { self.no_answer(&again) })
     }
 
     fn read_head(&self, response: Response<Incoming>) -> (Answer, Incoming) {
@@ -145,6 +169,10 @@ impl HttpHandler {
 }
 
 impl Handler for HttpHandler {
+    async fn is_reachable(&self) -> bool {
+        self.connector.clone().call(self.uri.clone()).await.is_ok()
+    }
+
     async fn handle(&self, delivery: Delivery) -> Result<(), Failure> {
         match tokio::time::timeout(self.timeout, self.exchange(&delivery)).await {
             Ok(verdict) => verdict,

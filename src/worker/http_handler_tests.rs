@@ -258,6 +258,57 @@ async fn a_connection_is_used_again_and_given_up_when_the_server_closed_it() {
     }
 }
 
+/// A server that answers the first request of each connection, reads the next one and hangs up after this time. It gives the number of the
+/// connection for each request that it has answered.
+fn hanging_up_after_each_answer(pause: Duration, most: usize) -> (SocketAddr, mpsc::Receiver<usize>) {
+    let (sender, receiver) = mpsc::channel();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for (number, stream) in listener.incoming().take(most).enumerate() {
+            let mut stream = stream.unwrap();
+            read_request(&mut stream);
+            sender.send(number).unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").unwrap();
+            // Too short a time for the client to see that nobody listens.
+            read_request(&mut stream);
+            thread::sleep(pause);
+        }
+    });
+    (address, receiver)
+}
+
+#[tokio::test]
+async fn a_connection_that_was_closed_between_two_answers_is_no_lost_call() {
+    let (address, answered) = hanging_up_after_each_answer(Duration::ZERO, usize::MAX);
+    let handler = handler(address, LONG);
+    for _ in 0..10 {
+        handler.handle(delivery(None)).await.unwrap();
+    }
+    assert_eq!(answered.try_iter().count(), 10);
+}
+
+#[tokio::test]
+async fn a_connection_lost_after_a_while_is_a_lost_call() {
+    let (address, answered) = hanging_up_after_each_answer(Duration::from_millis(300), usize::MAX);
+    let config = config(format!("http://{address}/orders"), LONG);
+    let handler = HttpHandler::new(&config, HttpMetrics::new(&ladder())).unwrap();
+    handler.handle(delivery(None)).await.unwrap();
+    let failure = handler.handle(delivery(None)).await.unwrap_err();
+    assert_eq!(failure.error().class, "connection lost", "{failure:?}");
+    assert_eq!(answered.try_iter().count(), 1);
+}
+
+#[tokio::test]
+async fn a_connection_in_whose_place_no_other_comes_about_is_a_lost_call() {
+    let (address, _answered) = hanging_up_after_each_answer(Duration::ZERO, 1);
+    let handler = handler(address, LONG);
+    handler.handle(delivery(None)).await.unwrap();
+    let failure = handler.handle(delivery(None)).await.unwrap_err();
+    assert_eq!(failure.error().class, "connection lost", "{failure:?}");
+    assert!(!failure.is_unsent());
+}
+
 #[tokio::test]
 async fn an_answer_that_is_too_long_counts_by_its_head() {
     let address = server(|_, mut stream| {

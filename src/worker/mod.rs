@@ -1,7 +1,6 @@
 //! The workers: mover, deliverer, handlers, and what keeps them running.
 
 mod backoff;
-pub mod breaker;
 pub mod cluster_watch;
 mod committer;
 pub mod crew;

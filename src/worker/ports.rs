@@ -12,11 +12,12 @@ use crate::kafka::NativeHeaders;
 use crate::kafka::consumer::{Committed, GroupConsumer, LiveGroup, Next, PartitionQueue, Rebalance, Record, TopicPartition};
 use crate::kafka::error::{ClientError, TxnError, WriteFault};
 use crate::kafka::producer::{HopProducer, Outgoing, Settled, TopicId};
+use crate::kafka::topic_consumers::TopicConsumers;
 
 /// Makes, for one partition after the other, what is called when its queue has something.
 pub type Wake<'a> = &'a (dyn Fn() -> Box<dyn Fn() + Send + Sync> + 'a);
 
-/// Where records come from: one membership of a consumer group. What the calls mean and how they fail stands at
+/// Where records come from: a worker's membership of a consumer group. What the calls mean and how they fail stands at
 /// [`GroupConsumer`].
 pub trait RecordSource {
     /// The records of one partition.
@@ -114,6 +115,55 @@ pub trait HopSink {
 }
 
 impl RecordSource for GroupConsumer {
+    type Queue = PartitionQueue;
+    type Group = LiveGroup;
+
+    fn serve(&self, timeout: Duration) -> Result<Option<Rebalance>, ClientError> {
+        self.serve(timeout)
+    }
+
+    fn committed(&self, partitions: &[TopicPartition]) -> Result<Vec<Option<Committed>>, ClientError> {
+        self.committed(partitions)
+    }
+
+    fn bounds(&self, tp: &TopicPartition) -> Result<(i64, i64), ClientError> {
+        self.bounds(tp)
+    }
+
+    fn known_end(&self, tp: &TopicPartition) -> Option<i64> {
+        self.known_end(tp)
+    }
+
+    fn ends(&self, partitions: &[TopicPartition], within: Duration) -> Result<Vec<(TopicPartition, i64)>, ClientError> {
+        self.ends(partitions, within)
+    }
+
+    fn start(&self, assigned: &[(TopicPartition, i64)], wake: Option<Wake<'_>>) -> Result<Vec<PartitionQueue>, ClientError> {
+        self.start(assigned, wake)
+    }
+
+    fn release(&self, partitions: &[TopicPartition]) -> Result<(), ClientError> {
+        self.release(partitions)
+    }
+
+    fn commit(&self, points: &[(TopicPartition, CommitPoint)]) -> Result<(), ClientError> {
+        self.commit(points)
+    }
+
+    fn live_group(&self) -> Option<LiveGroup> {
+        self.live_group()
+    }
+
+    fn assignment_lost(&self) -> bool {
+        self.assignment_lost()
+    }
+
+    fn group(&self) -> &str {
+        self.group()
+    }
+}
+
+impl RecordSource for TopicConsumers {
     type Queue = PartitionQueue;
     type Group = LiveGroup;
 

@@ -13,15 +13,15 @@ use thiserror::Error;
 use tokio::runtime::Handle;
 
 use crate::config::{self, KafkaConfig, Role, Start};
-use crate::core::breaker::BreakerSettings;
+use crate::core::dispatch::BreakerSettings;
 use crate::core::dlq_breaker::DlqBreakerSettings;
 use crate::core::envelope::Reason;
 use crate::core::ladder::{Ladder, Mode};
 use crate::telemetry::events::VerdictKind;
 use crate::telemetry::tally::Tally;
 use crate::topology::ClusterError;
-use crate::worker::breaker::HandlerBreaker;
-use crate::worker::crew::{Budgets, Crew};
+use crate::worker::crew::Crew;
+use crate::worker::deliverer::HandlerPlaces;
 use crate::worker::handler::Handler;
 use crate::worker::hold::HoldWatch;
 use crate::worker::leaders::BrokersClock;
@@ -251,10 +251,8 @@ impl<H: Handler> Worker<H> {
             crew.mover(&self.ladder, || {})?;
         }
         if self.roles.contains(&Role::Deliverer) {
-            let breaker = self.breaker.map(|settings| HandlerBreaker::new(&self.ladder, settings));
-            let (max_in_flight, redeliver_share, dlq_breaker) = (self.max_in_flight, self.redeliver_share, self.dlq_breaker);
-            let budgets = Budgets { max_in_flight, redeliver_share, breaker, dlq_breaker };
-            crew.deliverer(&self.ladder, self.handler.clone(), budgets, runtime.clone(), || {})?;
+            let places = HandlerPlaces::new(&self.ladder, self.max_in_flight, self.redeliver_share, self.breaker);
+            crew.deliverer(&self.ladder, self.handler.clone(), places, self.dlq_breaker, runtime.clone(), || {})?;
         }
         Ok(())
     }

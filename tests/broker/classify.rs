@@ -117,8 +117,9 @@ fn what_would_come_back_too_late_is_dead_as_expired() {
     scene.handler = handler.url().to_owned();
     scene.settings.push_str("\nattempts = 100\nmax_age = \"4s\"");
     let config = scene.set_up();
-    RawProducer::new(&scene.brokers).write(&scene.source, &[records::plain(0, 1)]);
     let mut kladder = Kladder::run(&config);
+    scene.await_ready();
+    RawProducer::new(&scene.brokers).write(&scene.source, &[records::plain(0, 1)]);
     clock::eventually("it has expired", PATIENCE, || broker::read(&scene.dlq_topic()).len() == 1);
     let letter = &broker::read(&scene.dlq_topic())[0];
     assert_eq!(letter.text("kladder-reason"), Some("expired"));

@@ -98,7 +98,7 @@ fn on_a_terminal_it_is_a_picture_and_the_reckoning_stays() {
     demo.shows("the ladder, who works on it, and orders", |lines| {
         has(lines, "RUNNING") && has(lines, "source kladder-demo-orders") && has(lines, "retry-300ms") && has(lines, "  sent ")
     });
-    demo.shows("the outage and what it does to the breaker", |lines| has(lines, "OUTAGE: ") && has(lines, "breaker OPEN"));
+    demo.shows("the outage and what it does to the breaker", |lines| has(lines, "OUTAGE: ") && has(lines, "handler DOWN"));
     demo.shows("how late records came back", |lines| {
         lines.iter().any(|line| line.starts_with("retry-300ms") && line.ends_with("ms"))
     });

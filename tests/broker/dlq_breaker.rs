@@ -102,6 +102,45 @@ fn an_outage_of_what_the_handler_needs_waits_and_does_not_pour_into_the_dlq() {
 }
 
 #[test]
+fn an_application_that_rejects_much_by_right_is_held_up_no_longer_once_that_is_said() {
+    const RECORDS: usize = 400;
+    // Three of five are rejected, for good.
+    let is_rejected = |number: usize| number % 5 < 3;
+    let handler = Handler::start(move |call| {
+        let answer =
+            if is_rejected(load::number_of(call, PARTITIONS)) { Answer::fail(422, "no such customer") } else { Answer::ok() };
+        answer.after(Duration::from_millis(10))
+    });
+    let mut scene = scene("dlq-breaker-rejects", &["500ms", "1s"], &handler);
+    scene.dlq_breaker = "minimum = 20\nhold_for = \"3s\"";
+    scene.max_in_flight = 4;
+    let config = scene.set_up();
+    let mut kladder = Kladder::run(&config);
+    write(&scene, RECORDS);
+    // It opens, is over, and opens again: each time after no more than it says.
+    let openings = |log: &str| log.matches("DLQ breaker is open").count();
+    clock::eventually("it has opened three times", PATIENCE, || openings(&kladder.log()) >= 3);
+    let dead = broker::read(&scene.dlq_topic()).len();
+    let opened = openings(&kladder.log());
+    assert!(dead <= (opened + 1) * (MINIMUM - 1), "{dead} dead letters although it opened {opened} times");
+
+    let said = ["resume", "-c", path(&config), "--accept-dead-letters", "1h", "--why", "they are none of our customers"];
+    let accepted = process::kladder(&said).succeeds();
+    assert!(accepted.stderr.contains("are accepted for 1h"), "{accepted}");
+    let rejected = (0..RECORDS).filter(|number| is_rejected(*number)).count();
+    clock::eventually("all that is rejected is dead", PATIENCE, || broker::read(&scene.dlq_topic()).len() >= rejected);
+    clock::eventually("nothing is left", PATIENCE, || {
+        broker::lag(&scene.group, &scene.source) == 0 && broker::lag(&scene.group, &scene.redeliver_topic()) == 0
+    });
+    let dead = numbers(&broker::read(&scene.dlq_topic()));
+    assert!(dead.len() == rejected && dead.values().all(|times| *times == 1), "{dead:?}");
+    assert_eq!(scene.metric("kladder_dlq_breaker_open", ""), Some(0.0));
+    let status = process::kladder(&["status", "-c", path(&config)]).succeeds().stdout;
+    assert!(status.contains("dead letters are accepted for ") && status.contains("they are none of our customers"), "{status}");
+    assert_eq!(kladder.terminate(PATIENCE).code(), Some(0), "its log:\n{}", kladder.log());
+}
+
+#[test]
 fn killed_while_it_holds_it_loses_and_doubles_nothing() {
     const RECORDS: usize = 240;
     const KILLS: usize = 3;

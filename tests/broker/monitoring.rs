@@ -107,9 +107,11 @@ fn every_panel_has_data_and_prometheus_gives_the_numbers_that_the_ladder_made() 
 
     // In two waves: of what a histogram had when it was first scraped, no rate can be told.
     let half = |n: usize| f64::from(u32::try_from(n).expect("a small number")) / 2.0;
-    write(&[1..=DEAD / 2, DEAD + 1..=DEAD + ONCE / 2]);
+    let done = DEAD + ONCE + 1;
+    // Each with some that are done: if all failed, the handler would be down.
+    write(&[1..=DEAD / 2, done..=done + DONE / 2, DEAD + 1..=DEAD + ONCE / 2]);
     clock::eventually("the first half has climbed", PATIENCE * 2, || prometheus.value(&hops) == Some(half(HOPS)));
-    write(&[DEAD / 2 + 1..=DEAD, DEAD + ONCE / 2 + 1..=DEAD + ONCE, DEAD + ONCE + 1..=DEAD + ONCE + DONE]);
+    write(&[DEAD / 2 + 1..=DEAD, DEAD + ONCE / 2 + 1..=DEAD + ONCE, done + DONE / 2 + 1..=DEAD + ONCE + DONE]);
     clock::eventually("all has climbed", PATIENCE * 2, || {
         kladder.assert_running();
         prometheus.value(&hops) == Some(half(HOPS * 2))
@@ -137,7 +139,10 @@ fn every_panel_has_data_and_prometheus_gives_the_numbers_that_the_ladder_made() 
         assert_eq!((dead["exhausted"], dead.values().sum::<f64>()), (half(DEAD * 2), half(DEAD * 2)), "{dead:?}");
     }
     let opened = format!("sum by (state) (kladder_breaker_changes_total{{ladder=\"{ladder}\"}})");
-    assert_eq!(prometheus.by("state", &opened), numbers(&[("open", 1), ("half-open", 1), ("closed", 1)]));
+    let mut changes = prometheus.by("state", &opened);
+    // Once for the outage, and perhaps once before while it was not sure yet.
+    assert!(changes.remove("half-open").is_some_and(|times| (1.0..=2.0).contains(&times)));
+    assert_eq!(changes, numbers(&[("open", 1), ("closed", 1)]));
     let in_an_hour = prometheus.by("state", &query_of(&of_ladder, "Changes of the breaker, in an hour"));
     assert_eq!(Some(in_an_hour["open"].round()), Some(1.0), "{in_an_hour:?}");
 

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use crate::support::broker;
@@ -81,10 +81,17 @@ fn a_record_on_which_the_sidecar_dies_ends_in_the_dlq_and_the_others_are_done() 
 
 #[test]
 fn a_worker_that_ends_in_good_order_counts_nothing_against_the_record_it_leaves() {
-    // Nobody listens, so the first record stays the first whoever takes it over.
-    let port = ClosedPort::reserve();
+    // The first record hangs, so it stays the first whoever takes it over.
+    let hangs = Arc::new(AtomicBool::new(true));
+    let still = hangs.clone();
+    let handler = Handler::start(move |_| {
+        let answer = Answer::ok();
+        if still.load(Ordering::Acquire) { answer.after(Duration::from_secs(30)) } else { answer }
+    });
     let mut scene = Scene::with_source("no-poison", &["500ms"], 1);
-    scene.handler = port.url();
+    scene.handler = handler.url().to_owned();
+    scene.drain = "100ms";
+    scene.timeout = "60s";
     let config = scene.set_up();
     RawProducer::new(&scene.brokers).write(&scene.source, &[records::plain(0, 1)]);
     for restart in 1..=8 {
@@ -95,9 +102,31 @@ fn a_worker_that_ends_in_good_order_counts_nothing_against_the_record_it_leaves(
         assert_eq!(kladder.terminate(PATIENCE).code(), Some(0), "its log:\n{}", kladder.log());
         assert_eq!(broker::committed(&scene.group, &scene.source, 0), (Some(0), String::new()), "after restart {restart}");
     }
-    let handler = port.open(|_| Answer::ok());
+    hangs.store(false, Ordering::Release);
     let _kladder = Kladder::run(&config);
+    clock::eventually("it is delivered in the end", PATIENCE, || broker::lag(&scene.group, &scene.source) == 0);
+    assert!(broker::read(&scene.dlq_topic()).is_empty());
+}
+
+#[test]
+fn a_record_that_was_never_called_is_not_buried_however_often_its_worker_is_killed() {
+    // Nobody listens, so no handler has ever seen it.
+    let port = ClosedPort::reserve();
+    let mut scene = Scene::with_source("uncalled", &["500ms"], 1);
+    scene.handler = port.url();
+    // It is killed while its breaker is open.
+    scene.breaker = "open_for = \"1s\"";
+    let config = scene.set_up();
+    RawProducer::new(&scene.brokers).write(&scene.source, &[records::plain(0, 1)]);
+    for _ in 0..7 {
+        let kladder = Kladder::run(&config);
+        clock::eventually("the breaker opens", PATIENCE, || scene.metric("kladder_breaker_state", "") == Some(2.0));
+        kladder.kill_dash_nine();
+    }
+    let handler = port.open(|_| Answer::ok());
+    let mut kladder = Kladder::run(&config);
     clock::eventually("it is delivered in the end", PATIENCE, || broker::lag(&scene.group, &scene.source) == 0);
     assert_eq!(handler.count(), 1);
     assert!(broker::read(&scene.dlq_topic()).is_empty());
+    assert_eq!(kladder.terminate(PATIENCE).code(), Some(0), "its log:\n{}", kladder.log());
 }

@@ -33,7 +33,7 @@ use crate::cli::run::{self, Probes, Running};
 use crate::cli::top::{self, Beside, End};
 use crate::cli::{Output, config_file, stdout};
 use crate::config::{Config, HealthConfig, LadderConfig};
-use crate::core::breaker::BreakerState;
+use crate::core::dispatch::BreakerState;
 use crate::core::time::Timestamp;
 use crate::core::topics::mover_group;
 use crate::kafka::admin::KafkaCluster;
@@ -333,7 +333,7 @@ impl Course<'_> {
             done,
             waiting: delays.zip(ledger.waiting()).collect(),
             dead: u64::try_from(ledger.dead.len()).unwrap_or(u64::MAX),
-            breaker: self.running.breakers.first().map_or(BreakerState::Closed, |breaker| breaker.state()),
+            breaker: self.running.handlers.first().map_or(BreakerState::Closed, |handler| handler.standing().breaker()),
         };
         let is_done = has_ended && snapshot.done + snapshot.dead >= sent;
         let is_over = is_done || elapsed >= story.length() || self.running.stop.is_set();

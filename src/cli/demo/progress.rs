@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::time::Duration;
 
 use crate::cli::demo::story::Scene;
-use crate::core::breaker::BreakerState;
+use crate::core::dispatch::BreakerState;
 
 /// Where the demo stands.
 #[derive(Debug, Clone)]
@@ -51,7 +51,7 @@ fn line(snapshot: &Snapshot) -> String {
     }
     let breaker = match breaker {
         BreakerState::Closed => "closed",
-        BreakerState::Open { .. } => "OPEN",
+        BreakerState::Open => "OPEN",
         BreakerState::HalfOpen => "half-open",
     };
     let (time, words) = (time(snapshot), scene.words());

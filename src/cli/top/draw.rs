@@ -11,7 +11,8 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Cell, Clear, Paragraph, Row as TableRow, Table};
 
-use crate::cli::top::observation::{Breaker, Hold};
+use crate::cli::handler_seen::HealthSeen;
+use crate::cli::top::observation::Hold;
 use crate::cli::top::picture::{Freshness, LadderPicture, NextDue, Overlay, Picture, Row, RowKind};
 use crate::core::delay::format_duration;
 use crate::core::ladder::Mode;
@@ -125,6 +126,10 @@ impl Paint {
         ])];
         if let Some(ladder) = &picture.ladder {
             lines.push(self.standing(ladder, width));
+            let down = &ladder.seen.handlers_down;
+            if !down.is_empty() {
+                lines.push(Line::styled(fit(&format!("HANDLER DOWN at {}", down.join(", ")), width), self.alarm()));
+            }
             let letters = ladder.seen.dead_letters_held.iter();
             lines.extend(letters.map(|told| Line::styled(fit(&format!("DEAD LETTERS HELD {told}"), width), self.alarm())));
         }
@@ -149,12 +154,15 @@ impl Paint {
             Hold::Running => vec![Span::styled("RUNNING", good)],
             Hold::Unknown => vec![Span::styled("held or not: unknown", self.quiet())],
         };
-        let breaker = ladder.seen.breaker.map(|breaker| match breaker {
-            Breaker::Closed => ("  breaker closed", good),
-            Breaker::HalfOpen => ("  breaker HALF-OPEN", self.style(Color::Yellow, Modifier::BOLD)),
-            Breaker::Open => ("  breaker OPEN", self.alarm()),
+        let handler = ladder.seen.handler.as_ref().map(|handler| {
+            let style = match handler.health {
+                HealthSeen::Up => good,
+                HealthSeen::Degraded | HealthSeen::InDoubt => self.style(Color::Yellow, Modifier::BOLD),
+                HealthSeen::Down => self.alarm(),
+            };
+            Span::styled(format!("  {}", handler.told()), style)
         });
-        spans.extend(breaker.map(|(text, style)| Span::styled(text, style)));
+        spans.extend(handler);
         let used: usize = spans.iter().map(Span::width).sum();
         let worker = ladder.worker.as_ref().map_or_else(|| "  no worker answers".to_owned(), |at| format!("  metrics of {at}"));
         spans.push(Span::styled(fit(&worker, width.saturating_sub(used)), self.quiet()));

@@ -5,7 +5,7 @@ use ratatui::backend::TestBackend;
 use ratatui::buffer::Buffer;
 
 use super::*;
-use crate::cli::top::fixtures::{NOON, look, look_before, queue};
+use crate::cli::top::fixtures::{NOON, handler, look, look_before, queue};
 use crate::cli::top::observation::{LadderSeen, TierSeen};
 use crate::core::time::Timestamp;
 
@@ -117,7 +117,8 @@ fn what_is_twice_as_wide_is_cut_by_its_width() {
 fn everything_wrong_at_once_is_told_in_words() {
     let mut picture = picture_of("billing-orders", |seen| {
         seen.hold = Hold::Unknown;
-        seen.breaker = Some(Breaker::Open);
+        seen.handler = Some(handler(HealthSeen::Down));
+        seen.handlers_down = vec!["worker-2".to_owned()];
         seen.dead_letters_held = Some("for 9m40s more, since 2026-01-31T11:59:40Z by worker a of billing".to_owned());
         seen.members = Some(Vec::new());
         seen.notes = vec!["whether the ladder is held is unknown: not authorised".to_owned()];
@@ -128,10 +129,13 @@ fn everything_wrong_at_once_is_told_in_words() {
 }
 
 #[test]
-fn a_breaker_and_a_hold_look_different_without_colours() {
+fn a_handler_and_a_hold_look_different_without_colours() {
     let text = |change: fn(&mut LadderSeen)| drawn(&picture_of("b", change), (80, 24));
-    assert!(text(|seen| seen.breaker = Some(Breaker::HalfOpen)).contains("breaker HALF-OPEN"));
-    assert!(text(|seen| seen.breaker = None).contains("RUNNING  metrics of"));
+    assert!(
+        text(|seen| seen.handler = Some(handler(HealthSeen::Degraded))).contains("handler DEGRADED (12 deliveries at a time)")
+    );
+    assert!(text(|seen| seen.handler = Some(handler(HealthSeen::InDoubt))).contains("handler IN DOUBT (43 errors)"));
+    assert!(text(|seen| seen.handler = None).contains("RUNNING  metrics of"));
     assert!(text(|seen| seen.hold = Hold::Held("since then by anna".to_owned())).contains("HELD since then by anna"));
     assert!(text(|seen| seen.hold = Hold::Held(String::new())).contains("p resume"));
 }

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::cli::top::observation::{Breaker, DeadLetters, Hold, LadderSeen, Lateness, Member, Observation, Queue, TierSeen};
+use crate::cli::handler_seen::{HandlerSeen, HealthSeen, TroubleSeen};
+use crate::cli::top::observation::{DeadLetters, Hold, LadderSeen, Lateness, Member, Observation, Queue, TierSeen};
 use crate::core::ladder::Mode;
 use crate::core::time::Timestamp;
 
@@ -33,6 +34,16 @@ fn member(worker: &str, role: &'static str, partitions: &[(&str, &[i32])]) -> Me
     }
 }
 
+/// A handler, as a worker tells of it that has 64 places.
+pub fn handler(health: HealthSeen) -> HandlerSeen {
+    let (deliveries_allowed, trouble) = match health {
+        HealthSeen::Up => (64, Vec::new()),
+        HealthSeen::Degraded => (12, Vec::new()),
+        HealthSeen::InDoubt | HealthSeen::Down => (0, vec![TroubleSeen { kind: "errors", calls: 43 }]),
+    };
+    HandlerSeen { health, deliveries_allowed, trouble, stands_aside: false }
+}
+
 /// A push ladder in which something waits everywhere.
 pub fn ladder(name: &str) -> LadderSeen {
     let topic = |end: &str| format!("{name}.{end}");
@@ -42,7 +53,8 @@ pub fn ladder(name: &str) -> LadderSeen {
         group: "billing".to_owned(),
         hold: Hold::Running,
         dead_letters_held: None,
-        breaker: Some(Breaker::Closed),
+        handler: Some(handler(HealthSeen::Up)),
+        handlers_down: Vec::new(),
         sources: vec![queue("orders", 9_400, 9_412)],
         inbox: None,
         tiers: vec![

@@ -4,16 +4,17 @@ use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
+use crate::cli::handler_seen::HandlerSeen;
 use crate::cli::hold::Word;
 use crate::cli::metrics_scrape::{Samples, reachable, scrape_once};
 use crate::cli::status::held_text;
-use crate::cli::top::observation::{Breaker, DeadLetters, Hold, LadderSeen, Lateness, Member, Observation, Queue, TierSeen};
+use crate::cli::top::observation::{DeadLetters, Hold, LadderSeen, Lateness, Member, Observation, Queue, TierSeen};
 use crate::cli::who::who;
 use crate::config::{Config, LadderConfig};
 use crate::core::ladder::{Mode, Redelivery, Tier};
 use crate::core::state::LadderState;
 use crate::core::time::Timestamp;
-use crate::core::topics::{mover_group, router_group};
+use crate::core::topics::{mover_group, router_group, worker_of_member};
 use crate::kafka::admin::KafkaCluster;
 use crate::kafka::clock::Clock;
 use crate::kafka::onlooker::Onlooker;
@@ -90,7 +91,7 @@ impl Looker {
         let mut said = Vec::new();
         let who = who();
         let outcome = self.onlooker.state(&ladder.ladder.state_topic()).cloned().and_then(|state| {
-            let word = Word { held: command.held, who: &who, why: None, now: self.clock.now().timestamp() };
+            let word = Word { held: command.held, who: &who, why: None, accept: None, now: self.clock.now().timestamp() };
             word.give(self.onlooker.cluster(), ladder, &state, &mut |line| said.push(line))
         });
         match outcome {
@@ -158,7 +159,8 @@ impl Look<'_> {
             group: ladder.group().to_owned(),
             hold,
             dead_letters_held: dead_letters_held.map(|(until, record)| record.told(until, self.now)),
-            breaker: self.gauge(names::BREAKER_STATE.name, name).map(breaker_of),
+            handler: self.samples.and_then(|samples| HandlerSeen::of(samples, name)),
+            handlers_down: state.as_ref().map(handlers_down).unwrap_or_default(),
             sources,
             inbox,
             tiers,
@@ -271,12 +273,17 @@ impl Look<'_> {
                     return None;
                 }
             };
-            members.extend(found.into_iter().map(|member| Member {
-                worker: member.instance.unwrap_or(member.client_id),
-                host: member.host,
-                role,
-                partitions: member.topics,
-            }));
+            let consumed = ladder.consumed_topics();
+            for member in found {
+                let name = member.instance.as_deref().map(|name| worker_of_member(name, &consumed).to_owned());
+                let (worker, partitions) = (name.unwrap_or(member.client_id), member.topics);
+                // A deliverer has a member for each topic.
+                let is_same = |known: &&mut Member| known.role == role && known.worker == worker && known.host == member.host;
+                match members.iter_mut().find(is_same) {
+                    Some(known) => known.partitions.extend(partitions),
+                    None => members.push(Member { worker, host: member.host, role, partitions }),
+                }
+            }
         }
         Some(members)
     }
@@ -307,12 +314,9 @@ fn hold_of(told: String) -> Hold {
     Hold::Held(told.strip_prefix("HELD ").map(str::to_owned).unwrap_or(told))
 }
 
-fn breaker_of(gauge: f64) -> Breaker {
-    match gauge {
-        open if open >= 2.0 => Breaker::Open,
-        half if half >= 1.0 => Breaker::HalfOpen,
-        _ => Breaker::Closed,
-    }
+/// The workers that have told that their handler is down.
+fn handlers_down(state: &LadderState) -> Vec<String> {
+    state.handlers_down.keys().cloned().collect()
 }
 
 /// A gauge that counts.

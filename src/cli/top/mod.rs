@@ -62,7 +62,7 @@ What it shows:
   waiting    records that the group has not done; an estimate (~) by offsets, and transaction markers have offsets too
   next due   when the oldest record of a tier comes back, or since when it is due; of dead letters how many are open
   in, out    records a second over the last ten seconds, by offsets, too
-  late       from due to redelivered, since the start of the worker at health.listen: of it alone, and so are the breaker
+  late       from due to redelivered, since the start of the worker at health.listen: of it alone, and so are the handler
              and the open dead letters
 
 Data that is older than it should be is marked STALE, with its age and the reason.";

@@ -1,5 +1,6 @@
 //! What was seen of the ladders at one moment: plain data, from a cluster or from anywhere else.
 
+use crate::cli::handler_seen::HandlerSeen;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -26,8 +27,10 @@ pub(super) struct LadderSeen {
     pub hold: Hold,
     /// Until when, by whom and why what would be dead letters waits in the largest tier; `None` where it does not.
     pub dead_letters_held: Option<String>,
-    /// The handler's breaker in the worker that answered.
-    pub breaker: Option<Breaker>,
+    /// The handler of the worker that answered.
+    pub handler: Option<HandlerSeen>,
+    /// The workers that have told the others that their handler is down.
+    pub handlers_down: Vec<String>,
     pub sources: Vec<Queue>,
     /// Where failed records arrive (relay).
     pub inbox: Option<Queue>,
@@ -49,14 +52,6 @@ pub(super) enum Hold {
     Running,
     /// It is, as told.
     Held(String),
-}
-
-/// How a handler's breaker stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Breaker {
-    Closed,
-    HalfOpen,
-    Open,
 }
 
 /// A topic and the group that empties it. Offsets, so the markers of transactions count, too.

@@ -4,14 +4,14 @@
 //! What it keeps to, whatever some records do to the handler:
 //!
 //! - **Healthy records flow.** Partitions take turns, none has more than its share of the places while another has something to deliver,
-//!   and calls that hang never take all of them ([`Fair`], [`lanes`]).
+//!   and calls that hang never take all of them ([`Fair`], `lanes`).
 //! - **A failure counts when the handler is known to answer**: when a good answer has come since the call began. Until then it waits, and
 //!   where the handler turns out to be down it does not count. So an outage burns no attempts, however short or long it is, and a lonely
 //!   record that fails climbs nevertheless, since nothing speaks for an outage.
-//! - **While the handler is down** records of different partitions probe it; a probe in trouble goes to the end of its row ([`health`]).
-//! - **Nobody pays for a record over which the handler dies**, but that record ([`suspects`]).
+//! - **While the handler is down** records of different partitions probe it; a probe in trouble goes to the end of its row (`health`).
+//! - **Nobody pays for a record over which the handler dies**, but that record (`suspects`).
 //!
-//! It has no clock and makes no calls: whoever runs it ([`crate::core::dispatch::model`] in virtual time, the deliverer for real) takes
+//! It has no clock and makes no calls: whoever runs it (`model` in virtual time, the deliverer for real) takes
 //! what may begin, makes the call, and tells what came of it. Records are jobs of whatever type; what the dispatch has to know of one
 //! stands on its [`Ticket`].
 

@@ -22,6 +22,8 @@ const REBUILDS: u32 = 3;
 const STALL_SECONDS: u32 = 60;
 /// Dead letters are warned of when so much of their retention is over, in percent.
 const AGEING_PERCENT: u32 = 75;
+/// A handler that recovers is degraded for less.
+const DEGRADED_FOR: Duration = Duration::from_secs(600);
 /// The last day of a retention is told as a share of it where it is no more than a few days long.
 const FEW_DAYS: Duration = Duration::from_secs(4 * 86_400);
 const LAST_PERCENT: u32 = 90;
@@ -39,7 +41,7 @@ pub fn of(ladder: &LadderConfig, settings: &AlertsConfig, roles: &[Role]) -> Vec
     let name = ladder.ladder.name();
     let rules = Rules { ladder, settings, roles, name, scope: format!("{}=\"{name}\"", n::LADDER) };
     let mut all = rules.tiers();
-    all.extend(rules.breaker());
+    all.extend(rules.handler());
     all.extend(rules.dead_letters());
     all.extend(rules.workers());
     all.extend(rules.kafka());
@@ -103,9 +105,11 @@ impl Rules<'_> {
         alerts
     }
 
-    /// A handler that does not come back by itself.
-    fn breaker(&self) -> Option<Alert> {
-        let breaker = self.ladder.breaker.as_ref().filter(|_| self.ladder.ladder.mode() == Mode::Push)?;
+    /// A handler that does not come back by itself, or carries less than it should.
+    fn handler(&self) -> Vec<Alert> {
+        let Some(breaker) = self.ladder.breaker.as_ref().filter(|_| self.ladder.ladder.mode() == Mode::Push) else {
+            return Vec::new();
+        };
         let mut alert = self.alert(
             "KladderBreakerOpen",
             Severity::Critical,
@@ -122,7 +126,25 @@ impl Rules<'_> {
         );
         // Two probes at the longest pause have failed, unless more is asked for. With nothing to wait for, nobody wants to.
         alert.hold = if alert.hold.is_zero() { Duration::ZERO } else { alert.hold.max(breaker.open_most * 2) };
-        Some(alert)
+        let mut degraded = self.alert(
+            "KladderHandlerDegraded",
+            Severity::Warning,
+            format!("{} == 1", self.largest(n::HANDLER_HEALTH)),
+            format!("{}: the handler is degraded", self.name),
+            "Fewer deliveries run at a time than max_in_flight allows: many time out, or the handler dies again and again."
+                .to_owned(),
+        );
+        // After a recovery it is for a while.
+        degraded.hold = if degraded.hold.is_zero() { Duration::ZERO } else { degraded.hold.max(DEGRADED_FOR) };
+        let of_one = [n::LADDER, INSTANCE];
+        let aside = self.alert(
+            "KladderWorkerAside",
+            Severity::Warning,
+            format!("{} == 1", max(&of_one, &series(n::STANDS_ASIDE, &self.scope))),
+            format!("{}: {{{{ $labels.instance }}}} has left its partitions to others", self.name),
+            "Its handler is down and another worker's is not: the others do its work until it is back.".to_owned(),
+        );
+        vec![alert, degraded, aside]
     }
 
     /// Too many, new ones, and those that nobody has looked at for too long.

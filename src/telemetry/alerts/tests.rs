@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::config::types::{AlertsConfig, HandlerConfig, LadderConfig, RedriveConfig, Role, TopicsConfig};
-use crate::core::breaker::BreakerSettings;
+use crate::core::dispatch::BreakerSettings;
 use crate::core::dlq_breaker::DlqBreakerSettings;
 use crate::core::ladder::Ladder;
 use crate::telemetry::promql::testing::metrics_of;
@@ -54,7 +54,7 @@ fn what_is_switched_off_has_no_rule() {
         rules::of(ladder, &AlertsConfig::default(), ALL).iter().map(|alert| alert.name).collect()
     };
     let gone: Vec<&str> = names(&ladder()).difference(&names(&quiet)).copied().collect();
-    assert_eq!(gone, ["KladderBreakerOpen", "KladderDeadLettersHeld"]);
+    assert_eq!(gone, ["KladderBreakerOpen", "KladderDeadLettersHeld", "KladderHandlerDegraded", "KladderWorkerAside"]);
 }
 
 #[test]

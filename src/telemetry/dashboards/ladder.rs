@@ -81,6 +81,19 @@ fn flow() -> Vec<Panel> {
             .word(2, "open", "red"),
         Panel::graph("Changes of the breaker, in an hour", n::BREAKER_CHANGES, Unit::Count)
             .query("{{state}}", sum(&[n::STATE], &increase(n::BREAKER_CHANGES, SCOPE, "1h"))),
+        Panel::states("Health of the handler", n::HANDLER_HEALTH)
+            .query("{{instance}}", max(&["instance"], &of(n::HANDLER_HEALTH)))
+            .word(0, "up", "green")
+            .word(1, "degraded", "yellow")
+            .word(2, "down", "red"),
+        Panel::graph("Deliveries that may run, of each process", n::HANDLER_CALLS_ALLOWED, Unit::Count)
+            .query("{{instance}}", max(&["instance"], &of(n::HANDLER_CALLS_ALLOWED))),
+        Panel::graph("Trouble since the last good answer", n::HANDLER_TROUBLE, Unit::Count)
+            .query("{{trouble}}", sum(&[n::TROUBLE], &of(n::HANDLER_TROUBLE))),
+        Panel::graph("Workers that leave their partitions to others", n::STANDS_ASIDE, Unit::Count)
+            .query("{{instance}}", max(&["instance"], &of(n::STANDS_ASIDE))),
+        Panel::graph("Records over which the handler may have died", n::HANDLER_SUSPECTS, Unit::Count)
+            .query("records", sum(&[], &of(n::HANDLER_SUSPECTS))),
         Panel::graph("Dead letters by reason", n::DEAD_LETTERS, Unit::PerSecond)
             .query("{{reason}}", sum(&[n::REASON], &a_second(n::DEAD_LETTERS))),
         Panel::graph("Repeated in place", n::IMMEDIATE_RETRIES, Unit::PerSecond)

@@ -122,7 +122,8 @@ fn dead_letters_that_are_held_are_a_hazard_until_the_time_is_over() {
         (Some(NOW - Duration::from_secs(1)), &[]),
         (None, &[]),
     ] {
-        let record = DlqBreakerRecord { until, by: "worker a of billing-orders".to_owned(), at: NOW, why: None };
+        let record =
+            DlqBreakerRecord { until, accepted_until: None, by: "worker a of billing-orders".to_owned(), at: NOW, why: None };
         seen.state.as_mut().unwrap().dlq_breaker = Entry::Read(record);
         assert_eq!(found(&examined(&config, &seen)), expected);
     }

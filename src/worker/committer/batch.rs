@@ -178,9 +178,7 @@ impl<W: Work> Committer<W> {
     }
 
     pub(super) fn note_hopped(&mut self, hop: &Hop<W::Place>) {
-        if let Some(lane) = self.lane_of_mut(hop.id.token) {
-            lane.tracker.finish(hop.id.offset);
-        }
+        self.finish(hop.id);
         #[cfg(feature = "otlp")]
         if spans::are_made() && hop.target != Target::Outcome {
             let topic = self.sink.topic_name(self.targets.resolve(hop).0);

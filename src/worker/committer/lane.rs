@@ -1,9 +1,10 @@
 //! One partition that is owned, from assignment to revocation.
 
 use crate::core::ack_tracker::{AckTracker, CommitPoint};
+use crate::core::leader_clock::LocalTime;
 use crate::kafka::consumer::{Committed, TopicPartition};
 use crate::worker::committer::Work;
-use crate::worker::committer::starts::ALONE_FROM;
+use crate::worker::committer::starts::{ALONE_FROM, FEW};
 use crate::worker::denied::Denied;
 use crate::worker::ports::{RecordQueue, RecordSource};
 
@@ -21,10 +22,24 @@ pub(in crate::worker) struct Lane<W: Work> {
     pub(super) denied: Denied,
     /// So many of its next records are worked on one at a time.
     pub(super) alone: usize,
-    /// How often the record that was taken last was begun with, where that was counted.
-    pub(super) starts: u32,
+    /// A worker has died while its first record was worked on one at a time, with the others: nothing at all is worked on beside it, until
+    /// then (unset as long as it was not looked at).
+    pub(super) quiet: Option<Quiet>,
+    /// Only a few are in hand until the record of this offset is finished.
+    pub(super) few_until: Option<i64>,
+    /// The first of this assignment was taken.
+    pub(super) has_first: bool,
     /// What the worker keeps of it.
     pub(in crate::worker) own: W::Lane,
+}
+
+/// That nothing is to be worked on beside the first record of a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Quiet {
+    /// As soon as it is looked for.
+    Wanted,
+    /// No longer than until then.
+    Until(LocalTime),
 }
 
 /// What a partition's queue gave.
@@ -38,14 +53,7 @@ pub(in crate::worker) enum Polled<R> {
 }
 
 impl<W: Work> Lane<W> {
-    /// `most_at_once` is how many records may have been worked on beside the one that was counted: on one of them the workers died.
-    pub(super) fn new(
-        queue: <W::Source as RecordSource>::Queue,
-        token: u64,
-        position: Committed,
-        most_at_once: usize,
-        own: W::Lane,
-    ) -> Self {
+    pub(super) fn new(queue: <W::Source as RecordSource>::Queue, token: u64, position: Committed, own: W::Lane) -> Self {
         let (tracker, readable) = AckTracker::resume(position.offset, &position.metadata);
         if !readable {
             tracing::warn!(
@@ -53,9 +61,25 @@ impl<W: Work> Lane<W> {
                 "offset metadata is not kladder's: what was finished beyond the committed offset is delivered again"
             );
         }
-        let alone = if tracker.starts() + 1 >= ALONE_FROM { most_at_once } else { 0 };
+        // On one of those that may have been in hand the workers died.
+        let next = tracker.starts() + 1;
+        let alone = if next > ALONE_FROM { 1 } else { FEW * usize::from(next == ALONE_FROM) };
+        let few_until = (next + 1 == ALONE_FROM).then_some(position.offset);
         let committed = CommitPoint { offset: position.offset, metadata: position.metadata };
-        Self { queue, token, tracker, committed, end: None, standstill: false, denied: Denied::default(), alone, starts: 0, own }
+        Self {
+            queue,
+            token,
+            tracker,
+            committed,
+            end: None,
+            standstill: false,
+            denied: Denied::default(),
+            alone,
+            quiet: (next > ALONE_FROM).then_some(Quiet::Wanted),
+            few_until,
+            has_first: false,
+            own,
+        }
     }
 
     pub(in crate::worker) fn tp(&self) -> &TopicPartition {

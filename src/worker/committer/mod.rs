@@ -33,6 +33,7 @@ use std::time::Duration;
 
 pub(super) use crate::worker::committer::hop::{Content, RecordId};
 pub(super) use crate::worker::committer::lane::{Lane, Polled};
+pub(super) use crate::worker::committer::starts::Start;
 pub use crate::worker::committer::starts::Starts;
 pub(super) use crate::worker::committer::targets::Targets;
 
@@ -54,7 +55,6 @@ use crate::worker::committer::barred::BarredTopics;
 use crate::worker::committer::hop::{Hop, Target};
 use crate::worker::committer::lag::Lag;
 use crate::worker::committer::planted::Bug;
-use crate::worker::committer::starts::{ALONE_FROM, POISON_FROM};
 use crate::worker::dlq_breaker::DlqBreaker;
 use crate::worker::error::WorkError;
 use crate::worker::leaders::Leaders;
@@ -89,8 +89,6 @@ pub(super) struct Parts<W: Work> {
     pub(super) hop_metrics: HopMetrics,
     pub(super) starts: Starts,
     pub(super) dlq_breaker: Option<Arc<DlqBreaker>>,
-    /// How many records of a partition are worked on at a time.
-    pub(super) most_at_once: usize,
 }
 
 /// Commits what becomes of records.
@@ -99,7 +97,7 @@ pub(super) struct Committer<W: Work> {
     role: &'static str,
     clock: Clock,
     pub(super) source: W::Source,
-    sink: W::Sink,
+    pub(super) sink: W::Sink,
     targets: Targets,
     leaders: Leaders,
     pub(super) lanes: Vec<Lane<W>>,
@@ -114,7 +112,6 @@ pub(super) struct Committer<W: Work> {
     hop_metrics: HopMetrics,
     starts: Starts,
     dlq_breaker: Option<Arc<DlqBreaker>>,
-    most_at_once: usize,
     /// The partition that was first in turn.
     turn: usize,
     /// Whether any was under suspicion when it was looked last in which order they are: at each record that would be a look at each.
@@ -132,7 +129,7 @@ pub(super) struct Committer<W: Work> {
 
 impl<W: Work> Committer<W> {
     pub(super) fn new(parts: Parts<W>) -> Self {
-        let Parts { ladder, role, clock, source, sink, targets, metrics, hop_metrics, starts, dlq_breaker, most_at_once } = parts;
+        let Parts { ladder, role, clock, source, sink, targets, metrics, hop_metrics, starts, dlq_breaker } = parts;
         let lag = Lag::new(LagMetrics::new(&ladder));
         Self {
             ladder,
@@ -152,7 +149,6 @@ impl<W: Work> Committer<W> {
             hop_metrics,
             starts,
             dlq_breaker,
-            most_at_once,
             turn: 0,
             is_suspicious: false,
             backoff: Backoff::new(),
@@ -164,19 +160,19 @@ impl<W: Work> Committer<W> {
         }
     }
 
-    /// Takes partitions over, each where its group has committed; `lane` makes what the worker keeps of one.
+    /// Takes partitions over, each where its group has committed; `lane` makes what the worker keeps of one, given its token.
     pub(super) fn take_over(
         &mut self,
         partitions: Vec<TopicPartition>,
         wake: Option<Wake<'_>>,
-        mut lane: impl FnMut(&TopicPartition) -> W::Lane,
+        mut lane: impl FnMut(&TopicPartition, u64) -> W::Lane,
     ) -> Result<(), WorkError> {
         let positions = committed_positions(&self.source, &partitions)?;
         let at: Vec<(TopicPartition, i64)> = partitions.into_iter().zip(&positions).map(|(tp, p)| (tp, p.offset)).collect();
         let queues = self.source.start(&at, wake)?;
         for (queue, position) in queues.into_iter().zip(positions) {
-            let own = lane(queue.partition());
-            self.lanes.push(Lane::new(queue, self.next_token, position, self.most_at_once, own));
+            let own = lane(queue.partition(), self.next_token);
+            self.lanes.push(Lane::new(queue, self.next_token, position, own));
             self.next_token += 1;
         }
         Ok(())
@@ -217,22 +213,18 @@ impl<W: Work> Committer<W> {
     /// Whether a partition takes a record now: its finished set will still fit, and nothing of it stands still.
     pub(super) fn has_room(&self, index: usize) -> bool {
         let lane = &self.lanes[index];
-        if lane.standstill || !lane.tracker.has_room() {
-            return false;
-        }
-        // While a partition is under suspicion, one record at a time of all: what is worked on beside it when it kills the worker would
-        // be counted with it, and at last be buried with it.
-        !self.is_suspicious || self.lanes.iter().all(|other| other.standstill || other.tracker.in_flight() == 0)
+        !lane.standstill && lane.tracker.has_room() && self.may_be_worked_on(index)
     }
 
     /// The partitions in the order in which they are looked at for records, another first each time. Those under suspicion come before
-    /// the others: nothing goes at its pace before they are cleared.
+    /// the others.
     pub(super) fn in_turn(&mut self) -> Vec<usize> {
         let lanes = self.lanes.len();
         self.turn = (self.turn + 1).checked_rem(lanes).unwrap_or(0);
         let mut order: Vec<usize> = (self.turn..lanes).chain(0..self.turn).collect();
         self.is_suspicious = self.lanes.iter().any(|lane| lane.alone > 0);
         if self.is_suspicious {
+            self.look_after_quiet();
             order.sort_by_key(|index| self.lanes[*index].alone == 0);
         }
         order
@@ -248,12 +240,8 @@ impl<W: Work> Committer<W> {
         Ok(match next {
             None => Polled::Empty,
             Some(Next::Record(record)) => {
-                if lane.tracker.arrive(record.offset()) == Arrival::New {
-                    self.count_start(index, record.offset())?;
-                    Polled::New(record)
-                } else {
-                    Polled::Nothing
-                }
+                let is_new = lane.tracker.arrive(record.offset()) == Arrival::New;
+                if is_new { Polled::New(record) } else { Polled::Nothing }
             }
             Some(Next::End(offset)) => {
                 lane.tracker.reach_end(offset);
@@ -272,56 +260,6 @@ impl<W: Work> Committer<W> {
         })
     }
 
-    /// Counts, before it is worked on, that a record is the first of its partition, and while records are worked on one at a time each.
-    fn count_start(&mut self, index: usize, offset: i64) -> Result<(), WorkError> {
-        let lane = &mut self.lanes[index];
-        lane.starts = 0;
-        if lane.tracker.is_counted() && lane.alone == 0 {
-            return Ok(());
-        }
-        lane.alone = lane.alone.saturating_sub(1);
-        let tp = lane.tp().clone();
-        lane.starts = lane.tracker.begin(offset, self.starts.note(&tp, offset));
-        if lane.starts >= ALONE_FROM {
-            tracing::warn!(
-                ladder = self.ladder.name(), partition = %tp, offset, starts = lane.starts,
-                "workers have died while this was the first record of its partition: it is worked on alone"
-            );
-        }
-        let point = lane.tracker.commit_point();
-        if point == lane.committed || self.source.live_group().is_none() {
-            return Ok(());
-        }
-        // Under suspicion the one before it is done with only when that is committed: it must not be counted for the death of this one.
-        let points = if self.is_suspicious { self.points_with(&[]) } else { vec![(tp, point)] };
-        self.commit_points(points)?;
-        Ok(())
-    }
-
-    /// How often workers began with the record that was taken last of a partition, if that is so often that it is to be buried.
-    pub(super) fn too_many_starts(&self, index: usize) -> Option<u32> {
-        Some(self.lanes[index].starts).filter(|starts| *starts >= POISON_FROM)
-    }
-
-    /// Sends a record on which workers die to the DLQ, without working on it.
-    pub(super) fn bury(&mut self, id: RecordId, envelope: &Envelope, content: Content, starts: u32) {
-        tracing::warn!(
-            ladder = self.ladder.name(),
-            id = envelope.id,
-            starts,
-            "workers have died on this record too often: it goes to the DLQ, reason poison"
-        );
-        let decision = self.ladder.bury(envelope, starts, self.broker_now());
-        self.carry_out(id, decision, content, W::Place::default());
-    }
-
-    /// Before the last commit of partitions that are given back, and of all at the end: what was begun with did not kill the worker.
-    pub(super) fn end_in_good_order(&mut self, tokens: &[u64]) {
-        for lane in self.lanes.iter_mut().filter(|lane| tokens.contains(&lane.token)) {
-            lane.tracker.end_in_good_order();
-        }
-    }
-
     /// Whether everything of a partition below this offset was taken; so it is of one that is not owned (any more).
     pub(super) fn has_read(&self, tp: &TopicPartition, end: i64) -> bool {
         self.lanes.iter().find(|lane| lane.tp() == tp).is_none_or(|lane| lane.tracker.next_offset() >= end)
@@ -330,6 +268,13 @@ impl<W: Work> Committer<W> {
     /// The brokers' time, as far as it is known.
     pub(super) fn broker_now(&self) -> Timestamp {
         Timestamp::from_millis(self.leaders.now(-1, self.clock.now()).div_euclid(1_000))
+    }
+
+    /// A record waits in a tier because it makes room for others while the handler is down; no attempt is counted.
+    pub(super) fn postpone(&mut self, id: RecordId, envelope: &Envelope, content: Content) {
+        if self.lane_of(id.token).is_some() {
+            self.carry_out(id, self.ladder.postponed(envelope), content, W::Place::default());
+        }
     }
 
     /// What the handler, or the application, said of a record: decides, notes what is finished and queues what has to hop. What
@@ -368,9 +313,7 @@ impl<W: Work> Committer<W> {
     fn carry_out(&mut self, id: RecordId, decision: Decision, content: Content, place: W::Place) {
         match decision {
             Decision::Complete => {
-                if let Some(lane) = self.lane_of_mut(id.token) {
-                    lane.tracker.finish(id.offset);
-                }
+                self.finish(id);
                 self.unsettled.push(place);
             }
             Decision::Hop { tier, envelope } => self.hops.push(Hop::new(id, Target::Tier(tier), *envelope, content, place)),

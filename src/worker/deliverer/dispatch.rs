@@ -1,79 +1,39 @@
-//! Calls the handler: many deliveries at a time, within the budgets, and tells the loop what became of each.
+//! Calls the handler: as many deliveries at a time as may begin, and tells the loop what became of each.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::Sender;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, OwnedSemaphorePermit, RwLock, RwLockReadGuard, RwLockWriteGuard, Semaphore};
+use tokio::task::AbortHandle;
 
-use crate::core::failure::{Failure, Verdict};
+use crate::core::dispatch::{Begun, CallId, Outcome, Trouble};
+use crate::core::failure::Failure;
+#[cfg(feature = "otlp")]
+use crate::core::failure::Verdict;
 use crate::core::ladder::Ladder;
 use crate::core::time::Timestamp;
 use crate::kafka::clock::Clock;
 use crate::telemetry::events::{DelivererMetrics, VerdictKind};
 #[cfg(feature = "otlp")]
 use crate::telemetry::spans;
-use crate::worker::breaker::{HandlerBreaker, Pass};
-use crate::worker::committer::RecordId;
 use crate::worker::deliverer::DelivererSettings;
+use crate::worker::deliverer::places::{Event, HandlerPlaces, Job, Uncalled};
 use crate::worker::delivery::Delivery;
 use crate::worker::handler::{self, Handler};
 use crate::worker::hold::Hold;
 use crate::worker::quiet::Quiet;
-use crate::worker::told;
 
-/// Between tries in place, of what could not be sent.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-
-/// How long these go on, as long as no breaker holds the records: then the attempt has failed.
-const LONGEST_IN_PLACE: Duration = Duration::from_secs(30);
-
-/// What a handler that has died is given to come back before deliveries are tried alone.
-const REVIVAL: Duration = Duration::from_millis(500);
-
-/// Where a record comes from, for the budgets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    Source,
-    Redeliver,
-}
-
-/// What the loop waits for.
-pub(super) enum Event {
-    /// A delivery is over. Without verdict it was not begun, since its partition goes.
-    Over(RecordId, Option<Verdict>, Slots),
-    /// A queue that was empty has something.
-    Arrived,
-}
-
-/// The places that a delivery takes up until what became of it is committed: so a worker that is killed has no more handler calls
-/// repeated than may be in flight.
-#[derive(Default)]
-pub(super) struct Slots {
-    held: Vec<OwnedSemaphorePermit>,
-}
-
-/// Deliveries in flight are bounded by these: hanging redeliveries cannot starve fresh records, nor the other way round.
-struct Budgets {
-    all: Arc<Semaphore>,
-    source: Arc<Semaphore>,
-    redeliver: Arc<Semaphore>,
-}
-
-/// Hands deliveries to the handler.
+/// Hands deliveries to the handler, until it is dropped.
 pub(super) struct Dispatcher<H> {
     runtime: Handle,
-    handler: Arc<H>,
-    budgets: Budgets,
-    limits: (usize, usize),
-    events: Sender<Event>,
-    shared: Arc<Shared>,
+    caller: Arc<Caller<H>>,
+    keeper: AbortHandle,
 }
 
-struct Shared {
+struct Caller<H> {
+    handler: Arc<H>,
+    places: Arc<HandlerPlaces>,
     ladder: Arc<Ladder>,
     clock: Clock,
     metrics: DelivererMetrics,
@@ -81,225 +41,163 @@ struct Shared {
     unreachable: AtomicBool,
     hold: Hold,
     quiet: Quiet,
-    breaker: Option<Arc<HandlerBreaker>>,
-    company: Company,
-}
-
-/// Who is with the handler at the same time. When it dies, all connections are lost and nobody knows over which record: so each of
-/// them is delivered once more on its own, until the one is found whose connection is lost again. Only that one has failed.
-#[derive(Default)]
-struct Company {
-    /// Read by each call, written by one that has to be alone.
-    calls: RwLock<()>,
-    /// How many were found to have lost their connections on their own. With the next one the others are beyond suspicion.
-    found: AtomicU64,
-}
-
-/// The leave to be with the handler, until it is dropped.
-enum Presence<'a> {
-    Shared { _call: RwLockReadGuard<'a, ()> },
-    Alone { _call: RwLockWriteGuard<'a, ()> },
-}
-
-impl Company {
-    /// Waits until the handler may be called: on its own by a delivery that is under suspicion since so many were found.
-    async fn join(&self, suspected: Option<u64>) -> Presence<'_> {
-        let is_suspected = || suspected == Some(self.found.load(Ordering::Acquire));
-        if !is_suspected() {
-            return Presence::Shared { _call: self.calls.read().await };
-        }
-        let call = self.calls.write().await;
-        // It may have been found while this one waited.
-        if is_suspected() { Presence::Alone { _call: call } } else { Presence::Shared { _call: call.downgrade() } }
-    }
-}
-
-/// Lets the deliveries of a partition begin, until it is shut: those that have not begun then never do.
-#[derive(Default)]
-pub(super) struct Gate {
-    shut: AtomicBool,
-    told: Notify,
-}
-
-impl Gate {
-    pub(super) fn close(&self) {
-        self.shut.store(true, Ordering::Release);
-        self.told.notify_waiters();
-    }
-
-    pub(super) fn is_shut(&self) -> bool {
-        self.shut.load(Ordering::Acquire)
-    }
-
-    async fn shut(&self) {
-        told::until(&self.told, || self.is_shut()).await;
-    }
-}
-
-/// One delivery to make.
-pub(super) struct Job {
-    pub(super) id: RecordId,
-    pub(super) kind: Kind,
-    pub(super) delivery: Delivery,
-    /// Shut when its partition is no longer to be worked on.
-    pub(super) gate: Arc<Gate>,
-    /// The tier it comes from and when it was due there.
-    pub(super) due: Option<(u32, Timestamp)>,
 }
 
 impl<H: Handler> Dispatcher<H> {
-    /// `redeliver_share` of `max_in_flight` is the most that redeliveries take; a slot is always kept for them.
-    pub(super) fn new(
-        settings: &DelivererSettings,
-        runtime: Handle,
-        handler: Arc<H>,
-        events: Sender<Event>,
-        metrics: DelivererMetrics,
-    ) -> Self {
-        let all = settings.max_in_flight.max(1);
-        let source = (all - 1).max(1);
-        #[expect(
-            clippy::cast_precision_loss,
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a share of at most 10,000"
-        )]
-        // Of what fresh records have without redeliveries, and rounded down: with a half, they keep at least half of their rate.
-        let redeliver = ((source as f64 * settings.redeliver_share) as usize).clamp(1, all);
-        let (ladder, hold, breaker) = (settings.ladder.clone(), settings.hold.clone(), settings.breaker.clone());
-        let (unreachable, company) = (AtomicBool::new(false), Company::default());
-        let quiet = settings.quiet.clone();
-        let shared = Shared { ladder, clock: Clock::system(), metrics, unreachable, hold, quiet, breaker, company };
-        Self {
-            runtime,
+    pub(super) fn new(settings: &DelivererSettings, runtime: Handle, handler: Arc<H>, metrics: DelivererMetrics) -> Self {
+        let caller = Arc::new(Caller {
             handler,
-            budgets: Budgets {
-                all: Arc::new(Semaphore::new(all)),
-                source: Arc::new(Semaphore::new(source)),
-                redeliver: Arc::new(Semaphore::new(redeliver)),
-            },
-            limits: (source, redeliver),
-            events,
-            shared: Arc::new(shared),
+            places: settings.places.clone(),
+            ladder: settings.ladder.clone(),
+            clock: Clock::system(),
+            metrics,
+            unreachable: AtomicBool::new(false),
+            hold: settings.hold.clone(),
+            quiet: settings.quiet.clone(),
+        });
+        let keeper = runtime.spawn(keep(caller.clone())).abort_handle();
+        Self { runtime, caller, keeper }
+    }
+
+    /// Makes a call whose start is counted by now.
+    pub(super) fn start(&self, uncalled: Uncalled) {
+        if let Some(begun) = uncalled.made() {
+            self.runtime.spawn(work(self.caller.clone(), Some(begun)));
         }
     }
+}
 
-    /// How many deliveries may be over before what became of them has to be committed, so that others can begin.
-    pub(super) fn most_unsettled(&self) -> usize {
-        (self.limits.0 / 2).max(1)
-    }
-
-    /// How many records of a kind are taken from Kafka at most: what is in flight, and as many again, so that no slot stands empty
-    /// while the loop commits.
-    pub(super) fn most_taken(&self, kind: Kind) -> usize {
-        2 * match kind {
-            Kind::Source => self.limits.0,
-            Kind::Redeliver => self.limits.1,
-        }
-    }
-
-    /// Starts a delivery. Exactly one [`Event::Over`] follows.
-    pub(super) fn dispatch(&self, job: Job) {
-        let own = match job.kind {
-            Kind::Source => self.budgets.source.clone(),
-            Kind::Redeliver => self.budgets.redeliver.clone(),
-        };
-        let (all, handler, shared) = (self.budgets.all.clone(), self.handler.clone(), self.shared.clone());
-        let mut over = Over { id: job.id, events: self.events.clone(), slots: Slots::default(), told: false };
+impl<H: Handler> Dispatcher<H> {
+    /// Asks the handler whether it can be reached, and notes the answer.
+    pub(super) fn look_whether_reachable(&self, answer: Arc<AtomicBool>) {
+        let caller = self.caller.clone();
         self.runtime.spawn(async move {
-            let begin = async {
-                // Neither is ever closed, so both always come.
-                [own.acquire_owned().await, all.acquire_owned().await]
-            };
-            let verdict = tokio::select! {
-                biased;
-                () = job.gate.shut() => None,
-                slots = begin => {
-                    over.slots.held.extend(slots.into_iter().flatten());
-                    shared.deliver(handler.as_ref(), &job).await
-                }
-            };
-            over.tell(verdict);
+            answer.store(caller.handler.is_reachable().await, Ordering::Release);
         });
     }
 }
 
-impl Shared {
-    async fn deliver<H: Handler>(&self, handler: &H, job: &Job) -> Option<Verdict> {
-        let (mut pause, mut in_place, mut repeats, mut suspected) = (FIRST_PAUSE, Duration::ZERO, 0, None);
-        // Of an attempt that is to be repeated: what has come of it so far.
-        let mut so_far = None;
-        let mut due = job.due;
-        loop {
-            let turn = async { (self.turn().await, self.company.join(suspected).await) };
-            let (pass, presence) = tokio::select! {
-                biased;
-                // Its partition goes: an attempt that was to be repeated has failed as it stands.
-                () = job.gate.shut() => return so_far,
-                turn = turn => turn,
-            };
-            // It may have been asked for meanwhile.
-            let Some(under_way) = self.quiet.begin() else { continue };
-            if let Some((tier, due)) = due.take() {
-                self.metrics.redelivered(tier, self.clock.now().timestamp().since(due));
-            }
-            let began = self.clock.now();
-            let verdict = handler::call(handler, job.delivery.clone()).await;
-            let took = self.clock.now().since(began);
-            self.metrics.delivered(VerdictKind::of(&verdict), took);
-            #[cfg(feature = "otlp")]
-            if spans::are_made() {
-                self.tell_trace(&job.delivery, &verdict, began.timestamp(), took);
-            }
-            if let Some(pass) = pass {
-                pass.answered(&verdict, job.delivery.attempt());
-            }
-            let was_alone = matches!(presence, Presence::Alone { .. });
-            if verdict.as_ref().is_err_and(Failure::is_connection_lost) {
-                // A process that dies closes its connections one after the other: who came now would be given another of them.
-                tokio::time::sleep(FIRST_PAUSE).await;
-            }
-            drop((presence, under_way));
-            if so_far.is_some() && !verdict.as_ref().is_err_and(Failure::is_unsent) {
-                repeats += 1;
-                self.metrics.repeated();
-            }
-            let wait = match verdict {
-                Err(failure) if failure.is_unsent() && in_place < LONGEST_IN_PLACE => {
-                    self.note_unreachable(&failure);
-                    let wait = pause;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
-                    let is_held = self.breaker.as_ref().is_some_and(|breaker| !breaker.is_closed());
-                    in_place = if is_held { Duration::ZERO } else { in_place + wait };
-                    wait
-                }
-                Err(failure) if failure.is_connection_lost() && !was_alone => {
-                    tracing::debug!(ladder = self.ladder.name(), id = job.delivery.id(), "connection lost: next alone");
-                    suspected = Some(self.company.found.load(Ordering::Acquire));
-                    REVIVAL
-                }
-                Err(failure) => {
-                    if !failure.is_unsent() {
-                        self.note_reachable();
-                    }
-                    if failure.is_connection_lost() {
-                        self.company.found.fetch_add(1, Ordering::AcqRel);
-                    }
-                    let failure = failure.repeated(repeats);
-                    let Some(backoff) = self.repeats_in_place(&job.delivery, &failure) else { return Some(Err(failure)) };
-                    so_far = Some(Err(failure));
-                    backoff
-                }
-                Ok(()) => {
-                    self.note_reachable();
-                    return Some(Ok(()));
-                }
-            };
-            tokio::select! {
-                () = job.gate.shut() => return so_far,
-                () = tokio::time::sleep(wait) => {}
-            }
+impl<H> Drop for Dispatcher<H> {
+    fn drop(&mut self) {
+        self.keeper.abort();
+    }
+}
+
+/// Begins whatever may begin, each on a task of its own, and waits until something has changed.
+async fn keep<H: Handler>(caller: Arc<Caller<H>>) {
+    loop {
+        caller.hold.released().await;
+        caller.quiet.over().await;
+        while let Some(begun) = caller.next() {
+            tokio::spawn(work(caller.clone(), Some(begun)));
         }
+        if caller.may_begin() {
+            caller.places.changed().await;
+        }
+    }
+}
+
+/// Makes a call, and after it whichever is the next.
+async fn work<H: Handler>(caller: Arc<Caller<H>>, mut begun: Option<Begun<Job>>) {
+    while let Some(Begun { call, job, is_repeat, .. }) = begun {
+        let mut ending = Ending { places: &caller.places, call, job: Some(job) };
+        let outcome = caller.deliver(&mut ending, is_repeat).await;
+        ending.end(outcome);
+        begun = caller.next();
+    }
+}
+
+/// A call that has been let through, and has to end whatever happens: a handler that panics has failed an attempt.
+struct Ending<'a> {
+    places: &'a Arc<HandlerPlaces>,
+    call: CallId,
+    job: Option<Job>,
+}
+
+impl Ending<'_> {
+    fn end(mut self, outcome: Outcome) {
+        let Some(mut job) = self.job.take() else { return };
+        if std::mem::take(&mut job.is_counted) {
+            // The loop is gone only when the worker has ended, and then nobody asks.
+            let _ = job.events.send(Event::Survived(job.id));
+        }
+        self.places.ended(self.call, job, outcome);
+    }
+}
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        let Some(mut job) = self.job.take() else { return };
+        let outcome = if std::thread::panicking() {
+            job.verdict = Some(Err(Failure::retry("panic", "the handler panicked")));
+            Outcome::Good(None)
+        } else {
+            Outcome::NotMade
+        };
+        self.places.ended(self.call, job, outcome);
+    }
+}
+
+impl<H: Handler> Caller<H> {
+    /// Whether deliveries may begin in this process.
+    fn may_begin(&self) -> bool {
+        !self.hold.is_held() && !self.quiet.is_asked()
+    }
+
+    /// The next call to be made here. One whose start has to be counted before goes by way of the loop.
+    fn next(&self) -> Option<Begun<Job>> {
+        while self.may_begin() {
+            let begun = self.places.next()?;
+            if !begun.count_start {
+                return Some(begun);
+            }
+            let events = begun.job.events.clone();
+            // The loop is gone only when the worker has ended.
+            let _ = events.send(Event::CountStart(Uncalled::new(&self.places, begun)));
+        }
+        None
+    }
+
+    async fn deliver(&self, ending: &mut Ending<'_>, is_repeat: bool) -> Outcome {
+        let Some(job) = &mut ending.job else { return Outcome::NotMade };
+        // Either may have been asked for meanwhile.
+        let Some(_under_way) = self.quiet.begin() else { return Outcome::NotMade };
+        if self.hold.is_held() {
+            return Outcome::NotMade;
+        }
+        if let Some((tier, due)) = job.due.take() {
+            self.metrics.redelivered(tier, self.clock.now().timestamp().since(due));
+        }
+        let began = self.clock.now();
+        let verdict = handler::call(self.handler.as_ref(), job.delivery.clone()).await;
+        let took = self.clock.now().since(began);
+        self.metrics.delivered(VerdictKind::of(&verdict), took);
+        #[cfg(feature = "otlp")]
+        if spans::are_made() {
+            self.tell_trace(&job.delivery, &verdict, began.timestamp(), took);
+        }
+        let is_unsent = verdict.as_ref().is_err_and(Failure::is_unsent);
+        if is_repeat && !is_unsent {
+            job.repeats += 1;
+            self.metrics.repeated();
+        }
+        let failure = match verdict {
+            Ok(()) => {
+                self.note_reachable();
+                job.verdict = Some(Ok(()));
+                return Outcome::Good(None);
+            }
+            Err(failure) => failure.repeated(job.repeats),
+        };
+        let trouble = failure.trouble();
+        if trouble == Some(Trouble::Unreachable) {
+            self.note_unreachable(&failure);
+        } else {
+            self.note_reachable();
+        }
+        let again = self.repeats_in_place(&job.delivery, &failure);
+        job.verdict = Some(Err(failure));
+        trouble.map_or(Outcome::Good(again), |trouble| Outcome::Trouble(trouble, again))
     }
 
     #[cfg(feature = "otlp")]
@@ -315,20 +213,6 @@ impl Shared {
         spans::end(spans::delivery(&self.ladder, &call, delivery.headers().iter()));
     }
 
-    /// Waits until the handler may be called: the ladder is not held, nobody asked for quiet, and the breaker lets the call through.
-    async fn turn(&self) -> Option<Pass> {
-        loop {
-            self.hold.released().await;
-            self.quiet.over().await;
-            let Some(breaker) = &self.breaker else { return None };
-            let pass = breaker.admitted().await;
-            // It may have been held meanwhile.
-            if !self.hold.is_held() {
-                return Some(pass);
-            }
-        }
-    }
-
     fn repeats_in_place(&self, delivery: &Delivery, failure: &Failure) -> Option<Duration> {
         self.ladder.repeats_in_place(failure, delivery.topic(), &|name| delivery.headers().last_text(name))
     }
@@ -340,8 +224,8 @@ impl Shared {
                 ladder = self.ladder.name(),
                 class = error.class,
                 error = error.message,
-                "handler cannot be reached: records wait and are tried again in place, and no attempt is burned while the breaker is \
-                 open (without a breaker: for 30 s); start the handler or correct its url"
+                "handler cannot be reached: records wait and are tried again in place, and no attempt is burned (without a breaker: for \
+                 30 s); start the handler or correct its url"
             );
         }
     }
@@ -349,31 +233,6 @@ impl Shared {
     fn note_reachable(&self) {
         if self.unreachable.load(Ordering::Relaxed) && self.unreachable.swap(false, Ordering::AcqRel) {
             tracing::info!(ladder = self.ladder.name(), "handler is reachable again");
-        }
-    }
-}
-
-/// Tells the loop that a delivery is over, whatever happens: a handler that panics has failed an attempt.
-struct Over {
-    id: RecordId,
-    events: Sender<Event>,
-    slots: Slots,
-    told: bool,
-}
-
-impl Over {
-    fn tell(&mut self, verdict: Option<Verdict>) {
-        self.told = true;
-        // The loop is gone only when the worker has ended, and then nobody asks.
-        let _ = self.events.send(Event::Over(self.id, verdict, std::mem::take(&mut self.slots)));
-    }
-}
-
-impl Drop for Over {
-    fn drop(&mut self) {
-        if !self.told {
-            let verdict = std::thread::panicking().then(|| Err(Failure::retry("panic", "the handler panicked")));
-            self.tell(verdict);
         }
     }
 }

@@ -7,9 +7,12 @@
 //! Deliveries finish in any order. What is done is committed as a contiguous prefix with the set beyond it; what failed leaves in
 //! a transaction that carries the same. On the happy path there is no transaction at all, and none is open while a handler runs.
 
+mod aside;
 mod dispatch;
+mod places;
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver};
@@ -17,22 +20,27 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
+pub use crate::worker::deliverer::places::HandlerPlaces;
+
 use crate::config::{KafkaConfig, Role};
+use crate::core::dispatch::{Fate, Kind, Ticket};
 use crate::core::envelope::{self, Envelope};
-use crate::core::failure::Verdict;
+use crate::core::failure::{ErrorInfo, Verdict};
 use crate::core::headers::Header;
 use crate::core::ladder::{Hops, Ladder};
 use crate::core::leader_clock::LocalTime;
 use crate::core::topics;
 use crate::kafka::clock::Clock;
-use crate::kafka::consumer::{Fetch, GroupConsumer, Membership, Rebalance, Record, TopicPartition};
+use crate::kafka::consumer::{Fetch, Membership, Rebalance, Record, TopicPartition};
 use crate::kafka::producer::HopProducer;
+use crate::kafka::topic_consumers::TopicConsumers;
 use crate::telemetry::events::DelivererMetrics;
 use crate::telemetry::standing::ClientMetrics;
 use crate::telemetry::tally::Tally;
-use crate::worker::breaker::HandlerBreaker;
-use crate::worker::committer::{Committer, Content, Parts, Polled, RecordId, Starts, Targets, Work};
-use crate::worker::deliverer::dispatch::{Dispatcher, Event, Gate, Job, Kind, Slots, due_of};
+use crate::worker::committer::{Committer, Content, Parts, Polled, RecordId, Start, Starts, Targets, Work};
+use crate::worker::deliverer::aside::Aside;
+use crate::worker::deliverer::dispatch::{Dispatcher, due_of};
+use crate::worker::deliverer::places::{Event, Job, Place, Uncalled};
 use crate::worker::delivery::Delivery;
 use crate::worker::dlq_breaker::DlqBreaker;
 use crate::worker::error::WorkError;
@@ -60,12 +68,8 @@ pub struct DelivererSettings {
     pub kafka: KafkaConfig,
     /// The name of this worker, stable over restarts.
     pub instance: String,
-    /// How many deliveries are open at most.
-    pub max_in_flight: usize,
-    /// The share of them that redeliveries may take.
-    pub redeliver_share: f64,
-    /// Where deliveries wait while the handler is down.
-    pub breaker: Option<Arc<HandlerBreaker>>,
+    /// Where deliveries wait for their turn at the handler.
+    pub places: Arc<HandlerPlaces>,
     /// How long a shutdown or a revoked partition waits for deliveries in flight.
     pub drain: Duration,
     /// Whether the ladder is held.
@@ -89,12 +93,17 @@ pub struct Deliverer<H> {
     quiet: Quiet,
     clock: Clock,
     committer: Committer<Delivering>,
+    places: Arc<HandlerPlaces>,
     dispatcher: Dispatcher<H>,
     /// Bounded by what is taken from Kafka.
     events: Receiver<Event>,
+    sender: mpsc::Sender<Event>,
     waker: Waker,
     in_flight: HashMap<RecordId, InFlight>,
-    taken: [usize; 2],
+    draining: Option<Draining>,
+    /// What cannot be called yet because its start cannot be committed.
+    uncounted: Vec<Uncalled>,
+    aside: Aside,
     metrics: DelivererMetrics,
     look_at: LocalTime,
 }
@@ -103,16 +112,17 @@ pub struct Deliverer<H> {
 struct Delivering;
 
 impl Work for Delivering {
-    type Source = GroupConsumer;
+    type Source = TopicConsumers;
     type Sink = HopProducer;
     type Lane = Intake;
-    type Place = Slots;
+    type Place = Place;
 }
 
 /// What a deliverer keeps of a partition of source or redeliver.
 struct Intake {
     kind: Kind,
-    gate: Arc<Gate>,
+    token: u64,
+    places: Arc<HandlerPlaces>,
     /// Whether its queue has something, as far as is known.
     ready: Arc<AtomicBool>,
 }
@@ -120,15 +130,21 @@ struct Intake {
 /// What has not begun of a partition that goes never does.
 impl Drop for Intake {
     fn drop(&mut self) {
-        self.gate.close();
+        self.places.close_lane(self.token);
     }
 }
 
-/// What the loop keeps of a record while its handler runs.
+/// What the loop keeps of a record until its delivery is over.
 struct InFlight {
     envelope: Envelope,
     content: Content,
-    kind: Kind,
+}
+
+/// Partitions that go: nothing of them begins any more, and what is with the handler is waited for. All others are worked on meanwhile.
+struct Draining {
+    partitions: Vec<TopicPartition>,
+    tokens: Vec<u64>,
+    deadline: LocalTime,
 }
 
 /// Wakes the loop, once until it has looked.
@@ -160,13 +176,11 @@ impl<H: Handler> Deliverer<H> {
         let mut producer = HopProducer::new(&settings.kafka, transactional, 500_000, clock.clone()).measured_by(&clients);
         refuse_foreign_members(&mut producer, &ladder, &settings.kafka)?;
         let targets = Targets::look_up(&mut producer, &ladder)?;
-        let mut consumed: Vec<String> = ladder.sources().to_vec();
-        consumed.push(ladder.redeliver_topic());
         let mut partitions = 0;
         let mut membership = Membership {
             group: ladder.group().to_owned(),
             instance: settings.instance.clone(),
-            topics: consumed,
+            topics: ladder.consumed_topics(),
             prefetch_kib: PREFETCH_KIB,
             partitions: 1,
             fetch: Fetch::AtOnce,
@@ -175,25 +189,26 @@ impl<H: Handler> Deliverer<H> {
             partitions += producer.partition_count(topic)?;
         }
         membership.partitions = usize::try_from(partitions).unwrap_or(1);
-        let consumer = GroupConsumer::join(&settings.kafka, &membership, &clients)?;
-        producer.made_anew_only_as(consumer.name());
+        let consumers = TopicConsumers::join(&settings.kafka, &membership, &clients)?;
+        producer.made_anew_only_as(consumers.names());
 
         let metrics = DelivererMetrics::new(&ladder).counted_by(&settings.tally);
+        settings.places.stands_aside(None);
+        let aside = Aside::new(settings.hold.handlers_down().contains(&settings.instance), &settings.kafka);
         let (sender, events) = mpsc::channel();
         let waker = Waker { events: sender.clone(), pending: Arc::new(AtomicBool::new(false)) };
-        let dispatcher = Dispatcher::new(settings, runtime, handler, sender, metrics.clone());
+        let dispatcher = Dispatcher::new(settings, runtime, handler, metrics.clone());
         let committer = Committer::new(Parts {
             ladder: ladder.clone(),
             role: "deliverer",
             clock: clock.clone(),
-            source: consumer,
+            source: consumers,
             sink: producer,
             targets,
             metrics: metrics.worker.clone(),
             hop_metrics: metrics.hops.clone(),
             starts: settings.starts.clone(),
             dlq_breaker: settings.dlq_breaker.clone(),
-            most_at_once: settings.max_in_flight,
         });
         Ok(Self {
             ladder,
@@ -203,11 +218,15 @@ impl<H: Handler> Deliverer<H> {
             quiet: settings.quiet.clone(),
             clock,
             committer,
+            places: settings.places.clone(),
             dispatcher,
             events,
+            sender,
             waker,
             in_flight: HashMap::new(),
-            taken: [0, 0],
+            draining: None,
+            uncounted: Vec::new(),
+            aside,
             metrics,
             look_at: LocalTime::from_micros(0),
         })
@@ -231,59 +250,105 @@ impl<H: Handler> Deliverer<H> {
         self.committer.lanes.clear();
         let deadline = self.clock.now().later(self.drain);
         while !self.in_flight.is_empty() && self.clock.now() < deadline {
-            self.wait();
+            for event in self.wait() {
+                if let Event::Over(id, ..) = event {
+                    self.in_flight.remove(&id);
+                }
+            }
         }
     }
 
     fn work(&mut self, presence: &Presence) -> Result<(), WorkError> {
         while !presence.stop.is_set() {
-            if let Some(change) = self.committer.source.serve(Duration::ZERO)? {
+            // A change that was told is to be answered before the next.
+            if self.draining.is_none()
+                && let Some(change) = self.committer.source.serve(Duration::ZERO)?
+            {
                 self.rebalance(change)?;
-                presence.joined();
+                if self.committer.source.have_joined() {
+                    presence.joined();
+                }
             }
-            self.wait();
-            self.feed()?;
-            self.committer.run_hops()?;
-            self.commit(false)?;
-            self.committer.idle();
+            if self.draining.is_none() {
+                self.look_whether_to_step_aside()?;
+            }
+            self.turn()?;
+            self.release_drained()?;
         }
-        self.drain(&self.committer.owned())
+        self.end()
     }
 
-    fn wait(&mut self) {
+    /// Waits for something to happen and does what follows.
+    fn turn(&mut self) -> Result<(), WorkError> {
+        for event in self.wait() {
+            self.take_event(event)?;
+        }
+        for uncalled in std::mem::take(&mut self.uncounted) {
+            self.count_start(uncalled)?;
+        }
+        self.feed()?;
+        self.committer.run_hops()?;
+        self.commit(false)?;
+        self.committer.idle();
+        Ok(())
+    }
+
+    fn wait(&mut self) -> Vec<Event> {
         let longest = self.committer.markers_wait().map_or(TICK, |wait| wait.min(TICK));
-        let mut event = self.events.recv_timeout(longest).ok();
-        while let Some(next) = event {
-            self.take_event(next);
-            event = self.events.try_recv().ok();
-        }
+        let first = self.events.recv_timeout(longest).ok();
+        first.into_iter().chain(self.events.try_iter()).collect()
     }
 
-    fn take_event(&mut self, event: Event) {
+    fn take_event(&mut self, event: Event) -> Result<(), WorkError> {
         match event {
             Event::Arrived => self.waker.pending.store(false, Ordering::Release),
-            Event::Over(id, verdict, slots) => self.over(id, verdict, slots),
+            Event::CountStart(uncalled) => self.count_start(uncalled)?,
+            Event::Survived(id) => self.committer.survived(id),
+            Event::Over(id, verdict, fate, place) => self.over(id, verdict, fate, place),
         }
+        Ok(())
+    }
+
+    /// Counts the start of a record whose turn it is, and lets it be called.
+    fn count_start(&mut self, uncalled: Uncalled) -> Result<(), WorkError> {
+        let Some(id) = uncalled.id() else { return Ok(()) };
+        // Nothing of what is given back begins any more.
+        if self.draining.as_ref().is_some_and(|draining| draining.tokens.contains(&id.token)) {
+            self.in_flight.remove(&id);
+            return Ok(());
+        }
+        match self.committer.count_start(id)? {
+            Start::Begins => self.dispatcher.start(uncalled),
+            Start::Gone => {
+                self.in_flight.remove(&id);
+            }
+            Start::Later => self.uncounted.push(uncalled),
+            Start::Buried(starts) => {
+                if let Some(InFlight { envelope, content }) = self.in_flight.remove(&id) {
+                    self.committer.bury(id, &envelope, content, starts);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// A delivery is over.
-    fn over(&mut self, id: RecordId, verdict: Option<Verdict>, slots: Slots) {
-        let Some(record) = self.in_flight.remove(&id) else { return };
-        self.taken[record.kind as usize] -= 1;
-        let Some(verdict) = verdict else { return };
-        let lane = self.committer.lane_of(id.token);
-        let (is_ours, drained) = (lane.is_some(), lane.is_some_and(|lane| lane.own.gate.is_shut()));
-        if drained && verdict.as_ref().is_err_and(|f| f.is_connection_lost() || f.is_unsent()) {
-            // Whoever stops us may have stopped the handler too: that is no failed attempt. The next owner delivers it.
-            return;
+    fn over(&mut self, id: RecordId, verdict: Option<Verdict>, fate: Fate, place: Place) {
+        let Some(InFlight { envelope, content }) = self.in_flight.remove(&id) else { return };
+        match (fate, verdict) {
+            (Fate::Counts, Some(verdict)) => {
+                if verdict.is_ok() && self.committer.lane_of(id.token).is_some() {
+                    self.metrics.done_at(envelope.attempts.saturating_add(1));
+                }
+                self.committer.judge(id, &envelope, content, &verdict, place);
+            }
+            (Fate::Postponed, _) => self.committer.postpone(id, &envelope, content),
+            // Its partition goes, and its next owner delivers it.
+            (Fate::Dropped, _) | (Fate::Counts, None) => {}
         }
-        if verdict.is_ok() && is_ours {
-            self.metrics.done_at(record.envelope.attempts.saturating_add(1));
-        }
-        self.committer.judge(id, &record.envelope, record.content, &verdict, slots);
     }
 
-    /// Takes what has arrived, as far as the budgets reach, each partition in turn.
+    /// Takes what has arrived, as far as there is room, each partition in turn.
     fn feed(&mut self) -> Result<(), WorkError> {
         let now = self.clock.now();
         let anyway = now >= self.look_at;
@@ -295,7 +360,7 @@ impl<H: Handler> Deliverer<H> {
             return Ok(());
         }
         // Records whose hops cannot be written at the moment do not pile up: what is taken stays bounded.
-        if self.committer.moving() > self.dispatcher.most_taken(Kind::Source) * 2 {
+        if self.committer.moving() > self.places.limit(Kind::Source) * 4 {
             return Ok(());
         }
         for index in self.committer.in_turn() {
@@ -307,17 +372,12 @@ impl<H: Handler> Deliverer<H> {
     }
 
     fn feed_lane(&mut self, index: usize) -> Result<(), WorkError> {
-        let mut reset = false;
-        loop {
-            let kind = self.committer.lanes[index].own.kind;
-            let room = self.taken[kind as usize] < self.dispatcher.most_taken(kind);
-            if !room || !self.committer.has_room(index) {
-                return Ok(());
-            }
+        let (mut reset, mut has_taken) = (false, false);
+        while self.places.has_room(self.committer.lanes[index].token) && self.committer.has_room(index) {
             let polled = self.committer.poll(index)?;
             let ready = &self.committer.lanes[index].own.ready;
             match polled {
-                Polled::Empty if reset => return Ok(()),
+                Polled::Empty if reset => break,
                 // What arrives between this look and the next one wakes the loop again.
                 Polled::Empty => {
                     ready.store(false, Ordering::Release);
@@ -325,18 +385,26 @@ impl<H: Handler> Deliverer<H> {
                     continue;
                 }
                 Polled::Nothing => {}
-                Polled::New(record) => self.take_record(index, &record),
+                Polled::New(record) => {
+                    self.take_record(index, &record);
+                    has_taken = true;
+                }
             }
             if std::mem::take(&mut reset) {
                 self.committer.lanes[index].own.ready.store(true, Ordering::Release);
             }
         }
+        if has_taken {
+            self.places.look();
+        }
+        Ok(())
     }
 
     fn take_record(&mut self, index: usize, record: &Record) {
+        let count_start = self.committer.is_to_be_counted(index);
         let lane = &self.committer.lanes[index];
-        let (kind, gate) = (lane.own.kind, lane.own.gate.clone());
         let id = RecordId { token: lane.token, offset: record.offset() };
+        let kind = lane.own.kind;
         let at = record.coordinates(lane.tp());
         let envelope = match kind {
             // Services copy the headers of what they received onto what they produce, so on a source they say nothing.
@@ -354,35 +422,44 @@ impl<H: Handler> Deliverer<H> {
             }
         };
         let content = Content::of(record);
-        if let Some(starts) = self.committer.too_many_starts(index) {
-            self.committer.bury(id, &envelope, content, starts);
-            return;
-        }
+        let ticket = Ticket {
+            lane: id.token,
+            partition: hashed(&(&envelope.origin.topic, envelope.origin.partition)),
+            record: hashed(&envelope.id),
+            key: content.key.as_ref().map_or_else(|| hashed(&envelope.id), |key| hashed(&key)),
+            failed_before: envelope.error.as_ref().filter(|_| envelope.attempts > 0).and_then(ErrorInfo::trouble),
+            count_start,
+        };
         let user = record.headers().filter(|(name, _)| !envelope::is_own(name));
         let user = user.map(|(name, value)| Header { name: name.to_vec(), value: value.map(<[u8]>::to_vec) }).collect();
         let delivery = Delivery::new(&envelope, &self.ladder, content.key.clone(), content.value.clone(), user);
         let due = (kind == Kind::Redeliver).then(|| due_of(&self.ladder, &envelope)).flatten();
-        self.taken[kind as usize] += 1;
-        self.in_flight.insert(id, InFlight { envelope, content, kind });
-        self.dispatcher.dispatch(Job { id, kind, delivery, gate, due });
+        self.in_flight.insert(id, InFlight { envelope, content });
+        let events = self.sender.clone();
+        self.places.arrive(ticket, Job { id, delivery, due, verdict: None, repeats: 0, is_counted: false, events });
     }
 
     fn rebalance(&mut self, change: Rebalance) -> Result<(), WorkError> {
         self.metrics.worker.rebalanced();
         match change {
-            Rebalance::Assigned(partitions) => self.take_over(partitions)?,
-            Rebalance::Revoked { partitions, lost } => {
-                if lost {
-                    tracing::warn!(ladder = self.ladder.name(), "partitions were lost: what was in flight is their next owner's");
-                } else {
-                    self.drain(&partitions)?;
-                }
-                // Those still in flight are counted until their handlers answer: they take up slots until then.
-                self.committer.give_back(&partitions)?;
+            Rebalance::Assigned(partitions) => {
+                self.take_over(partitions)?;
+                self.tell_owned();
+            }
+            Rebalance::Revoked { partitions, lost: true } => {
+                tracing::warn!(ladder = self.ladder.name(), "partitions were lost: what was in flight is their next owner's");
+                self.give_back(&partitions)?;
+            }
+            Rebalance::Revoked { partitions, lost: false } => {
+                self.begin_to_drain(partitions);
+                self.release_drained()?;
             }
         }
-        tracing::info!(ladder = self.ladder.name(), partitions = self.committer.lanes.len(), "deliverer owns");
         Ok(())
+    }
+
+    fn tell_owned(&self) {
+        tracing::info!(ladder = self.ladder.name(), partitions = self.committer.lanes.len(), "deliverer owns");
     }
 
     fn take_over(&mut self, partitions: Vec<TopicPartition>) -> Result<(), WorkError> {
@@ -398,35 +475,72 @@ impl<H: Handler> Deliverer<H> {
         };
         let redeliver = self.ladder.redeliver_topic();
         let mut flags = flags.into_iter();
-        self.committer.take_over(partitions, Some(&wake), |tp| Intake {
-            kind: if *tp.topic == *redeliver { Kind::Redeliver } else { Kind::Source },
-            gate: Arc::default(),
-            ready: flags.next().unwrap_or_default(),
+        self.committer.take_over(partitions, Some(&wake), |tp, token| {
+            let kind = if *tp.topic == *redeliver { Kind::Redeliver } else { Kind::Source };
+            self.places.open_lane(token, kind);
+            Intake { kind, token, places: self.places.clone(), ready: flags.next().unwrap_or_default() }
         })
     }
 
-    /// Waits for the deliveries in flight of these partitions, no longer than the deadline, carries out what follows and commits.
-    fn drain(&mut self, partitions: &[TopicPartition]) -> Result<(), WorkError> {
-        let tokens = self.committer.tokens_of(partitions);
-        for lane in self.committer.lanes.iter().filter(|lane| tokens.contains(&lane.token)) {
-            lane.own.gate.close();
+    /// Nothing of these partitions begins any more.
+    fn begin_to_drain(&mut self, partitions: Vec<TopicPartition>) {
+        let tokens = self.committer.tokens_of(&partitions);
+        for token in &tokens {
+            self.places.close_lane(*token);
         }
-        let deadline = self.clock.now().later(self.drain);
-        while self.clock.now() < deadline {
-            self.committer.run_hops()?;
-            let open = self.in_flight.keys().any(|id| tokens.contains(&id.token));
-            if (!open && !self.committer.is_moving(&tokens)) || self.committer.source.assignment_lost() {
-                break;
-            }
-            self.wait();
-            // What is done holds its place in flight until it is committed, and partitions that stay go on meanwhile.
-            self.commit(false)?;
+        self.draining = Some(Draining { partitions, tokens, deadline: self.clock.now().later(self.drain) });
+    }
+
+    /// Gives partitions away once nothing of them is with the handler or on its way, or when they have waited for long enough.
+    fn release_drained(&mut self) -> Result<(), WorkError> {
+        if !self.draining.as_ref().is_some_and(|draining| self.is_drained(draining)) {
+            return Ok(());
         }
+        let Some(Draining { partitions, tokens, .. }) = self.draining.take() else { return Ok(()) };
+        self.committer.end_in_good_order(&tokens);
+        self.commit(true)?;
+        self.give_back(&partitions)?;
+        self.leave_when_drained();
+        Ok(())
+    }
+
+    fn is_drained(&self, draining: &Draining) -> bool {
+        let Draining { tokens, deadline, .. } = draining;
+        let is_open = || self.in_flight.keys().any(|id| tokens.contains(&id.token)) || self.committer.is_moving(tokens);
+        self.clock.now() >= *deadline || self.committer.source.assignment_lost() || !is_open()
+    }
+
+    /// Those still in flight keep their places until their handlers answer.
+    fn give_back(&mut self, partitions: &[TopicPartition]) -> Result<(), WorkError> {
+        self.committer.give_back(partitions)?;
+        self.tell_owned();
+        Ok(())
+    }
+
+    /// Drains all partitions, and commits.
+    fn end(&mut self) -> Result<(), WorkError> {
+        let deadline = self.draining.take().map(|draining| draining.deadline);
+        self.begin_to_drain(self.committer.owned());
+        if let (Some(draining), Some(deadline)) = (&mut self.draining, deadline) {
+            draining.deadline = draining.deadline.min(deadline);
+        }
+        while let Some(draining) = &self.draining
+            && !self.is_drained(draining)
+        {
+            self.turn()?;
+        }
+        let tokens = self.draining.take().map(|draining| draining.tokens).unwrap_or_default();
         self.committer.end_in_good_order(&tokens);
         self.commit(true)
     }
 
     fn commit(&mut self, at_once: bool) -> Result<(), WorkError> {
-        self.committer.commit(at_once, self.dispatcher.most_unsettled())
+        self.committer.commit(at_once, (self.places.limit(Kind::Source) / 2).max(1))
     }
+}
+
+fn hashed(what: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    what.hash(&mut hasher);
+    hasher.finish()
 }

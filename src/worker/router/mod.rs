@@ -26,7 +26,7 @@ use crate::kafka::consumer::{Fetch, GroupConsumer, Membership, Rebalance, Record
 use crate::kafka::producer::HopProducer;
 use crate::telemetry::events::{RouterMetrics, VerdictKind};
 use crate::telemetry::standing::ClientMetrics;
-use crate::worker::committer::{Committer, Content, Parts, Polled, RecordId, Starts, Targets, Work};
+use crate::worker::committer::{Committer, Content, Parts, Polled, RecordId, Start, Starts, Targets, Work};
 use crate::worker::dlq_breaker::DlqBreaker;
 use crate::worker::error::WorkError;
 use crate::worker::hold::Hold;
@@ -151,7 +151,6 @@ impl Router {
             hop_metrics: metrics.hops.clone(),
             starts: settings.starts.clone(),
             dlq_breaker: settings.dlq_breaker.clone(),
-            most_at_once: TURN,
         });
         let (instance, drain, hold) = (settings.instance.clone(), settings.drain, settings.hold.clone());
         let (bare, waiting, ask_at) = (Vec::new(), Vec::new(), LocalTime::from_micros(0));
@@ -286,14 +285,19 @@ impl Router {
                 match self.committer.poll(index)? {
                     Polled::Empty => break,
                     Polled::Nothing => {}
-                    Polled::New(record) => taken.push(self.read(index, &record)),
+                    Polled::New(record) => taken.push(self.read(index, &record)?),
                 }
             }
         }
         Ok(taken)
     }
 
-    fn read(&self, index: usize, record: &Record) -> Taken {
+    fn read(&mut self, index: usize, record: &Record) -> Result<Taken, WorkError> {
+        let id = RecordId { token: self.committer.lanes[index].token, offset: record.offset() };
+        let too_many_starts = match self.committer.is_to_be_counted(index).then(|| self.committer.count_start(id)).transpose()? {
+            Some(Start::Buried(starts)) => Some(starts),
+            Some(Start::Begins | Start::Gone | Start::Later) | None => None,
+        };
         let lane = &self.committer.lanes[index];
         let at = record.coordinates(lane.tp());
         let arrival = match self.ladder.dialect() {
@@ -307,7 +311,6 @@ impl Router {
                 "headers of a record in the inbox are not trusted"
             );
         }
-        let id = RecordId { token: lane.token, offset: at.offset };
         let came_without = self.ladder.dialect() == Some(Dialect::ShareGroup) && record.value().is_none();
         let elsewhere = came_without.then(|| {
             let place = Dialect::ShareGroup.read(record.headers()).place;
@@ -319,8 +322,7 @@ impl Router {
                 timestamp: at.timestamp,
             }
         });
-        let too_many_starts = self.committer.too_many_starts(index);
-        Taken { id, at, content: Content::of(record), arrival, too_many_starts, elsewhere }
+        Ok(Taken { id, at, content: Content::of(record), arrival, too_many_starts, elsewhere })
     }
 
     /// Reads the records of arrivals that came without theirs. What cannot be read now is tried again, and nothing else is taken until
@@ -406,7 +408,7 @@ impl Router {
     fn rebalance(&mut self, change: Rebalance) -> Result<(), WorkError> {
         self.metrics.worker.rebalanced();
         match change {
-            Rebalance::Assigned(partitions) => self.committer.take_over(partitions, None, |_| ())?,
+            Rebalance::Assigned(partitions) => self.committer.take_over(partitions, None, |_, _| ())?,
             Rebalance::Revoked { partitions, lost } => {
                 if !lost {
                     self.drain(&partitions)?;

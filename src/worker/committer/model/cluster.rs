@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::core::ack_tracker::CommitPoint;
+use crate::core::chance::Chance;
 use crate::core::due::{self, Move};
 use crate::core::envelope::{Coordinates, Envelope};
 use crate::core::ladder::Ladder;
@@ -18,7 +19,6 @@ use crate::core::leader_clock::LocalTime;
 use crate::core::time::Timestamp;
 use crate::kafka::NativeHeaders;
 use crate::kafka::consumer::TopicPartition;
-use crate::worker::committer::model::chance::Chance;
 use crate::worker::committer::model::check::{At, Check, Life, Seen, Tp};
 use crate::worker::committer::model::group::Group;
 

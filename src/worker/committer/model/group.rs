@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::core::ack_tracker::CommitPoint;
+use crate::core::chance::Chance;
 use crate::core::leader_clock::LocalTime;
-use crate::worker::committer::model::chance::Chance;
 use crate::worker::committer::model::check::{Life, Tp};
 
 const SESSION_TIMEOUT: Duration = Duration::from_secs(10);

@@ -13,7 +13,7 @@ use crate::worker::committer::model::cluster::{REDELIVER, TIERS};
 use crate::worker::committer::model::sink::ModelSink;
 use crate::worker::committer::model::source::ModelSource;
 use crate::worker::committer::model::world::{Fault, Process, World};
-use crate::worker::committer::{Committer, Content, Parts, Polled, RecordId, Starts, Targets, Work};
+use crate::worker::committer::{Committer, Content, Parts, Polled, RecordId, Start, Starts, Targets, Work};
 use crate::worker::error::WorkError;
 use crate::worker::ports::{HopSink, RecordSource, SourceRecord};
 
@@ -67,7 +67,6 @@ impl Member {
             hop_metrics: world.metrics.hops.clone(),
             starts: Starts::default(),
             dlq_breaker: None,
-            most_at_once: MOST_IN_FLIGHT,
         });
         Ok(Self { world: world.clone(), process, committer, in_flight: Vec::new() })
     }
@@ -119,17 +118,22 @@ impl Member {
                 match self.committer.poll(index)? {
                     Polled::Empty => break,
                     Polled::Nothing => {}
-                    Polled::New(record) => self.take(index, &*record),
+                    Polled::New(record) => self.take(index, &*record)?,
                 }
             }
         }
         Ok(())
     }
 
-    fn take(&mut self, index: usize, record: &impl SourceRecord) {
+    fn take(&mut self, index: usize, record: &impl SourceRecord) -> Result<(), WorkError> {
+        let id = RecordId { token: self.committer.lanes[index].token, offset: record.offset() };
+        if self.committer.is_to_be_counted(index) {
+            // Members crash so often here that any record would be buried.
+            let start = self.committer.count_start(id)?;
+            debug_assert_ne!(start, Start::Gone);
+        }
         let lane = &self.committer.lanes[index];
         let tp = self.world.cluster.borrow().numbered(lane.tp());
-        let id = RecordId { token: lane.token, offset: record.offset() };
         let topic = lane.tp().topic.to_string();
         let at = Coordinates { topic, partition: tp.1, offset: record.offset(), timestamp: record.timestamp() };
         let envelope = if tp.0 == REDELIVER {
@@ -142,11 +146,12 @@ impl Member {
         let now = self.world.clock.now().timestamp();
         self.world.cluster.borrow_mut().check.delivered(at, now);
         self.in_flight.push(InFlight { id, at, envelope, content: Content::of(record) });
+        Ok(())
     }
 
     fn rebalance(&mut self, change: Rebalance) -> Result<(), WorkError> {
         match change {
-            Rebalance::Assigned(partitions) => self.committer.take_over(partitions, None, |_| ()),
+            Rebalance::Assigned(partitions) => self.committer.take_over(partitions, None, |_, _| ()),
             Rebalance::Revoked { partitions, lost } => {
                 if !lost {
                     self.drain(&partitions)?;

@@ -4,7 +4,6 @@
 //! a seed that fails, fails again: `KLADDER_MODEL_SEED=… cargo test --lib model::tests::a_seed_alone -- --nocapture` runs it alone
 //! and tells what happens.
 
-mod chance;
 mod check;
 mod cluster;
 mod group;

@@ -8,12 +8,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::core::chance::Chance;
 use crate::core::ladder::{Hops, Ladder};
 use crate::core::leader_clock::LocalTime;
 use crate::kafka::clock::Clock;
 use crate::kafka::error::ClientError;
 use crate::telemetry::events::DelivererMetrics;
-use crate::worker::committer::model::chance::Chance;
 use crate::worker::committer::model::check::{Check, Invariant, Life, Plan, Violation};
 use crate::worker::committer::model::cluster::Cluster;
 use crate::worker::committer::model::member::Member;

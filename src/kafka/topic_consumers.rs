@@ -1,0 +1,279 @@
+//! A member of a group for each topic that a worker consumes.
+//!
+//! An assignor spreads all partitions of a member's subscription evenly, not those of each topic: of one member for several topics the
+//! partitions of a source may all end up at one worker, and those of another topic at its neighbour (as `cooperative-sticky` does in
+//! librdkafka). With a member for each topic, the workers share each topic by itself.
+//!
+//! Offsets are committed by the member that owns the partition, or the broker could not tell a worker that has lost it.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::config::KafkaConfig;
+use crate::core::ack_tracker::CommitPoint;
+use crate::core::topics;
+use crate::kafka::consumer::{
+    Committed, GroupConsumer, LiveGroup, Membership, OwnName, PartitionQueue, Rebalance, TopicPartition,
+};
+use crate::kafka::error::ClientError;
+use crate::telemetry::standing::ClientMetrics;
+
+/// The members of a worker in its group; none while it has left.
+pub struct TopicConsumers {
+    kafka: KafkaConfig,
+    membership: Membership,
+    metrics: ClientMetrics,
+    members: Vec<Member>,
+    names: OwnNames,
+}
+
+struct Member {
+    topic: Arc<str>,
+    consumer: GroupConsumer,
+    /// How many partitions were started and not released yet.
+    owned: AtomicUsize,
+    /// The group has told it for the first time what it owns.
+    has_joined: AtomicBool,
+}
+
+/// The names that a worker has in its group, for whoever has to know whether they are still its own.
+#[derive(Clone, Default)]
+pub struct OwnNames(Arc<Mutex<Vec<OwnName>>>);
+
+impl OwnNames {
+    /// Asks whether other members have these names now. As long as nobody answers, nobody is a rival.
+    ///
+    /// # Errors
+    /// When there is one; see [`ClientError::is_rival`].
+    pub fn look_for_rival(&self) -> Result<(), ClientError> {
+        let names = self.lock().clone();
+        names.iter().try_for_each(OwnName::look_for_rival)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<OwnName>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl From<OwnName> for OwnNames {
+    fn from(name: OwnName) -> Self {
+        Self(Arc::new(Mutex::new(vec![name])))
+    }
+}
+
+impl TopicConsumers {
+    /// Joins for each of the topics. The name of each member is made of that of the membership and of its topic.
+    ///
+    /// # Errors
+    /// See [`GroupConsumer::join`].
+    pub fn join(kafka: &KafkaConfig, membership: &Membership, metrics: &ClientMetrics) -> Result<Self, ClientError> {
+        let mut consumers = Self {
+            kafka: kafka.clone(),
+            membership: membership.clone(),
+            metrics: metrics.clone(),
+            members: Vec::new(),
+            names: OwnNames::default(),
+        };
+        consumers.join_again()?;
+        Ok(consumers)
+    }
+
+    /// Joins where it has left; nothing happens where it has not.
+    ///
+    /// # Errors
+    /// See [`GroupConsumer::join`].
+    pub fn join_again(&mut self) -> Result<(), ClientError> {
+        if !self.members.is_empty() {
+            return Ok(());
+        }
+        for topic in &self.membership.topics {
+            let membership = Membership {
+                instance: topics::member_name(&self.membership.instance, topic),
+                topics: vec![topic.clone()],
+                ..self.membership.clone()
+            };
+            let consumer = GroupConsumer::join(&self.kafka, &membership, &self.metrics)?;
+            self.names.lock().push(consumer.name());
+            self.members.push(Member {
+                topic: topic.as_str().into(),
+                consumer,
+                owned: AtomicUsize::new(0),
+                has_joined: AtomicBool::new(false),
+            });
+        }
+        Ok(())
+    }
+
+    /// Leaves the group. All that is owned has to be released before. Its partitions are given to others when the session has ended, since
+    /// its members are static ones (KIP-345).
+    pub fn leave(&mut self) {
+        self.members.clear();
+        self.names.lock().clear();
+    }
+
+    /// The names of its members.
+    #[must_use]
+    pub fn names(&self) -> OwnNames {
+        self.names.clone()
+    }
+
+    fn of(&self, topic: &str) -> Result<&Member, ClientError> {
+        let missing =
+            || ClientError::text(format!("consuming {topic}"), "this worker is no member of its group for it".to_owned());
+        self.members.iter().find(|member| *member.topic == *topic).ok_or_else(missing)
+    }
+
+    /// The members that some partitions belong to, each with its own of them.
+    fn by_member<'a>(&'a self, partitions: &'a [TopicPartition]) -> impl Iterator<Item = (&'a Member, Vec<TopicPartition>)> + 'a {
+        let own = |member: &Member| partitions.iter().filter(|tp| tp.topic == member.topic).cloned().collect::<Vec<_>>();
+        self.members.iter().map(move |member| (member, own(member))).filter(|(_, own)| !own.is_empty())
+    }
+
+    /// See [`GroupConsumer::serve`]: what is told at once is of one member. A change that gives or takes nothing is answered here, since
+    /// nobody could tell from it which member it was; unanswered, that member would take no part in the group any more.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn serve(&self, timeout: Duration) -> Result<Option<Rebalance>, ClientError> {
+        for (index, member) in self.members.iter().enumerate() {
+            let timeout = if index + 1 == self.members.len() { timeout } else { Duration::ZERO };
+            let Some(change) = member.consumer.serve(timeout)? else { continue };
+            member.has_joined.store(true, Ordering::Relaxed);
+            match &change {
+                Rebalance::Assigned(partitions) if partitions.is_empty() => drop(member.consumer.start(&[], None)?),
+                Rebalance::Revoked { partitions, .. } if partitions.is_empty() => member.consumer.release(&[])?,
+                _ => {}
+            }
+            return Ok(Some(change));
+        }
+        Ok(None)
+    }
+
+    /// See [`GroupConsumer::committed`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn committed(&self, partitions: &[TopicPartition]) -> Result<Vec<Option<Committed>>, ClientError> {
+        let mut answers = HashMap::new();
+        for (member, own) in self.by_member(partitions) {
+            let answer = member.consumer.committed(&own)?;
+            answers.extend(own.into_iter().zip(answer));
+        }
+        Ok(partitions.iter().map(|tp| answers.remove(tp).flatten()).collect())
+    }
+
+    /// See [`GroupConsumer::bounds`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn bounds(&self, tp: &TopicPartition) -> Result<(i64, i64), ClientError> {
+        self.of(&tp.topic)?.consumer.bounds(tp)
+    }
+
+    /// See [`GroupConsumer::known_end`].
+    #[must_use]
+    pub fn known_end(&self, tp: &TopicPartition) -> Option<i64> {
+        self.of(&tp.topic).ok()?.consumer.known_end(tp)
+    }
+
+    /// See [`GroupConsumer::ends`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn ends(&self, partitions: &[TopicPartition], within: Duration) -> Result<Vec<(TopicPartition, i64)>, ClientError> {
+        let mut ends = Vec::with_capacity(partitions.len());
+        for (member, own) in self.by_member(partitions) {
+            ends.extend(member.consumer.ends(&own, within)?);
+        }
+        Ok(ends)
+    }
+
+    /// See [`GroupConsumer::start`]; the partitions are those of one member.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn start(
+        &self,
+        assigned: &[(TopicPartition, i64)],
+        wake: Option<&(dyn Fn() -> Box<dyn Fn() + Send + Sync> + '_)>,
+    ) -> Result<Vec<PartitionQueue>, ClientError> {
+        let Some((first, _)) = assigned.first() else { return Ok(Vec::new()) };
+        let member = self.of(&first.topic)?;
+        let queues = member.consumer.start(assigned, wake)?;
+        member.owned.fetch_add(assigned.len(), Ordering::Relaxed);
+        Ok(queues)
+    }
+
+    /// See [`GroupConsumer::release`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn release(&self, partitions: &[TopicPartition]) -> Result<(), ClientError> {
+        for (member, own) in self.by_member(partitions) {
+            member.consumer.release(&own)?;
+            let owned = member.owned.load(Ordering::Relaxed).saturating_sub(own.len());
+            member.owned.store(owned, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// See [`GroupConsumer::commit`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn commit(&self, points: &[(TopicPartition, CommitPoint)]) -> Result<(), ClientError> {
+        let mut worst: Option<ClientError> = None;
+        for member in &self.members {
+            let own: Vec<_> = points.iter().filter(|(tp, _)| tp.topic == member.topic).cloned().collect();
+            if own.is_empty() {
+                continue;
+            }
+            // What holds one up does not keep the others from committing.
+            if let Err(error) = member.consumer.commit(&own) {
+                let is_worse = worst.as_ref().is_none_or(|known| gravity(&error) > gravity(known));
+                worst = if is_worse { Some(error) } else { worst };
+            }
+        }
+        worst.map_or(Ok(()), Err)
+    }
+
+    /// The memberships, if all that own partitions are live.
+    #[must_use]
+    pub fn live_group(&self) -> Option<LiveGroup> {
+        let mut live = LiveGroup::default();
+        for member in self.members.iter().filter(|member| member.owned.load(Ordering::Relaxed) > 0) {
+            live.add(&member.topic, member.consumer.live_group()?);
+        }
+        (!self.members.is_empty()).then_some(live)
+    }
+
+    /// Whether the group has told each member what it owns.
+    #[must_use]
+    pub fn have_joined(&self) -> bool {
+        self.members.iter().all(|member| member.has_joined.load(Ordering::Relaxed))
+    }
+
+    /// See [`GroupConsumer::assignment_lost`]; of any member.
+    #[must_use]
+    pub fn assignment_lost(&self) -> bool {
+        self.members.iter().any(|member| member.consumer.assignment_lost())
+    }
+
+    /// The group.
+    #[must_use]
+    pub fn group(&self) -> &str {
+        &self.membership.group
+    }
+}
+
+/// What a worker cannot go on with comes before what passes, and whether an outcome is unknown before that the group has moved on.
+fn gravity(error: &ClientError) -> u8 {
+    match error {
+        error if error.is_fatal() || error.is_fenced() => 3,
+        error if error.is_outage() => 2,
+        error if error.is_group_change() => 0,
+        _ => 1,
+    }
+}
