@@ -13,3 +13,7 @@ pub fn epoch_micros() -> i64 {
 pub fn seconds(from: i64, to: i64) -> f64 {
     (to - from) as f64 / 1e6
 }
+
+pub fn now() -> std::time::Instant {
+    std::time::Instant::now()
+}

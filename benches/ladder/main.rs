@@ -11,6 +11,9 @@ mod ceiling;
 mod clock;
 mod handler;
 mod load;
+#[path = "../../tests/broker/support/misbehaving.rs"]
+#[expect(dead_code, reason = "the tests use the rest of it")]
+mod misbehaving;
 mod observer;
 mod progress;
 mod report;

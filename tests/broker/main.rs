@@ -47,6 +47,7 @@ mod scale;
 mod signals;
 #[cfg(feature = "otlp")]
 mod spans;
+mod starvation;
 mod storm;
 mod support;
 mod tail;

@@ -23,7 +23,7 @@ pub fn at_least_once(bench: &Bench, progress: &Progress) -> Vec<Figure> {
 
 fn beside_the_ceiling(bench: &Bench, progress: &Progress, hops: &str, share: f64) -> Vec<Figure> {
     let records = bench.records(500_000);
-    let plan = Plan { name: unique(), tiers: &["1s"], partitions: PARTITIONS, hops, handler: None };
+    let plan = Plan { name: unique(), tiers: &["1s"], partitions: PARTITIONS, hops, handler: None, timeout: "" };
     let stage = Stage::set(bench, std::slice::from_ref(&plan), progress);
     let mut load = Load::new(&bench.broker.servers, &plan.name, records, Duration::from_millis(20));
     load.pour(&plan.tier(0), PARTITIONS, 0..records, true, progress);
@@ -75,7 +75,8 @@ fn drain(bench: &Bench, stage: &Stage<'_>, plan: &Plan<'_>, records: usize, prog
 pub fn growth(bench: &Bench, progress: &Progress) -> Vec<Figure> {
     let mut times = Vec::new();
     for records in [10_000, 100_000, 1_000_000].map(|records| bench.records(records)) {
-        let plan = Plan { name: unique(), tiers: &["1s"], partitions: PARTITIONS, hops: "exactly-once", handler: None };
+        let plan =
+            Plan { name: unique(), tiers: &["1s"], partitions: PARTITIONS, hops: "exactly-once", handler: None, timeout: "" };
         let stage = Stage::set(bench, std::slice::from_ref(&plan), progress);
         let mut load = Load::new(&bench.broker.servers, &plan.name, records, Duration::from_millis(20));
         load.pour(&plan.tier(0), PARTITIONS, 0..records, true, progress);

@@ -55,7 +55,7 @@ fn at_most(bound: f64) -> Target {
 }
 
 fn pace(bench: &Bench, progress: &Progress, pace: &Pace) -> Vec<Figure> {
-    let plan = Plan { name: unique(), tiers: &TIERS, partitions: pace.partitions, hops: pace.hops, handler: None };
+    let plan = Plan { name: unique(), tiers: &TIERS, partitions: pace.partitions, hops: pace.hops, handler: None, timeout: "" };
     let stage = Stage::set(bench, std::slice::from_ref(&plan), progress);
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small count")]
     let records = (pace.per_tier * 3.0 * count(bench.seconds(pace.seconds))) as usize;
@@ -96,12 +96,12 @@ pub const OWNS: &str = "mover owns";
 const SPIKE_TIERS: [&str; 2] = ["500ms", "1s"];
 
 pub fn spike_tier(bench: &Bench, progress: &Progress) -> Vec<Figure> {
-    let plan = Plan { name: unique(), tiers: &SPIKE_TIERS, partitions: 6, hops: "exactly-once", handler: None };
+    let plan = Plan { name: unique(), tiers: &SPIKE_TIERS, partitions: 6, hops: "exactly-once", handler: None, timeout: "" };
     spike(bench, progress, std::slice::from_ref(&plan), &plan)
 }
 
 pub fn spike_ladder(bench: &Bench, progress: &Progress) -> Vec<Figure> {
-    let plan = || Plan { name: unique(), tiers: &SPIKE_TIERS, partitions: 6, hops: "exactly-once", handler: None };
+    let plan = || Plan { name: unique(), tiers: &SPIKE_TIERS, partitions: 6, hops: "exactly-once", handler: None, timeout: "" };
     let plans = [plan(), plan()];
     spike(bench, progress, &plans, &plans[1])
 }
@@ -145,7 +145,7 @@ pub fn many(bench: &Bench, progress: &Progress) -> Vec<Figure> {
     const LADDERS: usize = 20;
     const PER_LADDER: f64 = 20.0;
     let plans: Vec<Plan<'_>> = (0..LADDERS)
-        .map(|_| Plan { name: unique(), tiers: &TIERS, partitions: 6, hops: "exactly-once", handler: None })
+        .map(|_| Plan { name: unique(), tiers: &TIERS, partitions: 6, hops: "exactly-once", handler: None, timeout: "" })
         .collect();
     let stage = Stage::set(bench, &plans, progress);
     let worker = stage.setup.run("mover");

@@ -116,7 +116,7 @@ fn bare_read(bench: &Bench, plan: &Plan<'_>, letters: usize) -> Duration {
 
 pub fn index(bench: &Bench, progress: &Progress) -> Vec<Figure> {
     let letters = bench.records(1_000_000);
-    let plan = Plan { name: unique(), tiers: &["1s"], partitions: PARTITIONS, hops: "exactly-once", handler: None };
+    let plan = Plan { name: unique(), tiers: &["1s"], partitions: PARTITIONS, hops: "exactly-once", handler: None, timeout: "" };
     let stage = Stage::set(bench, std::slice::from_ref(&plan), progress);
     pour(bench, &plan, letters, progress);
     progress.step("reading them bare");
@@ -164,7 +164,7 @@ pub fn index(bench: &Bench, progress: &Progress) -> Vec<Figure> {
 
 pub fn redrive(bench: &Bench, progress: &Progress) -> Vec<Figure> {
     let letters = bench.records(200_000);
-    let plan = Plan { name: unique(), tiers: &["1s"], partitions: PARTITIONS, hops: "exactly-once", handler: None };
+    let plan = Plan { name: unique(), tiers: &["1s"], partitions: PARTITIONS, hops: "exactly-once", handler: None, timeout: "" };
     let stage = Stage::set(bench, std::slice::from_ref(&plan), progress);
     pour(bench, &plan, letters, progress);
     let copy = format!("{}.copy", plan.name);

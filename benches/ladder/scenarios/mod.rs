@@ -5,6 +5,7 @@ mod lateness;
 mod letters;
 mod push;
 mod start;
+mod starvation;
 mod waiting;
 
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -79,6 +80,66 @@ pub const ALL: &[Scenario] = &[
     Scenario { name: "dlq-index", about: "an index of 1,000,000 dead letters: made, and asked", run: letters::index },
     Scenario { name: "dlq-redrive", about: "200,000 dead letters sent back, --rate max", run: letters::redrive },
     Scenario { name: "handler-delay", about: "due to the handler's call, 500 records a second a tier", run: push::handler_delay },
+    Scenario {
+        name: "starvation-outage",
+        about: "10 s without handler, a third of the records always fails",
+        run: |bench, progress| starvation::run(bench, progress, "outage"),
+    },
+    Scenario {
+        name: "starvation-run-failing",
+        about: "300 in a row of one partition fail",
+        run: |bench, progress| starvation::run(bench, progress, "run-failing"),
+    },
+    Scenario {
+        name: "starvation-run-hanging",
+        about: "150 in a row of one partition hang",
+        run: |bench, progress| starvation::run(bench, progress, "run-hanging"),
+    },
+    Scenario {
+        name: "starvation-run-dropping",
+        about: "30 in a row of one partition drop their connections",
+        run: |bench, progress| starvation::run(bench, progress, "run-dropping"),
+    },
+    Scenario {
+        name: "starvation-dropping",
+        about: "one in a hundred drops its connection",
+        run: |bench, progress| starvation::run(bench, progress, "dropping"),
+    },
+    Scenario {
+        name: "starvation-dropping-slowly",
+        about: "the same, a second each",
+        run: |bench, progress| starvation::run(bench, progress, "dropping-slowly"),
+    },
+    Scenario {
+        name: "starvation-dropping-hanging",
+        about: "one in a hundred drops its connection, one hangs",
+        run: |bench, progress| starvation::run(bench, progress, "dropping-hanging"),
+    },
+    Scenario {
+        name: "starvation-deadly",
+        about: "one in 500 kills the handler for half a second",
+        run: |bench, progress| starvation::run(bench, progress, "deadly"),
+    },
+    Scenario {
+        name: "starvation-restart",
+        about: "the handler restarts, a second each",
+        run: |bench, progress| starvation::run(bench, progress, "restart"),
+    },
+    Scenario {
+        name: "starvation-restart-slow",
+        about: "the same, three seconds each",
+        run: |bench, progress| starvation::run(bench, progress, "restart-slow"),
+    },
+    Scenario {
+        name: "starvation-restarts",
+        about: "the handler restarts every 20 seconds",
+        run: |bench, progress| starvation::run(bench, progress, "restarts"),
+    },
+    Scenario {
+        name: "starvation-closing",
+        about: "the handler closes after each answer, unannounced",
+        run: |bench, progress| starvation::run(bench, progress, "closing"),
+    },
 ];
 
 /// A ladder of the benchmark.
@@ -89,6 +150,8 @@ pub struct Plan<'a> {
     pub hops: &'a str,
     /// Where its handler is and the most deliveries at a time; without one it is a relay ladder.
     pub handler: Option<(&'a str, usize)>,
+    /// Of its deliveries; empty for the default.
+    pub timeout: &'a str,
 }
 
 impl Plan<'_> {
@@ -107,11 +170,12 @@ impl Plan<'_> {
     fn section(&self) -> String {
         let name = &self.name;
         let tiers = self.tiers.iter().map(|tier| format!("\"{tier}\"")).collect::<Vec<_>>().join(", ");
+        let timeout = if self.timeout.is_empty() { String::new() } else { format!("timeout = \"{}\"\n", self.timeout) };
         let (mode, handler) = match self.handler {
             Some((url, in_flight)) => (
                 "push",
                 format!(
-                    "start = \"earliest\"\n\n[ladder.{name}.handler]\nurl = \"http://{url}/\"\nmax_in_flight = {in_flight}\n"
+                    "start = \"earliest\"\n\n[ladder.{name}.handler]\nurl = \"http://{url}/\"\nmax_in_flight = {in_flight}\n{timeout}"
                 ),
             ),
             None => ("relay", String::new()),

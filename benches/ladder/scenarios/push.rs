@@ -47,8 +47,14 @@ fn push(bench: &Bench, progress: &Progress, failing: &[&str], in_flight: usize, 
     let records = bench.records(100_000);
     let (stub, address) = Process::stub(failing);
     let name = unique();
-    let plan =
-        Plan { name, tiers: &["500ms"], partitions: PARTITIONS, hops: "exactly-once", handler: Some((&address, in_flight)) };
+    let plan = Plan {
+        name,
+        tiers: &["500ms"],
+        partitions: PARTITIONS,
+        hops: "exactly-once",
+        handler: Some((&address, in_flight)),
+        timeout: "",
+    };
     let stage = Stage::set(bench, std::slice::from_ref(&plan), progress);
     let mut load = Load::new(&bench.broker.servers, &plan.name, records, Duration::from_millis(20));
     load.pour(&plan.source(), PARTITIONS, 0..records, false, progress);
@@ -144,6 +150,7 @@ pub fn handler_delay(bench: &Bench, progress: &Progress) -> Vec<Figure> {
         partitions: PARTITIONS,
         hops: "exactly-once",
         handler: Some((&address, IN_FLIGHT)),
+        timeout: "",
     };
     let stage = Stage::set(bench, std::slice::from_ref(&plan), progress);
     let records = 3 * 500 * bench.seconds(60);

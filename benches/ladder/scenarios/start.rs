@@ -13,7 +13,7 @@ use crate::scenarios::{Bench, Plan, Stage, reckon, unique};
 const PARTITIONS: i32 = 6;
 
 pub fn start(bench: &Bench, progress: &Progress) -> Vec<Figure> {
-    let plan = Plan { name: unique(), tiers: &["1s"], partitions: PARTITIONS, hops: "exactly-once", handler: None };
+    let plan = Plan { name: unique(), tiers: &["1s"], partitions: PARTITIONS, hops: "exactly-once", handler: None, timeout: "" };
     let stage = Stage::set(bench, std::slice::from_ref(&plan), progress);
     let records = bench.records(1_000_000);
     let mut load = Load::new(&bench.broker.servers, &plan.name, records, Duration::from_millis(20));

@@ -31,7 +31,7 @@ pub fn many_partitions(bench: &Bench, progress: &Progress) -> Vec<Figure> {
 /// Resident memory, the most of it, and the share of a core in percent, once all has come to rest.
 fn wait(bench: &Bench, progress: &Progress, records: usize, tiers: &[&str], partitions: i32) -> (f64, f64, f64) {
     const LOOK: Duration = Duration::from_secs(20);
-    let plan = Plan { name: unique(), tiers, partitions, hops: "exactly-once", handler: None };
+    let plan = Plan { name: unique(), tiers, partitions, hops: "exactly-once", handler: None, timeout: "" };
     let stage = Stage::set(bench, std::slice::from_ref(&plan), progress);
     let mut load = Load::new(&bench.broker.servers, &plan.name, records, Duration::from_millis(20));
     let each = records / tiers.len();

@@ -8,6 +8,7 @@ pub mod handler;
 pub mod heavy;
 pub mod independent;
 pub mod load;
+pub mod misbehaving;
 pub mod process;
 pub mod prometheus;
 pub mod raw;
