@@ -9,7 +9,7 @@ use crate::report::{Figure, Target, count, figure};
 use crate::scenarios::{Bench, Plan, Stage, unique};
 
 /// How long records are written for, in seconds.
-const SECONDS: usize = 60;
+const SECONDS: usize = 44;
 
 /// What is written last may still be on its way.
 const A_MOMENT: Duration = Duration::from_secs(2);
