@@ -2,10 +2,13 @@
 //!
 //! The bounds here are generous, so that a busy machine keeps them; `scripts/bench starvation` measures the same mixes against tight ones.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::support::broker;
 use crate::support::clock::{self, PATIENCE};
+use crate::support::handler::{Answer, Handler};
 use crate::support::misbehaving::{Fared, Misbehaving, Mix, OF_THE_RUN, PARTITIONS};
 use crate::support::process::Kladder;
 use crate::support::raw::{NewRecord, RawProducer};
@@ -90,6 +93,31 @@ fn after_an_outage_those_that_always_fail_do_not_keep_the_others_from_flowing() 
     assert_eq!(fared.burnt, 0, "an outage burns no attempt");
 }
 
+/// Each of them has but three attempts, and the breaker lets probes through every second.
+#[test]
+fn few_records_outlive_an_outage_in_which_each_of_them_has_been_a_probe() {
+    const RECORDS: usize = 30;
+    let works = Arc::new(AtomicBool::new(false));
+    let mended = works.clone();
+    let handler = Handler::start(move |_| if mended.load(Ordering::Acquire) { Answer::ok() } else { Answer::fail(503, "down") });
+    let mut scene = Scene::with_source("starve-few", &["500ms", "1s"], PARTITIONS);
+    handler.url().clone_into(&mut scene.handler);
+    (scene.breaker, scene.dlq_breaker) = ("open_for = \"1s\"\nopen_most = \"1s\"", "");
+    let config = scene.set_up();
+    let mut kladder = Kladder::run(&config);
+    scene.await_ready();
+    RawProducer::new(&scene.brokers)
+        .write(&scene.source, &(0..RECORDS).map(|number| records::plain(number, PARTITIONS)).collect::<Vec<_>>());
+    // Four attempts of each would have been burnt by now, if probes were any.
+    clock::eventually("each has been a probe several times", PATIENCE * 2, || handler.count() > RECORDS * 4);
+    works.store(true, Ordering::Release);
+    clock::eventually("nothing is left", PATIENCE, || {
+        broker::lag(&scene.group, &scene.source) == 0 && broker::lag(&scene.group, &scene.redeliver_topic()) == 0
+    });
+    assert!(broker::read(&scene.dlq_topic()).is_empty());
+    kladder.assert_running();
+}
+
 #[test]
 fn three_hundred_failures_in_a_row_of_one_partition_stop_no_other() {
     let (_scene, mut kladder, fared) = run("run-failing");
@@ -146,6 +174,41 @@ fn restarts_over_and_over_are_short_pauses() {
 fn a_handler_that_closes_after_each_answer_burns_no_attempt() {
     let (_scene, _kladder, fared) = run("closing");
     assert_eq!(fared.burnt, 0);
+}
+
+#[test]
+fn while_calls_hang_and_another_worker_joins_the_partitions_that_stay_flow() {
+    let mix = Mix::named("hanging");
+    let handler = Misbehaving::start(mix.plan);
+    let mut scene = Scene::with_source("starve-join", &["2s", "5s"], PARTITIONS);
+    (scene.handler, scene.timeout, scene.drain) = (handler.url(), "60s", "60s");
+    (scene.breaker, scene.dlq_breaker) = ("", "");
+    let config = scene.set_up();
+    let (second_config, _) = scene.write_worker("worker-2");
+    let mut workers = vec![Kladder::run(&config)];
+    scene.await_ready();
+    let producer = RawProducer::new(&scene.brokers);
+    let began = clock::now();
+    let mut written = 1;
+    for tick in 1..=300 {
+        let upto = written + mix.per_second / 10;
+        producer.write(&scene.source, &(written..upto).map(|number| records::plain(number, PARTITIONS)).collect::<Vec<_>>());
+        written = upto;
+        // Each partition has a call that hangs by now.
+        if tick == 150 {
+            workers.push(Kladder::run(&second_config));
+        }
+        clock::pause((began + Duration::from_millis(100) * tick).saturating_duration_since(clock::now()));
+    }
+    clock::eventually("all that is healthy has arrived, before a call that hangs is given up", Duration::from_secs(30), || {
+        let fared = Fared::of(mix, &handler.answered(), written);
+        fared.arrived.len() + 1 == fared.written
+    });
+    let fared = Fared::of(mix, &handler.answered(), written);
+    let gap = fared.longest_gap(fared.arrived.last().expect("one").at);
+    println!("longest gap {gap:.1?}");
+    assert!(gap <= GENEROUS, "nothing healthy arrived for {gap:?}");
+    workers.iter_mut().for_each(Kladder::assert_running);
 }
 
 /// Partitions of the records from this number on that a handler has answered well.

@@ -116,6 +116,11 @@ pub const ALL: &[Scenario] = &[
         run: |bench, progress| starvation::run(bench, progress, "dropping-hanging"),
     },
     Scenario {
+        name: "starvation-hanging",
+        about: "one in a hundred hangs",
+        run: |bench, progress| starvation::run(bench, progress, "hanging"),
+    },
+    Scenario {
         name: "starvation-deadly",
         about: "one in 500 kills the handler for half a second",
         run: |bench, progress| starvation::run(bench, progress, "deadly"),

@@ -393,3 +393,22 @@ fn timeouts_of_most_partitions_halve_the_number_of_calls_and_good_answers_raise_
     }
     assert_eq!(desk.dispatch.standing(), Standing::Up);
 }
+
+#[test]
+fn calls_hang_that_run_for_much_longer_than_calls_usually_do() {
+    let mut desk = Desk::new(settings(8), 2);
+    (0..4).for_each(|record| desk.arrive(record, record % 2));
+    desk.begin();
+    desk.pass(SECOND);
+    // Records 0 and 2 are of the first partition.
+    for record in [1, 2, 3] {
+        desk.end(record, GOOD);
+    }
+    assert_eq!((desk.dispatch.all_hang(&[0], desk.now), desk.dispatch.all_hang(&[1], desk.now)), (None, Some(0)));
+    // They usually take a second.
+    desk.pass(SECOND * 4);
+    assert_eq!(desk.dispatch.all_hang(&[0], desk.now), Some(1));
+    desk.arrive(4, 0);
+    desk.begin();
+    assert_eq!(desk.dispatch.all_hang(&[0, 1], desk.now), None);
+}

@@ -60,6 +60,20 @@ impl<J, P: Policy> Dispatch<J, P> {
         self.running > 0 && now < since.later(MOMENT) && !self.calls.iter().flatten().any(hangs)
     }
 
+    /// How many calls of these partitions run, if all of them hang: each for longer than calls usually take four times, and than a second.
+    #[must_use]
+    pub fn all_hang(&self, lanes: &[u64], now: LocalTime) -> Option<usize> {
+        let long = (self.health.usual() * 4).max(LONG_TEST);
+        let mut hanging = 0;
+        for call in self.calls.iter().flatten().filter(|call| lanes.contains(&call.ticket.lane)) {
+            if now.since(call.began) <= long {
+                return None;
+            }
+            hanging += 1;
+        }
+        Some(hanging)
+    }
+
     /// Suspects that have been with the handler for long without having killed it: the others need not wait for them.
     fn let_go_of_hanging_suspects(&mut self, now: LocalTime) {
         if self.tests == 0 || self.suspects.has_next() {

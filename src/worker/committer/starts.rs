@@ -108,11 +108,11 @@ impl<W: Work> Committer<W> {
             return Ok(Start::Buried(starts));
         }
         let point = lane.tracker.commit_point();
-        if point != lane.committed && self.source.live_group().is_some() {
+        if point != lane.committed {
             // Under suspicion the one before it is done with only when that is committed: it must not be counted for the death of this
             // one.
             let points = if self.is_suspicious { self.points_with(&[]) } else { vec![(tp.clone(), point)] };
-            let is_committed = self.commit_points(points)?;
+            let is_committed = self.source.live_group().is_some() && self.commit_points(points)?;
             if self.is_suspicious && !is_committed {
                 return Ok(Start::Later);
             }

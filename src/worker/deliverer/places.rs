@@ -252,6 +252,12 @@ impl HandlerPlaces {
         self.change(|dispatch, _| dispatch.close_lane(lane));
     }
 
+    /// See [`Dispatch::all_hang`].
+    pub(super) fn all_hang(&self, lanes: &[u64]) -> Option<usize> {
+        let (inner, now) = (self.lock(), self.clock.now());
+        inner.dispatch.all_hang(lanes, now)
+    }
+
     pub(super) fn has_room(&self, lane: u64) -> bool {
         self.lock().dispatch.has_room(lane)
     }

@@ -134,6 +134,11 @@ pub const MIXES: &[Mix] = &[
         ..NO_RUN
     },
     Mix {
+        name: "hanging",
+        plan: |number| if number % 100 == 7 { reply(Say::Hang, 0) } else { reply(Say::Answer(200), 5) },
+        ..NO_RUN
+    },
+    Mix {
         name: "deadly",
         plan: |number| reply(if number % 500 == 250 { Say::Die(Duration::from_millis(500)) } else { Say::Answer(200) }, 200),
         longest_gap: 3.0,
