@@ -53,6 +53,12 @@ fn a_record_on_which_the_sidecar_dies_ends_in_the_dlq_and_the_others_are_done() 
             break kladder;
         }
         deaths += 1;
+        // What the dead one had asked for must not kill the next one, when the handler comes to it late.
+        let mut before = usize::MAX;
+        clock::eventually("the handler has nothing in hand", PATIENCE, || {
+            clock::pause(Duration::from_millis(100));
+            std::mem::replace(&mut before, handler.count()) == handler.count()
+        });
         // Five for each, and at first three until it is looked for, once for each record that it was hidden behind.
         assert!(deaths < 40, "it dies for ever; its log:\n{}", kladder.log());
     };
