@@ -114,103 +114,61 @@ pub trait HopSink {
     fn topic_name(&self, topic: TopicId) -> &str;
 }
 
-impl RecordSource for GroupConsumer {
-    type Queue = PartitionQueue;
-    type Group = LiveGroup;
+/// Both have these calls of their own, under the same names.
+macro_rules! record_sources {
+    ($($source:ty),+) => {$(
+        impl RecordSource for $source {
+            type Queue = PartitionQueue;
+            type Group = LiveGroup;
 
-    fn serve(&self, timeout: Duration) -> Result<Option<Rebalance>, ClientError> {
-        self.serve(timeout)
-    }
+            fn serve(&self, timeout: Duration) -> Result<Option<Rebalance>, ClientError> {
+                self.serve(timeout)
+            }
 
-    fn committed(&self, partitions: &[TopicPartition]) -> Result<Vec<Option<Committed>>, ClientError> {
-        self.committed(partitions)
-    }
+            fn committed(&self, partitions: &[TopicPartition]) -> Result<Vec<Option<Committed>>, ClientError> {
+                self.committed(partitions)
+            }
 
-    fn bounds(&self, tp: &TopicPartition) -> Result<(i64, i64), ClientError> {
-        self.bounds(tp)
-    }
+            fn bounds(&self, tp: &TopicPartition) -> Result<(i64, i64), ClientError> {
+                self.bounds(tp)
+            }
 
-    fn known_end(&self, tp: &TopicPartition) -> Option<i64> {
-        self.known_end(tp)
-    }
+            fn known_end(&self, tp: &TopicPartition) -> Option<i64> {
+                self.known_end(tp)
+            }
 
-    fn ends(&self, partitions: &[TopicPartition], within: Duration) -> Result<Vec<(TopicPartition, i64)>, ClientError> {
-        self.ends(partitions, within)
-    }
+            fn ends(&self, partitions: &[TopicPartition], within: Duration) -> Result<Vec<(TopicPartition, i64)>, ClientError> {
+                self.ends(partitions, within)
+            }
 
-    fn start(&self, assigned: &[(TopicPartition, i64)], wake: Option<Wake<'_>>) -> Result<Vec<PartitionQueue>, ClientError> {
-        self.start(assigned, wake)
-    }
+            fn start(&self, assigned: &[(TopicPartition, i64)], wake: Option<Wake<'_>>) -> Result<Vec<PartitionQueue>, ClientError> {
+                self.start(assigned, wake)
+            }
 
-    fn release(&self, partitions: &[TopicPartition]) -> Result<(), ClientError> {
-        self.release(partitions)
-    }
+            fn release(&self, partitions: &[TopicPartition]) -> Result<(), ClientError> {
+                self.release(partitions)
+            }
 
-    fn commit(&self, points: &[(TopicPartition, CommitPoint)]) -> Result<(), ClientError> {
-        self.commit(points)
-    }
+            fn commit(&self, points: &[(TopicPartition, CommitPoint)]) -> Result<(), ClientError> {
+                self.commit(points)
+            }
 
-    fn live_group(&self) -> Option<LiveGroup> {
-        self.live_group()
-    }
+            fn live_group(&self) -> Option<LiveGroup> {
+                self.live_group()
+            }
 
-    fn assignment_lost(&self) -> bool {
-        self.assignment_lost()
-    }
+            fn assignment_lost(&self) -> bool {
+                self.assignment_lost()
+            }
 
-    fn group(&self) -> &str {
-        self.group()
-    }
+            fn group(&self) -> &str {
+                self.group()
+            }
+        }
+    )+};
 }
 
-impl RecordSource for TopicConsumers {
-    type Queue = PartitionQueue;
-    type Group = LiveGroup;
-
-    fn serve(&self, timeout: Duration) -> Result<Option<Rebalance>, ClientError> {
-        self.serve(timeout)
-    }
-
-    fn committed(&self, partitions: &[TopicPartition]) -> Result<Vec<Option<Committed>>, ClientError> {
-        self.committed(partitions)
-    }
-
-    fn bounds(&self, tp: &TopicPartition) -> Result<(i64, i64), ClientError> {
-        self.bounds(tp)
-    }
-
-    fn known_end(&self, tp: &TopicPartition) -> Option<i64> {
-        self.known_end(tp)
-    }
-
-    fn ends(&self, partitions: &[TopicPartition], within: Duration) -> Result<Vec<(TopicPartition, i64)>, ClientError> {
-        self.ends(partitions, within)
-    }
-
-    fn start(&self, assigned: &[(TopicPartition, i64)], wake: Option<Wake<'_>>) -> Result<Vec<PartitionQueue>, ClientError> {
-        self.start(assigned, wake)
-    }
-
-    fn release(&self, partitions: &[TopicPartition]) -> Result<(), ClientError> {
-        self.release(partitions)
-    }
-
-    fn commit(&self, points: &[(TopicPartition, CommitPoint)]) -> Result<(), ClientError> {
-        self.commit(points)
-    }
-
-    fn live_group(&self) -> Option<LiveGroup> {
-        self.live_group()
-    }
-
-    fn assignment_lost(&self) -> bool {
-        self.assignment_lost()
-    }
-
-    fn group(&self) -> &str {
-        self.group()
-    }
-}
+record_sources!(GroupConsumer, TopicConsumers);
 
 impl RecordQueue for PartitionQueue {
     type Record = Record;

@@ -2,6 +2,7 @@
 //!
 //! The bounds here are generous, so that a busy machine keeps them; `scripts/bench starvation` measures the same mixes against tight ones.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use crate::support::broker;
 use crate::support::clock::{self, PATIENCE};
 use crate::support::handler::{Answer, Handler};
-use crate::support::misbehaving::{Fared, Misbehaving, Mix, OF_THE_RUN, PARTITIONS};
+use crate::support::misbehaving::{FIRST, Fared, Misbehaving, Mix, PARTITIONS, partition_of};
 use crate::support::process::Kladder;
 use crate::support::raw::{NewRecord, RawProducer};
 use crate::support::records;
@@ -21,9 +22,10 @@ const SECONDS: usize = 24;
 /// What none of the mixes excuses, beside what it is about: before, healthy records stood still for half a minute and more.
 const GENEROUS: Duration = Duration::from_secs(10);
 
-/// A record of the run, all of one partition.
-fn of_the_run(number: usize) -> NewRecord {
-    NewRecord { partition: 2, ..records::plain(number, PARTITIONS) }
+/// Writes the records of these numbers.
+fn write(producer: &RawProducer, scene: &Scene, numbers: Range<usize>) {
+    let record = |number| NewRecord { partition: partition_of(number), ..records::plain(number, PARTITIONS) };
+    producer.write(&scene.source, &numbers.map(record).collect::<Vec<_>>());
 }
 
 /// Runs a mix, and waits until every healthy record has arrived.
@@ -37,37 +39,11 @@ fn run(name: &str) -> (Scene, Kladder, Fared) {
     let config = scene.set_up();
     let kladder = Kladder::run(&config);
     let producer = RawProducer::new(&scene.brokers);
-    // So that all partitions are there before anything is measured: none of them fails in any of the mixes.
-    let first: Vec<_> = (1..=6).map(|number| records::plain(number, PARTITIONS)).collect();
-    producer.write(&scene.source, &first);
-    let healthy = (1..=6).filter(|number| mix.is_healthy(*number)).count();
-    clock::eventually("the first have arrived", PATIENCE, || Fared::of(mix, &handler.answered(), 7).arrived.len() == healthy);
-
-    let mut written = 7;
-    let began = clock::now();
-    let mut next_away = mix.away.map(|(after, _)| Duration::from_secs(after));
-    for tick in 0..SECONDS * 10 {
-        let upto = 7 + mix.per_second * (tick + 1) / 10;
-        let batch: Vec<_> = (written..upto).map(|number| records::plain(number, PARTITIONS)).collect();
-        written = upto;
-        producer.write(&scene.source, &batch);
-        if mix.run > 0 && tick == SECONDS * 10 / 3 {
-            producer.write(&scene.source, &(OF_THE_RUN..OF_THE_RUN + mix.run).map(of_the_run).collect::<Vec<_>>());
-        }
-        if let (Some(at), Some((after, time))) = (next_away, mix.away)
-            && began.elapsed() >= at
-        {
-            handler.die(Duration::from_secs(time));
-            next_away = mix.over_and_over.then(|| at + Duration::from_secs(after + time));
-        }
-        let due = began + Duration::from_millis(100) * (u32::try_from(tick).expect("a count") + 1);
-        clock::pause(due.saturating_duration_since(clock::now()));
-    }
+    write(&producer, &scene, FIRST);
+    clock::eventually("the first have arrived", PATIENCE, || Fared::of(mix, &handler.answered(), FIRST.end).is_whole());
+    let written = mix.play(&handler, SECONDS, |numbers| write(&producer, &scene, numbers));
     let fared = || Fared::of(mix, &handler.answered(), written);
-    clock::eventually("all that is healthy has arrived", PATIENCE, || {
-        let fared = fared();
-        fared.arrived.len() + usize::from(mix.is_healthy(0)) == fared.written
-    });
+    clock::eventually("all that is healthy has arrived", PATIENCE, || fared().is_whole());
     let fared = fared();
     let last = fared.arrived.last().expect("one").at;
     let gap = fared.longest_gap(last);
@@ -106,8 +82,7 @@ fn few_records_outlive_an_outage_in_which_each_of_them_has_been_a_probe() {
     let config = scene.set_up();
     let mut kladder = Kladder::run(&config);
     scene.await_ready();
-    RawProducer::new(&scene.brokers)
-        .write(&scene.source, &(0..RECORDS).map(|number| records::plain(number, PARTITIONS)).collect::<Vec<_>>());
+    write(&RawProducer::new(&scene.brokers), &scene, 0..RECORDS);
     // Four attempts of each would have been burnt by now, if probes were any.
     clock::eventually("each has been a probe several times", PATIENCE * 2, || handler.count() > RECORDS * 4);
     works.store(true, Ordering::Release);
@@ -188,21 +163,16 @@ fn while_calls_hang_and_another_worker_joins_the_partitions_that_stay_flow() {
     let mut workers = vec![Kladder::run(&config)];
     scene.await_ready();
     let producer = RawProducer::new(&scene.brokers);
-    let began = clock::now();
-    let mut written = 1;
-    for tick in 1..=300 {
-        let upto = written + mix.per_second / 10;
-        producer.write(&scene.source, &(written..upto).map(|number| records::plain(number, PARTITIONS)).collect::<Vec<_>>());
-        written = upto;
-        // Each partition has a call that hangs by now.
-        if tick == 150 {
+    write(&producer, &scene, FIRST);
+    let written = mix.play(&handler, 30, |numbers| {
+        // Each partition has a call that hangs by then.
+        if numbers.start > mix.per_second * 15 && workers.len() == 1 {
             workers.push(Kladder::run(&second_config));
         }
-        clock::pause((began + Duration::from_millis(100) * tick).saturating_duration_since(clock::now()));
-    }
+        write(&producer, &scene, numbers);
+    });
     clock::eventually("all that is healthy has arrived, before a call that hangs is given up", Duration::from_secs(30), || {
-        let fared = Fared::of(mix, &handler.answered(), written);
-        fared.arrived.len() + 1 == fared.written
+        Fared::of(mix, &handler.answered(), written).is_whole()
     });
     let fared = Fared::of(mix, &handler.answered(), written);
     let gap = fared.longest_gap(fared.arrived.last().expect("one").at);
@@ -233,20 +203,20 @@ fn a_worker_that_cannot_reach_its_handler_leaves_its_source_partitions_to_one_th
     let (mut one, mut two) = (Kladder::run(&config), Kladder::run(&sick_config));
     let producer = RawProducer::new(&scene.brokers);
     let mut written = 1;
-    let mut write = || {
+    let mut write_more = || {
         let first = written;
         written += 30;
-        producer.write(&scene.source, &(first..written).map(|number| records::plain(number, PARTITIONS)).collect::<Vec<_>>());
+        write(&producer, &scene, first..written);
         first
     };
     clock::eventually("each has three partitions", PATIENCE, || {
-        let first = write();
+        let first = write_more();
         let both = || (partitions_since(&well, first), partitions_since(&sick, first));
         clock::poll(Duration::from_secs(4), || (both().0.len() == 3 && both().1.len() == 3).then_some(())).is_some()
     });
 
     sick.die(Duration::from_secs(600));
-    let first = write();
+    let first = write_more();
     clock::eventually("the other serves all partitions", PATIENCE * 2, || partitions_since(&well, first).len() == 6);
     let stands_aside = || {
         let metrics = scene::get(sick_health, "/metrics").expect("metrics").1;
@@ -260,7 +230,7 @@ fn a_worker_that_cannot_reach_its_handler_leaves_its_source_partitions_to_one_th
 
     sick.come_back();
     clock::eventually("it has partitions of its own again", PATIENCE * 2, || {
-        let first = write();
+        let first = write_more();
         clock::poll(Duration::from_secs(4), || (partitions_since(&sick, first).len() == 3).then_some(())).is_some()
     });
     clock::eventually("it does not stand aside any more", PATIENCE, || !stands_aside());

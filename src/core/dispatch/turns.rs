@@ -16,8 +16,9 @@ const MOMENT: Duration = Duration::from_millis(400);
 /// Suspects wait for no longer than this until others have been answered.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
-/// The next suspects are not kept waiting for longer by one that hangs, or four times as long as calls usually take.
-const LONG_TEST: Duration = Duration::from_secs(1);
+/// A call hangs that runs for longer than this, and than four times as long as calls usually take: neither suspects nor partitions that
+/// change hands wait for it.
+const LONG_CALL: Duration = Duration::from_secs(1);
 
 /// Of a partition's records, those that have failed as probes have one turn in so many, and those that hung another.
 const ROW_TURNS: usize = 4;
@@ -60,10 +61,14 @@ impl<J, P: Policy> Dispatch<J, P> {
         self.running > 0 && now < since.later(MOMENT) && !self.calls.iter().flatten().any(hangs)
     }
 
+    fn long_call(&self) -> Duration {
+        (self.health.usual() * 4).max(LONG_CALL)
+    }
+
     /// How many calls of these partitions run, if all of them hang: each for longer than calls usually take four times, and than a second.
     #[must_use]
     pub fn all_hang(&self, lanes: &[u64], now: LocalTime) -> Option<usize> {
-        let long = (self.health.usual() * 4).max(LONG_TEST);
+        let long = self.long_call();
         let mut hanging = 0;
         for call in self.calls.iter().flatten().filter(|call| lanes.contains(&call.ticket.lane)) {
             if now.since(call.began) <= long {
@@ -79,7 +84,7 @@ impl<J, P: Policy> Dispatch<J, P> {
         if self.tests == 0 || self.suspects.has_next() {
             return;
         }
-        let long = (self.health.usual() * 4).max(LONG_TEST);
+        let long = self.long_call();
         for call in self.calls.iter_mut().flatten().filter(|call| call.tries.is_suspect && now.since(call.began) > long) {
             call.tries.is_suspect = false;
             self.tests -= 1;

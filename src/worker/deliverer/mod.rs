@@ -506,12 +506,11 @@ impl<H: Handler> Deliverer<H> {
 
     fn is_drained(&self, draining: &Draining) -> bool {
         let Draining { tokens, deadline, .. } = draining;
+        if self.clock.now() >= *deadline || self.committer.source.assignment_lost() {
+            return true;
+        }
         let in_flight = self.in_flight.keys().filter(|id| tokens.contains(&id.token)).count();
-        let is_open = || in_flight > 0 || self.committer.is_moving(tokens);
-        self.clock.now() >= *deadline
-            || self.committer.source.assignment_lost()
-            || !is_open()
-            || self.starves_beside(tokens, in_flight)
+        !self.committer.is_moving(tokens) && (in_flight == 0 || self.starves_beside(tokens, in_flight))
     }
 
     /// Whether partitions stay and all that is waited for hangs. As long as partitions are to be given back, librdkafka fetches nothing for
@@ -519,7 +518,6 @@ impl<H: Handler> Deliverer<H> {
     fn starves_beside(&self, tokens: &[u64], in_flight: usize) -> bool {
         let mut lanes = self.committer.lanes.iter();
         lanes.any(|lane| !tokens.contains(&lane.token) && lane.own.kind == Kind::Source)
-            && !self.committer.is_moving(tokens)
             && self.places.all_hang(tokens) == Some(in_flight)
     }
 

@@ -4,6 +4,7 @@
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,8 +16,16 @@ use super::clock;
 /// Partitions of the source in each mix.
 pub const PARTITIONS: i32 = 6;
 
+/// The records that are written before anything is measured, so that all partitions are there.
+pub const FIRST: Range<usize> = 1..7;
+
 /// From this number on, records are those of the run that fails.
 pub const OF_THE_RUN: usize = 1_000_000;
+
+/// The partition of a record: round all of them, and one for those of the run.
+pub fn partition_of(number: usize) -> i32 {
+    if number >= OF_THE_RUN { 2 } else { i32::try_from(number).expect("few records") % PARTITIONS }
+}
 
 /// What the handler does in the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -178,6 +187,34 @@ pub const MIXES: &[Mix] = &[
 impl Mix {
     pub fn named(name: &str) -> &'static Self {
         MIXES.iter().find(|mix| mix.name == name).expect("a mix of that name")
+    }
+
+    /// Writes the records of the mix at their pace for so many seconds, those that follow the first, while the handler is away when it is
+    /// to be; gives the number behind the last one.
+    pub fn play(&self, handler: &Misbehaving, seconds: usize, mut write: impl FnMut(Range<usize>)) -> usize {
+        const TICKS_PER_SECOND: usize = 20;
+        const TICK: Duration = Duration::from_millis(50);
+        let began = clock::now();
+        let mut written = FIRST.end;
+        let mut next_away = self.away.map(|(after, _)| Duration::from_secs(after));
+        let mut due = began;
+        for tick in 0..seconds * TICKS_PER_SECOND {
+            let upto = FIRST.end + self.per_second * (tick + 1) / TICKS_PER_SECOND;
+            write(written..upto);
+            written = upto;
+            if self.run > 0 && tick == seconds * TICKS_PER_SECOND / 3 {
+                write(OF_THE_RUN..OF_THE_RUN + self.run);
+            }
+            if let (Some(at), Some((after, time))) = (next_away, self.away)
+                && began.elapsed() >= at
+            {
+                handler.die(Duration::from_secs(time));
+                next_away = self.over_and_over.then(|| at + Duration::from_secs(after + time));
+            }
+            due += TICK;
+            std::thread::sleep(due.saturating_duration_since(clock::now()));
+        }
+        written
     }
 
     /// Whether a record of this number is answered well.
@@ -384,12 +421,18 @@ pub struct Fared {
 }
 
 impl Fared {
-    pub fn of(mix: &Mix, answered: &[Answered], written: usize) -> Self {
+    /// Of the numbers from the first one on and below this.
+    pub fn of(mix: &Mix, answered: &[Answered], end: usize) -> Self {
         let mut seen = std::collections::HashSet::new();
         let good = answered.iter().filter(|call| call.is_good && mix.is_healthy(call.number));
         let arrived: Vec<Answered> = good.filter(|call| seen.insert(call.number)).copied().collect();
         let burnt = arrived.iter().filter(|call| call.attempt > 1).count();
-        Self { written: (0..written).filter(|number| mix.is_healthy(*number)).count(), arrived, burnt }
+        Self { written: (FIRST.start..end).filter(|number| mix.is_healthy(*number)).count(), arrived, burnt }
+    }
+
+    /// Whether all of them have arrived.
+    pub fn is_whole(&self) -> bool {
+        self.arrived.len() == self.written
     }
 
     /// The longest time between two that arrived, and from the last one to the end.
