@@ -40,6 +40,7 @@ enum Reach {
     Answered,
     Unsent,
     Lost,
+    Reset,
     TimedOut,
 }
 
@@ -97,6 +98,13 @@ impl Failure {
     #[must_use]
     pub fn connection_lost(message: impl Into<String>) -> Self {
         Self { reach: Reach::Lost, ..Self::retry(CONNECTION_LOST, message) }
+    }
+
+    /// The same where the connection was reset before anything of an answer: the handler may have been gone already, and never have read
+    /// the delivery.
+    #[must_use]
+    pub fn connection_reset(message: impl Into<String>) -> Self {
+        Self { reach: Reach::Reset, ..Self::retry(CONNECTION_LOST, message) }
     }
 
     /// There was no complete answer in time.
@@ -157,7 +165,7 @@ impl Failure {
     pub fn trouble(&self) -> Option<Trouble> {
         match self.reach {
             Reach::Unsent => Some(Trouble::Unreachable),
-            Reach::Lost => Some(Trouble::LostConnections),
+            Reach::Lost | Reach::Reset => Some(Trouble::LostConnections),
             Reach::TimedOut => Some(Trouble::Timeouts),
             Reach::Answered if self.disposition == Disposition::Reject => None,
             Reach::Answered => Trouble::of_status(self.error.status),
@@ -185,7 +193,13 @@ impl Failure {
     /// Whether the connection was lost after the delivery was sent.
     #[must_use]
     pub fn is_connection_lost(&self) -> bool {
-        self.reach == Reach::Lost
+        matches!(self.reach, Reach::Lost | Reach::Reset)
+    }
+
+    /// Whether the connection was reset before anything of an answer.
+    #[must_use]
+    pub fn is_connection_reset(&self) -> bool {
+        self.reach == Reach::Reset
     }
 }
 

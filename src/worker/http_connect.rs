@@ -110,10 +110,20 @@ pub(super) struct Watched<T> {
 /// Whether a request failed on a connection that had been used before, without that anything of an answer was read: the handler may have
 /// closed it since its last answer, and never have seen the request.
 pub(super) fn may_have_been_closed(error: &legacy::Error) -> bool {
-    let Some(connected) = error.connect_info() else { return false };
+    answers_of(error) == Some(Answers::WRITTEN_AFTER)
+}
+
+/// Whether the connection of a request was reset, without that anything of an answer was read. A system does that when a process ends that
+/// had not read, or not even accepted, what was sent to it (RFC 1122, 4.2.2.13); what it had read ends by a plain close.
+pub(super) fn was_reset(error: &legacy::Error) -> bool {
+    let is_reset = |e: &io::Error| matches!(e.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe);
+    answers_of(error).is_some_and(|answers| answers != Answers::READ) && any(error, |e| e.downcast_ref().is_some_and(is_reset))
+}
+
+fn answers_of(error: &legacy::Error) -> Option<u8> {
     let mut extensions = http::Extensions::new();
-    connected.get_extras(&mut extensions);
-    extensions.get::<Answers>().is_some_and(|answers| answers.0.load(Ordering::Relaxed) == Answers::WRITTEN_AFTER)
+    error.connect_info()?.get_extras(&mut extensions);
+    extensions.get::<Answers>().map(|answers| answers.0.load(Ordering::Relaxed))
 }
 
 impl<T: Connection> Connection for Watched<T> {

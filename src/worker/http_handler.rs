@@ -31,7 +31,7 @@ use crate::kafka::clock::Clock;
 use crate::telemetry::events::HttpMetrics;
 use crate::worker::delivery::Delivery;
 use crate::worker::handler::Handler;
-use crate::worker::http_connect::{Connector, any, chain, may_have_been_closed, not_connected};
+use crate::worker::http_connect::{Connector, any, chain, may_have_been_closed, not_connected, was_reset};
 use crate::worker::http_request;
 
 /// How long a connection may lie idle. Shorter than servers wait (Node closes after 5 s, others after a minute): the side that
@@ -152,6 +152,9 @@ impl HttpHandler {
         // hyper gives a request back, as cancelled, only if it has not begun to write it.
         if any(error, |e| e.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled)) {
             return Failure::unsent("connection closed", chain(error));
+        }
+        if was_reset(error) {
+            return Failure::connection_reset(chain(error));
         }
         match std::error::Error::source(error).and_then(|e| e.downcast_ref::<hyper::Error>()) {
             Some(error) => self.unreadable(error),

@@ -310,6 +310,24 @@ async fn a_connection_in_whose_place_no_other_comes_about_is_a_lost_call() {
 }
 
 #[tokio::test]
+async fn a_connection_reset_before_it_was_accepted_is_told_from_one_that_was_read() {
+    // The kernel accepts for a process that ends without having looked at the connection.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let unaccepted = handler(listener.local_addr().unwrap(), LONG);
+    let (verdict, ()) = tokio::join!(unaccepted.handle(delivery(Some(b"order"))), async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        drop(listener);
+    });
+    let failure = verdict.unwrap_err();
+    assert!(failure.is_connection_reset() && failure.is_connection_lost(), "{failure:?}");
+    let address = server(|_, mut stream| {
+        read_request(&mut stream);
+    });
+    let read = handler(address, LONG).handle(delivery(Some(b"order"))).await.unwrap_err();
+    assert!(read.is_connection_lost() && !read.is_connection_reset(), "{read:?}");
+}
+
+#[tokio::test]
 async fn an_answer_that_is_too_long_counts_by_its_head() {
     let address = server(|_, mut stream| {
         thread::spawn(move || {

@@ -111,9 +111,8 @@ impl<J> Suspects<J> {
             let decided = lost.into_iter().map(|mut entry| {
                 let was_suspect = std::mem::take(&mut entry.tries.is_suspect);
                 self.out -= usize::from(was_suspect);
-                // A suspect was lost before, with others; its second loss may be that the handler was not back yet.
-                let most = if was_suspect { 2 } else { 1 };
-                if entry.tries.losses > most || is_known(&entry) { Lost::Failed(entry) } else { Lost::Again(entry) }
+                // A suspect was lost before, with others.
+                if was_suspect || entry.tries.losses > 1 || is_known(&entry) { Lost::Failed(entry) } else { Lost::Again(entry) }
             });
             return decided.collect();
         }

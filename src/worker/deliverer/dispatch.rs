@@ -24,6 +24,10 @@ use crate::worker::handler::{self, Handler};
 use crate::worker::hold::Hold;
 use crate::worker::quiet::Quiet;
 
+/// A call whose connection is reset unanswered is as if it had not been made, so often: a process that ends resets what it has not read.
+/// From then on it counts as lost, since the handler may be dying over this very record before it has read it all.
+const MOST_RESETS: u8 = 2;
+
 /// Hands deliveries to the handler, until it is dropped.
 pub(super) struct Dispatcher<H> {
     runtime: Handle,
@@ -180,6 +184,10 @@ impl<H: Handler> Caller<H> {
         if is_repeat && !is_unsent {
             job.repeats += 1;
             self.metrics.repeated();
+        }
+        if verdict.as_ref().is_err_and(Failure::is_connection_reset) && job.resets < MOST_RESETS {
+            job.resets += 1;
+            return Outcome::NotMade;
         }
         let failure = match verdict {
             Ok(()) => {

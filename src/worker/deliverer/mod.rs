@@ -436,7 +436,7 @@ impl<H: Handler> Deliverer<H> {
         let due = (kind == Kind::Redeliver).then(|| due_of(&self.ladder, &envelope)).flatten();
         self.in_flight.insert(id, InFlight { envelope, content });
         let events = self.sender.clone();
-        self.places.arrive(ticket, Job { id, delivery, due, verdict: None, repeats: 0, is_counted: false, events });
+        self.places.arrive(ticket, Job { id, delivery, due, verdict: None, repeats: 0, resets: 0, is_counted: false, events });
     }
 
     fn rebalance(&mut self, change: Rebalance) -> Result<(), WorkError> {

@@ -37,6 +37,8 @@ pub(super) struct Job {
     pub(super) verdict: Option<Verdict>,
     /// How often the attempt was repeated in place.
     pub(super) repeats: u32,
+    /// So many calls of it were reset unanswered and do not count.
+    pub(super) resets: u8,
     /// The start of the call that is made is counted.
     pub(super) is_counted: bool,
     /// The loop that has taken it.
