@@ -71,10 +71,11 @@ pub mod topology;
 pub mod worker;
 
 pub use crate::config::{KafkaConfig, PropertyError, Role, Start};
+pub use crate::core::coordinates::Coordinates;
 pub use crate::core::decide::{Decision, Judgement};
 pub use crate::core::dispatch::BreakerSettings;
 pub use crate::core::dlq_breaker::DlqBreakerSettings;
-pub use crate::core::envelope::{Coordinates, Envelope, Reason};
+pub use crate::core::envelope::{Envelope, Reason};
 pub use crate::core::failure::{Classify, Disposition, ErrorInfo, Failure, OrClassified, OrReject, Verdict};
 pub use crate::core::headers::{Header, Headers};
 pub use crate::core::ladder::{

@@ -5,7 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::core::envelope::Coordinates;
+use crate::core::coordinates::Coordinates;
 use crate::core::failure::{ErrorInfo, Failure};
 use crate::core::ladder::LadderBuilder;
 use crate::core::rules::{Rule, When};

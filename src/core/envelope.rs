@@ -5,13 +5,13 @@
 
 use thiserror::Error;
 
+use crate::core::coordinates::Coordinates;
 use crate::core::failure::ErrorInfo;
 use crate::core::headers::{Header, Headers};
+pub use crate::core::headers::{PREFIX, is_own};
 use crate::core::ladder::Ladder;
 use crate::core::time::Timestamp;
 
-/// The prefix of all headers that kladder writes.
-pub const PREFIX: &str = "kladder-";
 /// The format version that this build reads and writes.
 pub const VERSION: &str = "1";
 
@@ -72,19 +72,6 @@ const ID_LIMIT: usize = 512;
 const TOPIC_LIMIT: usize = 249;
 const HISTORY_CLASS_LIMIT: usize = 64;
 const HISTORY_ENTRIES: usize = 16;
-
-/// Where a record stands in Kafka.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Coordinates {
-    /// The topic.
-    pub topic: String,
-    /// The partition.
-    pub partition: i32,
-    /// The offset.
-    pub offset: i64,
-    /// The record's timestamp, as the broker gave it.
-    pub timestamp: Timestamp,
-}
 
 /// Why a record is in the DLQ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -406,12 +393,6 @@ pub fn glance<'a>(ladder: &Ladder, headers: impl Iterator<Item = (&'a [u8], Opti
         }
     }
     if own { Glance::Plain } else { Glance::Read }
-}
-
-/// Whether a header name is one of kladder's, of this version or another.
-#[must_use]
-pub fn is_own(name: &[u8]) -> bool {
-    name.starts_with(PREFIX.as_bytes())
 }
 
 /// The header values of a record that bear kladder's names.

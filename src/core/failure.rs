@@ -219,6 +219,50 @@ impl<E: Error> From<E> for Failure {
     }
 }
 
+/// What the handler said, as metrics tell it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VerdictKind {
+    /// The record is done with.
+    Done,
+    /// Try again later.
+    Retry,
+    /// Try again, at the earliest after a time that the handler named.
+    RetryAfter,
+    /// Dead-letter at once.
+    Reject,
+    /// The handler was never reached.
+    Unsent,
+}
+
+impl VerdictKind {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 5] = [Self::Done, Self::Retry, Self::RetryAfter, Self::Reject, Self::Unsent];
+
+    /// The kind of a verdict.
+    #[must_use]
+    pub fn of(verdict: &Verdict) -> Self {
+        let Err(failure) = verdict else { return Self::Done };
+        match failure.disposition() {
+            _ if failure.is_unsent() => Self::Unsent,
+            Disposition::Retry { after: None } => Self::Retry,
+            Disposition::Retry { after: Some(_) } => Self::RetryAfter,
+            Disposition::Reject => Self::Reject,
+        }
+    }
+
+    /// As the label has it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Retry => "retry",
+            Self::RetryAfter => "retry_after",
+            Self::Reject => "reject",
+            Self::Unsent => "unsent",
+        }
+    }
+}
+
 /// Turns an error into a rejection where `?` would make it a retry.
 pub trait OrReject<T> {
     /// Dead-letters at once instead of trying again.
@@ -318,5 +362,15 @@ mod tests {
         assert_eq!(failure.disposition(), Disposition::Retry { after: None });
         assert_eq!(failure.error().class, "ParseIntError");
         assert_eq!("x".parse::<u32>().or_reject().unwrap_err().disposition(), Disposition::Reject);
+    }
+
+    #[test]
+    fn verdicts_are_told_apart() {
+        let kind = |verdict: Verdict| VerdictKind::of(&verdict).as_str();
+        assert_eq!(kind(Ok(())), "done");
+        assert_eq!(kind(Err(Failure::retry("c", "m"))), "retry");
+        assert_eq!(kind(Err(Failure::retry("c", "m").after(Duration::from_secs(1)))), "retry_after");
+        assert_eq!(kind(Err(Failure::retry("c", "m").reject())), "reject");
+        assert_eq!(kind(Err(Failure::unsent("c", "m"))), "unsent");
     }
 }

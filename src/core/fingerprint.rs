@@ -25,7 +25,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::core::envelope::{Coordinates, Envelope};
+use crate::core::coordinates::Coordinates;
+use crate::core::envelope::Envelope;
 use crate::core::time::Timestamp;
 
 /// How many redelivered records are remembered, unless told otherwise. An entry has 144 bytes; with its places in the three

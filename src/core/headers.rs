@@ -1,5 +1,13 @@
 //! Record headers as Kafka has them: an ordered list in which names repeat, values may be null, and names may be any bytes.
 
+/// The prefix of all headers that kladder writes.
+pub const PREFIX: &str = "kladder-";
+
+/// Whether a header name is one of kladder's, of this version or another.
+#[must_use]
+pub fn is_own(name: &[u8]) -> bool {
+    name.starts_with(PREFIX.as_bytes())
+}
 /// One header.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Header {

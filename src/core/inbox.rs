@@ -15,10 +15,11 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use crate::core::coordinates::Coordinates;
 use crate::core::dialect::{Dialect, Place};
 use crate::core::envelope::{
-    self, ATTEMPTS, Coordinates, ERROR_CLASS, ERROR_MESSAGE, ERROR_STACK, ERROR_STATUS, Envelope, ID, LADDER, Malformed,
-    ORIGIN_OFFSET, ORIGIN_PARTITION, ORIGIN_TIMESTAMP, ORIGIN_TOPIC, RETRY_AFTER, Reading, V, VERDICT, parse_number,
+    self, ATTEMPTS, ERROR_CLASS, ERROR_MESSAGE, ERROR_STACK, ERROR_STATUS, Envelope, ID, LADDER, Malformed, ORIGIN_OFFSET,
+    ORIGIN_PARTITION, ORIGIN_TIMESTAMP, ORIGIN_TOPIC, RETRY_AFTER, Reading, V, VERDICT, parse_number,
 };
 use crate::core::failure::{Disposition, ErrorInfo, Failure};
 use crate::core::ladder::Ladder;

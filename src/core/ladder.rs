@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::core::coordinates::Coordinates;
 use crate::core::delay::{Delay, DelayError, format_duration};
 use crate::core::dialect::Dialect;
-use crate::core::envelope::{Coordinates, is_own};
+use crate::core::headers::is_own;
 use crate::core::rate::Rate;
 use crate::core::rules::{Failed, Rule, Then};
 use crate::core::topics;

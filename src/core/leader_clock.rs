@@ -108,7 +108,9 @@ impl LeaderClock {
         self.lower.map(|b| b.offset - (now.0 - b.seen.0).max(0) / DRIFT_DIVISOR)
     }
 
-    fn upper_at(&self, now: LocalTime) -> Option<i64> {
+    /// The upper bound alone, in microseconds: the lowest value that is certain.
+    #[must_use]
+    pub fn upper_at(&self, now: LocalTime) -> Option<i64> {
         self.upper.map(|b| b.offset + (now.0 - b.seen.0).max(0) / DRIFT_DIVISOR)
     }
 }

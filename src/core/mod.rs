@@ -7,6 +7,7 @@ pub mod ack_tracker;
 #[cfg(test)]
 pub(crate) mod chance;
 pub mod classify;
+pub mod coordinates;
 pub mod dead_letter;
 pub mod decide;
 pub mod delay;

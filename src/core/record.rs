@@ -8,9 +8,10 @@
 
 use std::time::Duration;
 
+use crate::core::coordinates::Coordinates;
 use crate::core::envelope::{
-    Coordinates, ERROR_CLASS, ERROR_MESSAGE, ERROR_STACK, ERROR_STATUS, Envelope, LADDER, ORIGIN_OFFSET, ORIGIN_PARTITION,
-    ORIGIN_TIMESTAMP, ORIGIN_TOPIC, RETRY_AFTER, Trim, VERDICT, is_own,
+    ERROR_CLASS, ERROR_MESSAGE, ERROR_STACK, ERROR_STATUS, Envelope, LADDER, ORIGIN_OFFSET, ORIGIN_PARTITION, ORIGIN_TIMESTAMP,
+    ORIGIN_TOPIC, RETRY_AFTER, Trim, VERDICT, is_own,
 };
 use crate::core::failure::{Disposition, Failure};
 use crate::core::headers::Headers;

@@ -4,6 +4,8 @@
 //!   serves its partitions then. Where all are down, nobody moves.
 //! - It comes back when its handler can be reached again, or, where that says nothing, from time to time to try. Each time that this
 //!   proves wrong it stays away for twice as long, since every try takes partitions from workers that are well.
+//! - The others get its partitions when its session has ended, since its members are static ones (KIP-345): what it stays away for counts
+//!   from then.
 //! - If nobody else is left, it comes back at once.
 
 use std::time::Duration;
@@ -16,7 +18,10 @@ const TELL_AFTER: Duration = Duration::from_secs(3);
 /// A handler that has been down for so long will hardly be back in a moment.
 const LEAVE_AFTER: Duration = Duration::from_secs(30);
 
-/// How long a worker stays away at first, and at most.
+/// So long after a worker has left others get its partitions: its session.
+const HANDOVER: Duration = Duration::from_secs(10);
+
+/// How long a worker stays away at first, and at most, while others have its partitions.
 const FIRST_PAUSE: Duration = Duration::from_secs(30);
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
@@ -27,7 +32,7 @@ const REACHED_PART: u32 = 3;
 const WELL_FOR: Duration = Duration::from_secs(300);
 
 /// How long a handler has to prove itself: to join takes a few seconds of it.
-const TRIAL: Duration = Duration::from_secs(30);
+const TRIAL: Duration = Duration::from_secs(20);
 
 /// The other workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +50,7 @@ pub struct Look {
     pub now: LocalTime,
     /// Since when the handler is down.
     pub down_since: Option<LocalTime>,
-    /// It can be reached: a connection came about just now.
+    /// It could not be reached, and now it can: a connection came about just now.
     pub is_reachable: bool,
     /// The other workers, where that is known.
     pub peers: Option<Peers>,
@@ -119,7 +124,7 @@ impl StepAside {
     pub fn next(&mut self, look: &Look) -> Step {
         let Look { now, down_since, is_reachable, peers } = *look;
         if let Phase::Aside { since, until } = self.phase {
-            let is_back = is_reachable && now >= since.later(self.pause / REACHED_PART);
+            let is_back = is_reachable && now >= since.later(HANDOVER + self.pause / REACHED_PART);
             if is_back || now >= until || peers.is_some_and(|peers| peers.live == 0) {
                 self.phase = Phase::Trial(now);
                 self.returned_at = Some(now);
@@ -140,7 +145,7 @@ impl StepAside {
             return Step::Tell(true);
         }
         if self.told && self.is_long_down(now, down_since) && peers.is_some_and(|peers| peers.well > 0) {
-            self.phase = Phase::Aside { since: now, until: now.later(self.pause) };
+            self.phase = Phase::Aside { since: now, until: now.later(HANDOVER + self.pause) };
             return Step::Leave;
         }
         Step::None
@@ -202,7 +207,7 @@ mod tests {
         let mut aside = StepAside::new(false);
         let steps = run(&mut aside, 10..60, Some(10), NEVER, ONE_WELL);
         assert_eq!(steps, [(13, Step::Tell(true)), (40, Step::Leave)]);
-        assert_eq!(aside.is_aside(), Some((at(40), at(70))));
+        assert_eq!(aside.is_aside(), Some((at(40), at(80))));
     }
 
     #[test]
@@ -217,8 +222,8 @@ mod tests {
     fn it_comes_back_when_its_handler_can_be_reached_and_tells_so_once_it_answers() {
         let mut aside = StepAside::new(false);
         run(&mut aside, 10..41, Some(10), NEVER, ONE_WELL);
-        assert_eq!(run(&mut aside, 41..56, Some(10), 45, ONE_WELL), [(50, Step::Return)]);
-        assert_eq!(run(&mut aside, 56..60, None, 45, ONE_WELL), [(56, Step::Tell(false))]);
+        assert_eq!(run(&mut aside, 41..66, Some(10), 45, ONE_WELL), [(60, Step::Return)]);
+        assert_eq!(run(&mut aside, 66..70, None, 45, ONE_WELL), [(66, Step::Tell(false))]);
     }
 
     #[test]
@@ -226,18 +231,18 @@ mod tests {
         let mut aside = StepAside::new(false);
         let steps = run(&mut aside, 10..2_000, Some(10), NEVER, ONE_WELL);
         let away: Vec<u64> = steps[1..].chunks_exact(2).map(|pair| pair[1].0 - pair[0].0).collect();
-        assert_eq!(away[..6], [30, 60, 120, 240, 300, 300], "{steps:?}");
+        assert_eq!(away[..6], [40, 70, 130, 250, 310, 310], "{steps:?}");
         let tries: Vec<u64> = steps[2..].chunks_exact(2).map(|pair| pair[1].0 - pair[0].0).collect();
-        assert!(tries.iter().all(|seconds| *seconds == 30), "{steps:?}");
+        assert!(tries.iter().all(|seconds| *seconds == 20), "{steps:?}");
     }
 
     #[test]
     fn after_a_long_time_without_an_outage_the_next_one_is_the_first_again() {
         let mut aside = StepAside::new(false);
-        run(&mut aside, 10..80, Some(10), NEVER, ONE_WELL);
-        run(&mut aside, 80..500, None, NEVER, ONE_WELL);
+        run(&mut aside, 10..90, Some(10), NEVER, ONE_WELL);
+        run(&mut aside, 90..500, None, NEVER, ONE_WELL);
         run(&mut aside, 500..531, Some(500), NEVER, ONE_WELL);
-        assert_eq!(aside.is_aside(), Some((at(530), at(560))));
+        assert_eq!(aside.is_aside(), Some((at(530), at(570))));
     }
 
     #[test]

@@ -25,6 +25,7 @@ use crate::kafka::admin::KafkaCluster;
 use crate::kafka::clock::Clock;
 use crate::kafka::error::{ClientError, TxnError, WriteFault};
 use crate::kafka::producer::{HopProducer, Outgoing, TopicId};
+use crate::kafka::transaction::{Ended, Refusal, Transaction};
 
 /// A transaction writes at most so many state records.
 const MOST_FATES: usize = 2_000;
@@ -108,7 +109,7 @@ pub struct Sending {
 
 /// How a transaction ended.
 #[derive(Debug)]
-pub enum Ended {
+pub enum WriteOutcome {
     /// All of it is written.
     Committed,
     /// Nothing is, because of these records (their indices).
@@ -251,63 +252,52 @@ impl Desk {
     }
 
     /// Writes records and state records in one transaction.
-    pub fn write(&mut self, sendings: Vec<Sending>, entries: &[StateEntry]) -> Ended {
+    pub fn write(&mut self, sendings: Vec<Sending>, entries: &[StateEntry]) -> WriteOutcome {
         match self.try_write(sendings, entries) {
             Ok(faults) if faults.is_empty() => {
                 self.lost = 0;
-                Ended::Committed
+                WriteOutcome::Committed
             }
-            Ok(faults) => Ended::Refused(faults),
+            Ok(faults) => WriteOutcome::Refused(faults),
             Err(error) => {
                 self.turn = None;
                 self.lost += 1;
                 self.producer.rebuild();
                 tracing::info!(%error, "turn lost");
                 self.lost_by = Some(error.cause().clone());
-                Ended::TurnLost(error.cause().clone())
+                WriteOutcome::TurnLost(error.cause().clone())
             }
         }
     }
 
     fn try_write(&mut self, sendings: Vec<Sending>, entries: &[StateEntry]) -> Result<Vec<(usize, WriteFault)>, TxnError> {
-        self.producer.begin()?;
-        if !self.has_turn() {
-            return Err(TxnError::Abort(ClientError::text("writing", "the client was made anew")));
+        let mut transaction = Transaction::begin(&mut self.producer)?;
+        if self.turn != Some(transaction.writer().times_made()) {
+            return Err(made_anew());
         }
-        let mut faults = Vec::new();
         let count = sendings.len();
         for (tag, sending) in sendings.into_iter().enumerate() {
             let out = Outgoing { key: sending.body.key(), value: sending.body.value() };
-            if let Err(fault) = self.producer.send(sending.topic, sending.partition, out, sending.headers, tag) {
-                faults.push((tag, fault));
-            }
+            transaction.send((sending.topic, sending.partition), out, sending.headers, tag);
         }
         for (tag, (key, value)) in (count..).zip(entries) {
             let out = Outgoing { key: Some(key.as_bytes()), value: value.as_ref().map(String::as_bytes) };
-            if let Err(fault) = self.producer.send(self.state, 0, out, NativeHeaders::new(), tag) {
-                faults.push((tag, fault));
-            }
+            transaction.send((self.state, 0), out, NativeHeaders::new(), tag);
         }
-        let settled = self.producer.settle()?;
-        faults.extend(settled.faults);
+        let Refusal { faults, denied, .. } = match transaction.commit(None)? {
+            Ended::Committed(_) => return Ok(Vec::new()),
+            Ended::Refused(refusal) => refusal,
+        };
         // Of which topic is not told: the client gives up all that it had to send.
-        if settled.denied && !faults.iter().any(|(_, fault)| *fault == WriteFault::Denied) {
+        if denied && !faults.iter().any(|(_, fault)| *fault == WriteFault::Denied) {
             let doing = "writing to where the letters are sent, or to the state topic".to_owned();
             return Err(TxnError::Abort(ClientError::fault(doing, WriteFault::Denied)));
         }
-        if !faults.is_empty() {
-            // A time-out is the transaction's, not the record's.
-            if let Some((_, fault)) = faults.iter().find(|(_, fault)| fault.is_passing()) {
-                return Err(TxnError::Abort(ClientError::fault("writing".to_owned(), *fault)));
-            }
-            self.producer.abort();
-            if !self.has_turn() {
-                return Err(TxnError::Abort(ClientError::text("writing", "the client was made anew")));
-            }
-            return Ok(faults);
+        // A time-out is the transaction's, not the record's.
+        if let Some((_, fault)) = faults.iter().find(|(_, fault)| fault.is_passing()) {
+            return Err(TxnError::Abort(ClientError::fault("writing".to_owned(), *fault)));
         }
-        self.producer.commit()?;
-        Ok(Vec::new())
+        if self.has_turn() { Ok(faults) } else { Err(made_anew()) }
     }
 
     /// What a transaction of a job writes besides: the job and the lease. Whoever leaves gives both back, so that the job can be taken
@@ -331,9 +321,9 @@ impl Desk {
             set(&mut job);
             job.heard = self.now().as_millis();
             match self.write(Vec::new(), &[(job.to_key(), Some(to_value(&job)))]) {
-                Ended::Committed => return Ok(job),
-                Ended::Refused(faults) => return Err(self.refused(&faults)),
-                Ended::TurnLost(_) => {}
+                WriteOutcome::Committed => return Ok(job),
+                WriteOutcome::Refused(faults) => return Err(self.refused(&faults)),
+                WriteOutcome::TurnLost(_) => {}
             }
         }
     }
@@ -366,7 +356,7 @@ impl Desk {
                 entries.push((Outcome::key_of(&id), None));
             }
         }
-        if let Ended::Refused(faults) = self.write(Vec::new(), &entries) {
+        if let WriteOutcome::Refused(faults) = self.write(Vec::new(), &entries) {
             tracing::warn!(fault = ?faults.first(), "what became of old letters cannot be forgotten");
         }
         Ok(())
@@ -403,9 +393,9 @@ impl Desk {
                 next.heard = self.now().as_millis();
                 entries.push((next.to_key(), Some(to_value(&next))));
                 match self.write(Vec::new(), &entries) {
-                    Ended::Committed => job = next,
-                    Ended::Refused(faults) => return Err(self.refused(&faults)),
-                    Ended::TurnLost(_) => {
+                    WriteOutcome::Committed => job = next,
+                    WriteOutcome::Refused(faults) => return Err(self.refused(&faults)),
+                    WriteOutcome::TurnLost(_) => {
                         lost = true;
                         break;
                     }
@@ -418,4 +408,8 @@ impl Desk {
             }
         }
     }
+}
+
+fn made_anew() -> TxnError {
+    TxnError::Abort(ClientError::text("writing", "the client was made anew"))
 }

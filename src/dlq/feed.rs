@@ -14,8 +14,9 @@ use crate::dlq::letter::Letter;
 use crate::dlq::queue::Queue;
 use crate::kafka::admin::KafkaCluster;
 use crate::kafka::clock::Clock;
-use crate::kafka::consumer::{Record, TopicPartition};
+use crate::kafka::consumer::Record;
 use crate::kafka::error::ClientError;
+use crate::kafka::partition::TopicPartition;
 use crate::kafka::tail::TopicTail;
 use crate::topology::ClusterError;
 

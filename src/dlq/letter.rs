@@ -4,11 +4,13 @@
 //! the first one that says where the record came from. What is malformed says nothing: the letter is still there, with its key, its
 //! time and its headers.
 
+use crate::core::coordinates::Coordinates;
 use crate::core::dead_letter::LetterKey;
 use crate::core::dialect::{Dialect, is_foreign_control};
-use crate::core::envelope::{self, Coordinates, Envelope, Reason, is_own};
+use crate::core::envelope::{self, Envelope, Reason, is_own};
 use crate::core::time::Timestamp;
-use crate::kafka::consumer::{Record, TopicPartition};
+use crate::kafka::consumer::Record;
+use crate::kafka::partition::TopicPartition;
 
 /// No more of a message is kept in the index, in bytes; the record itself has all of it.
 const MESSAGE_LIMIT: usize = 1024;

@@ -13,10 +13,10 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionListElem};
 
 use crate::config::KafkaConfig;
 use crate::kafka::client_config;
-use crate::kafka::consumer::TopicPartition;
 use crate::kafka::error::ClientError;
+use crate::kafka::isolation::Isolation;
 use crate::kafka::lookup;
-use crate::kafka::tail::Isolation;
+use crate::kafka::partition::TopicPartition;
 use crate::kafka::watch::Watch;
 
 /// Asks on connections of its own, on which nothing is fetched.

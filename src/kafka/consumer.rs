@@ -30,30 +30,16 @@ use rdkafka::types::RDKafkaRespErr;
 
 use crate::config::KafkaConfig;
 use crate::core::ack_tracker::CommitPoint;
-use crate::core::envelope::Coordinates;
+use crate::core::coordinates::Coordinates;
 use crate::core::time::Timestamp;
 use crate::kafka::client_config;
 use crate::kafka::error::{ClientError, is_denial};
 use crate::kafka::ffi::{self, HeaderIter, NativeHeaders, Polled, RawMessage, RawPartitionQueue};
 use crate::kafka::lookup;
+use crate::kafka::partition::TopicPartition;
 use crate::kafka::statistics::{self, Statistics};
 use crate::telemetry::standing::{ClientMetrics, Side};
 use crate::topology::GroupMember;
-
-/// A partition of a topic.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TopicPartition {
-    /// The topic.
-    pub topic: Arc<str>,
-    /// The partition.
-    pub partition: i32,
-}
-
-impl std::fmt::Display for TopicPartition {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}[{}]", self.topic, self.partition)
-    }
-}
 
 /// A change of what this member owns, to be answered by [`GroupConsumer::start`] or [`GroupConsumer::release`].
 #[derive(Debug, Clone, PartialEq, Eq)]

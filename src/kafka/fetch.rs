@@ -11,11 +11,12 @@ use rdkafka::error::RDKafkaErrorCode;
 
 use crate::config::KafkaConfig;
 use crate::kafka::clock::Clock;
-use crate::kafka::consumer::{Record, TopicPartition};
+use crate::kafka::consumer::Record;
 use crate::kafka::error::{ClientError, is_denial};
 use crate::kafka::ffi::{Polled, RawReader};
+use crate::kafka::isolation::Isolation;
+use crate::kafka::partition::TopicPartition;
 use crate::kafka::reader;
-use crate::kafka::tail::Isolation;
 use crate::kafka::watch::Watch;
 
 /// Fewer records than that are read and passed over rather than skipped.

@@ -31,6 +31,9 @@ use crate::topology::GroupMember;
 /// What keeps a native client alive for as long as something that came from it is in use.
 pub(crate) type KeepAlive = Arc<dyn Send + Sync>;
 
+/// More names than kladder's own are a flood.
+const MANY_NAMES: usize = 64;
+
 /// Native headers: the exact bytes of a record's headers, names with zero bytes and all.
 pub struct NativeHeaders(NonNull<sys::rd_kafka_headers_t>);
 
@@ -67,9 +70,21 @@ impl NativeHeaders {
         self.remove(names);
     }
 
+    /// librdkafka looks through all headers for each name. Of many names all others are therefore copied instead, each name up to its first
+    /// zero byte.
     fn remove(&mut self, mut names: Vec<CString>) {
         names.sort_unstable();
         names.dedup();
+        if names.len() > MANY_NAMES {
+            let mut left = Self::new();
+            for (name, value) in &*self {
+                if names.binary_search_by(|gone| gone.as_bytes().cmp(name)).is_err() {
+                    left.push(name, value);
+                }
+            }
+            *self = left;
+            return;
+        }
         for name in names {
             // SAFETY: compares the name and frees what matches.
             unsafe { sys::rd_kafka_header_remove(self.0.as_ptr(), name.as_ptr()) };
@@ -630,6 +645,8 @@ pub(crate) struct Report {
     /// Epoch milliseconds; only where the broker has set it (`LogAppendTime`).
     pub(crate) append_time: Option<i64>,
     pub(crate) broker: i32,
+    /// Of key and value.
+    pub(crate) bytes: usize,
 }
 
 /// What a producer's queue holds.
@@ -725,6 +742,7 @@ unsafe fn read_report(message: *const sys::rd_kafka_message_t, fields: &sys::rd_
         error: failed.then(|| fields.err.into()),
         append_time: by_broker.then_some(timestamp),
         broker,
+        bytes: fields.len + fields.key_len,
     }
 }
 

@@ -7,9 +7,9 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionLi
 
 use crate::config::KafkaConfig;
 use crate::kafka::client_config;
-use crate::kafka::consumer::TopicPartition;
 use crate::kafka::error::ClientError;
 use crate::kafka::lookup;
+use crate::kafka::partition::TopicPartition;
 
 /// Asks for the committed offsets of one group, without joining it.
 pub struct GroupOffsets {

@@ -8,8 +8,8 @@ use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
 use rdkafka::metadata::MetadataTopic;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use crate::kafka::consumer::TopicPartition;
 use crate::kafka::error::{ClientError, is_denial};
+use crate::kafka::partition::TopicPartition;
 
 /// How many partitions a topic has.
 ///

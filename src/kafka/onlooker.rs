@@ -17,12 +17,14 @@ use crate::core::state::LadderState;
 use crate::core::time::Timestamp;
 use crate::kafka::admin::{ASK_WITHIN, KafkaCluster, told};
 use crate::kafka::clock::Clock;
-use crate::kafka::consumer::{Record, TopicPartition};
+use crate::kafka::consumer::Record;
 use crate::kafka::error::{ClientError, is_denial};
 use crate::kafka::ffi::{Polled, RawReader};
 use crate::kafka::group_offsets::GroupOffsets;
+use crate::kafka::isolation::Isolation;
+use crate::kafka::partition::TopicPartition;
 use crate::kafka::reader;
-use crate::kafka::tail::{Isolation, TailFrom, TopicTail};
+use crate::kafka::tail::{TailFrom, TopicTail};
 use crate::kafka::watch::Watch;
 use crate::topology::{ClusterError, GroupFacts, Observed, PartitionTail, Scope, TopicFacts};
 

@@ -23,6 +23,7 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
+use rdkafka::metadata::{MetadataPartition, MetadataTopic};
 use rdkafka::producer::{BaseProducer, Producer, ProducerContext};
 
 use crate::config::KafkaConfig;
@@ -31,13 +32,15 @@ use crate::core::leader_clock::LocalTime;
 use crate::core::time::Timestamp;
 use crate::kafka::client_config;
 use crate::kafka::clock::Clock;
-use crate::kafka::consumer::{LiveGroup, TopicPartition, points_list};
+use crate::kafka::consumer::{LiveGroup, points_list};
 use crate::kafka::error::{ClientError, TxnError, WriteFault, is_fence};
 use crate::kafka::ffi::{self, NativeHeaders, RawEventQueue, RawTopic};
 use crate::kafka::lookup;
 use crate::kafka::marker_gap::MarkerGap;
+use crate::kafka::partition::TopicPartition;
 use crate::kafka::statistics::{self, Statistics};
 use crate::kafka::topic_consumers::OwnNames;
+use crate::kafka::transaction::Writer;
 use crate::telemetry::standing::{ClientMetrics, Side};
 use crate::topology::GroupMember;
 
@@ -54,6 +57,9 @@ const COMMIT_TIMEOUT: Duration = Duration::from_secs(12);
 /// which a member learns that another has its name.
 const FENCED_REST: Duration = Duration::from_secs(4);
 
+/// So many bytes are on their way to the brokers at most; a single record in any case.
+const WINDOW_BYTES: usize = 8 * 1024 * 1024;
+
 /// Records that were handed over within this time are looked after from the first one on.
 const SOON: Duration = Duration::from_millis(5);
 
@@ -64,7 +70,7 @@ const INIT_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TopicId(usize);
 
-/// For the model of the committer, which numbers its topics itself.
+/// For the model of the workers, which numbers its topics itself.
 #[cfg(test)]
 impl TopicId {
     pub(crate) fn numbered(number: usize) -> Self {
@@ -148,8 +154,10 @@ struct Live {
     events: RawEventQueue,
     client: Arc<BaseProducer<Context>>,
     statistics: Option<Statistics>,
-    /// What has become of records, until [`HopProducer::settle`] takes it.
+    /// What has become of records, until [`Writer::settle`] takes it.
     reports: Vec<ffi::Report>,
+    /// The bytes of what was handed over and has not been reported.
+    on_the_way: usize,
     /// A connection was lost, or something timed out, since the transaction began.
     suspect: bool,
     /// The client has declared itself beyond repair.
@@ -162,10 +170,14 @@ impl Live {
         let mut timeout = timeout;
         loop {
             let (reports, suspect, fatal) = (&mut self.reports, &mut self.suspect, &mut self.fatal);
+            let on_the_way = &mut self.on_the_way;
             let statistics = &self.statistics;
             let client = self.client.client();
             let served = self.events.serve(timeout, |event| match event {
-                ffi::Event::Report(report) => reports.push(report),
+                ffi::Event::Report(report) => {
+                    *on_the_way = on_the_way.saturating_sub(report.bytes);
+                    reports.push(report);
+                }
                 ffi::Event::Statistics(text) => {
                     if let Some(statistics) = statistics {
                         statistics.take(text);
@@ -238,9 +250,10 @@ impl HopProducer {
             ("batch.size", largest_batch.clamp(1_000, 1_000_000).to_string()),
             // The broker decides what is too large: a record may have been compressed where it came from.
             ("message.max.bytes", "1000000000".to_owned()),
-            // What is written must be confirmed before its transaction can end, so a long queue would only make all wait.
+            // What is written must be confirmed before its transaction can end, so a long queue would only make all wait. Its bytes are
+            // counted here ([`WINDOW_BYTES`]): the client takes no record at all that is larger than its own limit.
             ("queue.buffering.max.messages", "20000".to_owned()),
-            ("queue.buffering.max.kbytes", "8192".to_owned()),
+            ("queue.buffering.max.kbytes", "1048576".to_owned()),
             ("socket.nagle.disable", "true".to_owned()),
             // After a commit the coordinator answers CONCURRENT_TRANSACTIONS until its markers are written, and the client asks
             // again after this: with the default of 100 ms a transaction of one record takes 101 ms instead of 9.
@@ -310,19 +323,22 @@ impl HopProducer {
         self.topic_names.get(topic.0).map_or("", String::as_str)
     }
 
-    /// Looks at a topic again that could not be written to. The client remembers for minutes that it was denied one, and asks
-    /// nobody meanwhile.
-    pub fn look_again(&self, topic: TopicId) {
-        if let Some(live) = &self.live {
-            let looked = live.client.client().fetch_metadata(Some(self.topic_name(topic)), Duration::from_secs(5));
-            tracing::debug!(topic = self.topic_name(topic), error = ?looked.err(), "looked at again");
-        }
-    }
-
-    /// Whether hops are transactions.
+    /// Looks at a topic again that could not be written to, and gives those of its partitions that have no leader. The client
+    /// remembers for minutes that it was denied one, and asks nobody meanwhile.
     #[must_use]
-    pub fn is_transactional(&self) -> bool {
-        self.transactional_id.is_some()
+    pub fn look_again(&self, topic: TopicId) -> Vec<i32> {
+        let Some(live) = &self.live else { return Vec::new() };
+        let name = self.topic_name(topic);
+        match live.client.client().fetch_metadata(Some(name), Duration::from_secs(5)) {
+            Ok(metadata) => {
+                let partitions = metadata.topics().iter().filter(|t| t.name() == name).flat_map(MetadataTopic::partitions);
+                partitions.filter(|partition| partition.leader() < 0).map(MetadataPartition::id).collect()
+            }
+            Err(error) => {
+                tracing::debug!(topic = name, %error, "could not be looked at again");
+                Vec::new()
+            }
+        }
     }
 
     /// Connects if it is not connected. With a transactional.id this ends what a predecessor of the same name left open.
@@ -361,7 +377,16 @@ impl HopProducer {
             }
             self.made += 1;
             let statistics = self.metrics.clone().map(|metrics| Statistics::new(metrics, Side::Producer));
-            self.live = Some(Live { topics: Vec::new(), events, client, statistics, reports, suspect: false, fatal: None });
+            self.live = Some(Live {
+                topics: Vec::new(),
+                events,
+                client,
+                statistics,
+                reports,
+                on_the_way: 0,
+                suspect: false,
+                fatal: None,
+            });
         }
         let live = self.live.as_mut().expect("just made");
         for name in &self.topic_names[live.topics.len()..] {
@@ -422,212 +447,6 @@ impl HopProducer {
         self.ready_at
     }
 
-    /// Opens a transaction (nothing for an idempotent producer).
-    ///
-    /// # Errors
-    /// See [`TxnError`].
-    pub fn begin(&mut self) -> Result<(), TxnError> {
-        self.connect()?;
-        self.first_sent = None;
-        self.not_taken = false;
-        if self.is_transactional() {
-            let client = &self.live.as_ref().expect("connected").client;
-            client.begin_transaction().map_err(|e| TxnError::of("beginning a transaction", &e))?;
-            self.in_transaction = true;
-            self.began = Some(Began { at: self.clock.now(), wall: self.clock.wall() });
-        }
-        Ok(())
-    }
-
-    /// Hands a record over; what becomes of it is told by [`HopProducer::settle`] under this tag.
-    ///
-    /// # Errors
-    /// When this record cannot be written ([`WriteFault`]).
-    pub fn send(
-        &mut self,
-        topic: TopicId,
-        partition: i32,
-        record: Outgoing<'_>,
-        headers: NativeHeaders,
-        tag: usize,
-    ) -> Result<(), WriteFault> {
-        self.first_sent.get_or_insert_with(|| self.clock.now());
-        let live = self.live.as_mut().expect("a transaction was begun");
-        let rk = live.client.client().native_ptr();
-        let mut headers = headers;
-        let mut full_since = None;
-        loop {
-            match ffi::produce(rk, &live.topics[topic.0], partition, record.key, record.value, headers, tag) {
-                Ok(()) => return Ok(()),
-                // The client's queue is full, and only serving its reports makes room.
-                Err((RDKafkaErrorCode::QueueFull, back)) => {
-                    let now = self.clock.now();
-                    if now.since(*full_since.get_or_insert(now)) > DELIVERY_TIMEOUT * 2 {
-                        return Err(WriteFault::Passing("the client's queue stays full"));
-                    }
-                    live.serve(Duration::from_millis(20));
-                    headers = back;
-                }
-                Err((code, _)) => {
-                    self.not_taken = true;
-                    return Err(WriteFault::of(code));
-                }
-            }
-        }
-    }
-
-    /// Waits until every record that was handed over is written or not.
-    ///
-    /// # Errors
-    /// When the producer is beyond repair.
-    pub fn settle(&mut self) -> Result<Settled, TxnError> {
-        let Some(live) = self.live.as_mut() else { return Ok(Settled::default()) };
-        let started = self.clock.now();
-        let (mut stuck, mut first_confirmed) = (false, None);
-        while live.client.in_flight_count() > 0 && live.fatal.is_none() && !stuck {
-            live.serve(Duration::from_millis(100));
-            if !live.reports.is_empty() {
-                first_confirmed.get_or_insert_with(|| self.clock.now());
-            }
-            stuck = self.clock.now().since(started) > DELIVERY_TIMEOUT * 4;
-        }
-        // What was told with the last of them.
-        live.serve(Duration::ZERO);
-        let mut settled = Settled { appended: Vec::with_capacity(live.reports.len()), ..Settled::default() };
-        let mut last = None;
-        for report in live.reports.drain(..) {
-            match report.error {
-                Some(code) => settled.faults.push((report.tag, WriteFault::of(code))),
-                None => {
-                    if let Some(appended) = report.append_time {
-                        let appended = Timestamp::from_millis(appended);
-                        settled.appended.push((report.tag, appended));
-                        last = Some((report.broker, appended));
-                    }
-                }
-            }
-        }
-        if self.in_transaction && (self.not_taken || !settled.faults.is_empty()) {
-            settled.denied = live.is_denied();
-        }
-        // A denial is an answer: no connection was lost.
-        live.suspect |= !settled.denied && settled.faults.iter().any(|(_, fault)| fault.is_passing());
-        // Of many records the first is confirmed long before anybody looks, so only few tell.
-        if let (true, Some(sent), Some(confirmed)) = (self.in_transaction, self.first_sent, first_confirmed)
-            && started.since(sent) < SOON
-        {
-            self.gap.first_delivery(confirmed.since(sent));
-        }
-        if let (Some((broker, appended)), Some(sent)) = (last, self.first_sent.take()) {
-            settled.clock = Some(ClockReading { broker, sent, appended, confirmed: self.clock.now() });
-        }
-        if stuck {
-            let cause = ClientError::text("writing", "deliveries were neither confirmed nor refused");
-            return Err(TxnError::Rebuild(cause));
-        }
-        // It may be told later than what it did to the records.
-        let unsaid = || live.client.client().fatal_error().filter(|_| !settled.faults.is_empty());
-        match live.fatal.take().or_else(unsaid) {
-            Some(fatal) => Err(self.judge(TxnError::Rebuild(ClientError::beyond_repair("writing", fatal)))),
-            None => Ok(settled),
-        }
-    }
-
-    /// Puts consumed offsets into the open transaction.
-    ///
-    /// # Errors
-    /// See [`TxnError`].
-    pub fn send_offsets(&mut self, group: &LiveGroup, points: &[(TopicPartition, CommitPoint)]) -> Result<(), TxnError> {
-        let doing = "sending offsets to the transaction";
-        let divided = group.divide(points);
-        if divided.iter().map(|(_, own)| own.len()).sum::<usize>() != points.len() {
-            // Their transaction must not commit without them.
-            return Err(TxnError::Abort(ClientError::text(doing, "they are of a topic of which this worker is no member")));
-        }
-        for (member, own) in divided {
-            let list = points_list(&own).map_err(|e| TxnError::of(doing, &e))?;
-            let live = self.live.as_mut().expect("a transaction is open");
-            let outcome = live.client.send_offsets_to_transaction(&list, member, TRANSACTION_TIMEOUT);
-            let Err(error) = outcome else { continue };
-            live.suspect |= error.rdkafka_error_code() == Some(RDKafkaErrorCode::OperationTimedOut);
-            return Err(self.failed(doing, &error));
-        }
-        Ok(())
-    }
-
-    /// Commits the open transaction.
-    ///
-    /// # Errors
-    /// See [`TxnError`]; [`TxnError::Unknown`] when the coordinator's answer never came.
-    pub fn commit(&mut self) -> Result<(), TxnError> {
-        if !self.is_transactional() {
-            return Ok(());
-        }
-        let started = self.clock.now();
-        let live = self.live.as_mut().expect("a transaction is open");
-        loop {
-            let Err(error) = live.client.commit_transaction(TRANSACTION_TIMEOUT) else {
-                (self.in_transaction, self.began) = (false, None);
-                self.ready_at = self.clock.now().later(self.gap.width());
-                // A connection that was lost while it committed is told now.
-                live.serve(Duration::ZERO);
-                return Ok(());
-            };
-            live.suspect = true;
-            let (retriable, abortable) = match &error {
-                KafkaError::Transaction(native) => (native.is_retriable(), native.txn_requires_abort()),
-                _ => (false, false),
-            };
-            if retriable && self.clock.now().since(started) < COMMIT_TIMEOUT {
-                continue;
-            }
-            let doing = "committing a transaction";
-            let cause = match self.beyond_repair(&error) {
-                Some(fatal) => ClientError::beyond_repair(doing, fatal),
-                None => ClientError::new(doing, &error),
-            };
-            return Err(self.judge(if abortable { TxnError::Abort(cause) } else { TxnError::Unknown(cause) }));
-        }
-    }
-
-    /// Does what an error demands before anything is written again: aborts, or rebuilds.
-    pub fn recover(&mut self, error: &TxnError) {
-        match error {
-            TxnError::Abort(_) => self.abort(),
-            TxnError::Rebuild(cause) | TxnError::Unknown(cause) | TxnError::Rival(cause) => {
-                if cause.is_fenced() {
-                    self.rest();
-                }
-                self.rebuild();
-            }
-        }
-    }
-
-    /// Aborts the open transaction; when that fails, the producer is rebuilt, which aborts it too.
-    pub fn abort(&mut self) {
-        // The coordinator has ended it, or is about to. To abort it all the same can harm whoever has the name now: after some errors
-        // the client bumps its epoch for that, and the coordinator answers such a request by fencing the transaction that is open,
-        // before it looks at the epoch that was sent along (measured on 4.3.1).
-        if self.in_transaction && self.is_overdue() {
-            tracing::info!("transaction took longer than it may, rebuilding the producer");
-            self.rest();
-            self.rebuild();
-            return;
-        }
-        let Some(live) = self.live.as_mut().filter(|_| self.in_transaction) else { return };
-        let outcome = live.client.abort_transaction(TRANSACTION_TIMEOUT);
-        self.in_transaction = false;
-        if let Err(error) = outcome {
-            tracing::info!(%error, "transaction could not be aborted, rebuilding the producer");
-            // No sure sign of a rival here: a producer id that the coordinator has forgotten ends in a fence as well. If there is one,
-            // it will be the one to find the other.
-            if self.beyond_repair(&error).map(|(code, _)| code).or(error.rdkafka_error_code()).is_some_and(is_fence) {
-                self.rest();
-            }
-            self.rebuild();
-        }
-    }
-
     /// Serves the client's events between transactions, without waiting. A connection that is lost then harms nobody.
     pub fn idle(&mut self) {
         if let Some(live) = self.live.as_mut() {
@@ -678,5 +497,213 @@ impl HopProducer {
     pub fn partition_count(&mut self, name: &str) -> Result<i32, ClientError> {
         self.connect().map_err(|error| error.cause().clone())?;
         lookup::partition_count(self.live.as_ref().expect("connected").client.client(), name, Duration::from_secs(15))
+    }
+}
+
+impl Writer for HopProducer {
+    type Group = LiveGroup;
+
+    fn is_transactional(&self) -> bool {
+        self.transactional_id.is_some()
+    }
+
+    fn begin(&mut self) -> Result<(), TxnError> {
+        self.connect()?;
+        self.first_sent = None;
+        self.not_taken = false;
+        if self.is_transactional() {
+            let client = &self.live.as_ref().expect("connected").client;
+            client.begin_transaction().map_err(|e| TxnError::of("beginning a transaction", &e))?;
+            self.in_transaction = true;
+            self.began = Some(Began { at: self.clock.now(), wall: self.clock.wall() });
+        }
+        Ok(())
+    }
+
+    fn send(
+        &mut self,
+        (topic, partition): (TopicId, i32),
+        record: Outgoing<'_>,
+        headers: NativeHeaders,
+        tag: usize,
+    ) -> Result<(), WriteFault> {
+        self.first_sent.get_or_insert_with(|| self.clock.now());
+        let live = self.live.as_mut().expect("a transaction was begun");
+        let rk = live.client.client().native_ptr();
+        let mut headers = headers;
+        let mut full_since = None;
+        let size = record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len);
+        loop {
+            let has_room = live.on_the_way == 0 || live.on_the_way + size <= WINDOW_BYTES;
+            let produced = if has_room {
+                ffi::produce(rk, &live.topics[topic.0], partition, record.key, record.value, headers, tag)
+            } else {
+                Err((RDKafkaErrorCode::QueueFull, headers))
+            };
+            match produced {
+                Ok(()) => {
+                    live.on_the_way += size;
+                    return Ok(());
+                }
+                Err((RDKafkaErrorCode::QueueFull, _)) if live.client.in_flight_count() == 0 && live.on_the_way == 0 => {
+                    self.not_taken = true;
+                    return Err(WriteFault::Refused("larger than the client's queue.buffering.max.kbytes"));
+                }
+                // There is no room, and only serving the reports makes some.
+                Err((RDKafkaErrorCode::QueueFull, back)) => {
+                    let now = self.clock.now();
+                    if now.since(*full_since.get_or_insert(now)) > DELIVERY_TIMEOUT * 2 {
+                        return Err(WriteFault::Passing("the client's queue stays full"));
+                    }
+                    live.serve(Duration::from_millis(20));
+                    headers = back;
+                }
+                Err((code, _)) => {
+                    self.not_taken = true;
+                    return Err(WriteFault::of(code));
+                }
+            }
+        }
+    }
+
+    fn settle(&mut self) -> Result<Settled, TxnError> {
+        let Some(live) = self.live.as_mut() else { return Ok(Settled::default()) };
+        let started = self.clock.now();
+        let (mut stuck, mut first_confirmed) = (false, None);
+        while live.client.in_flight_count() > 0 && live.fatal.is_none() && !stuck {
+            live.serve(Duration::from_millis(100));
+            if !live.reports.is_empty() {
+                first_confirmed.get_or_insert_with(|| self.clock.now());
+            }
+            stuck = self.clock.now().since(started) > DELIVERY_TIMEOUT * 4;
+        }
+        // What was told with the last of them.
+        live.serve(Duration::ZERO);
+        if live.client.in_flight_count() == 0 {
+            live.on_the_way = 0;
+        }
+        let mut settled = Settled { appended: Vec::with_capacity(live.reports.len()), ..Settled::default() };
+        let mut last = None;
+        for report in live.reports.drain(..) {
+            match report.error {
+                Some(code) => settled.faults.push((report.tag, WriteFault::of(code))),
+                None => {
+                    if let Some(appended) = report.append_time {
+                        let appended = Timestamp::from_millis(appended);
+                        settled.appended.push((report.tag, appended));
+                        last = Some((report.broker, appended));
+                    }
+                }
+            }
+        }
+        if self.in_transaction && (self.not_taken || !settled.faults.is_empty()) {
+            settled.denied = live.is_denied();
+        }
+        // A denial is an answer: no connection was lost.
+        live.suspect |= !settled.denied && settled.faults.iter().any(|(_, fault)| fault.is_passing());
+        // Of many records the first is confirmed long before anybody looks, so only few tell.
+        if let (true, Some(sent), Some(confirmed)) = (self.in_transaction, self.first_sent, first_confirmed)
+            && started.since(sent) < SOON
+        {
+            self.gap.first_delivery(confirmed.since(sent));
+        }
+        if let (Some((broker, appended)), Some(sent)) = (last, self.first_sent.take()) {
+            settled.clock = Some(ClockReading { broker, sent, appended, confirmed: self.clock.now() });
+        }
+        if stuck {
+            let cause = ClientError::text("writing", "deliveries were neither confirmed nor refused");
+            return Err(TxnError::Rebuild(cause));
+        }
+        // It may be told later than what it did to the records.
+        let unsaid = || live.client.client().fatal_error().filter(|_| !settled.faults.is_empty());
+        match live.fatal.take().or_else(unsaid) {
+            Some(fatal) => Err(self.judge(TxnError::Rebuild(ClientError::beyond_repair("writing", fatal)))),
+            None => Ok(settled),
+        }
+    }
+
+    fn send_offsets(&mut self, group: &LiveGroup, points: &[(TopicPartition, CommitPoint)]) -> Result<(), TxnError> {
+        let doing = "sending offsets to the transaction";
+        let divided = group.divide(points);
+        if divided.iter().map(|(_, own)| own.len()).sum::<usize>() != points.len() {
+            // Their transaction must not commit without them.
+            return Err(TxnError::Abort(ClientError::text(doing, "they are of a topic of which this worker is no member")));
+        }
+        for (member, own) in divided {
+            let list = points_list(&own).map_err(|e| TxnError::of(doing, &e))?;
+            let live = self.live.as_mut().expect("a transaction is open");
+            let outcome = live.client.send_offsets_to_transaction(&list, member, TRANSACTION_TIMEOUT);
+            let Err(error) = outcome else { continue };
+            live.suspect |= error.rdkafka_error_code() == Some(RDKafkaErrorCode::OperationTimedOut);
+            return Err(self.failed(doing, &error));
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Result<(), TxnError> {
+        if !self.is_transactional() {
+            return Ok(());
+        }
+        let started = self.clock.now();
+        let live = self.live.as_mut().expect("a transaction is open");
+        loop {
+            let Err(error) = live.client.commit_transaction(TRANSACTION_TIMEOUT) else {
+                (self.in_transaction, self.began) = (false, None);
+                self.ready_at = self.clock.now().later(self.gap.width());
+                // A connection that was lost while it committed is told now.
+                live.serve(Duration::ZERO);
+                return Ok(());
+            };
+            live.suspect = true;
+            let (retriable, abortable) = match &error {
+                KafkaError::Transaction(native) => (native.is_retriable(), native.txn_requires_abort()),
+                _ => (false, false),
+            };
+            if retriable && self.clock.now().since(started) < COMMIT_TIMEOUT {
+                continue;
+            }
+            let doing = "committing a transaction";
+            let cause = match self.beyond_repair(&error) {
+                Some(fatal) => ClientError::beyond_repair(doing, fatal),
+                None => ClientError::new(doing, &error),
+            };
+            return Err(self.judge(if abortable { TxnError::Abort(cause) } else { TxnError::Unknown(cause) }));
+        }
+    }
+
+    fn abort(&mut self) {
+        // The coordinator has ended it, or is about to. To abort it all the same can harm whoever has the name now: after some errors
+        // the client bumps its epoch for that, and the coordinator answers such a request by fencing the transaction that is open,
+        // before it looks at the epoch that was sent along (measured on 4.3.1).
+        if self.in_transaction && self.is_overdue() {
+            tracing::info!("transaction took longer than it may, rebuilding the producer");
+            self.rest();
+            self.rebuild();
+            return;
+        }
+        let Some(live) = self.live.as_mut().filter(|_| self.in_transaction) else { return };
+        let outcome = live.client.abort_transaction(TRANSACTION_TIMEOUT);
+        self.in_transaction = false;
+        if let Err(error) = outcome {
+            tracing::info!(%error, "transaction could not be aborted, rebuilding the producer");
+            // No sure sign of a rival here: a producer id that the coordinator has forgotten ends in a fence as well. If there is one,
+            // it will be the one to find the other.
+            if self.beyond_repair(&error).map(|(code, _)| code).or(error.rdkafka_error_code()).is_some_and(is_fence) {
+                self.rest();
+            }
+            self.rebuild();
+        }
+    }
+
+    fn recover(&mut self, error: &TxnError) {
+        match error {
+            TxnError::Abort(_) => self.abort(),
+            TxnError::Rebuild(cause) | TxnError::Unknown(cause) | TxnError::Rival(cause) => {
+                if cause.is_fenced() {
+                    self.rest();
+                }
+                self.rebuild();
+            }
+        }
     }
 }

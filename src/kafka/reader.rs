@@ -9,7 +9,7 @@ use crate::config::KafkaConfig;
 use crate::kafka::client_config::{consumer_config, set_unless_given};
 use crate::kafka::error::ClientError;
 use crate::kafka::ffi::RawReader;
-use crate::kafka::tail::Isolation;
+use crate::kafka::isolation::Isolation;
 use crate::kafka::watch::Watch;
 
 /// A client that commits nothing and is a member of nothing, and the queue that its partitions are read by. The queue has to go first.

@@ -8,11 +8,11 @@ use std::time::Duration;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
 use crate::config::KafkaConfig;
-use crate::kafka::consumer::TopicPartition;
 use crate::kafka::error::ClientError;
+use crate::kafka::isolation::Isolation;
 use crate::kafka::lookup;
+use crate::kafka::partition::TopicPartition;
 use crate::kafka::reader;
-use crate::kafka::tail::Isolation;
 use crate::kafka::watch::Watch;
 
 /// Asks for both ends of partitions.

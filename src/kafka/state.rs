@@ -11,8 +11,10 @@ use crate::core::state::LadderState;
 use crate::kafka::NativeHeaders;
 use crate::kafka::clock::Clock;
 use crate::kafka::error::ClientError;
+use crate::kafka::isolation::Isolation;
 use crate::kafka::producer::{HopProducer, Outgoing};
-use crate::kafka::tail::{ASK_WITHIN, Isolation, TailFrom, TopicTail};
+use crate::kafka::tail::{ASK_WITHIN, TailFrom, TopicTail};
+use crate::kafka::transaction::{Ended, Transaction};
 
 /// How long between two tries to read partitions that have no leader yet.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -77,13 +79,13 @@ fn write_all(kafka: &KafkaConfig, topic: &str, entries: &[(&str, Option<&str>)])
     let doing = || format!("writing to {topic}");
     let mut producer = HopProducer::new(kafka, None, LARGEST_BATCH, Clock::system());
     let id = producer.topic(topic);
-    producer.begin().map_err(|error| error.cause().clone())?;
-    let mut refused = None;
+    let mut writing = Transaction::begin(&mut producer).map_err(|error| error.cause().clone())?;
     for (tag, (key, value)) in entries.iter().enumerate() {
         let record = Outgoing { key: Some(key.as_bytes()), value: value.map(str::as_bytes) };
-        refused = refused.or(producer.send(id, 0, record, NativeHeaders::new(), tag).err());
+        writing.send((id, 0), record, NativeHeaders::new(), tag);
     }
-    let settled = producer.settle().map_err(|error| error.cause().clone())?;
-    let fault = refused.or(settled.faults.first().map(|(_, fault)| *fault));
-    fault.map_or(Ok(()), |fault| Err(ClientError::fault(doing(), fault)))
+    match writing.commit(None).map_err(|error| error.cause().clone())? {
+        Ended::Committed(_) => Ok(()),
+        Ended::Refused(refusal) => Err(ClientError::fault(doing(), refusal.fault())),
+    }
 }

@@ -20,10 +20,12 @@ use crate::core::leader_clock::LocalTime;
 use crate::core::time::Timestamp;
 use crate::kafka::asker::Asker;
 use crate::kafka::clock::Clock;
-use crate::kafka::consumer::{Record, TopicPartition};
+use crate::kafka::consumer::Record;
 use crate::kafka::error::{ClientError, is_denial};
 use crate::kafka::ffi::{Polled, RawReader};
+use crate::kafka::isolation::Isolation;
 use crate::kafka::lookup;
+use crate::kafka::partition::TopicPartition;
 use crate::kafka::reader;
 use crate::kafka::watch::Watch;
 
@@ -64,26 +66,6 @@ pub enum TailFrom {
     Offsets(Vec<(TopicPartition, i64)>),
     /// With the first record that was written at this moment or later, or at these offsets where they are lower.
     Time(Timestamp, Vec<(TopicPartition, i64)>),
-}
-
-/// What a tail shows of transactions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Isolation {
-    /// Only what is committed. Behind an open transaction nothing is seen until it ends.
-    Committed,
-    /// Everything at once, what is aborted later too: for records that are never written in a transaction, and must not wait for
-    /// those of others.
-    Uncommitted,
-}
-
-impl Isolation {
-    /// The value of `isolation.level`.
-    pub(super) fn property(self) -> &'static str {
-        match self {
-            Self::Committed => "read_committed",
-            Self::Uncommitted => "read_uncommitted",
-        }
-    }
 }
 
 /// Where partitions end.

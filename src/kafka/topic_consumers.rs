@@ -14,10 +14,9 @@ use std::time::Duration;
 use crate::config::KafkaConfig;
 use crate::core::ack_tracker::CommitPoint;
 use crate::core::topics;
-use crate::kafka::consumer::{
-    Committed, GroupConsumer, LiveGroup, Membership, OwnName, PartitionQueue, Rebalance, TopicPartition,
-};
+use crate::kafka::consumer::{Committed, GroupConsumer, LiveGroup, Membership, OwnName, PartitionQueue, Rebalance};
 use crate::kafka::error::ClientError;
+use crate::kafka::partition::TopicPartition;
 use crate::telemetry::standing::ClientMetrics;
 
 /// The members of a worker in its group; none while it has left.

@@ -15,54 +15,10 @@ use crate::config::types::Role;
 use crate::core::delay::Delay;
 use crate::core::dispatch::{BreakerState, Evidence, Standing, Trouble};
 use crate::core::envelope::Reason;
-use crate::core::failure::{Disposition, Verdict};
+use crate::core::failure::VerdictKind;
 use crate::core::ladder::Ladder;
 use crate::telemetry::names;
 use crate::telemetry::tally::Tally;
-
-/// What the handler said, as metrics tell it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum VerdictKind {
-    /// The record is done with.
-    Done,
-    /// Try again later.
-    Retry,
-    /// Try again, at the earliest after a time that the handler named.
-    RetryAfter,
-    /// Dead-letter at once.
-    Reject,
-    /// The handler was never reached.
-    Unsent,
-}
-
-impl VerdictKind {
-    /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 5] = [Self::Done, Self::Retry, Self::RetryAfter, Self::Reject, Self::Unsent];
-
-    /// The kind of a verdict.
-    #[must_use]
-    pub fn of(verdict: &Verdict) -> Self {
-        let Err(failure) = verdict else { return Self::Done };
-        match failure.disposition() {
-            _ if failure.is_unsent() => Self::Unsent,
-            Disposition::Retry { after: None } => Self::Retry,
-            Disposition::Retry { after: Some(_) } => Self::RetryAfter,
-            Disposition::Reject => Self::Reject,
-        }
-    }
-
-    /// As the label has it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Done => "done",
-            Self::Retry => "retry",
-            Self::RetryAfter => "retry_after",
-            Self::Reject => "reject",
-            Self::Unsent => "unsent",
-        }
-    }
-}
 
 /// What every worker has.
 #[derive(Clone)]
@@ -542,17 +498,6 @@ fn lossy(count: impl TryInto<u64>) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::failure::Failure;
-
-    #[test]
-    fn verdicts_are_told_apart() {
-        let kind = |verdict: Verdict| VerdictKind::of(&verdict).as_str();
-        assert_eq!(kind(Ok(())), "done");
-        assert_eq!(kind(Err(Failure::retry("c", "m"))), "retry");
-        assert_eq!(kind(Err(Failure::retry("c", "m").after(Duration::from_secs(1)))), "retry_after");
-        assert_eq!(kind(Err(Failure::retry("c", "m").reject())), "reject");
-        assert_eq!(kind(Err(Failure::unsent("c", "m"))), "unsent");
-    }
 
     #[test]
     fn the_index_of_a_verdict_is_its_number() {

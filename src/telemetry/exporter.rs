@@ -85,10 +85,11 @@ mod tests {
     use super::*;
     use crate::config::types::Role;
     use crate::core::envelope::Reason;
+    use crate::core::failure::VerdictKind;
     use crate::core::ladder::Ladder;
     use crate::core::rules::{Rule, Then, When};
     use crate::telemetry::events::{
-        DelivererMetrics, HandlerHealthMetrics, HoldMetrics, HttpMetrics, MoverMetrics, RouterMetrics, VerdictKind,
+        DelivererMetrics, HandlerHealthMetrics, HoldMetrics, HttpMetrics, MoverMetrics, RouterMetrics,
     };
     use crate::telemetry::standing::{ClientMetrics, ClusterMetrics, DlqMetrics, IndexMetrics, LagMetrics, RedriveMetrics};
 

@@ -9,7 +9,7 @@ use crate::config::types::Role;
 pub const LADDER: &str = "ladder";
 /// The delay of a tier as its topic spells it (`5s`), or where else a record goes; see [`HOPS`].
 pub const TIER: &str = "tier";
-/// What the handler said; see [`crate::telemetry::events::VerdictKind`].
+/// What the handler said; see [`crate::core::failure::VerdictKind`].
 pub const VERDICT: &str = "verdict";
 /// Why a record is in the DLQ; see [`crate::core::envelope::Reason`].
 pub const REASON: &str = "reason";

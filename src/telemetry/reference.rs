@@ -5,8 +5,9 @@ use std::fmt::Write;
 use crate::config::types::Role;
 use crate::core::dispatch::Trouble;
 use crate::core::envelope::Reason;
+use crate::core::failure::VerdictKind;
 use crate::core::rules::Then;
-use crate::telemetry::events::{BREAKER_STATES, VerdictKind};
+use crate::telemetry::events::BREAKER_STATES;
 use crate::telemetry::names::{self, Kind, Metric};
 
 /// The page, in Markdown; `kladder generate metrics` prints it.

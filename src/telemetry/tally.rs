@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::core::envelope::Reason;
-use crate::telemetry::events::VerdictKind;
+use crate::core::failure::VerdictKind;
 
 /// Counts that several workers share; cheap to clone.
 #[derive(Debug, Clone, Default)]

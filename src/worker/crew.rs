@@ -18,7 +18,7 @@ use crate::worker::dlq_breaker::DlqBreaker;
 use crate::worker::error::WorkError;
 use crate::worker::handler::Handler;
 use crate::worker::hold::HoldWatch;
-use crate::worker::leaders::BrokersClock;
+use crate::worker::hop::leaders::BrokersClock;
 use crate::worker::mover::{Mover, MoverSettings};
 use crate::worker::quiet::Quiet;
 use crate::worker::router::{Router, RouterSettings};

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::core::envelope::{Coordinates, Envelope, is_own};
+use crate::core::coordinates::Coordinates;
+use crate::core::envelope::{Envelope, is_own};
 use crate::core::headers::Headers;
 use crate::core::ladder::Ladder;
 use crate::core::time::Timestamp;

@@ -2,9 +2,9 @@
 
 use thiserror::Error;
 
-use crate::kafka::consumer::TopicPartition;
 use crate::kafka::error::{ClientError, TxnError};
-use crate::worker::positions::PositionError;
+use crate::kafka::partition::TopicPartition;
+use crate::worker::hop::positions::PositionError;
 
 /// Why a worker ended before it was asked to.
 #[derive(Debug, Error)]

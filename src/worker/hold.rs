@@ -24,11 +24,12 @@ use crate::core::state::{Entry, LadderState};
 use crate::core::time::Timestamp;
 use crate::kafka::clock::Clock;
 use crate::kafka::error::ClientError;
-use crate::kafka::tail::{Ends, Isolation, TailFrom, TopicTail};
+use crate::kafka::isolation::Isolation;
+use crate::kafka::tail::{Ends, TailFrom, TopicTail};
 use crate::telemetry::events::HoldMetrics;
 use crate::worker::error::WorkError;
 use crate::worker::stop::Stop;
-use crate::worker::told;
+use crate::worker::wait_until;
 
 /// How long the watch waits for something to be read before it looks after everything else.
 const TICK: Duration = Duration::from_millis(100);
@@ -140,7 +141,7 @@ impl Hold {
     /// Comes back when the ladder is not held: at once, where it is not.
     pub async fn released(&self) {
         let Some(watched) = &self.0 else { return };
-        told::until(&watched.released, || !watched.held.load(Ordering::Acquire)).await;
+        wait_until::told(&watched.released, || !watched.held.load(Ordering::Acquire)).await;
     }
 
     /// Waits until the state was read to its end, before which no worker may begin. `false` when told to stop meanwhile.

@@ -7,7 +7,8 @@ use std::sync::mpsc;
 use std::thread;
 
 use super::*;
-use crate::core::envelope::{Coordinates, Envelope};
+use crate::core::coordinates::Coordinates;
+use crate::core::envelope::Envelope;
 use crate::core::failure::Disposition;
 use crate::core::headers::Headers;
 use crate::core::ladder::Ladder;

@@ -1,7 +1,8 @@
 //! What a record becomes as a request, header by header.
 
 use super::*;
-use crate::core::envelope::{Coordinates, Envelope};
+use crate::core::coordinates::Coordinates;
+use crate::core::envelope::Envelope;
 use crate::core::ladder::Ladder;
 use crate::core::time::Timestamp;
 

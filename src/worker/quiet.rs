@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use crate::worker::told;
+use crate::worker::wait_until;
 
 /// Whether deliveries may begin, and how many are under way; clones are of one and the same.
 #[derive(Clone, Default)]
@@ -63,14 +63,14 @@ impl Quiet {
 
     /// Waits until none is under way, no longer than that, and tells how many are then.
     pub async fn silence(&self, within: Duration) -> usize {
-        let silent = told::until(&self.0.changed, || self.under_way() == 0);
+        let silent = wait_until::told(&self.0.changed, || self.under_way() == 0);
         let _ = tokio::time::timeout(within, silent).await;
         self.under_way()
     }
 
     /// Comes back when deliveries may begin: at once, where they may.
     pub(super) async fn over(&self) {
-        told::until(&self.0.changed, || !self.is_asked()).await;
+        wait_until::told(&self.0.changed, || !self.is_asked()).await;
     }
 
     /// Begins a delivery, if it may.

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::core::coordinates::Coordinates;
 use crate::core::decide::Decision;
 use crate::core::due::{Move, due_time, next_move};
-use crate::core::envelope::{Coordinates, Envelope};
+use crate::core::envelope::Envelope;
 use crate::core::failure::Verdict;
 use crate::core::ladder::Ladder;
 use crate::core::record::Record;

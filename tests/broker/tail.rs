@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use kladder::config::KafkaConfig;
 use kladder::core::time::Timestamp;
-use kladder::kafka::consumer::{Record, TopicPartition};
-use kladder::kafka::tail::{ASK_WITHIN, Isolation, TailFrom, TopicTail};
+use kladder::kafka::consumer::Record;
+use kladder::kafka::isolation::Isolation;
+use kladder::kafka::partition::TopicPartition;
+use kladder::kafka::tail::{ASK_WITHIN, TailFrom, TopicTail};
 use rdkafka::producer::Producer;
 
 use crate::support::broker;

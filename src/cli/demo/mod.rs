@@ -41,7 +41,7 @@ use crate::kafka::clock::Clock;
 use crate::kafka::embedded::EmbeddedBroker;
 use crate::telemetry::logging::{self, LogFormat};
 use crate::topology::{Change, Cluster};
-use crate::worker::leaders::BrokersClock;
+use crate::worker::hop::leaders::BrokersClock;
 use crate::worker::set_up;
 
 const NAME: &str = "kladder-demo";

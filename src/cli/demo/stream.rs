@@ -13,6 +13,7 @@ use crate::core::ladder::Ladder;
 use crate::kafka::NativeHeaders;
 use crate::kafka::clock::Clock;
 use crate::kafka::producer::{HopProducer, Outgoing, TopicId};
+use crate::kafka::transaction::{Ended, Transaction};
 
 /// How often orders are sent.
 const BEAT: Duration = Duration::from_millis(40);
@@ -81,12 +82,10 @@ impl Orders {
         let clock = Clock::system();
         let mut producer = HopProducer::new(kafka, None, LARGEST_BATCH, clock.clone());
         let (topic, state) = (producer.topic(&source(ladder.name())), producer.topic(&ladder.state_topic()));
-        producer.begin().map_err(|error| error.cause().clone())?;
-        let record = Outgoing { key: Some(b"clock/demo-orders"), value: Some(b"0") };
-        let sent = producer.send(state, 0, record, NativeHeaders::new(), 0);
-        let settled = producer.settle().map_err(|error| error.cause().clone())?;
-        if let Some(fault) = sent.err().or(settled.faults.first().map(|(_, fault)| *fault)) {
-            bail!("the topics of the demo cannot be written to: {fault}");
+        let mut writing = Transaction::begin(&mut producer).map_err(|error| error.cause().clone())?;
+        writing.send((state, 0), Outgoing { key: Some(b"clock/demo-orders"), value: Some(b"0") }, NativeHeaders::new(), 0);
+        if let Ended::Refused(refusal) = writing.commit(None).map_err(|error| error.cause().clone())? {
+            bail!("the topics of the demo cannot be written to: {}", refusal.fault());
         }
         Ok(Self { producer, topic, clock })
     }
@@ -98,18 +97,16 @@ impl Orders {
             let elapsed = self.clock.now().since(began);
             let due = (elapsed.min(length).as_secs_f64() * f64::from(rate)).floor();
             let mut handed_over = 0;
+            let mut writing = Transaction::begin(&mut self.producer).map_err(|error| error.cause().clone())?;
             while f64::from(orders) < due {
                 orders += 1;
                 let (key, value) = order(orders);
                 let record = Outgoing { key: Some(key.as_bytes()), value: Some(value.as_bytes()) };
-                let partition = i32::try_from(orders).unwrap_or(0) % PARTITIONS;
-                let sent = self.producer.send(self.topic, partition, record, NativeHeaders::new(), 0);
-                sent.map_err(|fault| anyhow::anyhow!("an order could not be sent: {fault}"))?;
+                writing.send((self.topic, i32::try_from(orders).unwrap_or(0) % PARTITIONS), record, NativeHeaders::new(), 0);
                 handed_over += 1;
             }
-            let settled = self.producer.settle().map_err(|error| error.cause().clone())?;
-            if let Some((_, fault)) = settled.faults.first() {
-                bail!("an order was not taken by the broker: {fault}");
+            if let Ended::Refused(refusal) = writing.commit(None).map_err(|error| error.cause().clone())? {
+                bail!("an order was not taken by the broker: {}", refusal.fault());
             }
             confirmed.fetch_add(handed_over, Ordering::AcqRel);
             if elapsed >= length {

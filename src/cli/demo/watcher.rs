@@ -15,8 +15,9 @@ use crate::config::KafkaConfig;
 use crate::core::envelope::{Envelope, Reason};
 use crate::core::ladder::Ladder;
 use crate::core::topics::mover_group;
-use crate::kafka::consumer::{Record, TopicPartition};
+use crate::kafka::consumer::Record;
 use crate::kafka::group_offsets::GroupOffsets;
+use crate::kafka::partition::TopicPartition;
 use crate::kafka::tail::{ASK_WITHIN, TailFrom, TopicTail};
 
 /// How long the rest may take to be read in the end.

@@ -22,8 +22,8 @@ use crate::core::dead_letter::LetterKey;
 use crate::core::time::Timestamp;
 use crate::dlq::content::Content;
 use crate::dlq::filter::GRAMMAR;
-use crate::kafka::consumer::TopicPartition;
 use crate::kafka::fetch::Fetcher;
+use crate::kafka::partition::TopicPartition;
 
 /// Records are fetched so many at a time.
 const CHUNK: usize = 1_000;

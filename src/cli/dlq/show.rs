@@ -14,14 +14,15 @@ use crate::cli::dlq::table::{ago, or_dash, shown};
 use crate::cli::dlq::{Format, UsageError, lines, pager};
 use crate::cli::exit::Exit;
 use crate::cli::stdout;
+use crate::core::coordinates::Coordinates;
 use crate::core::dead_letter::LetterKey;
-use crate::core::envelope::{Coordinates, Envelope};
+use crate::core::envelope::Envelope;
 use crate::core::state::on_one_line;
 use crate::dlq::content::Content;
 use crate::dlq::index::Row;
 use crate::dlq::payload::Decoder;
-use crate::kafka::consumer::TopicPartition;
 use crate::kafka::fetch::Fetcher;
+use crate::kafka::partition::TopicPartition;
 
 /// Show a dead letter with all that is known of it: why, its attempts, its headers, its payload
 #[derive(Debug, Args)]

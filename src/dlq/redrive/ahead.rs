@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use crate::config::KafkaConfig;
 use crate::core::dead_letter::LetterKey;
-use crate::kafka::consumer::{Record, TopicPartition};
+use crate::kafka::consumer::Record;
 use crate::kafka::error::ClientError;
 use crate::kafka::fetch::Fetcher;
+use crate::kafka::partition::TopicPartition;
 
 /// So many letters, or about so many bytes, are read at a time; a few of these wait.
 const MOST_LETTERS: usize = 1_000;

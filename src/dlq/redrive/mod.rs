@@ -22,7 +22,7 @@ use thiserror::Error;
 use crate::config::KafkaConfig;
 use crate::core::dead_letter::{Asked, Fate, Job, JobStatus, LetterKey, LetterState, Terms};
 use crate::core::leader_clock::LocalTime;
-use crate::dlq::desk::{Desk, DeskError, Ended};
+use crate::dlq::desk::{Desk, DeskError, WriteOutcome};
 use crate::dlq::feed::FeedError;
 use crate::dlq::filter::{Filter, Match, Term};
 use crate::dlq::index::Index;
@@ -324,12 +324,12 @@ impl<'a> Redrive<'a> {
             if self.desk.has_turn() {
                 let entries = self.desk.beside(&mut job, leaves);
                 match self.desk.write(Vec::new(), &entries) {
-                    Ended::Committed => {
+                    WriteOutcome::Committed => {
                         self.job = job;
                         return Ok(());
                     }
-                    Ended::Refused(faults) => return Err(self.state_refused(&faults)),
-                    Ended::TurnLost(_) => {}
+                    WriteOutcome::Refused(faults) => return Err(self.state_refused(&faults)),
+                    WriteOutcome::TurnLost(_) => {}
                 }
             }
             self.begin_turn(false)?;
@@ -448,13 +448,13 @@ impl<'a> Redrive<'a> {
         let count = prepared.sendings.len();
         let (ended, passed) = self.commit(&mut prepared)?;
         match ended {
-            Ended::Committed => {
+            WriteOutcome::Committed => {
                 self.pace.took(count);
                 self.alone = self.alone.saturating_sub(count);
             }
             // What is left is found out anew, in the next turn.
-            Ended::TurnLost(_) => {}
-            Ended::Refused(faults) => self.refuse(&prepared, &faults)?,
+            WriteOutcome::TurnLost(_) => {}
+            WriteOutcome::Refused(faults) => self.refuse(&prepared, &faults)?,
         }
         self.pass_over_all(passed);
         Ok(())
@@ -496,7 +496,7 @@ impl<'a> Redrive<'a> {
 
     /// Writes a transaction. Where nothing but speed decides when the next one goes, that is made ready meanwhile; which letters are
     /// passed over by that is returned.
-    fn commit(&mut self, prepared: &mut Outgoings) -> Result<(Ended, Passed), RedriveError> {
+    fn commit(&mut self, prepared: &mut Outgoings) -> Result<(WriteOutcome, Passed), RedriveError> {
         let sendings = std::mem::take(&mut prepared.sendings);
         let mut job = self.job.clone();
         job.done += u64::try_from(sendings.len()).unwrap_or(0);
@@ -525,7 +525,7 @@ impl<'a> Redrive<'a> {
             }
             (writing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), read)
         });
-        if matches!(ended, Ended::Committed) {
+        if matches!(ended, WriteOutcome::Committed) {
             self.job = job;
         }
         read?;

@@ -6,9 +6,10 @@
 
 use std::collections::BTreeMap;
 
+use crate::core::coordinates::Coordinates;
 use crate::core::dead_letter::{Fate, LetterKey, to_value};
 use crate::core::dialect::{Dialect, is_foreign_control};
-use crate::core::envelope::{Coordinates, Envelope, Trim, is_own};
+use crate::core::envelope::{Envelope, Trim, is_own};
 use crate::core::ladder::Redelivery;
 use crate::dlq::content::Body;
 use crate::dlq::desk::{Desk, DeskError, Sending, StateEntry};

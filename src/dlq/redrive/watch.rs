@@ -6,7 +6,8 @@ use crate::config::KafkaConfig;
 use crate::core::dead_letter::{Entry, Wish};
 use crate::core::state::StateError;
 use crate::kafka::error::ClientError;
-use crate::kafka::tail::{Isolation, TailFrom, TopicTail};
+use crate::kafka::isolation::Isolation;
+use crate::kafka::tail::{TailFrom, TopicTail};
 
 /// Reads the state topic for nothing but the wishes of one job. They are written outside of transactions, and must not wait for one.
 pub(super) struct WishWatch {

@@ -4,17 +4,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::core::ack_tracker::CommitPoint;
-use crate::core::leader_clock::LocalTime;
-use crate::kafka::consumer::TopicPartition;
-use crate::kafka::error::TxnError;
-use crate::kafka::producer::Outgoing;
+use crate::kafka::NativeHeaders;
+use crate::kafka::error::WriteFault;
+use crate::kafka::partition::TopicPartition;
+use crate::kafka::producer::{Outgoing, TopicId};
+use crate::kafka::transaction::{Transaction, Writer};
 #[cfg(feature = "otlp")]
 use crate::telemetry::spans;
-use crate::worker::committer::hop::{Hop, Target};
-use crate::worker::committer::planted::{self, Bug};
+use crate::worker::committer::hop::Hop;
+use crate::worker::committer::lane::Lane;
 use crate::worker::committer::{Committer, Work};
 use crate::worker::error::WorkError;
-use crate::worker::ports::{HopSink, RecordSource};
+use crate::worker::hop::budget::Budget;
+use crate::worker::hop::content::RecordId;
+use crate::worker::hop::engine::{Load, Outcome};
+use crate::worker::hop::ports::{HopSink, RecordSource};
+use crate::worker::hop::targets::Target;
 
 /// A transaction costs by the partitions that it writes to.
 const MOST_TARGETS: usize = 16;
@@ -22,13 +27,39 @@ const MOST_TARGETS: usize = 16;
 /// The most records of a transaction.
 const MOST_HOPS: usize = 2_000;
 
+/// Hops that go into one transaction, each with where it goes.
+struct Batch<P> {
+    hops: Vec<(Hop<P>, (TopicId, i32))>,
+    bytes: usize,
+}
+
+impl<P> Load for Batch<P> {
+    fn records(&self) -> usize {
+        self.hops.len()
+    }
+
+    fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn token(&self, tag: usize) -> u64 {
+        self.hops[tag].0.id.token
+    }
+
+    fn target(&self, tag: usize) -> (TopicId, i32) {
+        self.hops[tag].1
+    }
+}
+
 impl<W: Work> Committer<W> {
     /// Carries out hops until none is left that can go now. An error that passes leaves them for later.
     pub(in crate::worker) fn run_hops(&mut self) -> Result<(), WorkError> {
-        let in_doubt = self.in_doubt && !planted::is(Bug::TransactionInDoubt);
-        while !self.hops.is_empty() && !in_doubt && self.clock.now() >= self.backoff.until().max(self.sink.ready_at()) {
+        if !self.hops.is_empty() {
+            self.engine.look_after_barred();
+        }
+        while !self.hops.is_empty() && self.engine.may_begin() {
             let batch = self.next_batch();
-            if batch.is_empty() {
+            if batch.hops.is_empty() {
                 break;
             }
             self.run_batch(batch)?;
@@ -39,13 +70,17 @@ impl<W: Work> Committer<W> {
 
     /// How long hops that can go wait for the markers of the last transaction; those that fail meanwhile go along with them.
     pub(in crate::worker) fn markers_wait(&self) -> Option<Duration> {
-        let (now, ready) = (self.clock.now(), self.sink.ready_at());
+        let (now, ready) = (self.clock.now(), self.engine.sink.ready_at());
         (self.moving() > 0 && ready > now).then(|| ready.since(now))
+    }
+
+    pub(super) fn target_of(&self, hop: &Hop<W::Place>) -> (TopicId, i32) {
+        self.targets.resolve(hop.target, hop.envelope.origin.partition)
     }
 
     /// Whether a hop waits for somebody to mend something. It may be on its way again, but it has not been written yet.
     pub(super) fn stands_still(&self, hop: &Hop<W::Place>) -> bool {
-        hop.resting.is_some() || self.barred.is_barred(self.targets.resolve(hop).0)
+        hop.rest.is_some() || self.engine.known.barred.is_barred(self.target_of(hop))
     }
 
     /// The partitions of hops that stand still take nothing new.
@@ -66,29 +101,48 @@ impl<W: Work> Committer<W> {
     }
 
     /// What goes into the next transaction. Records of partitions that have gone are dropped here: their next owner has them.
-    fn next_batch(&mut self) -> Vec<Hop<W::Place>> {
+    fn next_batch(&mut self) -> Batch<W::Place> {
         let now = self.clock.now();
         let lanes: BTreeSet<u64> = self.lanes.iter().map(|lane| lane.token).collect();
+        let rests = |hop: &Hop<W::Place>, target| {
+            hop.rest.is_some_and(|rest| rest.until > now) || self.engine.known.barred.rests(target, now)
+        };
+        // A record that no target takes is looked for among those of its partition alone.
+        let isolated = |hop: &&Hop<W::Place>| {
+            let is_looked_for = self.engine.known.bisect.limit(hop.id.token).is_some();
+            is_looked_for && lanes.contains(&hop.id.token) && !hop.goes_alone() && !rests(hop, self.target_of(hop))
+        };
+        let only = self.hops.iter().find(isolated).map(|hop| hop.id.token);
+        let most = only.and_then(|token| self.engine.known.bisect.limit(token)).unwrap_or(MOST_HOPS);
+        let most_bytes = self.engine.known.budget.bytes();
         let mut targets = BTreeSet::new();
-        let mut batch: Vec<Hop<W::Place>> = Vec::new();
+        let mut company = None;
+        let mut batch = Batch { hops: Vec::new(), bytes: 0 };
         let mut left = Vec::with_capacity(self.hops.len());
         for hop in std::mem::take(&mut self.hops) {
-            if !lanes.contains(&hop.id.token) && !planted::is(Bug::LateVerdict) {
+            if !lanes.contains(&hop.id.token) {
                 continue;
             }
-            let target = self.targets.resolve(&hop);
-            let rests = hop.resting.is_some_and(|(until, _)| until > now) || self.barred.rests(target.0, now);
-            let fits = match batch.first() {
+            let target = self.target_of(&hop);
+            let its_company = self.engine.known.barred.company(target);
+            let size = hop.content.size();
+            let fits = match batch.hops.first() {
                 None => true,
-                Some(first) => {
-                    let topic = self.targets.resolve(first).0;
-                    let may_mix = !self.barred.goes_alone(topic) && !self.barred.goes_alone(target.0);
-                    !first.alone && !hop.alone && batch.len() < MOST_HOPS && (topic == target.0 || may_mix)
+                Some((first, _)) => {
+                    !first.goes_alone()
+                        && !hop.goes_alone()
+                        && company == Some(its_company)
+                        && batch.hops.len() < most
+                        && batch.bytes + size <= most_bytes
+                        && (targets.contains(&target) || targets.len() < MOST_TARGETS)
                 }
             };
-            if !rests && fits && (targets.contains(&target) || targets.len() < MOST_TARGETS) {
+            let is_asked_for = only.is_none_or(|token| token == hop.id.token && !hop.goes_alone());
+            if fits && is_asked_for && !rests(&hop, target) {
+                company = Some(its_company);
                 targets.insert(target);
-                batch.push(hop);
+                batch.bytes += size;
+                batch.hops.push((hop, target));
             } else {
                 left.push(hop);
             }
@@ -97,91 +151,87 @@ impl<W: Work> Committer<W> {
         batch
     }
 
-    fn run_batch(&mut self, batch: Vec<Hop<W::Place>>) -> Result<(), WorkError> {
-        let began = self.clock.now();
+    fn run_batch(&mut self, mut batch: Batch<W::Place>) -> Result<(), WorkError> {
         let Some(group) = self.source.live_group() else {
-            // No offset may be sent now; the group will say what comes next.
-            self.hops.extend(batch);
-            self.backoff.failed(self.clock.now());
+            self.hops.extend(batch.hops.into_iter().map(|(hop, _)| hop));
+            self.engine.has_no_group();
             return Ok(());
         };
-        let outcome = self.sink.begin().and_then(|()| {
-            let mut faults = Vec::new();
-            for topic in self.topics_of(&batch).into_iter().filter(|topic| self.barred.is_barred(*topic)) {
-                self.sink.look_again(topic);
+        // Before the transaction begins: a flood of headers takes its time.
+        let headers: Vec<NativeHeaders> = batch.hops.iter().map(|(hop, _)| hop.headers()).collect();
+        let began = self.clock.now();
+        let mut points = Vec::new();
+        let ended = match Transaction::begin(&mut self.engine.sink) {
+            Ok(mut transaction) => {
+                let mut unsent = batch.hops.len();
+                for (tag, ((hop, target), headers)) in batch.hops.iter().zip(headers).enumerate() {
+                    // The client takes no more than it can hold at a time, so to hand over may take as long as to write.
+                    if tag > 0 && self.clock.now().since(began) >= Budget::fill_time() {
+                        unsent = tag;
+                        break;
+                    }
+                    let out = Outgoing { key: hop.content.key.as_deref(), value: hop.content.value.as_deref() };
+                    transaction.send(*target, out, headers, tag);
+                }
+                for (hop, _) in batch.hops.drain(unsent..) {
+                    batch.bytes -= hop.content.size();
+                    self.hops.push(hop);
+                }
+                points = points_with(&self.lanes, batch.hops.iter().map(|(hop, _)| hop.id));
+                transaction.commit(Some((&group, &points)))
             }
-            for (tag, hop) in batch.iter().enumerate() {
-                let (topic, partition) = self.targets.resolve(hop);
-                let out = Outgoing { key: hop.content.key.as_deref(), value: hop.content.value.as_deref() };
-                if let Err(fault) = self.sink.send(topic, partition, out, hop.headers(), tag) {
-                    faults.push((tag, fault));
+            Err(error) => Err(error),
+        };
+        let (source, lanes) = (&self.source, &self.lanes);
+        let outcome = self.engine.conclude(ended, &batch, began, || {
+            let owned: Vec<TopicPartition> = lanes.iter().map(|lane| lane.tp().clone()).collect();
+            let committed = source.committed(&owned)?;
+            Ok(owned.into_iter().zip(committed).collect())
+        })?;
+        match outcome {
+            Outcome::Committed(_) => {
+                if self.engine.sink.is_transactional() {
+                    self.note_committed(points);
+                    self.unsettled.clear();
+                }
+                batch.hops.iter().for_each(|(hop, _)| self.note_hopped(hop));
+            }
+            Outcome::Back(fault) => {
+                for (mut hop, _) in batch.hops {
+                    if let Some(fault) = fault {
+                        self.could_not_be_written(&mut hop, fault);
+                    }
+                    self.hops.push(hop);
                 }
             }
-            let settled = self.sink.settle()?;
-            if let Some(reading) = settled.clock {
-                self.leaders.read(&reading);
+            Outcome::Known(committed) => {
+                self.note_committed(committed.into_iter().collect());
+                for (hop, _) in batch.hops {
+                    match self.lane_of(hop.id.token) {
+                        Some(lane) if lane.committed.finishes(hop.id.offset) => self.note_hopped(&hop),
+                        Some(_) => self.hops.push(hop),
+                        None => {}
+                    }
+                }
             }
-            faults.extend(settled.faults);
-            if !faults.is_empty() {
-                self.sink.abort();
-                return Ok((faults, settled.denied, Vec::new()));
-            }
-            let points = self.points_with(if planted::is(Bug::HopWithoutItsOffset) { &[] } else { &batch });
-            if planted::is(Bug::PlainCommitInTransaction) {
-                self.source.commit(&points).map_err(TxnError::Abort)?;
-            }
-            if self.sink.is_transactional() {
-                self.sink.send_offsets(&group, &points)?;
-                self.sink.commit()?;
-            }
-            Ok((faults, false, points))
-        });
-        match outcome {
-            Ok((faults, _, points)) if faults.is_empty() => self.hopped(&batch, points, began),
-            Ok((faults, denied, _)) => self.refused(batch, &faults, denied),
-            Err(error) => self.undo(batch, error)?,
         }
         Ok(())
     }
 
-    /// What a commit of this batch carries: its own offsets as finished, and along with them whatever else has finished.
-    pub(super) fn points_with(&self, batch: &[Hop<W::Place>]) -> Vec<(TopicPartition, CommitPoint)> {
-        let mut also: BTreeMap<u64, Vec<i64>> = BTreeMap::new();
-        for hop in batch {
-            also.entry(hop.id.token).or_default().push(hop.id.offset);
+    /// It was alone. It gives up diagnostics one after the other where it is too large, and then its partition stops.
+    fn could_not_be_written(&self, hop: &mut Hop<W::Place>, fault: WriteFault) {
+        if let Some(trim) = hop.trim.next().filter(|_| fault == WriteFault::TooLarge) {
+            hop.trim = trim;
+        } else if let Some(lane) = self.lane_of(hop.id.token) {
+            hop.rest = Some(self.engine.stop(lane.tp(), hop.id.offset, fault, hop.rest));
         }
-        self.lanes
-            .iter()
-            .filter_map(|lane| {
-                let point = lane.tracker.commit_point_with(also.get(&lane.token).map_or(&[], Vec::as_slice));
-                (point != lane.committed).then(|| (lane.tp().clone(), point))
-            })
-            .collect()
-    }
-
-    fn hopped(&mut self, batch: &[Hop<W::Place>], points: Vec<(TopicPartition, CommitPoint)>, began: LocalTime) {
-        for hop in batch {
-            self.note_hopped(hop);
-        }
-        if self.sink.is_transactional() {
-            self.note_committed(points);
-            self.unsettled.clear();
-        }
-        for topic in self.topics_of(batch) {
-            if self.barred.written(topic) {
-                tracing::info!(topic = self.sink.topic_name(topic), "topic may be written to again");
-            }
-        }
-        self.metrics.transaction_committed(self.clock.now().since(began));
-        self.backoff.reset();
-        self.given_up = false;
     }
 
     pub(super) fn note_hopped(&mut self, hop: &Hop<W::Place>) {
         self.finish(hop.id);
         #[cfg(feature = "otlp")]
         if spans::are_made() && hop.target != Target::Outcome {
-            let topic = self.sink.topic_name(self.targets.resolve(hop).0);
+            let topic = self.engine.sink.topic_name(self.target_of(hop).0);
             spans::end(spans::hop(&self.ladder, &hop.envelope, hop.content.headers.iter(), topic, self.broker_now()));
         }
         match hop.target {
@@ -192,8 +242,24 @@ impl<W: Work> Committer<W> {
                 }
             }
             Target::Dlq(reason, _) => self.hop_metrics.dead_lettered(reason),
-            Target::Outcome => {}
+            Target::Outcome | Target::Redeliver | Target::Source(_) => {}
         }
         tracing::trace!(ladder = self.ladder.name(), to = ?hop.target, attempts = hop.envelope.attempts, "hopped");
     }
+}
+
+/// What a commit carries that finishes these records, and along with them whatever else has finished.
+pub(super) fn points_with<W: Work>(
+    lanes: &[Lane<W>],
+    finished: impl Iterator<Item = RecordId>,
+) -> Vec<(TopicPartition, CommitPoint)> {
+    let mut also: BTreeMap<u64, Vec<i64>> = BTreeMap::new();
+    for id in finished {
+        also.entry(id.token).or_default().push(id.offset);
+    }
+    let point = |lane: &Lane<W>| {
+        let point = lane.tracker.commit_point_with(also.get(&lane.token).map_or(&[], Vec::as_slice));
+        (point != lane.committed).then(|| (lane.tp().clone(), point))
+    };
+    lanes.iter().filter_map(point).collect()
 }

@@ -6,10 +6,10 @@
 use std::time::Duration;
 
 use crate::core::leader_clock::LocalTime;
-use crate::kafka::consumer::TopicPartition;
+use crate::kafka::partition::TopicPartition;
 use crate::telemetry::standing::LagMetrics;
 use crate::worker::committer::{Committer, Work};
-use crate::worker::ports::RecordSource;
+use crate::worker::hop::ports::RecordSource;
 
 /// How often it is told.
 const TELL_INTERVAL: Duration = Duration::from_secs(1);

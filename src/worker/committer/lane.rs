@@ -2,11 +2,12 @@
 
 use crate::core::ack_tracker::{AckTracker, CommitPoint};
 use crate::core::leader_clock::LocalTime;
-use crate::kafka::consumer::{Committed, TopicPartition};
+use crate::kafka::consumer::Committed;
+use crate::kafka::partition::TopicPartition;
 use crate::worker::committer::Work;
-use crate::worker::committer::starts::{ALONE_FROM, FEW};
-use crate::worker::denied::Denied;
-use crate::worker::ports::{RecordQueue, RecordSource};
+use crate::worker::committer::poison::{ALONE_FROM, FEW};
+use crate::worker::hop::denied_partition::Denied;
+use crate::worker::hop::ports::{RecordQueue, RecordSource};
 
 /// A partition that this member owns.
 pub(in crate::worker) struct Lane<W: Work> {

@@ -7,35 +7,24 @@
 //! - A hop is written in one transaction with its own offset: below the committed prefix, or in the finished set beside it.
 //! - Each assignment of a partition has a token and each record carries it. What comes for a token that has gone is dropped: the
 //!   partition's next owner has the record.
-//! - A plain commit and a transaction never overlap: mixed, they move offsets back. So after one that nobody answered, which may
-//!   still be on its way, no transaction begins until a later one was answered: requests of one client arrive in their order.
-//! - After a commit of unknown outcome the producer is made anew, which ends what was open one way or the other, and what the
-//!   group has committed then is the truth.
+//! - What follows when a transaction fails, or nobody knows what became of it, stands at the engine ([`crate::worker::hop::engine`]).
 //! - All attempt state is in the record. Nothing that is kept here outlives an assignment.
-//! - A record on which workers die is known by the count beside its offset ([`starts`]), not by a file.
+//! - A record on which workers die is known by the count beside its offset ([`poison`]), not by a file.
 //!
-//! Generic over the two ports, so that the model of it (`model`) runs this very code in virtual time.
+//! Generic over the two ports, so that the model of the workers (`worker::model`) runs this very code in virtual time.
 
-mod barred;
 mod batch;
 mod hop;
 mod lag;
 mod lane;
-#[cfg(test)]
-mod model;
-mod planted;
-mod starts;
-mod targets;
-mod undo;
+mod poison;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(super) use crate::worker::committer::hop::{Content, RecordId};
 pub(super) use crate::worker::committer::lane::{Lane, Polled};
-pub(super) use crate::worker::committer::starts::Start;
-pub use crate::worker::committer::starts::Starts;
-pub(super) use crate::worker::committer::targets::Targets;
+pub(super) use crate::worker::committer::poison::Start;
+pub use crate::worker::committer::poison::Starts;
 
 use crate::core::ack_tracker::{Arrival, CommitPoint};
 use crate::core::decide::{Decision, Judgement};
@@ -46,20 +35,20 @@ use crate::core::leader_clock::LocalTime;
 use crate::core::time::Timestamp;
 use crate::kafka::NativeHeaders;
 use crate::kafka::clock::Clock;
-use crate::kafka::consumer::{Next, TopicPartition};
-use crate::kafka::error::ClientError;
+use crate::kafka::consumer::Next;
+use crate::kafka::partition::TopicPartition;
 use crate::telemetry::events::{HopMetrics, WorkerMetrics};
 use crate::telemetry::standing::LagMetrics;
-use crate::worker::backoff::Backoff;
-use crate::worker::committer::barred::BarredTopics;
-use crate::worker::committer::hop::{Hop, Target};
+use crate::worker::committer::batch::points_with;
+use crate::worker::committer::hop::Hop;
 use crate::worker::committer::lag::Lag;
-use crate::worker::committer::planted::Bug;
 use crate::worker::dlq_breaker::DlqBreaker;
 use crate::worker::error::WorkError;
-use crate::worker::leaders::Leaders;
-use crate::worker::ports::{HopSink, RecordQueue, RecordSource, SourceRecord, Wake};
-use crate::worker::positions::committed_positions;
+use crate::worker::hop::content::{Content, RecordId};
+use crate::worker::hop::engine::Engine;
+use crate::worker::hop::ports::{HopSink, RecordQueue, RecordSource, SourceRecord, Wake};
+use crate::worker::hop::positions::committed_positions;
+use crate::worker::hop::targets::{Target, Targets};
 
 /// What is done is committed at the latest after this.
 const COMMIT_INTERVAL: Duration = Duration::from_millis(200);
@@ -97,15 +86,13 @@ pub(super) struct Committer<W: Work> {
     role: &'static str,
     clock: Clock,
     pub(super) source: W::Source,
-    pub(super) sink: W::Sink,
+    pub(super) engine: Engine<W::Sink>,
     targets: Targets,
-    leaders: Leaders,
     pub(super) lanes: Vec<Lane<W>>,
     next_token: u64,
     hops: Vec<Hop<W::Place>>,
     /// How many of them stand still.
     standing: usize,
-    barred: BarredTopics,
     /// Of records that are done with and not committed yet.
     unsettled: Vec<W::Place>,
     metrics: WorkerMetrics,
@@ -116,34 +103,26 @@ pub(super) struct Committer<W: Work> {
     turn: usize,
     /// Whether any was under suspicion when it was looked last in which order they are: at each record that would be a look at each.
     is_suspicious: bool,
-    /// No transaction before then, after one failed.
-    backoff: Backoff,
-    /// The client gave the last transaction up; the first time, it is begun again at once.
-    given_up: bool,
     commit_at: LocalTime,
-    /// Nobody answered the last plain commit.
-    in_doubt: bool,
     lag: Lag,
-    memory: planted::Memory,
 }
 
 impl<W: Work> Committer<W> {
     pub(super) fn new(parts: Parts<W>) -> Self {
         let Parts { ladder, role, clock, source, sink, targets, metrics, hop_metrics, starts, dlq_breaker } = parts;
         let lag = Lag::new(LagMetrics::new(&ladder));
+        let engine = Engine::new(ladder.clone(), role, clock.clone(), sink, metrics.clone());
         Self {
             ladder,
             role,
             clock,
             source,
-            sink,
+            engine,
             targets,
-            leaders: Leaders::default(),
             lanes: Vec::new(),
             next_token: 1,
             hops: Vec::new(),
             standing: 0,
-            barred: BarredTopics::default(),
             unsettled: Vec::new(),
             metrics,
             hop_metrics,
@@ -151,12 +130,8 @@ impl<W: Work> Committer<W> {
             dlq_breaker,
             turn: 0,
             is_suspicious: false,
-            backoff: Backoff::new(),
-            given_up: false,
             commit_at: LocalTime::from_micros(0),
-            in_doubt: false,
             lag,
-            memory: planted::Memory::default(),
         }
     }
 
@@ -183,9 +158,8 @@ impl<W: Work> Committer<W> {
     pub(super) fn give_back(&mut self, partitions: &[TopicPartition]) -> Result<(), WorkError> {
         let gone = self.tokens_of(partitions);
         self.lanes.retain(|lane| !gone.contains(&lane.token));
-        if !planted::is(Bug::LateVerdict) {
-            self.hops.retain(|hop| !gone.contains(&hop.id.token));
-        }
+        self.hops.retain(|hop| !gone.contains(&hop.id.token));
+        self.engine.forget(partitions, |token| !gone.contains(&token));
         // Those of partitions that stay are as good as settled: a drain has committed them, or the next commit will.
         self.unsettled.clear();
         self.source.release(partitions)?;
@@ -267,7 +241,7 @@ impl<W: Work> Committer<W> {
 
     /// The brokers' time, as far as it is known.
     pub(super) fn broker_now(&self) -> Timestamp {
-        Timestamp::from_millis(self.leaders.now(-1, self.clock.now()).div_euclid(1_000))
+        Timestamp::from_millis(self.engine.known.leaders.now(-1, self.clock.now()).div_euclid(1_000))
     }
 
     /// A record waits in a tier because it makes room for others while the handler is down; no attempt is counted.
@@ -280,13 +254,14 @@ impl<W: Work> Committer<W> {
     /// What the handler, or the application, said of a record: decides, notes what is finished and queues what has to hop. What
     /// comes for a partition that has moved is dropped.
     pub(super) fn judge(&mut self, id: RecordId, envelope: &Envelope, content: Content, verdict: &Verdict, place: W::Place) {
-        if self.lane_of(id.token).is_none() && !planted::is(Bug::LateVerdict) {
+        if self.lane_of(id.token).is_none() {
             tracing::debug!(ladder = self.ladder.name(), "late verdict for a partition that has moved");
             return;
         }
-        let now = self.broker_now();
+        // A pause that the handler asks for must not be too short by whichever broker's clock.
+        let now = Timestamp::from_millis(self.engine.known.leaders.latest(self.clock.now()).div_euclid(1_000) + 1);
         let header = |name: &str| last_text(&content.headers, name);
-        let Judgement { decision, rule } = planted::judge(&mut self.memory, &self.ladder, envelope, verdict, &header, now);
+        let Judgement { decision, rule } = self.ladder.judge(envelope, verdict, &header, now);
         tracing::debug!(
             ladder = self.ladder.name(),
             id = envelope.id,
@@ -341,15 +316,14 @@ impl<W: Work> Committer<W> {
             return Ok(());
         }
         self.commit_at = now.later(COMMIT_INTERVAL);
-        let points = self.points_with(&[]);
+        let points = points_with(&self.lanes, std::iter::empty());
         self.metrics.partitions_stopped(self.lanes.iter().filter(|lane| lane.standstill || lane.denied.is_so()).count());
         if self.source.live_group().is_none() {
             return Ok(());
         }
         if points.is_empty() {
             self.unsettled.clear();
-            self.in_doubt = false;
-            return Ok(());
+            return self.engine.commit_doubtful(&self.source);
         }
         if self.commit_points(points)? {
             self.unsettled.clear();
@@ -359,19 +333,11 @@ impl<W: Work> Committer<W> {
 
     /// Whether these points are committed now.
     fn commit_points(&mut self, points: Vec<(TopicPartition, CommitPoint)>) -> Result<bool, WorkError> {
-        let committed = self.source.commit(&points);
-        self.in_doubt = committed.as_ref().is_err_and(ClientError::is_outage);
-        match committed {
-            Ok(()) => {
-                self.note_committed(points);
-                return Ok(true);
-            }
-            // The group will say what comes next; what is not committed is delivered again by its next owner.
-            Err(error) if error.is_group_change() => tracing::debug!(%error, "offsets not committed"),
-            Err(error) if error.is_fatal() || error.is_fenced() => return Err(error.into()),
-            Err(error) => tracing::info!(ladder = self.ladder.name(), %error, "offsets are committed later"),
+        let are_committed = self.engine.commit(&self.source, &points)?;
+        if are_committed {
+            self.note_committed(points);
         }
-        Ok(false)
+        Ok(are_committed)
     }
 
     fn note_committed(&mut self, points: Vec<(TopicPartition, CommitPoint)>) {
@@ -384,7 +350,7 @@ impl<W: Work> Committer<W> {
 
     /// Serves the producer between transactions, and tells how far the worker is behind.
     pub(super) fn idle(&mut self) {
-        self.sink.idle();
+        self.engine.sink.idle();
         self.tell_lag();
     }
 }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::config::KafkaConfig;
+use crate::core::dispatch::Trouble;
 use crate::core::leader_clock::LocalTime;
 use crate::core::state::HandlerDownRecord;
 use crate::core::step_aside::{Look, Peers, Step, StepAside};
@@ -36,6 +37,8 @@ pub(super) struct Aside {
     reach_at: LocalTime,
     peers: Option<Peers>,
     is_reachable: Arc<AtomicBool>,
+    /// When it left, it could not be reached. Of one that answers badly a connection says nothing.
+    was_unreachable: bool,
     /// The last word could not be written.
     not_told: Arc<AtomicBool>,
     /// The others cannot be seen: told once.
@@ -54,6 +57,7 @@ impl Aside {
             reach_at: never,
             peers: None,
             is_reachable: Arc::default(),
+            was_unreachable: false,
             not_told: Arc::default(),
             is_blind: false,
         }
@@ -78,7 +82,7 @@ impl<H: Handler> Deliverer<H> {
             self.aside.reach_at = now.later(REACH_INTERVAL);
             self.dispatcher.look_whether_reachable(self.aside.is_reachable.clone());
         }
-        let is_reachable = is_aside && self.aside.is_reachable.load(Ordering::Acquire);
+        let is_reachable = self.aside.was_unreachable && is_aside && self.aside.is_reachable.load(Ordering::Acquire);
         match self.aside.step.next(&Look { now, down_since, is_reachable, peers: self.aside.peers }) {
             Step::None => {}
             Step::Tell(is_down) => self.tell_others(is_down),
@@ -98,7 +102,7 @@ impl<H: Handler> Deliverer<H> {
         }
         self.aside.ask_at = now.later(PEERS_INTERVAL);
         let ladder = self.ladder.name();
-        self.aside.peers = match self.committer.sink.group_members(self.ladder.group(), PEERS_WITHIN) {
+        self.aside.peers = match self.committer.engine.sink.group_members(self.ladder.group(), PEERS_WITHIN) {
             Ok(members) => {
                 let consumed = self.ladder.consumed_topics();
                 let names = members.iter().filter_map(|member| member.instance.as_deref());
@@ -148,6 +152,7 @@ impl<H: Handler> Deliverer<H> {
             "handler is down and another worker's is not: this one leaves its partitions to the others until its handler is back"
         );
         self.aside.is_reachable.store(false, Ordering::Release);
+        self.aside.was_unreachable = self.places.trouble() == Some(Trouble::Unreachable);
         self.begin_to_drain(self.committer.owned());
         self.release_drained()
     }

@@ -11,10 +11,11 @@ use crate::core::dispatch::{Begun, CallId, Outcome, Trouble};
 use crate::core::failure::Failure;
 #[cfg(feature = "otlp")]
 use crate::core::failure::Verdict;
+use crate::core::failure::VerdictKind;
 use crate::core::ladder::Ladder;
 use crate::core::time::Timestamp;
 use crate::kafka::clock::Clock;
-use crate::telemetry::events::{DelivererMetrics, VerdictKind};
+use crate::telemetry::events::DelivererMetrics;
 #[cfg(feature = "otlp")]
 use crate::telemetry::spans;
 use crate::worker::deliverer::DelivererSettings;

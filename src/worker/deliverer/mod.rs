@@ -31,13 +31,14 @@ use crate::core::ladder::{Hops, Ladder};
 use crate::core::leader_clock::LocalTime;
 use crate::core::topics;
 use crate::kafka::clock::Clock;
-use crate::kafka::consumer::{Fetch, Membership, Rebalance, Record, TopicPartition};
+use crate::kafka::consumer::{Fetch, Membership, Rebalance, Record};
+use crate::kafka::partition::TopicPartition;
 use crate::kafka::producer::HopProducer;
 use crate::kafka::topic_consumers::TopicConsumers;
 use crate::telemetry::events::DelivererMetrics;
 use crate::telemetry::standing::ClientMetrics;
 use crate::telemetry::tally::Tally;
-use crate::worker::committer::{Committer, Content, Parts, Polled, RecordId, Start, Starts, Targets, Work};
+use crate::worker::committer::{Committer, Parts, Polled, Start, Starts, Work};
 use crate::worker::deliverer::aside::Aside;
 use crate::worker::deliverer::dispatch::{Dispatcher, due_of};
 use crate::worker::deliverer::places::{Event, Job, Place, Uncalled};
@@ -47,6 +48,8 @@ use crate::worker::error::WorkError;
 use crate::worker::group::refuse_foreign_members;
 use crate::worker::handler::Handler;
 use crate::worker::hold::Hold;
+use crate::worker::hop::content::{Content, RecordId};
+use crate::worker::hop::targets::Targets;
 use crate::worker::quiet::Quiet;
 use crate::worker::supervisor::Presence;
 
@@ -175,7 +178,7 @@ impl<H: Handler> Deliverer<H> {
         let clients = ClientMetrics::new(&ladder, Role::Deliverer);
         let mut producer = HopProducer::new(&settings.kafka, transactional, 500_000, clock.clone()).measured_by(&clients);
         refuse_foreign_members(&mut producer, &ladder, &settings.kafka)?;
-        let targets = Targets::look_up(&mut producer, &ladder)?;
+        let targets = Targets::of_failed(&ladder, &mut producer)?;
         let mut partitions = 0;
         let mut membership = Membership {
             group: ladder.group().to_owned(),

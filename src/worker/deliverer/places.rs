@@ -19,8 +19,8 @@ use crate::core::leader_clock::LocalTime;
 use crate::core::time::Timestamp;
 use crate::kafka::clock::Clock;
 use crate::telemetry::events::HandlerHealthMetrics;
-use crate::worker::committer::RecordId;
 use crate::worker::delivery::Delivery;
+use crate::worker::hop::content::RecordId;
 
 /// How often its figures are told while something changes.
 const TELL_INTERVAL: Duration = Duration::from_millis(250);
@@ -228,6 +228,11 @@ impl HandlerPlaces {
     pub(super) fn why(&self) -> String {
         let evidence = self.lock().dispatch.evidence();
         self.because(&evidence).trim_start_matches("; ").to_owned()
+    }
+
+    /// By which kind of trouble most of all, if by any.
+    pub(super) fn trouble(&self) -> Option<Trouble> {
+        self.lock().dispatch.evidence().mostly()
     }
 
     /// Probes go as soon as there is anything to deliver.

@@ -3,38 +3,44 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use crate::core::coordinates::Coordinates;
 use crate::core::delay::Delay;
 use crate::core::due::due_time;
-use crate::core::envelope::Coordinates;
 use crate::core::leader_clock::LocalTime;
 use crate::core::time::Timestamp;
 use crate::kafka::NativeHeaders;
-use crate::kafka::consumer::{Next, PartitionQueue, Record, TopicPartition};
-use crate::kafka::producer::Outgoing;
+use crate::kafka::consumer::Next;
+use crate::kafka::partition::TopicPartition;
+use crate::kafka::producer::{Outgoing, TopicId};
 use crate::telemetry::events::TierMetrics;
-use crate::worker::denied::Denied;
-use crate::worker::leaders::Leaders;
-use crate::worker::mover::route::{GivenUp, Target};
+use crate::worker::hop::barred::BarredTargets;
+use crate::worker::hop::bisect::Bisect;
+use crate::worker::hop::denied_partition::Denied;
+use crate::worker::hop::engine::Rest;
+use crate::worker::hop::leaders::Leaders;
+use crate::worker::hop::ports::{RecordQueue, SourceRecord};
+use crate::worker::hop::targets::Target;
+use crate::worker::mover::given_up::GivenUp;
 
 /// A record taken from its partition and not yet moved.
-pub(super) struct Held {
+pub(super) struct Held<R> {
     pub(super) offset: i64,
     pub(super) appended: Timestamp,
     pub(super) broker: i32,
     /// The broker set the timestamp, not whoever produced the record.
     by_broker: bool,
-    content: Content,
+    content: Content<R>,
 }
 
-enum Content {
+enum Content<R> {
     /// Still in the memory that it was fetched into, which it keeps: for those that move at once.
-    Fetched(Box<Record>),
+    Fetched(Box<R>),
     /// Copied out: for the one that waits, perhaps for hours.
     Detached { key: Option<Vec<u8>>, value: Option<Vec<u8>>, headers: NativeHeaders },
 }
 
-impl Held {
-    fn new(record: Box<Record>) -> Self {
+impl<R: SourceRecord> Held<R> {
+    fn new(record: Box<R>) -> Self {
         Self {
             offset: record.offset(),
             appended: record.timestamp(),
@@ -80,21 +86,17 @@ impl Held {
         }
     }
 
+    /// The headers, which were taken out of it, are back: it goes later.
+    pub(super) fn give_headers_back(&mut self, headers: NativeHeaders) {
+        self.detach();
+        if let Content::Detached { headers: place, .. } = &mut self.content {
+            *place = headers;
+        }
+    }
+
     pub(super) fn coordinates(&self, tp: &TopicPartition) -> Coordinates {
         Coordinates { topic: tp.topic.to_string(), partition: tp.partition, offset: self.offset, timestamp: self.appended }
     }
-}
-
-/// Why a partition stands still, until when.
-pub(super) struct Standstill {
-    pub(super) until: LocalTime,
-    pub(super) pause: Duration,
-    /// It ends by itself: a broker does not take anything at the moment.
-    pub(super) passes: bool,
-    /// What it was to go to may not be written to, which has to be looked at again then.
-    pub(super) denied: bool,
-    /// The record of which it was told that it can be written nowhere.
-    pub(super) told: Option<i64>,
 }
 
 /// Whether the client fetches for a partition.
@@ -109,12 +111,14 @@ pub(super) enum Flow {
 }
 
 /// A partition of a tier that this member owns.
-pub(super) struct Lane {
-    pub(super) queue: PartitionQueue,
+pub(super) struct Lane<Q: RecordQueue> {
+    queue: Q,
+    /// Names this assignment.
+    pub(super) token: u64,
     pub(super) delay: Delay,
     pub(super) metrics: TierMetrics,
     /// Taken from the queue, in order.
-    held: VecDeque<Held>,
+    held: VecDeque<Held<Q::Record>>,
     /// One past the last record that was taken: what the client gives again after it was paused is passed over.
     taken: i64,
     pub(super) flow: Flow,
@@ -125,9 +129,10 @@ pub(super) struct Lane {
     pub(super) committed: i64,
     /// An empty queue is looked at again from then on.
     poll_at: LocalTime,
-    /// At most so many are moved at once while a record that cannot be written is being isolated.
-    pub(super) limit: Option<usize>,
-    pub(super) standstill: Option<Standstill>,
+    /// The record at this offset can be written nowhere, and rests.
+    pub(super) rest: Option<(i64, Rest)>,
+    /// The head has to go there, which could not be at the last try.
+    pub(super) waits_for: Option<(TopicId, i32)>,
     denied: Denied,
     /// What the record at this offset has given up because it was too large for its origin.
     pub(super) given_up: Option<(i64, GivenUp)>,
@@ -148,10 +153,11 @@ pub(super) enum Taken {
     OffsetLost,
 }
 
-impl Lane {
-    pub(super) fn new(queue: PartitionQueue, delay: Delay, metrics: TierMetrics, position: i64) -> Self {
+impl<Q: RecordQueue> Lane<Q> {
+    pub(super) fn new(queue: Q, token: u64, delay: Delay, metrics: TierMetrics, position: i64) -> Self {
         Self {
             queue,
+            token,
             delay,
             metrics,
             held: VecDeque::new(),
@@ -161,8 +167,8 @@ impl Lane {
             told_end: position,
             committed: position,
             poll_at: LocalTime::from_micros(0),
-            limit: None,
-            standstill: None,
+            rest: None,
+            waits_for: None,
             denied: Denied::default(),
             given_up: None,
             end: position,
@@ -175,18 +181,25 @@ impl Lane {
         self.queue.partition()
     }
 
-    pub(super) fn head(&self) -> Option<&Held> {
+    pub(super) fn head(&self) -> Option<&Held<Q::Record>> {
         self.held.front()
     }
 
-    pub(super) fn pop(&mut self) -> Option<Held> {
+    pub(super) fn pop(&mut self) -> Option<Held<Q::Record>> {
         self.held.pop_front()
+    }
+
+    /// The head goes later: it has to go where that is not possible now.
+    pub(super) fn put_back(&mut self, held: Held<Q::Record>, waits_for: (TopicId, i32)) {
+        self.held.push_front(held);
+        self.waits_for = Some(waits_for);
     }
 
     /// What was taken since the last move was not moved after all: it will come from the queue once more. So nothing is known of
     /// the end either, or it would be committed over the heads of these.
     pub(super) fn go_back(&mut self) {
         self.held.clear();
+        self.waits_for = None;
         (self.taken, self.told_end) = (self.position, self.position);
         self.poll_at = LocalTime::from_micros(0);
     }
@@ -297,17 +310,20 @@ impl Lane {
         more.is_some()
     }
 
-    /// Whether it stands still until somebody acts.
-    pub(super) fn is_stopped(&self) -> bool {
-        self.denied.is_so() || self.standstill.as_ref().is_some_and(|standstill| !standstill.passes)
+    /// Whether it stands still: it may not be read, or what is first in it can be written nowhere, or not now.
+    pub(super) fn is_stopped(&self, barred: &BarredTargets) -> bool {
+        self.denied.is_so() || self.rest.is_some() || self.waits_for.is_some_and(|target| barred.is_barred(target))
     }
 
-    pub(super) fn was_denied(&self) -> bool {
-        self.standstill.as_ref().is_some_and(|s| s.denied)
+    /// Until when nothing of it is tried, as far as targets and records that no target takes go.
+    pub(super) fn rests_until(&self, barred: &BarredTargets) -> Option<LocalTime> {
+        let bar = self.waits_for.and_then(|target| barred.until(target));
+        self.rest.map(|(_, rest)| rest.until).into_iter().chain(bar).max()
     }
 
-    pub(super) fn stands_still(&self, now: LocalTime) -> bool {
-        self.standstill.as_ref().is_some_and(|s| s.until > now)
+    /// So many of it go at once, and with no others, while a record that no target takes is looked for, or tried again.
+    pub(super) fn limit(&self, bisect: &Bisect) -> Option<usize> {
+        if self.rest.is_some() || self.given_up.is_some() { Some(1) } else { bisect.limit(self.token) }
     }
 
     /// What may be committed once everything below `moved` is moved: that, or the end of the partition when nothing is held, since
@@ -325,6 +341,7 @@ impl Lane {
     pub(super) fn moved_to(&mut self, position: i64, records: u64) {
         self.moved += records;
         self.position = position;
+        (self.rest, self.given_up, self.waits_for) = (None, None, None);
     }
 
     /// Records that wait here, as an estimate: offsets, of which some are transaction markers, times the records an offset that

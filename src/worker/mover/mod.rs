@@ -9,13 +9,14 @@
 //! so a slow handler cannot make the ladder late.
 
 mod batch;
-mod fresh;
+mod given_up;
 mod lane;
 mod rest;
 mod route;
+mod tiers;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use crate::config::{KafkaConfig, Role};
@@ -25,33 +26,31 @@ use crate::core::ladder::{Hops, Ladder, Tier};
 use crate::core::leader_clock::LocalTime;
 use crate::core::rate::RateLimit;
 use crate::core::topics;
-use crate::kafka::NativeHeaders;
 use crate::kafka::clock::Clock;
-use crate::kafka::consumer::{Fetch, GroupConsumer, Membership, Rebalance, TopicPartition};
-use crate::kafka::error::{TxnError, WriteFault};
-use crate::kafka::producer::{HopProducer, Outgoing};
+use crate::kafka::consumer::{Fetch, GroupConsumer, Membership, Rebalance};
+use crate::kafka::partition::TopicPartition;
+use crate::kafka::producer::HopProducer;
 use crate::telemetry::events::MoverMetrics;
 use crate::telemetry::standing::ClientMetrics;
 use crate::telemetry::tally::Tally;
-use crate::worker::backoff::Backoff;
 use crate::worker::error::WorkError;
 use crate::worker::hold::Hold;
-use crate::worker::leaders::{BrokersClock, Leaders};
-use crate::worker::mover::batch::FIRST_FILL_TIME;
-use crate::worker::mover::lane::{Lane, Taken};
-use crate::worker::mover::rest::RestTimes;
-use crate::worker::mover::route::Targets;
-use crate::worker::positions::committed_positions;
+use crate::worker::hop::engine::Engine;
+use crate::worker::hop::leaders::{BrokersClock, Leaders};
+use crate::worker::hop::ports::{HopSink, RecordSource, TierSource};
+use crate::worker::hop::positions::committed_positions;
+use crate::worker::hop::targets::Targets;
+use crate::worker::mover::lane::Lane;
+use crate::worker::mover::tiers::Tiers;
 use crate::worker::supervisor::Presence;
+
+pub(crate) use crate::worker::mover::tiers::Freshness;
 
 /// The prefetch budget of a mover, all partitions together.
 const PREFETCH_KIB: usize = 32 * 1024;
 
 /// A broker's clock that was not read for so long is read again by a write of our own.
 const CLOCK_READ_INTERVAL: Duration = Duration::from_secs(60);
-
-/// When the broker did not allow that write, it is tried again after this.
-const DENIED_CLOCK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How often the standing of the tiers is told.
 const STANDING_INTERVAL: Duration = Duration::from_secs(1);
@@ -79,56 +78,69 @@ pub struct MoverSettings {
     pub clock: BrokersClock,
 }
 
+/// What a mover brings along: its two ports.
+pub(crate) trait Ports {
+    /// Where its records come from.
+    type Source: TierSource;
+    /// Where they go.
+    type Sink: HopSink<Group = <Self::Source as RecordSource>::Group>;
+}
+
+/// The ports of a mover that works.
+pub(crate) struct KafkaPorts;
+
+impl Ports for KafkaPorts {
+    type Source = GroupConsumer;
+    type Sink = HopProducer;
+}
+
+type LaneOf<P> = Lane<<<P as Ports>::Source as RecordSource>::Queue>;
+
 /// Moves until it is told to stop.
-pub struct Mover {
+pub(crate) struct Mover<P: Ports> {
     ladder: Arc<Ladder>,
     instance: String,
     clock: Clock,
-    consumer: GroupConsumer,
-    producer: HopProducer,
-    targets: Targets,
-    leaders: Leaders,
-    lanes: Vec<Lane>,
-    /// How fast the tiers may be emptied, by their delays; none where that is not limited.
-    limits: BTreeMap<Delay, RateLimit>,
+    consumer: P::Source,
+    engine: Engine<P::Sink>,
+    tiers: Tiers<P>,
+    next_token: u64,
     /// How many partitions each tier has, whoever owns them.
     partitions: BTreeMap<Delay, usize>,
-    metrics: MoverMetrics,
-    /// No transaction before then, after one failed.
-    backoff: Backoff,
-    /// How long the next transaction is filled, where nothing but a backlog is due.
-    fill_time: Duration,
-    /// The client gave the last transaction up; the first time, it is begun again at once.
-    given_up: bool,
     standing_at: LocalTime,
     /// Of these tiers it was told how they stand.
     delays_told: Vec<Delay>,
-    /// No write to read a clock before then.
-    clock_at: LocalTime,
-    /// A plain commit that nobody answered and that may still be on its way. Nothing is moved until it was answered, since it would
-    /// move the offsets of a later transaction back: requests of one client arrive in their order.
-    in_doubt: Vec<(TopicPartition, CommitPoint)>,
-    recount_at: LocalTime,
-    rest: RestTimes,
     hold: Hold,
-    /// Of the transaction that is being filled.
-    #[cfg(feature = "otlp")]
-    spans: Vec<crate::telemetry::spans::Span>,
 }
 
-impl Mover {
+/// What a mover is made of.
+pub(crate) struct Parts<P: Ports> {
+    pub(crate) ladder: Arc<Ladder>,
+    pub(crate) instance: String,
+    pub(crate) clock: Clock,
+    pub(crate) source: P::Source,
+    pub(crate) sink: P::Sink,
+    pub(in crate::worker) targets: Targets,
+    pub(crate) metrics: MoverMetrics,
+    pub(crate) fresh: Freshness,
+}
+
+/// What the movers of this process have in common.
+static FRESH: LazyLock<Freshness> = LazyLock::new(Freshness::default);
+
+impl Mover<KafkaPorts> {
     /// Connects and joins.
     ///
     /// # Errors
     /// When a topic is missing or Kafka is not reachable.
-    pub fn start(settings: &MoverSettings) -> Result<Self, WorkError> {
+    pub(crate) fn start(settings: &MoverSettings) -> Result<Self, WorkError> {
         let ladder = settings.ladder.clone();
         let clock = Clock::system();
         let transactional =
             (ladder.hops() == Hops::ExactlyOnce).then(|| topics::transactional_id(ladder.name(), "mover", &settings.instance));
         let clients = ClientMetrics::new(&ladder, Role::Mover);
         let mut producer = HopProducer::new(&settings.kafka, transactional, 500_000, clock.clone()).measured_by(&clients);
-        let targets = Targets::of(&ladder, &mut producer)?;
+        let targets = Targets::of_due(&ladder, &mut producer)?;
         // Tiers that the configuration no longer names are emptied like the others: a changed ladder strands nobody.
         let existing = producer.existing_topics()?;
         let consumed: Vec<(String, usize)> =
@@ -149,32 +161,36 @@ impl Mover {
         let consumer = GroupConsumer::join(&settings.kafka, &membership, &clients)?;
         producer.made_anew_only_as(consumer.name());
         let metrics = MoverMetrics::new(&ladder).counted_by(&settings.tally);
-        let zero = LocalTime::from_micros(0);
-        Ok(Self {
+        let (instance, fresh) = (settings.instance.clone(), FRESH.clone());
+        let mut mover = Self::of(Parts { ladder, instance, clock, source: consumer, sink: producer, targets, metrics, fresh });
+        mover.engine.known.leaders = Leaders::with(settings.clock);
+        mover.tiers.limits = limits.unwrap_or_default();
+        mover.tiers.hold = settings.hold.clone();
+        mover.hold = settings.hold.clone();
+        mover.partitions = partitions;
+        Ok(mover)
+    }
+}
+
+impl<P: Ports> Mover<P> {
+    /// One that owns nothing yet.
+    pub(crate) fn of(parts: Parts<P>) -> Self {
+        let Parts { ladder, instance, clock, source, sink, targets, metrics, fresh } = parts;
+        let engine = Engine::new(ladder.clone(), "mover", clock.clone(), sink, metrics.worker.clone());
+        let tiers = Tiers::new(ladder.clone(), source.group().to_owned(), clock.clone(), targets, metrics, fresh);
+        Self {
             ladder,
-            instance: settings.instance.clone(),
+            instance,
             clock,
-            consumer,
-            producer,
-            targets,
-            leaders: Leaders::with(settings.clock),
-            lanes: Vec::new(),
-            limits: limits.unwrap_or_default(),
-            partitions,
-            metrics,
-            backoff: Backoff::new(),
-            fill_time: FIRST_FILL_TIME,
-            given_up: false,
-            standing_at: zero,
+            consumer: source,
+            engine,
+            tiers,
+            next_token: 1,
+            partitions: BTreeMap::new(),
+            standing_at: LocalTime::from_micros(0),
             delays_told: Vec::new(),
-            clock_at: zero,
-            in_doubt: Vec::new(),
-            recount_at: zero,
-            rest: RestTimes::default(),
-            hold: settings.hold.clone(),
-            #[cfg(feature = "otlp")]
-            spans: Vec::new(),
-        })
+            hold: Hold::none(),
+        }
     }
 
     /// Works until it is told to stop.
@@ -188,23 +204,31 @@ impl Mover {
     fn work(&mut self, presence: &Presence) -> Result<(), WorkError> {
         self.read_clock()?;
         while !presence.stop.is_set() {
-            if let Some(change) = self.consumer.serve(self.idle_time())? {
-                self.rebalance(change)?;
+            if self.go_round(self.idle_time())? {
                 presence.joined();
             }
-            self.take_heads()?;
-            // Without any reading of a broker's clock nobody knows what is due.
-            let knows_time = self.leaders.is_known();
-            if knows_time && !self.hold.is_held() && self.in_doubt.is_empty() && self.clock.now() >= self.not_before() {
-                self.move_due()?;
-            }
-            self.commit_ends()?;
-            self.producer.idle();
-            self.rest();
-            self.tell_standing();
-            self.read_clock()?;
         }
         self.commit_ends()
+    }
+
+    /// Once round, after so long at most in which nothing happens. Whether partitions came or went is returned.
+    pub(crate) fn go_round(&mut self, wait: Duration) -> Result<bool, WorkError> {
+        let change = self.consumer.serve(wait)?;
+        let has_changed = change.is_some();
+        if let Some(change) = change {
+            self.rebalance(change)?;
+        }
+        self.tiers.take_heads(&mut self.engine.known.leaders)?;
+        // Without any reading of a broker's clock nobody knows what is due.
+        if self.engine.known.leaders.is_known() && !self.hold.is_held() && self.engine.may_begin() {
+            self.move_due()?;
+        }
+        self.commit_ends()?;
+        self.engine.sink.idle();
+        self.rest();
+        self.tell_standing();
+        self.read_clock()?;
+        Ok(has_changed)
     }
 
     /// How long nothing will be due and no queue wants to be looked at: whole milliseconds for the client to wait in, the rest
@@ -216,12 +240,13 @@ impl Mover {
         }
         let now = self.clock.now();
         let mut wait: i64 = 50_000;
-        for lane in &self.lanes {
-            let until = match (lane.wait(&self.leaders, now), lane.next_poll()) {
+        for lane in &self.tiers.lanes {
+            let until = match (lane.wait(&self.engine.known.leaders, now), lane.next_poll()) {
                 (Some(wait), _) => {
-                    let resumes = lane.standstill.as_ref().map_or(0, |s| s.until.as_micros() - now.as_micros());
+                    let until = lane.rests_until(&self.engine.known.barred);
+                    let resumes = until.map_or(0, |until| until.as_micros() - now.as_micros());
                     let limit =
-                        self.limits.get(&lane.delay).map_or(0, |limit| limit.worthwhile_at().as_micros() - now.as_micros());
+                        self.tiers.limits.get(&lane.delay).map_or(0, |limit| limit.worthwhile_at().as_micros() - now.as_micros());
                     wait.max(resumes).max(limit)
                 }
                 (_, Some(poll)) => poll.as_micros() - now.as_micros(),
@@ -229,7 +254,7 @@ impl Mover {
             };
             wait = wait.min(until);
         }
-        wait = wait.max(self.not_before().as_micros() - now.as_micros()).clamp(0, 50_000);
+        wait = wait.max(self.engine.not_before().as_micros() - now.as_micros()).clamp(0, 50_000);
         // The client counts in whole milliseconds, so what is left over is slept here.
         let rest = wait % 1_000;
         if wait < 1_000 && rest > 0 {
@@ -238,13 +263,8 @@ impl Mover {
         Duration::from_millis(u64::try_from(wait / 1_000).unwrap_or(0))
     }
 
-    /// Nothing is moved before then.
-    fn not_before(&self) -> LocalTime {
-        self.backoff.until().max(self.producer.ready_at())
-    }
-
     fn rebalance(&mut self, change: Rebalance) -> Result<(), WorkError> {
-        self.metrics.worker.rebalanced();
+        self.tiers.metrics.worker.rebalanced();
         match change {
             Rebalance::Assigned(partitions) => {
                 let positions = committed_positions(&self.consumer, &partitions)?;
@@ -253,170 +273,52 @@ impl Mover {
                 let queues = self.consumer.start(&at, None)?;
                 for (queue, (tp, offset)) in queues.into_iter().zip(at) {
                     let Some(delay) = topics::delay_of_tier_topic(self.ladder.name(), &tp.topic) else { continue };
-                    let metrics = self.metrics.tier(delay);
-                    self.lanes.push(Lane::new(queue, delay, metrics, offset));
+                    let metrics = self.tiers.metrics.tier(delay);
+                    self.tiers.lanes.push(Lane::new(queue, self.next_token, delay, metrics, offset));
+                    self.next_token += 1;
                 }
-                self.share_limits();
-                tracing::info!(ladder = self.ladder.name(), partitions = self.lanes.len(), "mover owns");
+                tracing::info!(ladder = self.ladder.name(), partitions = self.tiers.lanes.len(), "mover owns");
             }
             Rebalance::Revoked { partitions, lost } => {
                 if !lost {
                     self.commit_ends()?;
                 }
                 // Moves are finished before the group is served, so nothing is open for these.
-                self.lanes.retain(|lane| !partitions.contains(lane.tp()));
-                self.in_doubt.retain(|(tp, _)| !partitions.contains(tp));
+                self.tiers.lanes.retain(|lane| !partitions.contains(lane.tp()));
+                let lanes = &self.tiers.lanes;
+                self.engine.forget(&partitions, |token| lanes.iter().any(|lane| lane.token == token));
                 self.consumer.release(&partitions)?;
-                self.share_limits();
-                tracing::info!(ladder = self.ladder.name(), partitions = self.lanes.len(), lost, "mover owns");
+                tracing::info!(ladder = self.ladder.name(), partitions = self.tiers.lanes.len(), lost, "mover owns");
             }
         }
+        self.tiers.share_limits(&self.partitions);
         Ok(())
-    }
-
-    /// A tier's limit is that of all its movers together: each has the share of its partitions.
-    fn share_limits(&mut self) {
-        for (delay, limit) in &mut self.limits {
-            let own = self.lanes.iter().filter(|lane| lane.delay == *delay).count();
-            let all = self.partitions.get(delay).copied().unwrap_or(own).max(own);
-            if own > 0 {
-                #[expect(clippy::cast_precision_loss, reason = "a count of partitions")]
-                limit.share(own as f64 / all as f64);
-            }
-        }
-    }
-
-    fn take_heads(&mut self) -> Result<(), WorkError> {
-        let now = self.clock.now();
-        for index in 0..self.lanes.len() {
-            if self.lanes[index].head().is_none() {
-                self.take_head(index, now)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Sees to it that a partition has a head, if its queue has one.
-    fn take_head(&mut self, index: usize, now: LocalTime) -> Result<(), WorkError> {
-        let lane = &mut self.lanes[index];
-        match lane.take(now) {
-            Taken::Head => {
-                lane.head().expect("just taken").tell_clock(&mut self.leaders, now);
-                if let Some(wait) = lane.wait(&self.leaders, now).filter(|wait| *wait > 0) {
-                    lane.settle_to_wait();
-                    self.rest.has_to_wait(wait);
-                }
-                Ok(())
-            }
-            Taken::Nothing => Ok(()),
-            Taken::OffsetLost => Err(WorkError::offset_lost(lane.tp(), self.consumer.group())),
-        }
     }
 
     /// Commits what is past the last record of a partition that holds nothing: transaction markers, which lag counts too.
     fn commit_ends(&mut self) -> Result<(), WorkError> {
-        let points: Vec<(TopicPartition, CommitPoint)> = self
-            .lanes
-            .iter()
-            .map(|lane| (lane, lane.commit_position(lane.position)))
+        let lanes = self.tiers.lanes.iter().map(|lane| (lane, lane.commit_position(lane.position)));
+        let points: Vec<(TopicPartition, CommitPoint)> = lanes
             .filter(|(lane, position)| *position > lane.committed)
             .map(|(lane, offset)| (lane.tp().clone(), CommitPoint { offset, metadata: String::new() }))
             .collect();
-        let points = if self.in_doubt.is_empty() { points } else { std::mem::take(&mut self.in_doubt) };
-        if points.is_empty() || self.consumer.live_group().is_none() {
+        if self.consumer.live_group().is_none() {
             return Ok(());
         }
-        match self.consumer.commit(&points) {
-            Ok(()) => self.note_committed(&points),
-            // The next owner finds the markers again.
-            Err(error) if error.is_group_change() => {}
-            Err(error) if error.is_fatal() || error.is_fenced() => return Err(error.into()),
-            Err(error) => {
-                tracing::debug!(%error, "end offsets are committed later");
-                if error.is_outage() {
-                    self.in_doubt = points;
-                    self.backoff.failed(self.clock.now());
-                }
-            }
+        if points.is_empty() {
+            return self.engine.commit_doubtful(&self.consumer);
+        }
+        if self.engine.commit(&self.consumer, &points)? {
+            self.tiers.note_committed(points);
         }
         Ok(())
     }
 
-    fn note_committed(&mut self, points: &[(TopicPartition, CommitPoint)]) {
-        for (tp, point) in points {
-            if let Some(lane) = self.lanes.iter_mut().find(|lane| lane.tp() == tp) {
-                lane.committed = point.offset;
-            }
-        }
-    }
-
-    /// Reads a broker's clock by a write of our own, where no hop has for a minute. The state topic is compacted, so one record
-    /// an instance stays of it.
     fn read_clock(&mut self) -> Result<(), WorkError> {
-        let now = self.clock.now();
-        if self.leaders.was_read_within(CLOCK_READ_INTERVAL, now) || now < self.backoff.until().max(self.clock_at) {
-            return Ok(());
-        }
         let key = format!("clock/{}", self.instance);
-        let value = now.timestamp().to_string();
-        let outcome = self.producer.begin().and_then(|()| {
-            let record = Outgoing { key: Some(key.as_bytes()), value: Some(value.as_bytes()) };
-            let sent = self.producer.send(self.targets.state.0, 0, record, NativeHeaders::new(), 0);
-            let settled = self.producer.settle()?;
-            if sent.is_err() || !settled.faults.is_empty() {
-                self.producer.abort();
-            } else {
-                self.producer.commit()?;
-            }
-            let denied = settled.denied.then_some(WriteFault::Denied);
-            Ok((settled.clock, denied.or(sent.err()).or(settled.faults.first().map(|(_, fault)| *fault))))
-        });
-        match outcome {
-            Ok((Some(reading), None)) => {
-                self.leaders.read(&reading);
-                self.metrics.clock_offset(self.leaders.furthest_offset(self.clock.now()));
-                self.backoff.reset();
-            }
-            Ok((_, fault)) => {
-                let topic = self.ladder.state_topic();
-                if fault == Some(WriteFault::Denied) {
-                    if self.backoff.is_to_be_told() {
-                        tracing::error!(
-                            topic,
-                            "not authorised to write to the topic, so that the broker's clock cannot be read, before which nothing is \
-                             moved; grant Write on it (`kladder generate acls --role mover` prints the rules)"
-                        );
-                    }
-                    // Where a move has read it, the moves need not wait for that.
-                    self.clock_at = now.later(DENIED_CLOCK_INTERVAL);
-                } else {
-                    let fault = fault.map(|f| f.to_string()).unwrap_or_default();
-                    tracing::warn!(topic, fault, "broker's clock could not be read, trying again");
-                    self.backoff.failed(self.clock.now());
-                }
-            }
-            Err(error) => self.survive(error)?,
-        }
-        Ok(())
-    }
-
-    /// Aborts or rebuilds, as the error demands, and waits a little longer each time. Only a rival is not outlived.
-    fn survive(&mut self, error: TxnError) -> Result<(), WorkError> {
-        self.metrics.worker.transaction_aborted();
-        self.producer.recover(&error);
-        if error.cause().is_rival() {
-            return Err(error.into());
-        }
-        self.backoff.failed(self.clock.now());
-        let (is_denied, retry_in) = (error.cause().is_denied(), self.backoff.pause());
-        if self.backoff.was_told() {
-            tracing::debug!(ladder = self.ladder.name(), %error, ?retry_in, "mover's transaction failed again");
-        } else if is_denied && self.backoff.is_to_be_told() {
-            tracing::error!(ladder = self.ladder.name(), %error, ?retry_in, "mover is not allowed what it needs");
-        } else if self.backoff.is_longest() && self.backoff.is_to_be_told() {
-            tracing::warn!(ladder = self.ladder.name(), %error, "mover's transactions keep failing: nothing is moved meanwhile");
-        } else {
-            tracing::info!(ladder = self.ladder.name(), %error, ?retry_in, "mover's transaction failed");
+        if self.engine.read_clock(CLOCK_READ_INTERVAL, self.tiers.targets.state, &key)? {
+            let offset = self.engine.known.leaders.furthest_offset(self.clock.now());
+            self.tiers.metrics.clock_offset(offset);
         }
         Ok(())
     }
@@ -428,7 +330,7 @@ impl Mover {
         }
         self.standing_at = now;
         let mut delays: Vec<Delay> = self.ladder.tiers().iter().map(Tier::delay).collect();
-        delays.extend(self.lanes.iter().map(|lane| lane.delay));
+        delays.extend(self.tiers.lanes.iter().map(|lane| lane.delay));
         // Of a tier that is not configured any more and whose partitions have gone to others, nothing is left here.
         delays.extend(std::mem::take(&mut self.delays_told));
         delays.sort_unstable();
@@ -436,19 +338,22 @@ impl Mover {
         self.delays_told.clone_from(&delays);
         for delay in delays {
             let (mut waiting, mut due, mut oldest) = (0, 0, Duration::ZERO);
-            for lane in self.lanes.iter().filter(|lane| lane.delay == delay) {
+            for lane in self.tiers.lanes.iter().filter(|lane| lane.delay == delay) {
                 let here = lane.waiting(self.consumer.known_end(lane.tp()));
                 waiting += here;
-                let Some(overdue) = lane.overdue(&self.leaders, now) else { continue };
+                let Some(overdue) = lane.overdue(&self.engine.known.leaders, now) else { continue };
                 oldest = oldest.max(overdue);
                 // Nobody counts what is due without reading it: an even arrival since the head's is presumed.
                 let age = overdue + lane.delay.duration();
                 due += u64::try_from(u128::from(here) * overdue.as_millis() / age.as_millis().max(1)).unwrap_or(here);
             }
-            self.metrics.tier(delay).standing(waiting, due, oldest);
+            self.tiers.metrics.tier(delay).standing(waiting, due, oldest);
         }
-        self.metrics.worker.partitions_stopped(self.lanes.iter().filter(|lane| lane.is_stopped()).count());
-        self.metrics.clock_offset(self.leaders.furthest_offset(now));
+        self.tiers
+            .metrics
+            .worker
+            .partitions_stopped(self.tiers.lanes.iter().filter(|lane| lane.is_stopped(&self.engine.known.barred)).count());
+        self.tiers.metrics.clock_offset(self.engine.known.leaders.furthest_offset(now));
     }
 }
 

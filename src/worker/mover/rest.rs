@@ -18,9 +18,10 @@ use std::time::Duration;
 
 use crate::core::leader_clock::LocalTime;
 use crate::kafka;
-use crate::kafka::consumer::TopicPartition;
-use crate::worker::mover::Mover;
+use crate::kafka::partition::TopicPartition;
+use crate::worker::hop::ports::{RecordSource, TierSource};
 use crate::worker::mover::lane::{Flow, Lane};
+use crate::worker::mover::{Mover, Ports};
 
 /// How often is looked, at least, who may rest and who has to come back.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -70,17 +71,17 @@ impl RestTimes {
     }
 }
 
-impl Mover {
+impl<P: Ports> Mover<P> {
     /// Pauses and resumes partitions, where it is time to look at them.
     pub(super) fn rest(&mut self) {
         let now = self.clock.now();
-        if now < self.rest.look_at {
+        if now < self.tiers.rest.look_at {
             return;
         }
-        self.rest.look_at = now.later(INTERVAL);
+        self.tiers.rest.look_at = now.later(INTERVAL);
         let (mut tired, mut needed) = (Vec::new(), Vec::new());
-        for (index, lane) in self.lanes.iter().enumerate() {
-            let wait = lane.wait(&self.leaders, now);
+        for (index, lane) in self.tiers.lanes.iter().enumerate() {
+            let wait = lane.wait(&self.engine.known.leaders, now);
             match lane.flow {
                 Flow::Open | Flow::Resumed if wait.is_some_and(|wait| wait > micros(LONG_WAIT)) => tired.push(index),
                 Flow::Paused if wait.is_none_or(|wait| wait <= micros(EARLIER)) => needed.push(index),
@@ -91,20 +92,20 @@ impl Mover {
         self.pause(&tired);
         self.resume(&needed);
         // Each time, since an answer that was on its way may have been queued after the pause.
-        self.lanes.iter_mut().filter(|lane| lane.flow == Flow::Paused).for_each(Lane::drop_fetched);
+        self.tiers.lanes.iter_mut().filter(|lane| lane.flow == Flow::Paused).for_each(Lane::drop_fetched);
         self.ask_ends(now);
         self.hand_memory_back(now, !tired.is_empty());
     }
 
     /// After the last of them were paused: what each had fetched is gone then, and nothing much is fetched for a while.
     fn hand_memory_back(&mut self, now: LocalTime, more: bool) {
-        self.rest.has_freed |= more;
-        if more || !self.rest.has_freed || now < self.rest.memory_at {
+        self.tiers.rest.has_freed |= more;
+        if more || !self.tiers.rest.has_freed || now < self.tiers.rest.memory_at {
             return;
         }
         kafka::hand_freed_memory_back();
-        self.rest.has_freed = false;
-        self.rest.memory_at = now.later(MEMORY_INTERVAL);
+        self.tiers.rest.has_freed = false;
+        self.tiers.rest.memory_at = now.later(MEMORY_INTERVAL);
     }
 
     fn pause(&mut self, lanes: &[usize]) {
@@ -121,7 +122,7 @@ impl Mover {
         }
         // Paused or not, they are resumed in time.
         for index in lanes {
-            self.lanes[*index].flow = Flow::Paused;
+            self.tiers.lanes[*index].flow = Flow::Paused;
         }
     }
 
@@ -130,32 +131,32 @@ impl Mover {
             return;
         }
         match self.consumer.resume(&self.partitions_of(lanes)) {
-            Ok(()) => lanes.iter().for_each(|index| self.lanes[*index].flow = Flow::Resumed),
+            Ok(()) => lanes.iter().for_each(|index| self.tiers.lanes[*index].flow = Flow::Resumed),
             Err(error) => tracing::info!(ladder = self.ladder.name(), %error, "partitions are resumed in a second"),
         }
     }
 
     fn partitions_of(&self, lanes: &[usize]) -> Vec<TopicPartition> {
-        lanes.iter().map(|index| self.lanes[*index].tp().clone()).collect()
+        lanes.iter().map(|index| self.tiers.lanes[*index].tp().clone()).collect()
     }
 
     /// What arrives in a paused partition is not seen, and yet it waits.
     fn ask_ends(&mut self, now: LocalTime) {
-        if now < self.rest.ends_at {
+        if now < self.tiers.rest.ends_at {
             return;
         }
-        let paused = self.lanes.iter().filter(|lane| lane.flow == Flow::Paused);
+        let paused = self.tiers.lanes.iter().filter(|lane| lane.flow == Flow::Paused);
         let partitions: Vec<TopicPartition> = paused.map(|lane| lane.tp().clone()).collect();
         if partitions.is_empty() {
             return;
         }
         let answer = self.consumer.ends(&partitions, ENDS_TIMEOUT);
-        self.rest.ends_at = now.later(if answer.is_ok() { ENDS_INTERVAL } else { ENDS_INTERVAL_UNANSWERED });
+        self.tiers.rest.ends_at = now.later(if answer.is_ok() { ENDS_INTERVAL } else { ENDS_INTERVAL_UNANSWERED });
         match answer {
             // They are in the lanes' order.
             Ok(ends) => {
                 let mut ends = ends.into_iter().peekable();
-                for lane in &mut self.lanes {
+                for lane in &mut self.tiers.lanes {
                     if let Some((_, end)) = ends.next_if(|(tp, _)| tp == lane.tp()) {
                         lane.ends_at(end);
                     }

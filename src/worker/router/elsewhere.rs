@@ -4,12 +4,12 @@
 use std::time::Duration;
 
 use crate::config::KafkaConfig;
-use crate::core::envelope::Coordinates;
+use crate::core::coordinates::Coordinates;
 use crate::kafka::clock::Clock;
-use crate::kafka::consumer::TopicPartition;
 use crate::kafka::error::ClientError;
+use crate::kafka::partition::TopicPartition;
 use crate::kafka::tail::{TailFrom, TopicTail};
-use crate::worker::committer::Content;
+use crate::worker::hop::content::Content;
 
 /// How long it may take to read one.
 const WITHIN: Duration = Duration::from_secs(5);

@@ -13,23 +13,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{KafkaConfig, Role};
+use crate::core::coordinates::Coordinates;
 use crate::core::dialect::Dialect;
-use crate::core::envelope::{self, Coordinates, Envelope};
+use crate::core::envelope::{self, Envelope};
 use crate::core::failure::Verdict;
+use crate::core::failure::VerdictKind;
 use crate::core::fingerprint::Fingerprint;
 use crate::core::inbox::{self, Arrival, Carried};
 use crate::core::ladder::{Hops, Ladder};
 use crate::core::leader_clock::LocalTime;
 use crate::core::topics;
 use crate::kafka::clock::Clock;
-use crate::kafka::consumer::{Fetch, GroupConsumer, Membership, Rebalance, Record, TopicPartition};
+use crate::kafka::consumer::{Fetch, GroupConsumer, Membership, Rebalance, Record};
+use crate::kafka::partition::TopicPartition;
 use crate::kafka::producer::HopProducer;
-use crate::telemetry::events::{RouterMetrics, VerdictKind};
+use crate::telemetry::events::RouterMetrics;
 use crate::telemetry::standing::ClientMetrics;
-use crate::worker::committer::{Committer, Content, Parts, Polled, RecordId, Start, Starts, Targets, Work};
+use crate::worker::committer::{Committer, Parts, Polled, Start, Starts, Work};
 use crate::worker::dlq_breaker::DlqBreaker;
 use crate::worker::error::WorkError;
 use crate::worker::hold::Hold;
+use crate::worker::hop::content::{Content, RecordId};
+use crate::worker::hop::targets::Targets;
 use crate::worker::router::redelivered::{InboxEnds, Redelivered};
 use crate::worker::supervisor::Presence;
 
@@ -124,7 +129,7 @@ impl Router {
             (ladder.hops() == Hops::ExactlyOnce).then(|| topics::transactional_id(ladder.name(), "router", &settings.instance));
         let clients = ClientMetrics::new(&ladder, Role::Router);
         let mut producer = HopProducer::new(&settings.kafka, transactional, 500_000, clock.clone()).measured_by(&clients);
-        let targets = Targets::look_up(&mut producer, &ladder)?;
+        let targets = Targets::of_failed(&ladder, &mut producer)?;
         let inbox = ladder.inbox_topic();
         let partitions = producer.partition_count(&inbox)?;
         let membership = Membership {

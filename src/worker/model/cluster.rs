@@ -12,15 +12,15 @@ use std::time::Duration;
 
 use crate::core::ack_tracker::CommitPoint;
 use crate::core::chance::Chance;
-use crate::core::due::{self, Move};
-use crate::core::envelope::{Coordinates, Envelope};
+use crate::core::coordinates::Coordinates;
+use crate::core::envelope::Envelope;
 use crate::core::ladder::Ladder;
 use crate::core::leader_clock::LocalTime;
 use crate::core::time::Timestamp;
 use crate::kafka::NativeHeaders;
-use crate::kafka::consumer::TopicPartition;
-use crate::worker::committer::model::check::{At, Check, Life, Seen, Tp};
-use crate::worker::committer::model::group::Group;
+use crate::kafka::partition::TopicPartition;
+use crate::worker::model::check::{At, Check, Invariant, Life, Seen, Tp};
+use crate::worker::model::group::Group;
 
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -28,14 +28,19 @@ const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) const SOURCE: usize = 0;
 /// The redeliver topic, by number.
 pub(super) const REDELIVER: usize = 1;
-/// The first tier, by number; the DLQ comes after the last.
+/// The first tier, by number; the DLQ comes after the last, and the state topic after that.
 pub(super) const TIERS: usize = 2;
+
+/// How many processes there are: two deliverers and two movers.
+pub(super) const PROCESSES: usize = 4;
 
 /// The user header that says from which place a record came.
 const PLACE: &[u8] = b"place";
 
 /// A record in a log.
 pub(super) struct Stored {
+    /// Which place it left, if it has left any.
+    from: Option<At>,
     pub(super) value: Vec<u8>,
     pub(super) headers: NativeHeaders,
     pub(super) appended: Timestamp,
@@ -57,7 +62,7 @@ struct Transaction {
     state: State,
     life: Life,
     since: LocalTime,
-    written: Vec<(usize, i32, Rc<Stored>)>,
+    written: Vec<(At, Rc<Stored>)>,
     offsets: BTreeMap<Tp, CommitPoint>,
 }
 
@@ -90,13 +95,11 @@ pub(super) struct Cluster {
     names: Vec<Arc<str>>,
     logs: BTreeMap<Tp, Vec<Entry>>,
     transactions: Vec<Transaction>,
-    producers: [Producer; 2],
+    producers: [Producer; PROCESSES],
     /// Plain commits that are still on their way, with the generation that they were sent under.
-    on_the_way: [Vec<PlainCommit>; 2],
-    moved: BTreeMap<Tp, usize>,
-    /// Before when a waiting record may not come back, by its tier's partition and offset.
-    asked: BTreeMap<At, Timestamp>,
-    pub(super) group: Group,
+    on_the_way: [Vec<PlainCommit>; PROCESSES],
+    /// That of the deliverers and that of the movers.
+    groups: [Group; 2],
     pub(super) check: Check,
 }
 
@@ -104,18 +107,41 @@ impl Cluster {
     pub(super) fn new(ladder: Arc<Ladder>, partitions: i32, check: Check) -> Self {
         let mut names: Vec<Arc<str>> = vec![ladder.sources()[0].as_str().into(), ladder.redeliver_topic().into()];
         names.extend(ladder.tiers().iter().map(|tier| Arc::from(tier.topic())));
-        names.push(ladder.dlq_topic().into());
+        names.extend([Arc::from(ladder.dlq_topic()), Arc::from(ladder.state_topic())]);
         let all = |topic| (0..partitions).map(move |partition| (topic, partition));
         let logs = (0..names.len()).flat_map(all).map(|tp| (tp, Vec::new())).collect();
-        let group = Group::new([SOURCE, REDELIVER].into_iter().flat_map(all));
-        let moved = (TIERS..names.len() - 1).flat_map(all).map(|tp| (tp, 0)).collect();
-        let (transactions, producers, asked) = (Vec::new(), Default::default(), BTreeMap::new());
-        let on_the_way = Default::default();
-        Self { ladder, names, logs, transactions, producers, on_the_way, moved, asked, group, check }
+        let tiers = TIERS..TIERS + ladder.tiers().len();
+        let groups = [Group::new([SOURCE, REDELIVER].into_iter().flat_map(all)), Group::new(tiers.flat_map(all))];
+        let (transactions, producers, on_the_way) = (Vec::new(), Default::default(), Default::default());
+        Self { ladder, names, logs, transactions, producers, on_the_way, groups, check }
+    }
+
+    /// The group of a process.
+    pub(super) fn group(&mut self, life: Life) -> &mut Group {
+        &mut self.groups[life.0 / 2]
+    }
+
+    /// One of the groups, by chance.
+    pub(super) fn any_group(&mut self, chance: &mut Chance) -> &mut Group {
+        &mut self.groups[chance.index(2)]
+    }
+
+    /// What the group has committed that consumes a partition.
+    pub(super) fn committed(&self, tp: Tp) -> &CommitPoint {
+        self.groups.iter().find_map(|group| group.committed.get(&tp)).expect("a partition of a group")
+    }
+
+    /// What the groups have committed.
+    pub(super) fn all_committed(&self) -> BTreeMap<Tp, CommitPoint> {
+        self.groups.iter().flat_map(|group| group.committed.clone()).collect()
+    }
+
+    pub(super) fn state(&self) -> usize {
+        self.names.len() - 1
     }
 
     pub(super) fn dlq(&self) -> usize {
-        self.names.len() - 1
+        self.names.len() - 2
     }
 
     pub(super) fn named(&self, tp: Tp) -> TopicPartition {
@@ -133,14 +159,14 @@ impl Cluster {
         let Some(record) = record else { return log.push(Entry::Marker) };
         let at = ((SOURCE, partition), offset_of(log.len()));
         let value = u16::try_from(record).expect("few records").to_be_bytes().to_vec();
-        let stored = Stored { value, headers: placed(&NativeHeaders::new(), at), appended: now.timestamp() };
+        let stored = Stored { from: None, value, headers: placed(&NativeHeaders::new(), at), appended: now.timestamp() };
         log.push(Entry::Record { stored: Rc::new(stored), transaction: None });
         self.check.arrived(at, record, 0, Timestamp::default());
     }
 
     /// Time has passed.
     pub(super) fn tick(&mut self, now: LocalTime, chance: &mut Chance) {
-        self.group.tick(now, chance);
+        self.groups.iter_mut().for_each(|group| group.tick(now, chance));
         for member in 0..self.on_the_way.len() {
             if !self.on_the_way[member].is_empty() && chance.per_mille(100) {
                 self.arrive_plainly(member);
@@ -155,7 +181,6 @@ impl Cluster {
                 self.arrive_late(id);
             }
         }
-        self.move_due(now);
     }
 
     /// A delayed end of transaction reaches the coordinator, which takes it from the epoch that it knows only.
@@ -200,16 +225,23 @@ impl Cluster {
     }
 
     /// Writes a record, in the open transaction of the producer or outside of any.
-    pub(super) fn append(&mut self, life: Life, target: Tp, stored: Stored, transactional: bool, now: LocalTime) {
-        let stored = Rc::new(stored);
+    pub(super) fn append(
+        &mut self,
+        life: Life,
+        target: Tp,
+        (value, headers): (Vec<u8>, &NativeHeaders),
+        transactional: bool,
+        now: LocalTime,
+    ) {
         let transaction = transactional.then(|| self.opened(life, now));
         let log = self.logs.get_mut(&target).expect("a partition");
         let at = (target, offset_of(log.len()));
+        let stored = Rc::new(Stored { from: place_of(headers), value, headers: placed(headers, at), appended: now.timestamp() });
         log.push(Entry::Record { stored: stored.clone(), transaction });
         match transaction {
-            Some(transaction) => self.transactions[transaction].written.push((target.0, target.1, stored)),
+            Some(transaction) => self.transactions[transaction].written.push((at, stored)),
             None => {
-                self.see(at.0, &stored, life);
+                self.see(at, &stored, life);
             }
         }
     }
@@ -235,15 +267,15 @@ impl Cluster {
         transaction.state = if commit { State::Committed } else { State::Aborted };
         let (life, written) = (transaction.life, std::mem::take(&mut transaction.written));
         let offsets = std::mem::take(&mut transaction.offsets);
-        let touched: BTreeSet<Tp> = written.iter().map(|(topic, partition, _)| (*topic, *partition)).collect();
+        let touched: BTreeSet<Tp> = written.iter().map(|(at, _)| at.0).collect();
         if commit {
-            let left: Vec<At> =
-                written.iter().filter_map(|(topic, partition, stored)| self.see((*topic, *partition), stored, life)).collect();
+            let left: Vec<At> = written.iter().filter_map(|(at, stored)| self.see(*at, stored, life)).collect();
             for (tp, point) in offsets {
                 self.commit_point(tp, point, life);
             }
             for at in left {
-                self.check.consumed(at, &self.group.committed[&at.0]);
+                let committed = self.committed(at.0).clone();
+                self.check.consumed(at, &committed);
             }
         }
         for tp in touched {
@@ -269,7 +301,7 @@ impl Cluster {
 
     /// A plain commit is sent and takes its time.
     pub(super) fn delay_plainly(&mut self, life: Life, points: &[(TopicPartition, CommitPoint)]) {
-        let Some(generation) = self.group.members[life.0].generation else { return };
+        let Some(generation) = self.group(life).member(life).generation else { return };
         let points = points.iter().map(|(tp, point)| (self.numbered(tp), point.clone())).collect();
         self.on_the_way[life.0].push(PlainCommit { life, generation, points });
     }
@@ -277,7 +309,7 @@ impl Cluster {
     /// The plain commits of a member arrive that are still on their way. What is stale by then is refused.
     pub(super) fn arrive_plainly(&mut self, member: usize) {
         for PlainCommit { life, generation, points } in std::mem::take(&mut self.on_the_way[member]) {
-            if self.group.takes(life, generation) {
+            if self.group(life).takes(life, generation) {
                 for (tp, point) in points {
                     self.commit_point(tp, point, life);
                 }
@@ -287,21 +319,26 @@ impl Cluster {
 
     /// Commits a position.
     pub(super) fn commit_point(&mut self, tp: Tp, point: CommitPoint, life: Life) {
-        let before = self.group.committed.get_mut(&tp).expect("a partition of the group");
+        // Whoever commits for a partition of another group changes nothing that anybody reads.
+        let Some(before) = self.groups[life.0 / 2].committed.get_mut(&tp) else {
+            let text = format!("{life:?} commits {point:?} for {tp:?}, which its group does not consume");
+            return self.check.fail(Invariant::Conservation, text);
+        };
         self.check.committing(tp, before, &point, life);
         *before = point;
     }
 
     /// A hop has become visible: tells the checker, and gives the place that it left.
-    fn see(&mut self, target: Tp, stored: &Rc<Stored>, life: Life) -> Option<At> {
-        let from = place_of(&stored.headers)?;
-        let envelope = self.envelope(target, stored);
-        let tier = (target.0 != self.dlq()).then(|| u32::try_from(target.0 - TIERS + 1).unwrap_or(0));
-        let asked = self.check.hopped(&Seen { from, tier, envelope, value: record_of(&stored.value) }, life);
-        let log = &self.logs[&target];
-        let is_it = |entry: &Entry| matches!(entry, Entry::Record { stored: other, .. } if Rc::ptr_eq(other, stored));
-        if let Some(index) = log.iter().rposition(is_it) {
-            self.asked.insert((target, offset_of(index)), asked);
+    fn see(&mut self, at: At, stored: &Stored, life: Life) -> Option<At> {
+        let from = stored.from?;
+        let envelope = self.envelope(at.0, stored);
+        let tier = (at.0.0 >= TIERS && at.0.0 < self.dlq()).then(|| u32::try_from(at.0.0 - TIERS + 1).unwrap_or(0));
+        let seen = Seen { from, to: at, tier, envelope, value: record_of(&stored.value), appended: stored.appended };
+        let is_due = from.0.0 >= TIERS;
+        if is_due {
+            self.check.moved(&seen, life);
+        } else {
+            self.check.hopped(&seen, life);
         }
         Some(from)
     }
@@ -312,48 +349,9 @@ impl Cluster {
         Envelope::read(&self.ladder, &at, stored.headers.iter()).envelope
     }
 
-    /// The mover, which is taken to be right: whatever is due comes back, or waits on, in one step.
-    fn move_due(&mut self, now: LocalTime) {
-        let tiers: Vec<Tp> = self.moved.keys().copied().collect();
-        for tp in tiers {
-            let delay = self.ladder.tiers()[tp.0 - TIERS].delay();
-            loop {
-                let from = offset_of(self.moved[&tp]);
-                let Fetched::Record(offset, stored) = self.fetch(tp, from) else { break };
-                let due = due::due_time(stored.appended, delay);
-                if due > now.timestamp() {
-                    break;
-                }
-                self.moved.insert(tp, usize::try_from(offset + 1).expect("an offset"));
-                let asked = self.asked.get(&(tp, offset)).copied().unwrap_or_default();
-                let envelope = self.envelope(tp, &stored);
-                let target = match due::next_move(&self.ladder, envelope.not_before, now.timestamp()) {
-                    Move::Redeliver => (REDELIVER, tp.1),
-                    Move::WaitOn(tier) => (TIERS + tier.number() as usize - 1, tp.1),
-                };
-                let log = self.logs.get_mut(&target).expect("a partition");
-                let at = (target, offset_of(log.len()));
-                let back = target.0 == REDELIVER;
-                let headers = if back { placed(&stored.headers, at) } else { stored.headers.clone() };
-                let record = record_of(&stored.value);
-                let stored = Stored { value: stored.value.clone(), headers, appended: now.timestamp() };
-                log.push(Entry::Record { stored: Rc::new(stored), transaction: None });
-                log.push(Entry::Marker);
-                if back {
-                    self.check.arrived(at, record, envelope.attempts, due.max(asked));
-                } else {
-                    self.asked.insert(at, asked);
-                }
-            }
-        }
-    }
-
     /// Whether nothing waits in a tier and all that was delivered is committed.
     pub(super) fn is_at_rest(&self) -> bool {
-        let waits = |(tp, from): (&Tp, &usize)| matches!(self.fetch(*tp, offset_of(*from)), Fetched::Record(..));
-        !self.moved.iter().any(waits)
-            && self.producers.iter().all(|producer| producer.open.is_none())
-            && self.check.unfinished(&self.group.committed).is_empty()
+        self.producers.iter().all(|producer| producer.open.is_none()) && self.check.unfinished(&self.all_committed()).is_empty()
     }
 }
 

@@ -1,9 +1,10 @@
-//! One run: two members over the cluster in memory, in virtual time, with faults by the seed.
+//! One run: two deliverers and two movers over the cluster in memory, in virtual time, with faults by the seed.
 //!
 //! Nothing is concurrent and yet everything interleaves: inside every call of a port its process may stand still, and then the
-//! other member goes on until it is continued.
+//! others go on until it is continued.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,10 +14,12 @@ use crate::core::ladder::{Hops, Ladder};
 use crate::core::leader_clock::LocalTime;
 use crate::kafka::clock::Clock;
 use crate::kafka::error::ClientError;
-use crate::telemetry::events::DelivererMetrics;
-use crate::worker::committer::model::check::{Check, Invariant, Life, Plan, Violation};
-use crate::worker::committer::model::cluster::Cluster;
-use crate::worker::committer::model::member::Member;
+use crate::kafka::partition::TopicPartition;
+use crate::telemetry::events::{DelivererMetrics, MoverMetrics};
+use crate::worker::model::check::{Check, Invariant, Life, Plan, Tp, Violation};
+use crate::worker::model::cluster::{Cluster, PROCESSES, REDELIVER};
+use crate::worker::model::member::Member;
+use crate::worker::model::planted::Bug;
 
 /// What may go wrong. Each seed has some of them, each at a rate of its own.
 #[derive(Debug, Clone, Copy)]
@@ -27,6 +30,7 @@ pub(super) enum Fault {
     Rebalance,
     Serve,
     Fetch,
+    GoBack,
     Committed,
     PlainCommitLost,
     PlainCommitLate,
@@ -35,6 +39,10 @@ pub(super) enum Fault {
     Connect,
     Begin,
     Write,
+    /// A record takes long to be handed over.
+    Slow,
+    /// A partition is without leader for a while.
+    Leaderless,
     Settle,
     SendOffsets,
     CommitRefused,
@@ -52,6 +60,8 @@ const DRAIN: Duration = Duration::from_secs(600);
 /// A process: one incarnation of a member.
 pub(super) struct Process {
     pub(super) life: Life,
+    /// Where its queues go on, after it has gone back.
+    pub(super) positions: RefCell<BTreeMap<TopicPartition, i64>>,
     /// It has crashed: whatever it still calls has no effect.
     pub(super) dead: Cell<bool>,
 }
@@ -73,17 +83,22 @@ pub(super) struct World {
     pub(super) cluster: RefCell<Cluster>,
     pub(super) ladder: Arc<Ladder>,
     pub(super) metrics: DelivererMetrics,
+    pub(super) mover_metrics: MoverMetrics,
     pub(super) partitions: i32,
     rates: [u64; FAULTS],
+    /// The bug that is planted.
+    bug: Option<Bug>,
     quiet: Cell<bool>,
-    slots: [RefCell<Slot>; 2],
+    slots: [RefCell<Slot>; PROCESSES],
+    /// Which partition has no leader, until when.
+    leaderless: Cell<Option<(Tp, LocalTime)>>,
     incarnations: Cell<u64>,
     standing: Cell<bool>,
     traced: bool,
 }
 
 impl World {
-    fn new(seed: u64, hops: Hops, traced: bool) -> Rc<Self> {
+    fn new(seed: u64, hops: Hops, bug: Option<Bug>, traced: bool) -> Rc<Self> {
         let mut chance = Chance::new(seed);
         let tiers = ["1s", "3s", "10s"];
         let count = 2 + chance.index(2);
@@ -108,7 +123,7 @@ impl World {
             *rate = [0, 0, 3, 15, 60][chance.index(5)];
         }
         // What any call may meet has to be rarer than what one call in many may.
-        for often in [Fault::Crash, Fault::StandStill, Fault::Serve, Fault::Stop] {
+        for often in [Fault::Crash, Fault::StandStill, Fault::Serve, Fault::Stop, Fault::Slow, Fault::Leaderless] {
             rates[often as usize] /= 3;
         }
         let plainly = [Fault::PlainCommitLost, Fault::PlainCommitLate, Fault::PlainCommitUnanswered];
@@ -119,14 +134,17 @@ impl World {
         }
         let down = || RefCell::new(Slot::Down { until: clock.now() });
         Rc::new(Self {
-            slots: [down(), down()],
+            slots: std::array::from_fn(|_| down()),
+            leaderless: Cell::new(None),
             clock,
             chance: RefCell::new(chance),
             cluster: RefCell::new(cluster),
             metrics: DelivererMetrics::new(&ladder),
+            mover_metrics: MoverMetrics::new(&ladder),
             ladder,
             partitions,
             rates,
+            bug,
             quiet: Cell::new(false),
             incarnations: Cell::new(0),
             standing: Cell::new(false),
@@ -135,8 +153,8 @@ impl World {
     }
 
     /// Runs a seed and gives the first thing that did not hold.
-    pub(super) fn run(seed: u64, hops: Hops, traced: bool) -> Result<(), Violation> {
-        let world = Self::new(seed, hops, traced);
+    pub(super) fn run(seed: u64, hops: Hops, bug: Option<Bug>, traced: bool) -> Result<(), Violation> {
+        let world = Self::new(seed, hops, bug, traced);
         // What goes wrong by the thousand here is nobody's news, whoever has installed a log.
         let outcome = tracing::subscriber::with_default(tracing::subscriber::NoSubscriber::default(), || world.go());
         // The members hold the world.
@@ -149,10 +167,14 @@ impl World {
     fn go(self: &Rc<Self>) -> Result<(), Violation> {
         let steps = self.chance.borrow_mut().between(30, 200);
         for _ in 0..steps {
-            let member = self.chance.borrow_mut().index(2);
+            let member = self.chance.borrow_mut().index(PROCESSES);
             self.step(member);
             if self.strikes(Fault::Rebalance) {
-                self.cluster.borrow_mut().group.rebalance(&mut self.chance.borrow_mut());
+                let mut chance = self.chance.borrow_mut();
+                self.cluster.borrow_mut().any_group(&mut chance).rebalance(&mut chance);
+            }
+            if self.strikes(Fault::Leaderless) {
+                self.lose_leader();
             }
             self.pass(1, 150);
             self.judge()?;
@@ -161,13 +183,12 @@ impl World {
         self.note(|| "from here on nothing goes wrong".to_owned());
         let deadline = self.clock.now().later(DRAIN);
         while !self.cluster.borrow().is_at_rest() {
-            self.step(0);
-            self.step(1);
+            (0..PROCESSES).for_each(|process| self.step(process));
             self.pass(20, 400);
             self.judge()?;
             if self.clock.now() > deadline {
                 let cluster = self.cluster.borrow();
-                let text = format!("unfinished: {:?}", cluster.check.unfinished(&cluster.group.committed));
+                let text = format!("unfinished: {:?}", cluster.check.unfinished(&cluster.all_committed()));
                 return Err(Violation { invariant: Invariant::Liveness, text });
             }
         }
@@ -189,12 +210,13 @@ impl World {
             }
             Slot::Down { .. } => {
                 self.incarnations.set(self.incarnations.get() + 1);
-                let process = Rc::new(Process { life: (index, self.incarnations.get()), dead: Cell::new(false) });
-                self.note(|| format!("{:?} starts", process.life));
-                self.cluster.borrow_mut().group.started(process.life, self.clock.now());
+                let life = (index, self.incarnations.get());
+                let process = Rc::new(Process { life, positions: RefCell::default(), dead: Cell::new(false) });
+                self.note(|| format!("{life:?} starts"));
+                self.cluster.borrow_mut().group(life).started(life, self.clock.now());
                 Member::start(self, process)
             }
-            Slot::Up(mut member) => member.step().map(|()| *member),
+            Slot::Up(mut member) => member.step(self).map(|()| *member),
         };
         let slot = match member {
             Ok(member) => Slot::Up(Box::new(member)),
@@ -203,7 +225,7 @@ impl World {
                 if reason.needs_decision() {
                     self.cluster.borrow_mut().check.fail(Invariant::Liveness, format!("member {index}: {reason}"));
                 }
-                self.cluster.borrow_mut().group.members[index].alive = false;
+                self.cluster.borrow_mut().group((index, 0)).member((index, 0)).alive = false;
                 let long = self.chance.borrow_mut().below(4) == 0;
                 let pause = self.chance.borrow_mut().between(50, if long { 20_000 } else { 2_000 });
                 Slot::Down { until: self.clock.now().later(Duration::from_millis(pause)) }
@@ -231,19 +253,39 @@ impl World {
         if self.standing.replace(true) {
             return;
         }
-        let index = process.life.0;
+        let life = process.life;
         let stopped = self.chance.borrow_mut().coin();
         let pause = self.chance.borrow_mut().between(1, if stopped { 30_000 } else { 12_000 });
         self.note(|| format!("{:?} stands still for {pause} ms, stopped: {stopped}", process.life));
-        self.cluster.borrow_mut().group.members[index].stopped = stopped;
+        self.cluster.borrow_mut().group(life).member(life).stopped = stopped;
         let until = self.clock.now().later(Duration::from_millis(pause));
         while self.clock.now() < until {
-            self.step(1 - index);
-            self.pass(1, 700);
+            let other = 1 + self.chance.borrow_mut().index(PROCESSES - 1);
+            self.step((life.0 + other) % PROCESSES);
+            self.pass(1, 400);
         }
         self.note(|| format!("{:?} is continued", process.life));
-        self.cluster.borrow_mut().group.members[index].stopped = false;
+        self.cluster.borrow_mut().group(life).member(life).stopped = false;
         self.standing.set(false);
+    }
+
+    /// Whether this bug is planted in this process.
+    pub(super) fn has(&self, bug: Bug, life: Life) -> bool {
+        self.bug == Some(bug) && bug.is_of_movers() == (life.0 >= PROCESSES / 2)
+    }
+
+    /// A partition loses its leader for a while.
+    fn lose_leader(&self) {
+        let (topics, seconds) = (self.cluster.borrow().state(), self.chance.borrow_mut().between(1, 40));
+        let topic = REDELIVER + self.chance.borrow_mut().index(topics - REDELIVER);
+        let partition = i32::try_from(self.chance.borrow_mut().below(u64::from(self.partitions.unsigned_abs()))).unwrap_or(0);
+        self.note(|| format!("{topic}/{partition} is without leader for {seconds} s"));
+        self.leaderless.set(Some(((topic, partition), self.clock.now().later(Duration::from_secs(seconds)))));
+    }
+
+    /// Whether nothing can be written to a partition.
+    pub(super) fn is_leaderless(&self, tp: Tp) -> bool {
+        self.leaderless.get().is_some_and(|(which, until)| which == tp && until > self.clock.now())
     }
 
     /// Whether this goes wrong now.

@@ -1,4 +1,4 @@
-//! A model of the committer: the real committer, ack tracker and decisions over a cluster in memory, in virtual time.
+//! A model of the workers: the real mover, the real committer, engine, ack tracker and decisions over a cluster in memory, in virtual time.
 //!
 //! A seed says everything: how many records, partitions and tiers there are, what the handler says, what goes wrong and when. So
 //! a seed that fails, fails again: `KLADDER_MODEL_SEED=… cargo test --lib model::tests::a_seed_alone -- --nocapture` runs it alone
@@ -8,8 +8,7 @@ mod check;
 mod cluster;
 mod group;
 mod member;
-#[cfg(feature = "planted-bugs")]
-mod planted_tests;
+mod planted;
 mod sink;
 mod source;
 mod tests;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::core::ladder::Hops;
 use crate::kafka::clock::Clock;
-use crate::worker::committer::model::check::Violation;
-use crate::worker::committer::model::world::World;
+use crate::worker::model::check::Violation;
+use crate::worker::model::world::World;
 
 const SEEDS: u64 = 20_000;
 
@@ -20,7 +20,7 @@ fn first_failure(seeds: u64, hops: Hops) -> (Option<(u64, Violation)>, Duration)
             if seed >= seeds {
                 return None;
             }
-            if let Err(violation) = World::run(seed, hops, false) {
+            if let Err(violation) = World::run(seed, hops, None, false) {
                 next.store(seeds, Ordering::Relaxed);
                 return Some((seed, violation));
             }
@@ -64,7 +64,7 @@ fn a_seed_alone() {
         if told.is_some() {
             println!("{hops:?}");
         }
-        if let Err(violation) = World::run(seed, hops, told.is_some()) {
+        if let Err(violation) = World::run(seed, hops, None, told.is_some()) {
             panic!("seed {seed}, {hops:?}: {violation}");
         }
     }

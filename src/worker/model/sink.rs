@@ -5,13 +5,16 @@ use std::rc::Rc;
 use crate::core::ack_tracker::CommitPoint;
 use crate::core::leader_clock::LocalTime;
 use crate::kafka::NativeHeaders;
-use crate::kafka::consumer::TopicPartition;
 use crate::kafka::error::{ClientError, TxnError, WriteFault};
-use crate::kafka::producer::{Outgoing, Settled, TopicId};
-use crate::worker::committer::model::cluster::{Cluster, Stored};
-use crate::worker::committer::model::source::ModelGroup;
-use crate::worker::committer::model::world::{Fault, Process, World};
-use crate::worker::ports::HopSink;
+use crate::kafka::partition::TopicPartition;
+use crate::kafka::producer::{ClockReading, Outgoing, Settled, TopicId};
+use crate::kafka::transaction::Writer;
+use crate::worker::hop::ports::HopSink;
+use crate::worker::model::check::Tp;
+use crate::worker::model::cluster::{Cluster, TIERS};
+use crate::worker::model::planted::Bug;
+use crate::worker::model::source::{BROKER, ModelGroup};
+use crate::worker::model::world::{Fault, Process, World};
 
 /// A producer.
 pub(super) struct ModelSink {
@@ -24,12 +27,14 @@ pub(super) struct ModelSink {
     /// Something was lost inside a transaction.
     suspect: bool,
     reports: Vec<(usize, WriteFault)>,
+    /// When the last record was handed over that was written.
+    written_at: Option<LocalTime>,
 }
 
 impl ModelSink {
     pub(super) fn new(world: Rc<World>, process: Rc<Process>, transactional: bool) -> Self {
-        let (epoch, reports) = (None, Vec::new());
-        Self { world, process, transactional, epoch, in_transaction: false, suspect: false, reports }
+        let (epoch, reports, written_at) = (None, Vec::new(), None);
+        Self { world, process, transactional, epoch, in_transaction: false, suspect: false, reports, written_at }
     }
 
     fn id(&self) -> usize {
@@ -62,37 +67,11 @@ impl ModelSink {
     }
 }
 
-impl HopSink for ModelSink {
+impl Writer for ModelSink {
     type Group = ModelGroup;
 
     fn is_transactional(&self) -> bool {
         self.transactional
-    }
-
-    fn connect(&mut self) -> Result<(), TxnError> {
-        self.world.enter(&self.process).map_err(TxnError::Rebuild)?;
-        if self.transactional && self.suspect {
-            self.rebuild();
-        }
-        if self.epoch.is_none() {
-            if self.world.strikes(Fault::Connect) {
-                return Err(TxnError::Rebuild(ClientError::outage()));
-            }
-            if self.transactional {
-                if self.world.chance.borrow_mut().coin() {
-                    self.cluster().hurry(self.id());
-                }
-                let epoch = self.cluster().init(self.id());
-                self.epoch = Some(epoch);
-                self.world.note(|| format!("{:?} initialises its producer, epoch {epoch}", self.process.life));
-            }
-            self.suspect = false;
-        }
-        Ok(())
-    }
-
-    fn ready_at(&self) -> LocalTime {
-        LocalTime::from_micros(0)
     }
 
     fn begin(&mut self) -> Result<(), TxnError> {
@@ -107,14 +86,29 @@ impl HopSink for ModelSink {
 
     fn send(
         &mut self,
-        topic: TopicId,
-        partition: i32,
+        (topic, partition): (TopicId, i32),
         record: Outgoing<'_>,
         headers: NativeHeaders,
         tag: usize,
     ) -> Result<(), WriteFault> {
-        let target = (topic.number(), partition);
-        let fault = self.world.strikes(Fault::Write).then(|| self.fault());
+        let life = self.process.life;
+        let mut target = (topic.number(), partition);
+        if self.world.has(Bug::SkippedTier, life) && (TIERS..self.world.cluster.borrow().dlq() - 1).contains(&target.0) {
+            target.0 += 1;
+        }
+        if self.world.strikes(Fault::Slow) {
+            // Large records, or a slow link: a transaction of too many takes longer than it may.
+            let millis = self.world.chance.borrow_mut().between(500, 4_000);
+            self.world.advance(millis);
+        }
+        let fault = if self.world.is_leaderless(target) {
+            Some(WriteFault::Passing("no leader"))
+        } else {
+            self.world.strikes(Fault::Write).then(|| self.fault())
+        };
+        if fault == Some(WriteFault::Denied) && self.world.has(Bug::DeniedTargetDropsItsRecord, life) {
+            return Ok(());
+        }
         // What timed out may have been written.
         let written = match fault {
             None => true,
@@ -126,8 +120,8 @@ impl HopSink for ModelSink {
         if written && alive {
             let now = self.world.clock.now();
             let value = record.value.unwrap_or_default().to_vec();
-            let stored = Stored { value, headers, appended: now.timestamp() };
-            self.cluster().append(self.process.life, target, stored, self.transactional, now);
+            self.cluster().append(self.process.life, target, (value, &headers), self.transactional, now);
+            self.written_at = Some(now);
             self.world.note(|| format!("{:?} writes record {:?} to {target:?}", self.process.life, record.value));
         }
         match fault {
@@ -146,7 +140,9 @@ impl HopSink for ModelSink {
         }
         let faults = std::mem::take(&mut self.reports);
         self.suspect |= faults.iter().any(|(_, fault)| fault.is_passing());
-        Ok(Settled { faults, ..Settled::default() })
+        let confirmed = self.world.clock.now();
+        let reading = |sent: LocalTime| ClockReading { broker: BROKER, sent, appended: sent.timestamp(), confirmed };
+        Ok(Settled { faults, clock: self.written_at.take().map(reading), ..Settled::default() })
     }
 
     fn send_offsets(&mut self, group: &ModelGroup, points: &[(TopicPartition, CommitPoint)]) -> Result<(), TxnError> {
@@ -155,13 +151,28 @@ impl HopSink for ModelSink {
         if !lost || self.world.chance.borrow_mut().coin() {
             let now = self.world.clock.now();
             let mut cluster = self.cluster();
-            if !cluster.group.takes(self.process.life, group.0) {
+            if !cluster.group(self.process.life).takes(self.process.life, group.0) {
                 self.world.note(|| format!("{:?} sends offsets under a stale generation", self.process.life));
                 return Err(TxnError::Abort(ClientError::group_change()));
             }
             self.world.note(|| format!("{:?} sends offsets {points:?}", self.process.life));
-            let points = points.iter().map(|(tp, point)| (cluster.numbered(tp), point.clone())).collect();
-            cluster.put_offsets(self.process.life, points, now);
+            let mut points: Vec<(Tp, CommitPoint)> =
+                points.iter().map(|(tp, point)| (cluster.numbered(tp), point.clone())).collect();
+            let life = self.process.life;
+            if self.world.has(Bug::HopWithoutItsOffset, life) {
+                points.clear();
+            }
+            if self.world.has(Bug::PlainCommitInTransaction, life) {
+                for (tp, point) in &points {
+                    cluster.commit_point(*tp, point.clone(), life);
+                }
+            }
+            if self.world.has(Bug::OffsetOfAnotherTier, life) {
+                for (tp, _) in &mut points {
+                    tp.0 = if tp.0 == TIERS { TIERS + 1 } else { TIERS };
+                }
+            }
+            cluster.put_offsets(life, points, now);
         }
         if lost {
             self.suspect = true;
@@ -210,12 +221,46 @@ impl HopSink for ModelSink {
             TxnError::Rebuild(_) | TxnError::Unknown(_) | TxnError::Rival(_) => self.rebuild(),
         }
     }
+}
+
+impl HopSink for ModelSink {
+    fn connect(&mut self) -> Result<(), TxnError> {
+        self.world.enter(&self.process).map_err(TxnError::Rebuild)?;
+        if self.transactional && self.suspect {
+            self.rebuild();
+        }
+        if self.epoch.is_none() {
+            if self.world.strikes(Fault::Connect) {
+                return Err(TxnError::Rebuild(ClientError::outage()));
+            }
+            if self.transactional {
+                if self.world.chance.borrow_mut().coin() {
+                    self.cluster().hurry(self.id());
+                }
+                let epoch = self.cluster().init(self.id());
+                self.epoch = Some(epoch);
+                self.world.note(|| format!("{:?} initialises its producer, epoch {epoch}", self.process.life));
+            }
+            self.suspect = false;
+        }
+        Ok(())
+    }
+
+    fn ready_at(&self) -> LocalTime {
+        LocalTime::from_micros(0)
+    }
 
     fn idle(&mut self) {}
 
-    fn look_again(&self, _: TopicId) {}
+    fn look_again(&self, topic: TopicId) -> Vec<i32> {
+        (0..self.world.partitions).filter(|partition| self.world.is_leaderless((topic.number(), *partition))).collect()
+    }
 
     fn topic_name(&self, _: TopicId) -> &'static str {
         "topic"
+    }
+
+    fn partition_count(&mut self, _: TopicId) -> Result<i32, ClientError> {
+        Ok(self.world.partitions)
     }
 }

@@ -14,11 +14,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::core::envelope::Envelope;
-use crate::kafka::consumer::TopicPartition;
+use crate::kafka::partition::TopicPartition;
+use crate::worker::committer::batch::points_with;
 use crate::worker::committer::lane::Quiet;
-use crate::worker::committer::{Committer, Content, RecordId, Work};
+use crate::worker::committer::{Committer, Work};
 use crate::worker::error::WorkError;
-use crate::worker::ports::RecordSource;
+use crate::worker::hop::content::{Content, RecordId};
+use crate::worker::hop::ports::RecordSource;
 
 /// From this many starts on a partition is under suspicion: one record at a time is worked on, of all that are.
 pub(super) const ALONE_FROM: u32 = 3;
@@ -111,7 +113,8 @@ impl<W: Work> Committer<W> {
         if point != lane.committed {
             // Under suspicion the one before it is done with only when that is committed: it must not be counted for the death of this
             // one.
-            let points = if self.is_suspicious { self.points_with(&[]) } else { vec![(tp.clone(), point)] };
+            let points =
+                if self.is_suspicious { points_with(&self.lanes, std::iter::empty()) } else { vec![(tp.clone(), point)] };
             let is_committed = self.source.live_group().is_some() && self.commit_points(points)?;
             if self.is_suspicious && !is_committed {
                 return Ok(Start::Later);

@@ -1,7 +1,7 @@
 //! What must hold in every run, checked at each commit and once everything has come to rest.
 //!
-//! A *place* is where a record waits for the handler: an offset of the source or of redeliver. Everything is said of places, so
-//! that the checks do not believe what the envelopes say.
+//! A *place* is where a record waits for the handler: an offset of the source or of redeliver. In a tier it waits for its time. Everything is
+//! said of these two, so that the checks do not believe what the envelopes say.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,6 +12,10 @@ use crate::core::envelope::Envelope;
 use crate::core::failure::{Failure, Verdict};
 use crate::core::ladder::Ladder;
 use crate::core::time::Timestamp;
+use crate::worker::model::cluster::REDELIVER;
+
+/// A worker may think that a broker's clock is so far behind at most.
+const SLACK: Duration = Duration::from_secs(600);
 
 /// A partition that the group consumes: topic and partition by number.
 pub(super) type Tp = (usize, i32);
@@ -96,14 +100,29 @@ pub(super) struct Place {
     asked: Option<Timestamp>,
 }
 
+/// Where a record waits for its time: an offset of a tier.
+#[derive(Debug, Clone)]
+struct Waiting {
+    record: usize,
+    attempts: u32,
+    /// When its tier's delay is over.
+    due: Timestamp,
+    /// Not before then, as the handler asked.
+    asked: Timestamp,
+    moves: u32,
+}
+
 /// A hop as it was committed.
 pub(super) struct Seen {
     /// Which place it left.
     pub(super) from: At,
+    /// Where it is now.
+    pub(super) to: At,
     /// The tier's number, or the DLQ.
     pub(super) tier: Option<u32>,
     pub(super) envelope: Envelope,
     pub(super) value: usize,
+    pub(super) appended: Timestamp,
 }
 
 /// The checker of one run.
@@ -112,6 +131,7 @@ pub(super) struct Check {
     exactly_once: bool,
     plans: Vec<Plan>,
     pub(super) places: BTreeMap<At, Place>,
+    waiting: BTreeMap<At, Waiting>,
     /// Who read last where a partition goes on.
     readers: BTreeMap<Tp, Life>,
     dead_letters: BTreeMap<usize, usize>,
@@ -120,8 +140,8 @@ pub(super) struct Check {
 
 impl Check {
     pub(super) fn new(ladder: std::sync::Arc<Ladder>, exactly_once: bool, plans: Vec<Plan>) -> Self {
-        let (places, readers) = (BTreeMap::new(), BTreeMap::new());
-        Self { ladder, exactly_once, plans, places, readers, dead_letters: BTreeMap::new(), violation: None }
+        let (places, waiting, readers) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { ladder, exactly_once, plans, places, waiting, readers, dead_letters: BTreeMap::new(), violation: None }
     }
 
     /// The first thing that did not hold.
@@ -166,19 +186,15 @@ impl Check {
         verdict
     }
 
-    /// A hop was committed by this life. Not before the moment that is returned may the record be delivered again, whatever its
-    /// tier.
-    pub(super) fn hopped(&mut self, seen: &Seen, by: Life) -> Timestamp {
+    /// A hop out of a place was committed by this life.
+    pub(super) fn hopped(&mut self, seen: &Seen, by: Life) {
         let from = seen.from;
         let Some(place) = self.places.get_mut(&from) else {
-            self.fail(Invariant::Conservation, format!("a hop out of {from:?}, which holds no record"));
-            return Timestamp::default();
+            return self.fail(Invariant::Conservation, format!("a hop out of {from:?}, which holds no record"));
         };
         place.hops += 1;
         let place = place.clone();
-        if self.exactly_once && self.readers.get(&from.0) != Some(&by) {
-            self.fail(Invariant::Fencing, format!("{by:?} hopped out of {from:?}, which is {:?}'s", self.readers.get(&from.0)));
-        }
+        self.fence(from, by);
         let attempts = seen.envelope.attempts;
         if attempts != place.attempts + 1 {
             self.fail(Invariant::Attempts, format!("{from:?} had {} failed attempts, its hop has {attempts}", place.attempts));
@@ -198,7 +214,59 @@ impl Check {
         if seen.tier.is_none() {
             *self.dead_letters.entry(place.record).or_default() += 1;
         }
-        place.asked.unwrap_or_default()
+        if let Some(number) = seen.tier {
+            self.wait(seen, number, place.record, attempts, place.asked.unwrap_or_default());
+        }
+    }
+
+    /// A record has come into a tier.
+    fn wait(&mut self, seen: &Seen, tier: u32, record: usize, attempts: u32, asked: Timestamp) {
+        let delay = self.ladder.tier(tier).map_or(Duration::ZERO, |tier| tier.delay().duration());
+        self.waiting.insert(seen.to, Waiting { record, attempts, due: seen.appended + delay, asked, moves: 0 });
+    }
+
+    /// A move out of a tier was committed by this life.
+    pub(super) fn moved(&mut self, seen: &Seen, by: Life) {
+        let from = seen.from;
+        let Some(waiting) = self.waiting.get_mut(&from) else {
+            return self.fail(Invariant::Conservation, format!("a move out of {from:?}, where no record waits"));
+        };
+        waiting.moves += 1;
+        let waiting = waiting.clone();
+        self.fence(from, by);
+        if self.exactly_once && waiting.moves > 1 {
+            self.fail(Invariant::HopOnce, format!("{from:?} was moved {} times", waiting.moves));
+        }
+        if seen.value != waiting.record {
+            self.fail(Invariant::Conservation, format!("the move out of {from:?} carries the value of record {}", seen.value));
+        }
+        if seen.envelope.attempts != waiting.attempts {
+            let text = format!("{from:?} had {} failed attempts, its move has {}", waiting.attempts, seen.envelope.attempts);
+            self.fail(Invariant::Attempts, text);
+        }
+        if seen.appended < waiting.due {
+            self.fail(Invariant::NotEarly, format!("{from:?} was moved at {}, due at {}", seen.appended, waiting.due));
+        }
+        match seen.tier {
+            // It waits on, since its handler has asked for more time than its tiers have; by a clock that may be behind.
+            Some(tier) if seen.appended < waiting.asked + SLACK => {
+                self.wait(seen, tier, waiting.record, waiting.attempts, waiting.asked);
+            }
+            None if seen.to.0.0 == REDELIVER => {
+                let earliest = waiting.due.max(waiting.asked);
+                if seen.appended < earliest {
+                    self.fail(Invariant::NotEarly, format!("{from:?} came back at {}, asked for {earliest}", seen.appended));
+                }
+                self.arrived(seen.to, waiting.record, waiting.attempts, earliest);
+            }
+            _ => self.fail(Invariant::Tiers, format!("{from:?} was moved to {:?}, tier {:?}", seen.to, seen.tier)),
+        }
+    }
+
+    fn fence(&mut self, from: At, by: Life) {
+        if self.exactly_once && self.readers.get(&from.0) != Some(&by) {
+            self.fail(Invariant::Fencing, format!("{by:?} hopped out of {from:?}, which is {:?}'s", self.readers.get(&from.0)));
+        }
     }
 
     /// The tier that a place's failure earns, said without the code that decides; none is the DLQ.
@@ -232,6 +300,11 @@ impl Check {
                 faults.push((invariant, format!("{by:?} commits {after:?}: {at:?} is consumed and neither done nor hopped")));
             }
         }
+        for (at, waiting) in self.waiting.range((tp, i64::MIN)..=(tp, i64::MAX)) {
+            if after.finishes(at.1) && waiting.moves == 0 {
+                faults.push((Invariant::Atomicity, format!("{by:?} commits {after:?}: {at:?} is consumed and was not moved")));
+            }
+        }
         if back {
             self.fail(Invariant::OffsetsForward, format!("{by:?} commits {after:?} for {tp:?} after {before:?}"));
         }
@@ -247,9 +320,9 @@ impl Check {
         }
     }
 
-    /// Which places are not finished by what is committed.
+    /// Where records wait that are not finished by what is committed.
     pub(super) fn unfinished(&self, committed: &BTreeMap<Tp, CommitPoint>) -> Vec<At> {
-        self.places.keys().filter(|at| !committed[&at.0].finishes(at.1)).copied().collect()
+        self.places.keys().chain(self.waiting.keys()).filter(|at| !committed[&at.0].finishes(at.1)).copied().collect()
     }
 
     /// Everything has come to rest: each record has ended as its handler has it.

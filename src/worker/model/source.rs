@@ -7,19 +7,34 @@ use std::time::Duration;
 use crate::core::ack_tracker::CommitPoint;
 use crate::core::time::Timestamp;
 use crate::kafka::NativeHeaders;
-use crate::kafka::consumer::{Committed, Next, Rebalance, TopicPartition};
+use crate::kafka::consumer::{Committed, Next, Rebalance};
 use crate::kafka::error::ClientError;
-use crate::worker::committer::model::check::Tp;
-use crate::worker::committer::model::cluster::{Fetched, Stored};
-use crate::worker::committer::model::group::Change;
-use crate::worker::committer::model::world::{Fault, Process, World};
-use crate::worker::ports::{RecordQueue, RecordSource, SourceRecord, Wake};
+use crate::kafka::partition::TopicPartition;
+use crate::worker::hop::ports::{RecordQueue, RecordSource, SourceRecord, TierSource, Wake};
+use crate::worker::model::check::Tp;
+use crate::worker::model::cluster::{Fetched, Stored};
+use crate::worker::model::group::Change;
+use crate::worker::model::planted::Bug;
+use crate::worker::model::world::{Fault, Process, World};
 
 /// A membership.
 pub(super) struct ModelSource {
     pub(super) world: Rc<World>,
     pub(super) process: Rc<Process>,
 }
+
+impl ModelSource {
+    /// Whether partitions were lost already.
+    pub(super) fn assignment_lost(&self) -> bool {
+        // The client learns it some time after the fact.
+        let life = self.process.life;
+        let joined = self.world.cluster.borrow_mut().group(life).member(life).joined;
+        !joined && self.world.chance.borrow_mut().coin()
+    }
+}
+
+/// The broker that leads every partition.
+pub(super) const BROKER: i32 = 1;
 
 /// What offsets are sent under.
 pub(super) struct ModelGroup(pub(super) u64);
@@ -35,7 +50,13 @@ impl RecordSource for ModelSource {
         }
         let mut chance = self.world.chance.borrow_mut();
         let cluster = &mut *self.world.cluster.borrow_mut();
-        let change = cluster.group.serve(self.process.life.0, &mut chance);
+        let change = cluster.group(self.process.life).serve(self.process.life, &mut chance);
+        if self.world.has(Bug::RevocationUnheard, self.process.life)
+            && let Some(Change::Revoked(partitions) | Change::Lost(partitions)) = &change
+        {
+            cluster.group(self.process.life).release(self.process.life, partitions);
+            return Ok(None);
+        }
         let named = |partitions: Vec<Tp>| partitions.into_iter().map(|tp| cluster.named(tp)).collect();
         let change = change.map(|change| match change {
             Change::Assigned(partitions) => Rebalance::Assigned(named(partitions)),
@@ -65,11 +86,16 @@ impl RecordSource for ModelSource {
         }
         let cluster = &mut *self.world.cluster.borrow_mut();
         let life = self.process.life;
-        for tp in asked.iter().filter(|tp| cluster.group.is_taking_over(life, tp)) {
-            cluster.check.read_by(*tp, life);
+        for tp in &asked {
+            if cluster.group(life).is_taking_over(life, tp) {
+                cluster.check.read_by(*tp, life);
+            }
         }
-        let of = |tp: &Tp| cluster.group.committed.get(tp).cloned();
-        let found: Vec<Option<CommitPoint>> = asked.iter().map(of).collect();
+        let is_new = asked.iter().any(|tp| cluster.group(life).is_taking_over(life, tp));
+        let mut found: Vec<Option<CommitPoint>> = asked.iter().map(|tp| cluster.group(life).committed.get(tp).cloned()).collect();
+        if !is_new && self.world.has(Bug::MovedOnceMore, life) {
+            found.iter_mut().flatten().for_each(|point| point.offset = 0);
+        }
         self.world.note(|| format!("{life:?} reads the committed {found:?} of {asked:?}"));
         Ok(found.into_iter().map(|p| p.map(|p| Committed { offset: p.offset, metadata: p.metadata })).collect())
     }
@@ -92,9 +118,10 @@ impl RecordSource for ModelSource {
         self.world.enter(&self.process)?;
         let cluster = &mut *self.world.cluster.borrow_mut();
         let numbered: Vec<(Tp, i64)> = assigned.iter().map(|(tp, at)| (cluster.numbered(tp), *at)).collect();
-        cluster.group.members[self.process.life.0].taken.extend(numbered.iter().map(|(tp, _)| *tp));
+        cluster.group(self.process.life).member(self.process.life).taken.extend(numbered.iter().map(|(tp, _)| *tp));
         let queue = |((named, _), (tp, at)): (&(TopicPartition, i64), (Tp, i64))| ModelQueue {
             world: self.world.clone(),
+            process: self.process.clone(),
             named: named.clone(),
             tp,
             next: Cell::new(at),
@@ -107,7 +134,7 @@ impl RecordSource for ModelSource {
         self.world.enter(&self.process)?;
         let cluster = &mut *self.world.cluster.borrow_mut();
         let numbered: Vec<Tp> = partitions.iter().map(|tp| cluster.numbered(tp)).collect();
-        cluster.group.release(self.process.life.0, &numbered);
+        cluster.group(self.process.life).release(self.process.life, &numbered);
         Ok(())
     }
 
@@ -119,7 +146,8 @@ impl RecordSource for ModelSource {
         if self.world.strikes(Fault::PlainCommitLate) {
             self.world.note(|| format!("{life:?} commits plainly, the request is on its way"));
             self.world.cluster.borrow_mut().delay_plainly(life, points);
-            return Err(ClientError::outage());
+            let is_forgotten = self.world.has(Bug::CommitOnItsWayForgotten, life);
+            return Err(if is_forgotten { ClientError::group_change() } else { ClientError::outage() });
         }
         if self.world.strikes(Fault::PlainCommitLost) {
             self.world.note(|| format!("{life:?} commits plainly, the request is lost"));
@@ -127,8 +155,8 @@ impl RecordSource for ModelSource {
         }
         {
             let cluster = &mut *self.world.cluster.borrow_mut();
-            let generation = cluster.group.members[life.0].generation;
-            if !generation.is_some_and(|generation| cluster.group.takes(life, generation)) {
+            let generation = cluster.group(life).member(life).generation;
+            if !generation.is_some_and(|generation| cluster.group(life).takes(life, generation)) {
                 self.world.note(|| format!("{life:?} commits plainly under a stale generation"));
                 return Err(ClientError::group_change());
             }
@@ -148,13 +176,8 @@ impl RecordSource for ModelSource {
         if self.process.dead.get() || self.world.strikes(Fault::NoLiveGroup) {
             return None;
         }
-        self.world.cluster.borrow().group.members[self.process.life.0].generation.map(ModelGroup)
-    }
-
-    fn assignment_lost(&self) -> bool {
-        // The client learns it some time after the fact.
-        let joined = self.world.cluster.borrow().group.members[self.process.life.0].joined;
-        !joined && self.world.chance.borrow_mut().coin()
+        let life = self.process.life;
+        self.world.cluster.borrow_mut().group(life).member(life).generation.map(ModelGroup)
     }
 
     fn group(&self) -> &'static str {
@@ -162,9 +185,29 @@ impl RecordSource for ModelSource {
     }
 }
 
+impl TierSource for ModelSource {
+    fn pause(&self, _: &[TopicPartition]) -> Result<(), ClientError> {
+        Ok(())
+    }
+
+    fn resume(&self, _: &[TopicPartition]) -> Result<(), ClientError> {
+        Ok(())
+    }
+
+    fn go_back(&self, to: &[(TopicPartition, i64)]) -> Result<(), ClientError> {
+        self.world.enter(&self.process)?;
+        if self.world.strikes(Fault::GoBack) {
+            return Err(ClientError::outage());
+        }
+        self.process.positions.borrow_mut().extend(to.iter().map(|(tp, offset)| (tp.clone(), *offset)));
+        Ok(())
+    }
+}
+
 /// The records of a partition.
 pub(super) struct ModelQueue {
     world: Rc<World>,
+    process: Rc<Process>,
     named: TopicPartition,
     pub(super) tp: Tp,
     next: Cell<i64>,
@@ -178,10 +221,16 @@ impl RecordQueue for ModelQueue {
         if self.world.strikes(Fault::Fetch) {
             return Some(Next::Passing);
         }
+        if let Some(offset) = self.process.positions.borrow_mut().remove(&self.named) {
+            self.next.set(offset);
+            self.told.set(-1);
+        }
         match self.world.cluster.borrow().fetch(self.tp, self.next.get()) {
             Fetched::Record(offset, stored) => {
                 self.next.set(offset + 1);
-                Some(Next::Record(Box::new(ModelRecord { offset, stored })))
+                let is_early = self.world.has(Bug::HeadMovedEarly, self.process.life);
+                let timestamp = if is_early { stored.appended - Duration::from_millis(700) } else { stored.appended };
+                Some(Next::Record(Box::new(ModelRecord { offset, timestamp, stored })))
             }
             Fetched::End(end) => {
                 self.next.set(end);
@@ -198,6 +247,7 @@ impl RecordQueue for ModelQueue {
 /// A record that was fetched.
 pub(super) struct ModelRecord {
     offset: i64,
+    timestamp: Timestamp,
     stored: Rc<Stored>,
 }
 
@@ -207,7 +257,7 @@ impl SourceRecord for ModelRecord {
     }
 
     fn timestamp(&self) -> Timestamp {
-        self.stored.appended
+        self.timestamp
     }
 
     fn key(&self) -> Option<&[u8]> {
@@ -220,5 +270,17 @@ impl SourceRecord for ModelRecord {
 
     fn copy_headers(&self) -> NativeHeaders {
         self.stored.headers.clone()
+    }
+
+    fn take_headers(&mut self) -> NativeHeaders {
+        self.stored.headers.clone()
+    }
+
+    fn broker(&self) -> i32 {
+        BROKER
+    }
+
+    fn has_append_time(&self) -> bool {
+        true
     }
 }

@@ -2,9 +2,10 @@
 
 use thiserror::Error;
 
-use crate::kafka::consumer::{Committed, TopicPartition};
+use crate::kafka::consumer::Committed;
 use crate::kafka::error::ClientError;
-use crate::worker::ports::RecordSource;
+use crate::kafka::partition::TopicPartition;
+use crate::worker::hop::ports::RecordSource;
 
 /// Why partitions could not be taken over.
 #[derive(Debug, Error)]
@@ -32,7 +33,10 @@ pub enum PositionError {
 ///
 /// # Errors
 /// See [`PositionError`].
-pub fn committed_positions(consumer: &impl RecordSource, assigned: &[TopicPartition]) -> Result<Vec<Committed>, PositionError> {
+pub(in crate::worker) fn committed_positions(
+    consumer: &impl RecordSource,
+    assigned: &[TopicPartition],
+) -> Result<Vec<Committed>, PositionError> {
     let found = consumer.committed(assigned)?;
     let mut missing = Vec::new();
     let mut positions = Vec::with_capacity(assigned.len());

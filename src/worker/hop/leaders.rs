@@ -88,6 +88,14 @@ impl Leaders {
         now.as_micros() + self.offset(broker, now)
     }
 
+    /// What no broker's time is beyond now, in epoch microseconds, as far as any was read: a pause that is counted from then is not too
+    /// short.
+    #[must_use]
+    pub fn latest(&self, now: LocalTime) -> i64 {
+        let most = self.by_broker.values().filter_map(|clock| clock.upper_at(now)).max();
+        now.as_micros() + most.unwrap_or_else(|| self.any.offset(now).unwrap_or(0))
+    }
+
     /// The offset that is furthest from zero, in microseconds.
     #[must_use]
     pub fn furthest_offset(&self, now: LocalTime) -> i64 {

@@ -1,6 +1,6 @@
 //! The two ports of a worker: where records come from, and where hops go.
 //!
-//! Behind them stands Kafka, and in the model of the committer a cluster in virtual time. Nothing else of a worker is ever
+//! Behind them stands Kafka, and in the model of the workers (`worker::model`) a cluster in virtual time. Nothing else of a worker is ever
 //! replaced.
 
 use std::time::Duration;
@@ -9,10 +9,12 @@ use crate::core::ack_tracker::CommitPoint;
 use crate::core::leader_clock::LocalTime;
 use crate::core::time::Timestamp;
 use crate::kafka::NativeHeaders;
-use crate::kafka::consumer::{Committed, GroupConsumer, LiveGroup, Next, PartitionQueue, Rebalance, Record, TopicPartition};
-use crate::kafka::error::{ClientError, TxnError, WriteFault};
-use crate::kafka::producer::{HopProducer, Outgoing, Settled, TopicId};
+use crate::kafka::consumer::{Committed, GroupConsumer, LiveGroup, Next, PartitionQueue, Rebalance, Record};
+use crate::kafka::error::{ClientError, TxnError};
+use crate::kafka::partition::TopicPartition;
+use crate::kafka::producer::{HopProducer, TopicId};
 use crate::kafka::topic_consumers::TopicConsumers;
+use crate::kafka::transaction::Writer;
 
 /// Makes, for one partition after the other, what is called when its queue has something.
 pub type Wake<'a> = &'a (dyn Fn() -> Box<dyn Fn() + Send + Sync> + 'a);
@@ -43,10 +45,18 @@ pub trait RecordSource {
     fn commit(&self, points: &[(TopicPartition, CommitPoint)]) -> Result<(), ClientError>;
     /// The membership, if it is live.
     fn live_group(&self) -> Option<Self::Group>;
-    /// Whether partitions were lost already, although nobody was told yet.
-    fn assignment_lost(&self) -> bool;
     /// The group.
     fn group(&self) -> &str;
+}
+
+/// A source of which partitions can rest, and be read once more.
+pub trait TierSource: RecordSource {
+    /// Stops fetching partitions and throws away what was fetched of them and not yet taken.
+    fn pause(&self, partitions: &[TopicPartition]) -> Result<(), ClientError>;
+    /// Fetches partitions again.
+    fn resume(&self, partitions: &[TopicPartition]) -> Result<(), ClientError>;
+    /// Goes back in partitions: what their queues gave from these offsets on, they give once more.
+    fn go_back(&self, to: &[(TopicPartition, i64)]) -> Result<(), ClientError>;
 }
 
 /// The records of one partition, in order.
@@ -72,46 +82,28 @@ pub trait SourceRecord {
     fn value(&self) -> Option<&[u8]>;
     /// A copy of the headers.
     fn copy_headers(&self) -> NativeHeaders;
+    /// The headers, of which it has none from then on.
+    fn take_headers(&mut self) -> NativeHeaders;
+    /// The broker that it was fetched from.
+    fn broker(&self) -> i32;
+    /// Whether the broker set the timestamp, not whoever produced the record.
+    fn has_append_time(&self) -> bool;
 }
 
-/// Where hops go: transactions, or idempotent writes. What the calls mean and how they fail stands at [`HopProducer`].
-pub trait HopSink {
-    /// What offsets are sent under.
-    type Group;
-
-    /// Whether hops are transactions.
-    fn is_transactional(&self) -> bool;
+/// Where hops go: a producer. What the calls mean and how they fail stands at [`HopProducer`].
+pub(crate) trait HopSink: Writer {
     /// Connects, and ends what a predecessor of the same name left open.
     fn connect(&mut self) -> Result<(), TxnError>;
     /// Before then the last transaction's markers are hardly written, and the next one would be held up by them.
     fn ready_at(&self) -> LocalTime;
-    /// Opens a transaction.
-    fn begin(&mut self) -> Result<(), TxnError>;
-    /// Hands a record over.
-    fn send(
-        &mut self,
-        topic: TopicId,
-        partition: i32,
-        record: Outgoing<'_>,
-        headers: NativeHeaders,
-        tag: usize,
-    ) -> Result<(), WriteFault>;
-    /// Waits until every record is written or not.
-    fn settle(&mut self) -> Result<Settled, TxnError>;
-    /// Puts consumed offsets into the transaction.
-    fn send_offsets(&mut self, group: &Self::Group, points: &[(TopicPartition, CommitPoint)]) -> Result<(), TxnError>;
-    /// Commits the transaction.
-    fn commit(&mut self) -> Result<(), TxnError>;
-    /// Aborts the transaction.
-    fn abort(&mut self);
-    /// Does what an error demands before anything is written again.
-    fn recover(&mut self, error: &TxnError);
     /// Serves the client between transactions.
     fn idle(&mut self);
-    /// Looks at a topic again that could not be written to.
-    fn look_again(&self, topic: TopicId);
+    /// Looks at a topic again that could not be written to, and gives those of its partitions that have no leader.
+    fn look_again(&self, topic: TopicId) -> Vec<i32>;
     /// The name of a topic.
     fn topic_name(&self, topic: TopicId) -> &str;
+    /// How many partitions a topic has now.
+    fn partition_count(&mut self, topic: TopicId) -> Result<i32, ClientError>;
 }
 
 /// Both have these calls of their own, under the same names.
@@ -157,10 +149,6 @@ macro_rules! record_sources {
                 self.live_group()
             }
 
-            fn assignment_lost(&self) -> bool {
-                self.assignment_lost()
-            }
-
             fn group(&self) -> &str {
                 self.group()
             }
@@ -169,6 +157,20 @@ macro_rules! record_sources {
 }
 
 record_sources!(GroupConsumer, TopicConsumers);
+
+impl TierSource for GroupConsumer {
+    fn pause(&self, partitions: &[TopicPartition]) -> Result<(), ClientError> {
+        self.pause(partitions)
+    }
+
+    fn resume(&self, partitions: &[TopicPartition]) -> Result<(), ClientError> {
+        self.resume(partitions)
+    }
+
+    fn go_back(&self, to: &[(TopicPartition, i64)]) -> Result<(), ClientError> {
+        self.go_back(to)
+    }
+}
 
 impl RecordQueue for PartitionQueue {
     type Record = Record;
@@ -202,15 +204,21 @@ impl SourceRecord for Record {
     fn copy_headers(&self) -> NativeHeaders {
         self.copy_headers()
     }
+
+    fn take_headers(&mut self) -> NativeHeaders {
+        self.take_headers()
+    }
+
+    fn broker(&self) -> i32 {
+        self.broker()
+    }
+
+    fn has_append_time(&self) -> bool {
+        self.has_append_time()
+    }
 }
 
 impl HopSink for HopProducer {
-    type Group = LiveGroup;
-
-    fn is_transactional(&self) -> bool {
-        self.is_transactional()
-    }
-
     fn connect(&mut self) -> Result<(), TxnError> {
         self.connect()
     }
@@ -219,50 +227,19 @@ impl HopSink for HopProducer {
         self.ready_at()
     }
 
-    fn begin(&mut self) -> Result<(), TxnError> {
-        self.begin()
-    }
-
-    fn send(
-        &mut self,
-        topic: TopicId,
-        partition: i32,
-        record: Outgoing<'_>,
-        headers: NativeHeaders,
-        tag: usize,
-    ) -> Result<(), WriteFault> {
-        self.send(topic, partition, record, headers, tag)
-    }
-
-    fn settle(&mut self) -> Result<Settled, TxnError> {
-        self.settle()
-    }
-
-    fn send_offsets(&mut self, group: &LiveGroup, points: &[(TopicPartition, CommitPoint)]) -> Result<(), TxnError> {
-        self.send_offsets(group, points)
-    }
-
-    fn commit(&mut self) -> Result<(), TxnError> {
-        self.commit()
-    }
-
-    fn abort(&mut self) {
-        self.abort();
-    }
-
-    fn recover(&mut self, error: &TxnError) {
-        self.recover(error);
-    }
-
     fn idle(&mut self) {
         self.idle();
     }
 
-    fn look_again(&self, topic: TopicId) {
-        self.look_again(topic);
+    fn look_again(&self, topic: TopicId) -> Vec<i32> {
+        self.look_again(topic)
     }
 
     fn topic_name(&self, topic: TopicId) -> &str {
         self.topic_name(topic)
+    }
+    fn partition_count(&mut self, topic: TopicId) -> Result<i32, ClientError> {
+        let name = self.topic_name(topic).to_owned();
+        self.partition_count(&name)
     }
 }

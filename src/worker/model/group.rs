@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::core::ack_tracker::CommitPoint;
 use crate::core::chance::Chance;
 use crate::core::leader_clock::LocalTime;
-use crate::worker::committer::model::check::{Life, Tp};
+use crate::worker::model::check::{Life, Tp};
 
 const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -54,11 +54,16 @@ impl Group {
         Self { members: Default::default(), generation: 1, committed, owners, wanted }
     }
 
+    /// What is known of a member.
+    pub(super) fn member(&mut self, (process, _): Life) -> &mut Membership {
+        &mut self.members[place_of(process)]
+    }
+
     /// A process starts under a member's name.
     pub(super) fn started(&mut self, life: Life, now: LocalTime) {
-        let joined = self.members[life.0].joined;
-        self.members[life.0] = Membership { incarnation: life.1, alive: true, joined, ..Membership::default() };
-        self.members[life.0].last_seen = now.as_micros();
+        let m = self.member(life);
+        let joined = m.joined;
+        *m = Membership { incarnation: life.1, alive: true, joined, last_seen: now.as_micros(), ..Membership::default() };
     }
 
     /// Time has passed: who is alive sends heartbeats, who has sent none for long is out.
@@ -86,7 +91,8 @@ impl Group {
     }
 
     /// A member serves the group.
-    pub(super) fn serve(&mut self, member: usize, chance: &mut Chance) -> Option<Change> {
+    pub(super) fn serve(&mut self, life: Life, chance: &mut Chance) -> Option<Change> {
+        let member = place_of(life.0);
         if !self.members[member].joined {
             let m = &mut self.members[member];
             m.generation = None;
@@ -111,7 +117,8 @@ impl Group {
     }
 
     /// A member gives partitions away.
-    pub(super) fn release(&mut self, member: usize, partitions: &[Tp]) {
+    pub(super) fn release(&mut self, life: Life, partitions: &[Tp]) {
+        let member = place_of(life.0);
         let m = &mut self.members[member];
         m.taken.retain(|tp| !partitions.contains(tp));
         if m.joined && m.generation.is_some() {
@@ -122,13 +129,18 @@ impl Group {
 
     /// Whether a partition is this member's and its client has not begun with it.
     pub(super) fn is_taking_over(&self, life: Life, tp: &Tp) -> bool {
-        let m = &self.members[life.0];
-        m.joined && m.incarnation == life.1 && self.owners.get(tp) == Some(&life.0) && !m.taken.contains(tp)
+        let m = &self.members[place_of(life.0)];
+        m.joined && m.incarnation == life.1 && self.owners.get(tp) == Some(&place_of(life.0)) && !m.taken.contains(tp)
     }
 
     /// Whether offsets that are sent under this membership are taken.
     pub(super) fn takes(&self, life: Life, generation: u64) -> bool {
-        let m = &self.members[life.0];
+        let m = &self.members[place_of(life.0)];
         m.joined && m.incarnation == life.1 && generation == self.generation
     }
+}
+
+/// Which member of its group a process is: the deliverers come first, then the movers.
+fn place_of(process: usize) -> usize {
+    process % 2
 }

@@ -3,7 +3,7 @@
 use tokio::sync::Notify;
 
 /// Comes back when the condition holds: at once, where it does. Whoever changes what it looks at tells those who wait.
-pub(super) async fn until(told: &Notify, condition: impl Fn() -> bool) {
+pub(super) async fn told(told: &Notify, condition: impl Fn() -> bool) {
     loop {
         // Registered before the look, so that a word in between is heard.
         let mut next = std::pin::pin!(told.notified());

@@ -9,7 +9,7 @@ const LONGEST: Duration = Duration::from_secs(2);
 
 /// When transactions may be begun again, after some failed: 50 ms, then twice as long each time, up to 2 s.
 #[derive(Debug)]
-pub(super) struct Backoff {
+pub(in crate::worker) struct Backoff {
     pause: Duration,
     until: LocalTime,
     told: bool,
@@ -17,44 +17,44 @@ pub(super) struct Backoff {
 
 impl Backoff {
     /// Nothing has failed yet.
-    pub(super) fn new() -> Self {
+    pub(in crate::worker) fn new() -> Self {
         Self { pause: Duration::ZERO, until: LocalTime::from_micros(0), told: false }
     }
 
     /// Notes a failure.
-    pub(super) fn failed(&mut self, now: LocalTime) {
+    pub(in crate::worker) fn failed(&mut self, now: LocalTime) {
         self.pause = (self.pause * 2).clamp(FIRST, LONGEST);
         self.until = now.later(self.pause);
     }
 
     /// The next failure is the first again.
-    pub(super) fn reset(&mut self) {
+    pub(in crate::worker) fn reset(&mut self) {
         self.pause = Duration::ZERO;
         self.told = false;
     }
 
     /// Whether what somebody must act upon is to be told: once while failures go on.
-    pub(super) fn is_to_be_told(&mut self) -> bool {
+    pub(in crate::worker) fn is_to_be_told(&mut self) -> bool {
         !std::mem::replace(&mut self.told, true)
     }
 
     /// Whether it was told.
-    pub(super) fn was_told(&self) -> bool {
+    pub(in crate::worker) fn was_told(&self) -> bool {
         self.told
     }
 
     /// How long the last failure is waited for.
-    pub(super) fn pause(&self) -> Duration {
+    pub(in crate::worker) fn pause(&self) -> Duration {
         self.pause
     }
 
     /// Until when.
-    pub(super) fn until(&self) -> LocalTime {
+    pub(in crate::worker) fn until(&self) -> LocalTime {
         self.until
     }
 
     /// Whether failures have gone on for so long that the pause no longer grows.
-    pub(super) fn is_longest(&self) -> bool {
+    pub(in crate::worker) fn is_longest(&self) -> bool {
         self.pause == LONGEST
     }
 }

@@ -1,19 +1,19 @@
 //! Partitions that may not be read: their records wait, which nothing else would tell.
 
-use crate::kafka::consumer::TopicPartition;
+use crate::kafka::partition::TopicPartition;
 
 /// Whether a partition may not be read, told once.
 #[derive(Debug, Default)]
-pub(super) struct Denied(bool);
+pub(in crate::worker) struct Denied(bool);
 
 impl Denied {
     /// Whether it may not, as far as is known.
-    pub(super) fn is_so(&self) -> bool {
+    pub(in crate::worker) fn is_so(&self) -> bool {
         self.0
     }
 
     /// The broker refuses to hand records out.
-    pub(super) fn may_not_be_read(&mut self, partition: &TopicPartition, role: &str) {
+    pub(in crate::worker) fn may_not_be_read(&mut self, partition: &TopicPartition, role: &str) {
         if !std::mem::replace(&mut self.0, true) {
             tracing::error!(
                 %partition,
@@ -24,7 +24,7 @@ impl Denied {
     }
 
     /// Something came of it.
-    pub(super) fn may_be_read(&mut self, partition: &TopicPartition) {
+    pub(in crate::worker) fn may_be_read(&mut self, partition: &TopicPartition) {
         if std::mem::take(&mut self.0) {
             tracing::info!(%partition, "partition is read again");
         }

@@ -1,21 +1,28 @@
-//! A worker of the model: drives the real committer as the deliverer does.
+//! The workers of the model: the real mover, and one that drives the real committer as the deliverer does.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::core::envelope::{Coordinates, Envelope};
+use crate::core::coordinates::Coordinates;
+use crate::core::envelope::Envelope;
 use crate::core::ladder::Hops;
-use crate::kafka::consumer::{Rebalance, TopicPartition};
+use crate::kafka::consumer::Rebalance;
 use crate::kafka::error::ClientError;
+use crate::kafka::partition::TopicPartition;
 use crate::kafka::producer::TopicId;
-use crate::worker::committer::model::check::At;
-use crate::worker::committer::model::cluster::{REDELIVER, TIERS};
-use crate::worker::committer::model::sink::ModelSink;
-use crate::worker::committer::model::source::ModelSource;
-use crate::worker::committer::model::world::{Fault, Process, World};
-use crate::worker::committer::{Committer, Content, Parts, Polled, RecordId, Start, Starts, Targets, Work};
+use crate::worker::committer::{Committer, Parts, Polled, Start, Starts, Work};
 use crate::worker::error::WorkError;
-use crate::worker::ports::{HopSink, RecordSource, SourceRecord};
+use crate::worker::hop::content::{Content, RecordId};
+use crate::worker::hop::ports::{HopSink, RecordSource, SourceRecord};
+use crate::worker::hop::targets::Targets;
+use crate::worker::model::check::At;
+use crate::worker::model::cluster::{PROCESSES, REDELIVER, TIERS};
+use crate::worker::model::planted::Bug;
+use crate::worker::model::sink::ModelSink;
+use crate::worker::model::source::ModelSource;
+use crate::worker::model::world::{Fault, Process, World};
+use crate::worker::mover::{self, Freshness, Mover};
 
 /// How many deliveries are open at most.
 const MOST_IN_FLIGHT: usize = 6;
@@ -38,24 +45,86 @@ struct InFlight {
 }
 
 /// A worker.
-pub(super) struct Member {
+pub(super) enum Member {
+    Deliverer(Box<Deliverer>),
+    Mover(Rc<Process>, Box<Mover<Moved>>),
+}
+
+impl Member {
+    /// Starts what this process is.
+    pub(super) fn start(world: &Rc<World>, process: Rc<Process>) -> Result<Self, WorkError> {
+        if process.life.0 < PROCESSES / 2 {
+            return Ok(Self::Deliverer(Box::new(Deliverer::start(world, process)?)));
+        }
+        let (ladder, instance) = (world.ladder.clone(), format!("mover-{}", process.life.0));
+        let (source, sink) = ports(world, &process)?;
+        let (clock, metrics, fresh) = (world.clock.clone(), world.mover_metrics.clone(), Freshness::default());
+        let targets = Targets { redeliver: Some(counted(world, REDELIVER)), dlqs: Vec::new(), ..targets(world) };
+        let mover = Mover::of(mover::Parts { ladder, instance, clock, source, sink, targets, metrics, fresh });
+        Ok(Self::Mover(process, Box::new(mover)))
+    }
+
+    /// Once round the worker's loop.
+    pub(super) fn step(&mut self, world: &Rc<World>) -> Result<(), WorkError> {
+        match self {
+            Self::Deliverer(deliverer) => deliverer.step(),
+            Self::Mover(process, mover) => {
+                if world.strikes(Fault::StandStill) {
+                    world.stand_still(process);
+                }
+                mover.go_round(Duration::ZERO)?;
+                alive(process)
+            }
+        }
+    }
+}
+
+/// What a crashed process would do next, it does not.
+fn alive(process: &Process) -> Result<(), WorkError> {
+    if process.dead.get() { Err(ClientError::fatal().into()) } else { Ok(()) }
+}
+
+/// The two ports of a process. As workers do before they join, it connects: looking its topics up ends what a predecessor left open.
+fn ports(world: &Rc<World>, process: &Rc<Process>) -> Result<(ModelSource, ModelSink), WorkError> {
+    let source = ModelSource { world: world.clone(), process: process.clone() };
+    let mut sink = ModelSink::new(world.clone(), process.clone(), world.ladder.hops() == Hops::ExactlyOnce);
+    sink.connect()?;
+    Ok((source, sink))
+}
+
+fn counted(world: &World, topic: usize) -> (TopicId, i32) {
+    (TopicId::numbered(topic), world.partitions)
+}
+
+fn targets(world: &World) -> Targets {
+    let (dlq, state) = (world.cluster.borrow().dlq(), world.cluster.borrow().state());
+    let tiers = (TIERS..dlq).map(|topic| counted(world, topic)).collect();
+    Targets { redeliver: None, sources: Vec::new(), tiers, dlqs: vec![counted(world, dlq)], state: TopicId::numbered(state) }
+}
+
+/// What a mover brings along.
+pub(super) struct Moved;
+
+impl mover::Ports for Moved {
+    type Source = ModelSource;
+    type Sink = ModelSink;
+}
+
+/// A deliverer.
+pub(super) struct Deliverer {
     world: Rc<World>,
     process: Rc<Process>,
     committer: Committer<Modelled>,
     in_flight: Vec<InFlight>,
+    /// The attempts of records, where they are counted in memory.
+    memory: BTreeMap<String, u32>,
 }
 
-impl Member {
-    pub(super) fn start(world: &Rc<World>, process: Rc<Process>) -> Result<Self, WorkError> {
+impl Deliverer {
+    fn start(world: &Rc<World>, process: Rc<Process>) -> Result<Self, WorkError> {
         let ladder = world.ladder.clone();
-        let source = ModelSource { world: world.clone(), process: process.clone() };
-        let mut sink = ModelSink::new(world.clone(), process.clone(), ladder.hops() == Hops::ExactlyOnce);
-        // As a deliverer does before it joins: looking its topics up ends what a predecessor left open.
-        sink.connect()?;
-        let counted = |topic| (TopicId::numbered(topic), world.partitions);
-        let dlq = world.cluster.borrow().dlq();
-        let targets =
-            Targets { tiers: (TIERS..dlq).map(counted).collect(), dlqs: vec![counted(dlq)], state: TopicId::numbered(dlq) };
+        let (source, sink) = ports(world, &process)?;
+        let targets = targets(world);
         let committer = Committer::new(Parts {
             ladder,
             role: "deliverer",
@@ -68,11 +137,11 @@ impl Member {
             starts: Starts::default(),
             dlq_breaker: None,
         });
-        Ok(Self { world: world.clone(), process, committer, in_flight: Vec::new() })
+        Ok(Self { world: world.clone(), process, committer, in_flight: Vec::new(), memory: BTreeMap::new() })
     }
 
     /// Once round the deliverer's loop.
-    pub(super) fn step(&mut self) -> Result<(), WorkError> {
+    fn step(&mut self) -> Result<(), WorkError> {
         if self.world.strikes(Fault::StandStill) {
             self.world.stand_still(&self.process);
         }
@@ -89,12 +158,7 @@ impl Member {
         self.committer.run_hops()?;
         self.committer.commit(false, MOST_IN_FLIGHT)?;
         self.committer.idle();
-        self.alive()
-    }
-
-    /// What a crashed process would do next, it does not.
-    fn alive(&self) -> Result<(), WorkError> {
-        if self.process.dead.get() { Err(ClientError::fatal().into()) } else { Ok(()) }
+        alive(&self.process)
     }
 
     /// Some deliveries are over, in any order.
@@ -103,11 +167,16 @@ impl Member {
         while over > 0 && !self.process.dead.get() {
             over -= 1;
             let index = self.world.chance.borrow_mut().index(self.in_flight.len());
-            let InFlight { id, at, envelope, content } = self.in_flight.swap_remove(index);
+            let InFlight { id, at, mut envelope, content } = self.in_flight.swap_remove(index);
             let now = self.world.clock.now().timestamp();
             let verdict = self.world.cluster.borrow_mut().check.verdict(at, now);
             self.world
                 .note(|| format!("{:?} hears of {at:?}: {}", self.process.life, if verdict.is_ok() { "done" } else { "failed" }));
+            if self.world.has(Bug::AttemptsInMemory, self.process.life) && verdict.is_err() {
+                let made = self.memory.entry(envelope.id.clone()).or_default();
+                envelope.attempts = *made;
+                *made += 1;
+            }
             self.committer.judge(id, &envelope, content, &verdict, ());
         }
     }

@@ -1,0 +1,408 @@
+//! The partitions of the tiers that a mover owns: what is due in them, whose turn it is, and what goes into a transaction.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use crate::core::ack_tracker::CommitPoint;
+use crate::core::delay::Delay;
+use crate::core::ladder::Ladder;
+use crate::core::leader_clock::LocalTime;
+use crate::core::rate::RateLimit;
+use crate::core::time::Timestamp;
+use crate::kafka::clock::Clock;
+use crate::kafka::partition::TopicPartition;
+use crate::kafka::producer::TopicId;
+use crate::kafka::transaction::{Transaction, Writer};
+use crate::telemetry::events::MoverMetrics;
+#[cfg(feature = "otlp")]
+use crate::telemetry::spans;
+use crate::worker::error::WorkError;
+use crate::worker::hold::Hold;
+use crate::worker::hop::barred::Company;
+use crate::worker::hop::budget::Budget;
+use crate::worker::hop::engine::{Known, Load};
+use crate::worker::hop::leaders::Leaders;
+use crate::worker::hop::ports::HopSink;
+use crate::worker::hop::targets::{Target, Targets};
+use crate::worker::mover::lane::{Held, Taken};
+use crate::worker::mover::rest::RestTimes;
+use crate::worker::mover::route::Way;
+use crate::worker::mover::{LaneOf, Ports};
+
+/// A transaction costs by the partitions that it writes to (measured: 2.5 ms with 1, 10 ms with 20, 19 ms with 50, 83 ms with 200),
+/// so they take turns; for each partition it costs least with some 50 of them.
+const MOST_TARGETS: usize = 48;
+
+/// The most records of a transaction while nothing but a backlog is due. Its end costs some 10 to 20 ms however large it is, so large
+/// ones are what makes a backlog drain fast; they hold up those who read committed for as long as they are filled.
+const MOST_RECORDS: usize = 100_000;
+
+/// How many records of a partition go before it is another's turn.
+const TURN: usize = 128;
+
+/// How long a transaction is filled at most: the first of a backlog for the shorter time, since nobody reads of it before it is
+/// committed, and each further one for twice as long as the one before.
+const FIRST_FILL_TIME: Duration = Duration::from_millis(100);
+const LONGEST_FILL_TIME: Duration = Duration::from_secs(1);
+
+/// The same beside records that have just become due, which are not to wait for a backlog; and the most bytes then, since what was
+/// handed over has to be written before the transaction can end. (Measured, 500 such records a second beside a backlog: half of them
+/// within 50 ms and 99 of 100 within 75 to 180 ms; within 240 and 680 ms without the limit to the bytes.)
+const SHARED_FILL_TIME: Duration = Duration::from_millis(25);
+const SHARED_BYTES: usize = 500_000;
+
+/// A source that seems to lack the partition that a record came from is looked up again, no more often than that.
+const RECOUNT_INTERVAL: Duration = Duration::from_secs(10);
+
+/// What has been due for longer is a backlog; what is due sooner might become so while a transaction is filled.
+const BACKLOG: Duration = Duration::from_secs(1);
+
+/// Whether records come due at the moment that have not waited for long, by what all movers have seen that share this: those of a process
+/// share its processors and its brokers.
+///
+/// A transaction of a backlog holds up whatever becomes due while it is open, so beside fresh records it is kept short.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Freshness(Arc<AtomicI64>);
+
+impl Freshness {
+    /// There is a fresh record.
+    fn note(&self, now: LocalTime) {
+        self.0.store(now.as_micros(), Ordering::Relaxed);
+    }
+
+    /// Whether one was within the last second.
+    fn was_recent(&self, now: LocalTime) -> bool {
+        now.since(LocalTime::from_micros(self.0.load(Ordering::Relaxed))) < BACKLOG
+    }
+}
+
+/// A record that was handed to the producer. What is in it has been let go: should it have to go once more, its queue gives it
+/// again.
+#[derive(Clone, Copy)]
+pub(super) struct Sent {
+    pub(super) lane: usize,
+    token: u64,
+    pub(super) offset: i64,
+    pub(super) appended: Timestamp,
+    pub(super) broker: i32,
+    pub(super) target: Target,
+    to: (TopicId, i32),
+}
+
+/// What a transaction of the mover carries.
+#[derive(Default)]
+pub(super) struct Moving {
+    pub(super) sent: Vec<Sent>,
+    bytes: usize,
+    company: Option<Company>,
+    /// What cannot go along: the assignments of its partitions.
+    left: BTreeSet<u64>,
+}
+
+impl Moving {
+    fn is_full(&self, budget: &Budget) -> bool {
+        self.sent.len() >= MOST_RECORDS || self.bytes >= budget.bytes()
+    }
+
+    /// The partitions that it carries records of.
+    pub(super) fn lanes(&self) -> BTreeSet<usize> {
+        self.sent.iter().map(|sent| sent.lane).collect()
+    }
+}
+
+impl Load for Moving {
+    fn records(&self) -> usize {
+        self.sent.len()
+    }
+
+    fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn token(&self, tag: usize) -> u64 {
+        self.sent[tag].token
+    }
+
+    fn target(&self, tag: usize) -> (TopicId, i32) {
+        self.sent[tag].to
+    }
+}
+
+/// The partitions that a mover owns, and what it needs to move what is due in them.
+pub(super) struct Tiers<P: Ports> {
+    pub(super) ladder: Arc<Ladder>,
+    pub(super) group: String,
+    pub(super) clock: Clock,
+    pub(super) lanes: Vec<LaneOf<P>>,
+    pub(super) targets: Targets,
+    /// How fast the tiers may be emptied, by their delays; none where that is not limited.
+    pub(super) limits: BTreeMap<Delay, RateLimit>,
+    pub(super) metrics: MoverMetrics,
+    pub(super) hold: Hold,
+    pub(super) rest: RestTimes,
+    fresh: Freshness,
+    /// How long the next transaction is filled, where nothing but a backlog is due.
+    fill_time: Duration,
+    recount_at: LocalTime,
+    /// A source that is to be looked up again.
+    recount: Option<Target>,
+    /// Of the transaction that is being filled.
+    #[cfg(feature = "otlp")]
+    pub(super) spans: Vec<crate::telemetry::spans::Span>,
+}
+
+/// Which partitions may be in one transaction.
+pub(super) struct Turn {
+    lanes: Vec<usize>,
+    /// The target partitions, as far as that can be said.
+    written: BTreeSet<i32>,
+}
+
+impl Turn {
+    pub(super) fn is_empty(&self) -> bool {
+        self.lanes.is_empty()
+    }
+}
+
+impl<P: Ports> Tiers<P> {
+    pub(super) fn new(
+        ladder: Arc<Ladder>,
+        group: String,
+        clock: Clock,
+        targets: Targets,
+        metrics: MoverMetrics,
+        fresh: Freshness,
+    ) -> Self {
+        Self {
+            ladder,
+            group,
+            clock,
+            lanes: Vec::new(),
+            targets,
+            limits: BTreeMap::new(),
+            metrics,
+            hold: Hold::none(),
+            rest: RestTimes::default(),
+            fresh,
+            fill_time: FIRST_FILL_TIME,
+            recount_at: LocalTime::from_micros(0),
+            recount: None,
+            #[cfg(feature = "otlp")]
+            spans: Vec::new(),
+        }
+    }
+
+    /// Looks up again what seems to have changed.
+    pub(super) fn look_up_again(&mut self, sink: &mut impl HopSink) {
+        if let Some(target) = self.recount.take() {
+            self.targets.recount(target, sink);
+            self.recount_at = self.clock.now().later(RECOUNT_INTERVAL);
+        }
+    }
+
+    /// The lanes whose heads are due, oldest due first, as many as share few enough target partitions.
+    pub(super) fn whose_turn(&self, known: &Known, is_transactional: bool) -> Turn {
+        let mut turn = Turn { lanes: Vec::new(), written: BTreeSet::new() };
+        self.add_to(&mut turn, known, is_transactional);
+        turn
+    }
+
+    fn add_to(&self, turn: &mut Turn, known: &Known, is_transactional: bool) {
+        let now = self.clock.now();
+        let mut due: Vec<(Timestamp, usize)> = Vec::new();
+        for (index, lane) in self.lanes.iter().enumerate() {
+            let may_go = self.limits.get(&lane.delay).is_none_or(|limit| limit.worthwhile_at() <= now);
+            let rests = lane.rests_until(&known.barred).is_some_and(|until| until > now);
+            if !may_go || rests || !lane.is_due(&known.leaders, now) {
+                continue;
+            }
+            due.extend(lane.due().map(|moment| (moment, index)));
+        }
+        due.sort_unstable();
+        // A record that no target takes is looked for alone: others would fail along with it.
+        if let Some((_, index)) = due.iter().find(|(_, index)| self.lanes[*index].limit(&known.bisect).is_some()) {
+            turn.lanes = vec![*index];
+            return;
+        }
+        let written = &mut turn.written;
+        turn.lanes = due
+            .into_iter()
+            .filter(|(_, index)| {
+                if !is_transactional {
+                    return true;
+                }
+                let partition = self.targets.likely_partition(self.lanes[*index].tp().partition);
+                written.contains(&partition) || (written.len() < MOST_TARGETS && written.insert(partition))
+            })
+            .map(|(_, index)| index)
+            .collect();
+    }
+
+    /// Hands over what is due, in turns, straight from where it was fetched. Who becomes due meanwhile joins in.
+    pub(super) fn fill(
+        &mut self,
+        mut turn: Turn,
+        began: LocalTime,
+        transaction: &mut Transaction<'_, P::Sink>,
+        known: &mut Known,
+    ) -> Result<Moving, WorkError> {
+        #[cfg(feature = "otlp")]
+        self.spans.clear();
+        let mut moving = Moving::default();
+        while !turn.is_empty() && !transaction.is_refused() {
+            let shared = self.is_shared(&known.leaders);
+            let (time, bytes) = if shared { (SHARED_FILL_TIME, SHARED_BYTES) } else { (self.fill_time, usize::MAX) };
+            for index in std::mem::take(&mut turn.lanes) {
+                self.fill_from(index, began, &mut moving, transaction, known)?;
+            }
+            if moving.is_full(&known.budget) || moving.bytes >= bytes || self.clock.now().since(began) >= time {
+                self.fill_time = if shared { FIRST_FILL_TIME } else { (self.fill_time * 2).min(LONGEST_FILL_TIME) };
+                return Ok(moving);
+            }
+            // A record that no target takes is looked for alone, and once a transaction.
+            if moving.sent.first().is_some_and(|sent| self.lanes[sent.lane].limit(&known.bisect).is_some()) {
+                break;
+            }
+            // Also where nothing was when it began: what comes due there is not to wait for a backlog.
+            self.take_heads(&mut known.leaders)?;
+            self.add_to(&mut turn, known, transaction.writer().is_transactional());
+            let stays_out = |lane: &LaneOf<P>| moving.left.contains(&lane.token) || lane.limit(&known.bisect).is_some();
+            turn.lanes.retain(|index| !stays_out(&self.lanes[*index]));
+        }
+        // That was all of the backlog.
+        self.fill_time = FIRST_FILL_TIME;
+        Ok(moving)
+    }
+
+    /// Whether records are due that have not waited for long, or will be in a moment, or were a moment ago.
+    fn is_shared(&self, leaders: &Leaders) -> bool {
+        let now = self.clock.now();
+        let is_fresh = |wait: i64| Duration::from_micros(wait.unsigned_abs()) < BACKLOG;
+        if self.lanes.iter().any(|lane| lane.wait(leaders, now).is_some_and(is_fresh)) {
+            self.fresh.note(now);
+        }
+        self.fresh.was_recent(now)
+    }
+
+    /// One partition's turn.
+    fn fill_from(
+        &mut self,
+        index: usize,
+        began: LocalTime,
+        moving: &mut Moving,
+        transaction: &mut Transaction<'_, P::Sink>,
+        known: &mut Known,
+    ) -> Result<(), WorkError> {
+        let now = self.clock.now();
+        let holds_dead_letters = self.hold.holds_dead_letters(now.timestamp());
+        for _ in 0..self.lanes[index].limit(&known.bisect).unwrap_or(TURN) {
+            let lane = &mut self.lanes[index];
+            if moving.is_full(&known.budget) || !lane.is_due(&known.leaders, now) {
+                break;
+            }
+            // The client takes no more than it can hold at a time, so to hand over may take as long as to write.
+            if !moving.sent.is_empty() && self.clock.now().since(began) >= Budget::fill_time() {
+                break;
+            }
+            let mut held = lane.pop().expect("a due head");
+            let size = held.size();
+            let leader_now = Timestamp::from_millis(known.leaders.now(held.broker, now).div_euclid(1_000));
+            let way = Way::of(&self.ladder, &mut held, lane, leader_now, holds_dead_letters);
+            // A source that has grown since it was looked up, or is another one by now.
+            let is_covered = now < self.recount_at || self.targets.cover(way.target, way.partition);
+            let to = self.targets.resolve(way.target, way.partition);
+            let company = known.barred.company(to);
+            let may_go = is_covered
+                && moving.company.is_none_or(|others| others == company)
+                && !known.barred.rests(to, now)
+                && self.limits.get_mut(&lane.delay).is_none_or(|limit| limit.take(now));
+            if !may_go {
+                if !is_covered {
+                    self.recount = Some(way.target);
+                }
+                held.give_headers_back(way.headers);
+                lane.put_back(held, to);
+                moving.left.insert(lane.token);
+                break;
+            }
+            moving.company = Some(company);
+            moving.bytes += size;
+            if way.is_malformed {
+                self.metrics.worker.malformed_headers();
+            }
+            let (target, token) = (way.target, lane.token);
+            let headers = way.into_headers();
+            #[cfg(feature = "otlp")]
+            if spans::are_made() {
+                let tp = lane.tp();
+                let from = (&*tp.topic, tp.partition, held.offset);
+                let topic = transaction.writer().topic_name(to.0);
+                self.spans.extend(spans::wait(&self.ladder, headers.iter(), from, held.appended, topic));
+            }
+            transaction.send(to, held.outgoing(), headers, moving.sent.len());
+            let Held { offset, appended, broker, .. } = held;
+            moving.sent.push(Sent { lane: index, token, offset, appended, broker, target, to });
+            self.take_head(index, now, &mut known.leaders)?;
+        }
+        Ok(())
+    }
+
+    /// Sees to it that each partition has a head, if its queue has one.
+    pub(super) fn take_heads(&mut self, leaders: &mut Leaders) -> Result<(), WorkError> {
+        let now = self.clock.now();
+        for index in 0..self.lanes.len() {
+            if self.lanes[index].head().is_none() {
+                self.take_head(index, now, leaders)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn take_head(&mut self, index: usize, now: LocalTime, leaders: &mut Leaders) -> Result<(), WorkError> {
+        let lane = &mut self.lanes[index];
+        match lane.take(now) {
+            Taken::Head => {
+                lane.head().expect("just taken").tell_clock(leaders, now);
+                if let Some(wait) = lane.wait(leaders, now).filter(|wait| *wait > 0) {
+                    lane.settle_to_wait();
+                    self.rest.has_to_wait(wait);
+                }
+                Ok(())
+            }
+            Taken::Nothing => Ok(()),
+            Taken::OffsetLost => Err(WorkError::offset_lost(lane.tp(), &self.group)),
+        }
+    }
+
+    /// What a commit of these carries.
+    pub(super) fn points_of(&self, moving: &Moving) -> Vec<(TopicPartition, CommitPoint)> {
+        let last: BTreeMap<usize, i64> = moving.sent.iter().map(|record| (record.lane, record.offset + 1)).collect();
+        let point = |(index, moved): (usize, i64)| {
+            let lane = &self.lanes[index];
+            (lane.tp().clone(), CommitPoint { offset: lane.commit_position(moved), metadata: String::new() })
+        };
+        last.into_iter().map(point).collect()
+    }
+
+    pub(super) fn note_committed(&mut self, points: impl IntoIterator<Item = (TopicPartition, CommitPoint)>) {
+        for (tp, point) in points {
+            if let Some(lane) = self.lanes.iter_mut().find(|lane| *lane.tp() == tp) {
+                lane.committed = point.offset;
+            }
+        }
+    }
+
+    /// A tier's limit is that of all its movers together: each has the share of its partitions, of which the tiers have so many.
+    pub(super) fn share_limits(&mut self, partitions: &BTreeMap<Delay, usize>) {
+        for (delay, limit) in &mut self.limits {
+            let own = self.lanes.iter().filter(|lane| lane.delay == *delay).count();
+            let all = partitions.get(delay).copied().unwrap_or(own).max(own);
+            if own > 0 {
+                #[expect(clippy::cast_precision_loss, reason = "a count of partitions")]
+                limit.share(own as f64 / all as f64);
+            }
+        }
+    }
+}
