@@ -2,7 +2,9 @@
 //!
 //! The bounds here are generous, so that a busy machine keeps them; `scripts/bench starvation` measures the same mixes against tight ones.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -181,59 +183,132 @@ fn while_calls_hang_and_another_worker_joins_the_partitions_that_stay_flow() {
     workers.iter_mut().for_each(Kladder::assert_running);
 }
 
-/// Partitions of the records from this number on that a handler has answered well.
-fn partitions_since(handler: &Misbehaving, number: usize) -> Vec<i32> {
-    let mut partitions: Vec<i32> =
-        handler.answered().iter().filter(|call| call.is_good && call.number >= number).map(|call| call.partition).collect();
-    partitions.sort_unstable();
-    partitions.dedup();
-    partitions
+/// So many records are written at once for two workers.
+const MORE: usize = 30;
+
+/// Two workers of one ladder, each with a handler of its own.
+struct Two {
+    /// They end before the scene that their logs are in.
+    workers: [Kladder; 2],
+    health: [u16; 2],
+    handlers: [Misbehaving; 2],
+    producer: RawProducer,
+    written: usize,
+    scene: Scene,
+}
+
+impl Two {
+    /// Waits until each has three partitions of the source.
+    fn start(theme: &str) -> Self {
+        let plan = Mix::named("restart").plan;
+        let handlers = [Misbehaving::start(plan), Misbehaving::start(plan)];
+        let mut scene = Scene::with_source(theme, &["2s", "5s"], PARTITIONS);
+        (scene.breaker, scene.dlq_breaker) = ("", "");
+        scene.handler = handlers[1].url();
+        let (second_config, second_health) = scene.write_worker("worker-2");
+        scene.handler = handlers[0].url();
+        let config = scene.set_up();
+        let run = |config: &Path| {
+            let levels = [("RUST_LOG", "info,kladder::worker::deliverer::aside=debug")];
+            Kladder::start_with(&["run", "-c", scene::path(config)], &config.with_extension("log"), &levels)
+        };
+        let workers = [run(&config), run(&second_config)];
+        let (health, producer) = ([scene.health_port(), second_health], RawProducer::new(&scene.brokers));
+        let mut two = Self { workers, health, handlers, producer, written: FIRST.start, scene };
+        clock::eventually("each has three partitions", PATIENCE, || {
+            let first = two.write_more();
+            clock::poll(Duration::from_secs(4), || two.partitions_since(first).iter().all(|own| own.len() == 3).then_some(()))
+                .is_some()
+        });
+        two
+    }
+
+    /// Gives the number of the first one.
+    fn write_more(&mut self) -> usize {
+        let first = self.written;
+        self.written += MORE;
+        write(&self.producer, &self.scene, first..self.written);
+        first
+    }
+
+    /// Partitions of the records from this number on that each handler has answered well.
+    fn partitions_since(&self, number: usize) -> [BTreeSet<i32>; 2] {
+        self.handlers.each_ref().map(|handler| {
+            let calls = handler.answered().into_iter().filter(|call| call.is_good && call.number >= number);
+            calls.map(|call| call.partition).collect()
+        })
+    }
+
+    fn is_all_done(&self) -> bool {
+        broker::lag(&self.scene.group, &self.scene.source) == 0
+    }
+
+    fn stands_aside(&self) -> [bool; 2] {
+        self.metrics("kladder_stands_aside", "").map(|value| value.expect("a metric") > 0.5)
+    }
+
+    fn metrics(&self, name: &str, label: &str) -> [Option<f64>; 2] {
+        self.health.map(|port| scene::metric_at(port, name, label))
+    }
+
+    /// Of calls that were answered well, how many were not the first attempt.
+    fn burnt(&self) -> usize {
+        self.handlers.iter().flat_map(Misbehaving::answered).filter(|call| call.attempt > 1).count()
+    }
 }
 
 #[test]
 fn a_worker_that_cannot_reach_its_handler_leaves_its_source_partitions_to_one_that_can() {
-    let plan = Mix::named("restart").plan;
-    let (well, sick) = (Misbehaving::start(plan), Misbehaving::start(plan));
-    let mut scene = Scene::with_source("starve-aside", &["2s", "5s"], PARTITIONS);
-    (scene.breaker, scene.dlq_breaker) = ("", "");
-    scene.handler = sick.url();
-    let (sick_config, sick_health) = scene.write_worker("worker-2");
-    scene.handler = well.url();
-    let config = scene.set_up();
-    let (mut one, mut two) = (Kladder::run(&config), Kladder::run(&sick_config));
-    let producer = RawProducer::new(&scene.brokers);
-    let mut written = 1;
-    let mut write_more = || {
-        let first = written;
-        written += 30;
-        write(&producer, &scene, first..written);
-        first
-    };
-    clock::eventually("each has three partitions", PATIENCE, || {
-        let first = write_more();
-        let both = || (partitions_since(&well, first), partitions_since(&sick, first));
-        clock::poll(Duration::from_secs(4), || (both().0.len() == 3 && both().1.len() == 3).then_some(())).is_some()
-    });
+    let mut two = Two::start("starve-aside");
+    two.handlers[1].die(Duration::from_secs(600));
+    let first = two.write_more();
+    clock::eventually("the other serves all partitions", PATIENCE * 2, || two.partitions_since(first)[0].len() == 6);
+    clock::eventually("it says so", PATIENCE, || two.stands_aside() == [false, true]);
+    clock::eventually("nothing of the source is left", PATIENCE, || two.is_all_done());
+    assert!(broker::read(&two.scene.dlq_topic()).is_empty());
+    assert_eq!(two.burnt(), 0, "an outage burns no attempt");
 
-    sick.die(Duration::from_secs(600));
-    let first = write_more();
-    clock::eventually("the other serves all partitions", PATIENCE * 2, || partitions_since(&well, first).len() == 6);
-    let stands_aside = || {
-        let metrics = scene::get(sick_health, "/metrics").expect("metrics").1;
-        scene::sum_metric(&metrics, "kladder_stands_aside", "") == Some(1.0)
-    };
-    clock::eventually("it says so", PATIENCE, stands_aside);
-    clock::eventually("nothing of the source is left", PATIENCE, || broker::lag(&scene.group, &scene.source) == 0);
-    assert!(broker::read(&scene.dlq_topic()).is_empty());
-    let burnt = well.answered().iter().filter(|call| call.attempt > 1).count();
-    assert_eq!(burnt, 0, "an outage burns no attempt");
-
-    sick.come_back();
+    two.handlers[1].come_back();
     clock::eventually("it has partitions of its own again", PATIENCE * 2, || {
-        let first = write_more();
-        clock::poll(Duration::from_secs(4), || (partitions_since(&sick, first).len() == 3).then_some(())).is_some()
+        let first = two.write_more();
+        clock::poll(Duration::from_secs(4), || (two.partitions_since(first)[1].len() == 3).then_some(())).is_some()
     });
-    clock::eventually("it does not stand aside any more", PATIENCE, || !stands_aside());
-    one.assert_running();
-    two.assert_running();
+    clock::eventually("it does not stand aside any more", PATIENCE, || two.stands_aside() == [false; 2]);
+    two.workers.iter_mut().for_each(Kladder::assert_running);
+}
+
+/// A worker asks who else is there each five seconds, but only once its handler has been down for so long that it would leave.
+#[test]
+fn nobody_leaves_its_partitions_where_no_handler_can_be_reached() {
+    const TIMES: usize = 4;
+    let mut two = Two::start("starve-all-sick");
+    clock::eventually("nothing of the source is left", PATIENCE, || two.is_all_done());
+    let shares = two.partitions_since(two.written - MORE);
+
+    two.handlers.iter().for_each(|handler| handler.die(Duration::from_secs(600)));
+    let first = two.write_more();
+    let both_are_down = |two: &Two| two.metrics("kladder_handler_health", "") == [Some(2.0); 2];
+    clock::eventually("both handlers are seen to be down", PATIENCE, || both_are_down(&two));
+    let rebalances = |two: &Two| two.metrics("kladder_rebalances_total", "role=\"deliverer\"");
+    let before = rebalances(&two);
+    clock::eventually("each has seen several times that the other's handler is down, too", PATIENCE * 2, || {
+        assert_eq!(two.stands_aside(), [false; 2]);
+        two.workers.iter().all(|worker| {
+            let log = worker.log();
+            log.lines().filter(|line| line.contains("other workers") && line.contains("live=1 well=0")).count() >= TIMES
+        })
+    });
+    assert!(both_are_down(&two));
+    assert_eq!(two.partitions_since(first), [const { BTreeSet::new() }; 2], "no handler has answered meanwhile");
+
+    two.handlers.iter().for_each(Misbehaving::come_back);
+    clock::eventually("nothing of the source is left", PATIENCE * 2, || two.is_all_done());
+    assert_eq!(two.partitions_since(first), shares, "each has the partitions that it had");
+    assert_eq!(rebalances(&two), before, "nobody has moved");
+    assert_eq!(two.stands_aside(), [false; 2]);
+    let done: BTreeSet<usize> = two.handlers.iter().flat_map(Misbehaving::answered).map(|call| call.number).collect();
+    assert!(done.iter().copied().eq(FIRST.start..two.written), "not all records are done: {done:?}");
+    assert_eq!(two.burnt(), 0, "an outage burns no attempt");
+    assert!(broker::read(&two.scene.dlq_topic()).is_empty());
+    two.workers.iter_mut().for_each(Kladder::assert_running);
 }
