@@ -12,6 +12,12 @@
 //! member id and would join like a restarted one. Before it may, the group is asked who has the name. A member that is dropped with
 //! something unanswered is closed first and answers then, or the answer would make it join once more.
 //!
+//! While a member rejoins, nothing else of it reaches its coordinator: `JoinGroup` is answered only when all members of the group have
+//! come, a broker takes the requests of a connection one after the other, and librdkafka 2.12 sends both that and `OffsetCommit` over the
+//! one connection that it has to the coordinator (`rd_kafka_JoinGroupRequest` marks it as blocking). A member may begin to at any time,
+//! without a word, when a heartbeat tells it that the group rebalances. So a commit may wait for all the others, and one thread that has
+//! several members must not wait for it: another one of them may be what the group waits for ([`GroupConsumer::commit_in_time`]).
+//!
 //! A member may also be fenced by nobody: when its session ends because no coordinator answered, librdkafka forgets the member id and
 //! yet goes on with heartbeats until its partitions are given back, which the next coordinator answers with a fence (librdkafka
 //! #3437, open; so it is in 2.12). Then too the group is asked, and without a rival the fence is one that passes with a new client.
@@ -19,7 +25,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
@@ -34,7 +40,7 @@ use crate::core::coordinates::Coordinates;
 use crate::core::time::Timestamp;
 use crate::kafka::client_config;
 use crate::kafka::error::{ClientError, is_denial};
-use crate::kafka::ffi::{self, HeaderIter, NativeHeaders, Polled, RawMessage, RawPartitionQueue};
+use crate::kafka::ffi::{self, CommitOnItsWay, HeaderIter, NativeHeaders, Polled, RawMessage, RawPartitionQueue};
 use crate::kafka::lookup;
 use crate::kafka::partition::TopicPartition;
 use crate::kafka::statistics::{self, Statistics};
@@ -121,6 +127,32 @@ pub struct GroupConsumer {
     name: OwnName,
     /// Told, and not answered yet: closing waits for an answer.
     unanswered: Mutex<Option<Rebalance>>,
+    late: Mutex<Late>,
+}
+
+/// The commit that was not answered in time.
+struct Late {
+    commit: Option<(CommitOnItsWay, Instant)>,
+    /// How long the next is waited for.
+    patience: Duration,
+}
+
+impl Late {
+    /// Looks whether it is answered now. A coordinator that is merely slow is given the time that it needs from then on.
+    fn is_on_its_way(&mut self) -> bool {
+        let answer = self.commit.as_ref().and_then(|(commit, since)| Some((commit.answer(Duration::ZERO)?, *since)));
+        if let Some((answer, since)) = answer {
+            self.commit = None;
+            self.learn(&answer, since);
+        }
+        self.commit.is_some()
+    }
+
+    fn learn(&mut self, answer: &Result<(), RDKafkaErrorCode>, since: Instant) {
+        if answer.is_ok() {
+            self.patience = (since.elapsed() * 2).clamp(LEAST_PATIENCE, CALL_TIMEOUT);
+        }
+    }
 }
 
 /// The name that a member has in its group, and perhaps has no longer.
@@ -143,6 +175,9 @@ struct Context {
 
 /// How long a call may take that asks the broker and waits.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How long a commit is waited for at least that may be held up by the group. It is answered within milliseconds otherwise.
+const LEAST_PATIENCE: Duration = Duration::from_millis(250);
 
 /// How long the question may take who has this member's name; nobody is a rival while there is no answer.
 const RIVAL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -223,7 +258,8 @@ impl GroupConsumer {
             instance: membership.instance.clone(),
             member_id: Arc::default(),
         };
-        Ok(Self { inner, group: membership.group.clone(), name, unanswered: Mutex::default() })
+        let late = Mutex::new(Late { commit: None, patience: LEAST_PATIENCE });
+        Ok(Self { inner, group: membership.group.clone(), name, unanswered: Mutex::default(), late })
     }
 
     /// The member's name, for whoever has to know whether it is still its own.
@@ -417,6 +453,29 @@ impl GroupConsumer {
         let doing = || format!("committing offsets of group {}", self.group);
         let list = points_list(points).map_err(|e| ClientError::new(doing(), &e))?;
         self.inner.commit(&list, CommitMode::Sync).map_err(|e| self.error(doing(), &e))
+    }
+
+    /// Commits like [`GroupConsumer::commit`], but waits no longer than the answer takes usually. One that is not answered in time is
+    /// still on its way, and may yet arrive; until it has, no other is sent.
+    ///
+    /// # Errors
+    /// As there, and when it was not answered in time ([`ClientError::is_outage`]).
+    pub fn commit_in_time(&self, points: &[(TopicPartition, CommitPoint)]) -> Result<(), ClientError> {
+        let doing = || format!("committing offsets of group {}", self.group);
+        let mut late = lock(&self.late);
+        if late.is_on_its_way() {
+            return Err(ClientError::code(doing(), RDKafkaErrorCode::OperationTimedOut));
+        }
+        let list = points_list(points).map_err(|e| ClientError::new(doing(), &e))?;
+        let refused = |code| self.error(doing(), &KafkaError::ConsumerCommit(code));
+        let since = Instant::now();
+        let commit = CommitOnItsWay::send(self.inner.client().native_ptr(), self.inner.clone(), &list).map_err(refused)?;
+        let Some(answer) = commit.answer(late.patience) else {
+            late.commit = Some((commit, since));
+            return Err(ClientError::code(doing(), RDKafkaErrorCode::OperationTimedOut));
+        };
+        late.learn(&answer, since);
+        answer.map_err(refused)
     }
 
     /// The membership, if it is live: the broker does not fence offsets that are sent without a generation.

@@ -6,6 +6,7 @@
 //! - Reading partitions without a group.
 //! - The generation of a group membership, without which offsets must never be sent; the member's own id, and who else is in its
 //!   group: by either group protocol, and with the names of static members.
+//! - The answer of a commit, waited for no longer than one wants to: its own call waits for ever.
 //! - Delivery reports without its `poll`, which blocks for the whole timeout even when reports are there, and spins in the last
 //!   millisecond of any timeout.
 //! - A word to the allocator when what was fetched has been thrown away.
@@ -24,6 +25,7 @@ use std::time::Duration;
 
 use rdkafka::bindings as sys;
 use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::{RDKafka, RDKafkaErrorCode};
 
 use crate::topology::GroupMember;
@@ -339,6 +341,51 @@ unsafe extern "C" fn wake_callback(_: *mut RDKafka, opaque: *mut c_void) {
     // SAFETY: set by `split` to a `WakeFn` that outlives the callback.
     let wake = unsafe { &*opaque.cast::<WakeFn>() };
     wake();
+}
+
+/// A commit of offsets that was sent, and its answer, which may take its time.
+pub(crate) struct CommitOnItsWay {
+    queue: NonNull<sys::rd_kafka_queue_t>,
+    _client: KeepAlive,
+}
+
+// SAFETY: queues are made to be polled from any thread, one at a time.
+unsafe impl Send for CommitOnItsWay {}
+
+impl CommitOnItsWay {
+    /// Sends it. `client` must be what owns `rk`.
+    ///
+    /// # Errors
+    /// When the client has no group.
+    pub(crate) fn send(rk: *mut RDKafka, client: KeepAlive, offsets: &TopicPartitionList) -> Result<Self, RDKafkaErrorCode> {
+        // SAFETY: the client lives (the caller holds it); the call returns an owned queue.
+        let queue = NonNull::new(unsafe { sys::rd_kafka_queue_new(rk) }).expect("librdkafka allocates or aborts");
+        let sent = Self { queue, _client: client };
+        // SAFETY: the offsets are copied; the request keeps the queue for as long as it needs it.
+        let code = unsafe { sys::rd_kafka_commit_queue(rk, offsets.ptr(), queue.as_ptr(), None, ptr::null_mut()) };
+        if code == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR { Ok(sent) } else { Err(code.into()) }
+    }
+
+    /// Its answer, if there is one within this time; once only.
+    pub(crate) fn answer(&self, within: Duration) -> Option<Result<(), RDKafkaErrorCode>> {
+        let millis = c_int::try_from(within.as_millis()).unwrap_or(c_int::MAX);
+        // SAFETY: returns an owned event or null.
+        let event = NonNull::new(unsafe { sys::rd_kafka_queue_poll(self.queue.as_ptr(), millis) })?;
+        // SAFETY: reads a live event, which is owned and destroyed here.
+        let code = unsafe {
+            let code = sys::rd_kafka_event_error(event.as_ptr());
+            sys::rd_kafka_event_destroy(event.as_ptr());
+            code
+        };
+        Some(if code == sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR { Ok(()) } else { Err(code.into()) })
+    }
+}
+
+impl Drop for CommitOnItsWay {
+    fn drop(&mut self) {
+        // SAFETY: owned; an answer that comes later is thrown away by whoever brings it.
+        unsafe { sys::rd_kafka_queue_destroy(self.queue.as_ptr()) };
+    }
 }
 
 /// Partitions that are read without any group, all of them by one queue.

@@ -218,7 +218,8 @@ impl TopicConsumers {
         Ok(())
     }
 
-    /// See [`GroupConsumer::commit`].
+    /// Commits, each member its own, and waits no longer than the answers take usually: what waits for one member that rejoins may wait
+    /// for another one of this worker, which is to be served by whoever waits. See [`GroupConsumer::commit_in_time`].
     ///
     /// # Errors
     /// As there.
@@ -230,7 +231,7 @@ impl TopicConsumers {
                 continue;
             }
             // What holds one up does not keep the others from committing.
-            if let Err(error) = member.consumer.commit(&own) {
+            if let Err(error) = member.consumer.commit_in_time(&own) {
                 let is_worse = worst.as_ref().is_none_or(|known| gravity(&error) > gravity(known));
                 worst = if is_worse { Some(error) } else { worst };
             }

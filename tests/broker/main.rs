@@ -53,4 +53,5 @@ mod support;
 mod tail;
 mod tier;
 mod top;
+mod transactions;
 mod waits;

@@ -353,12 +353,17 @@ impl<S: HopSink> Engine<S> {
     ) -> Result<bool, WorkError> {
         match source.commit(points) {
             Ok(()) => {
-                self.in_doubt.clear();
+                // Only what the same member has sent after it has arrived after it, and a member is one of a topic.
+                self.in_doubt.retain(|(tp, _)| points.iter().all(|(answered, _)| answered.topic != tp.topic));
                 return Ok(true);
             }
             Err(error) if error.is_outage() => {
-                self.in_doubt = points.to_vec();
-                tracing::info!(ladder = self.ladder.name(), %error, "offsets are committed later");
+                self.in_doubt.retain(|(tp, _)| points.iter().all(|(later, _)| later != tp));
+                // It is told once; while the group changes it is answered within seconds.
+                if self.in_doubt.is_empty() {
+                    tracing::info!(ladder = self.ladder.name(), %error, "offsets are committed later");
+                }
+                self.in_doubt.extend_from_slice(points);
                 return Ok(false);
             }
             // The group will say what comes next; what is not committed is worked on again by its next owner.
@@ -366,7 +371,7 @@ impl<S: HopSink> Engine<S> {
             Err(error) if error.is_fatal() || error.is_fenced() => return Err(error.into()),
             Err(error) => tracing::info!(ladder = self.ladder.name(), %error, "offsets are committed later"),
         }
-        self.in_doubt.clear();
+        self.in_doubt.retain(|(tp, _)| points.iter().all(|(answered, _)| answered.topic != tp.topic));
         Ok(false)
     }
 
