@@ -25,7 +25,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
@@ -37,8 +37,10 @@ use rdkafka::types::RDKafkaRespErr;
 use crate::config::KafkaConfig;
 use crate::core::ack_tracker::CommitPoint;
 use crate::core::coordinates::Coordinates;
+use crate::core::leader_clock::LocalTime;
 use crate::core::time::Timestamp;
 use crate::kafka::client_config;
+use crate::kafka::clock::Clock;
 use crate::kafka::error::{ClientError, is_denial};
 use crate::kafka::ffi::{self, CommitOnItsWay, HeaderIter, NativeHeaders, Polled, RawMessage, RawPartitionQueue};
 use crate::kafka::lookup;
@@ -132,7 +134,8 @@ pub struct GroupConsumer {
 
 /// The commit that was not answered in time.
 struct Late {
-    commit: Option<(CommitOnItsWay, Instant)>,
+    commit: Option<(CommitOnItsWay, LocalTime)>,
+    clock: Clock,
     /// How long the next is waited for.
     patience: Duration,
 }
@@ -143,14 +146,14 @@ impl Late {
         let answer = self.commit.as_ref().and_then(|(commit, since)| Some((commit.answer(Duration::ZERO)?, *since)));
         if let Some((answer, since)) = answer {
             self.commit = None;
-            self.learn(&answer, since);
+            self.learn(answer.is_ok(), since);
         }
         self.commit.is_some()
     }
 
-    fn learn(&mut self, answer: &Result<(), RDKafkaErrorCode>, since: Instant) {
-        if answer.is_ok() {
-            self.patience = (since.elapsed() * 2).clamp(LEAST_PATIENCE, CALL_TIMEOUT);
+    fn learn(&mut self, is_committed: bool, since: LocalTime) {
+        if is_committed {
+            self.patience = (self.clock.now().since(since) * 2).clamp(LEAST_PATIENCE, CALL_TIMEOUT);
         }
     }
 }
@@ -258,7 +261,7 @@ impl GroupConsumer {
             instance: membership.instance.clone(),
             member_id: Arc::default(),
         };
-        let late = Mutex::new(Late { commit: None, patience: LEAST_PATIENCE });
+        let late = Mutex::new(Late { commit: None, clock: Clock::system(), patience: LEAST_PATIENCE });
         Ok(Self { inner, group: membership.group.clone(), name, unanswered: Mutex::default(), late })
     }
 
@@ -468,13 +471,13 @@ impl GroupConsumer {
         }
         let list = points_list(points).map_err(|e| ClientError::new(doing(), &e))?;
         let refused = |code| self.error(doing(), &KafkaError::ConsumerCommit(code));
-        let since = Instant::now();
+        let since = late.clock.now();
         let commit = CommitOnItsWay::send(self.inner.client().native_ptr(), self.inner.clone(), &list).map_err(refused)?;
         let Some(answer) = commit.answer(late.patience) else {
             late.commit = Some((commit, since));
             return Err(ClientError::code(doing(), RDKafkaErrorCode::OperationTimedOut));
         };
-        late.learn(&answer, since);
+        late.learn(answer.is_ok(), since);
         answer.map_err(refused)
     }
 

@@ -45,7 +45,7 @@ fn a_flood_of_headers_does_not_outlast_its_transaction() {
     scene.handler = handler.url().to_owned();
     let config = scene.set_up();
     let mut flood = to(0, 0);
-    let name = |n: usize| format!("kladder-{:05x}", n).into_bytes();
+    let name = |n: usize| format!("kladder-{n:05x}").into_bytes();
     flood.headers.extend((0..40_000).map(|n| (name(n), None)));
     let mut written: Vec<NewRecord> = (1..40).map(|n| to(n, i32::try_from(n % 2).expect("0 or 1"))).collect();
     written.insert(0, flood);

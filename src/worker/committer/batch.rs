@@ -104,8 +104,12 @@ impl<W: Work> Committer<W> {
     fn next_batch(&mut self) -> Batch<W::Place> {
         let now = self.clock.now();
         let lanes: BTreeSet<u64> = self.lanes.iter().map(|lane| lane.token).collect();
+        let in_doubt = |lane: &&Lane<W>| self.engine.known.is_in_doubt(lane.tp());
+        let doubtful: BTreeSet<u64> = self.lanes.iter().filter(in_doubt).map(|lane| lane.token).collect();
         let rests = |hop: &Hop<W::Place>, target| {
-            hop.rest.is_some_and(|rest| rest.until > now) || self.engine.known.barred.rests(target, now)
+            doubtful.contains(&hop.id.token)
+                || hop.rest.is_some_and(|rest| rest.until > now)
+                || self.engine.known.barred.rests(target, now)
         };
         // A record that no target takes is looked for among those of its partition alone.
         let isolated = |hop: &&Hop<W::Place>| {
@@ -178,6 +182,7 @@ impl<W: Work> Committer<W> {
                     self.hops.push(hop);
                 }
                 points = points_with(&self.lanes, batch.hops.iter().map(|(hop, _)| hop.id));
+                points.retain(|(tp, _)| !self.engine.known.is_in_doubt(tp));
                 transaction.commit(Some((&group, &points)))
             }
             Err(error) => Err(error),

@@ -45,7 +45,7 @@ use crate::worker::committer::lag::Lag;
 use crate::worker::dlq_breaker::DlqBreaker;
 use crate::worker::error::WorkError;
 use crate::worker::hop::content::{Content, RecordId};
-use crate::worker::hop::engine::Engine;
+use crate::worker::hop::engine::{Engine, by_topic};
 use crate::worker::hop::ports::{HopSink, RecordQueue, RecordSource, SourceRecord, Wake};
 use crate::worker::hop::positions::committed_positions;
 use crate::worker::hop::targets::{Target, Targets};
@@ -333,9 +333,13 @@ impl<W: Work> Committer<W> {
 
     /// Whether these points are committed now.
     fn commit_points(&mut self, points: Vec<(TopicPartition, CommitPoint)>) -> Result<bool, WorkError> {
-        let are_committed = self.engine.commit(&self.source, &points)?;
-        if are_committed {
-            self.note_committed(points);
+        let mut are_committed = true;
+        for part in by_topic(points) {
+            if self.engine.commit(&self.source, &part)? {
+                self.note_committed(part);
+            } else {
+                are_committed = false;
+            }
         }
         Ok(are_committed)
     }

@@ -9,8 +9,9 @@
 //!   ended already); what the group has committed then is the truth. So the worker is given that, and each record whose offset is committed
 //!   has been moved.
 //!
-//! Plain commits and transactions never overlap: mixed, they move offsets back. So after a plain commit that nobody answered, and which may
-//! still be on its way, no transaction begins until a later one was answered: requests of one client arrive in their order.
+//! Plain commits and transactions of a partition never overlap: mixed, they move offsets back. So after a plain commit that nobody answered,
+//! and which may still be on its way, no transaction carries an offset of its partitions until a later one was answered: requests of one
+//! client arrive in their order.
 //!
 //! Only a rival of the same name is not outlived: to go on would fence that one in turn.
 
@@ -57,8 +58,6 @@ pub(in crate::worker) struct Engine<S: HopSink> {
     backoff: Backoff,
     /// The client gave the last transaction up; the first time, it is begun again at once.
     given_up: bool,
-    /// What the last plain commit carried, if nobody answered it.
-    in_doubt: Vec<(TopicPartition, CommitPoint)>,
     /// No write to read a clock before then.
     clock_at: LocalTime,
 }
@@ -69,6 +68,15 @@ pub(in crate::worker) struct Known {
     pub(in crate::worker) barred: BarredTargets,
     pub(in crate::worker) bisect: Bisect,
     pub(in crate::worker) budget: Budget,
+    /// What plain commits carried that nobody has answered yet.
+    in_doubt: Vec<(TopicPartition, CommitPoint)>,
+}
+
+impl Known {
+    /// Whether a plain commit of this partition may still be on its way: no transaction may carry an offset of it.
+    pub(in crate::worker) fn is_in_doubt(&self, tp: &TopicPartition) -> bool {
+        self.in_doubt.iter().any(|(doubtful, _)| doubtful == tp)
+    }
 }
 
 /// What a transaction carries, as far as the engine has to know it. A tag is the place of a record in it.
@@ -115,10 +123,10 @@ impl<S: HopSink> Engine<S> {
                 barred: BarredTargets::default(),
                 bisect: Bisect::default(),
                 budget: Budget::new(),
+                in_doubt: Vec::new(),
             },
             backoff: Backoff::new(),
             given_up: false,
-            in_doubt: Vec::new(),
             clock_at: LocalTime::from_micros(0),
         }
     }
@@ -130,7 +138,7 @@ impl<S: HopSink> Engine<S> {
 
     /// Whether a transaction may begin.
     pub(in crate::worker) fn may_begin(&self) -> bool {
-        self.in_doubt.is_empty() && self.clock.now() >= self.not_before()
+        self.clock.now() >= self.not_before()
     }
 
     /// There is no live membership, so no offset may be sent; the group will say what comes next.
@@ -354,16 +362,16 @@ impl<S: HopSink> Engine<S> {
         match source.commit(points) {
             Ok(()) => {
                 // Only what the same member has sent after it has arrived after it, and a member is one of a topic.
-                self.in_doubt.retain(|(tp, _)| points.iter().all(|(answered, _)| answered.topic != tp.topic));
+                self.known.in_doubt.retain(|(tp, _)| points.iter().all(|(answered, _)| answered.topic != tp.topic));
                 return Ok(true);
             }
             Err(error) if error.is_outage() => {
-                self.in_doubt.retain(|(tp, _)| points.iter().all(|(later, _)| later != tp));
+                self.known.in_doubt.retain(|(tp, _)| points.iter().all(|(later, _)| later != tp));
                 // It is told once; while the group changes it is answered within seconds.
-                if self.in_doubt.is_empty() {
+                if self.known.in_doubt.is_empty() {
                     tracing::info!(ladder = self.ladder.name(), %error, "offsets are committed later");
                 }
-                self.in_doubt.extend_from_slice(points);
+                self.known.in_doubt.extend_from_slice(points);
                 return Ok(false);
             }
             // The group will say what comes next; what is not committed is worked on again by its next owner.
@@ -371,20 +379,19 @@ impl<S: HopSink> Engine<S> {
             Err(error) if error.is_fatal() || error.is_fenced() => return Err(error.into()),
             Err(error) => tracing::info!(ladder = self.ladder.name(), %error, "offsets are committed later"),
         }
-        self.in_doubt.retain(|(tp, _)| points.iter().all(|(answered, _)| answered.topic != tp.topic));
+        self.known.in_doubt.retain(|(tp, _)| points.iter().all(|(answered, _)| answered.topic != tp.topic));
         Ok(false)
     }
 
     /// These partitions go: what is on its way for them is refused from now on, or their next owner has read it.
     pub(in crate::worker) fn forget(&mut self, partitions: &[TopicPartition], is_owned: impl Fn(u64) -> bool) {
-        self.in_doubt.retain(|(tp, _)| !partitions.contains(tp));
+        self.known.in_doubt.retain(|(tp, _)| !partitions.contains(tp));
         self.known.bisect.retain(is_owned);
     }
 
     /// There is nothing new to commit. What may still be on its way is committed once more, since any answer says that it has arrived.
     pub(in crate::worker) fn commit_doubtful(&mut self, source: &impl RecordSource) -> Result<(), WorkError> {
-        if !self.in_doubt.is_empty() {
-            let points = self.in_doubt.clone();
+        for points in by_topic(self.known.in_doubt.clone()) {
             self.commit(source, &points)?;
         }
         Ok(())
@@ -434,4 +441,16 @@ impl<S: HopSink> Engine<S> {
         self.backoff.failed(self.clock.now());
         Ok(false)
     }
+}
+
+/// Points by their topics: a worker may have a member of its group for each, and what holds one up is not to hold up the others.
+pub(in crate::worker) fn by_topic(points: Vec<(TopicPartition, CommitPoint)>) -> Vec<Vec<(TopicPartition, CommitPoint)>> {
+    let mut parts: Vec<Vec<(TopicPartition, CommitPoint)>> = Vec::new();
+    for point in points {
+        match parts.iter_mut().find(|part| part[0].0.topic == point.0.topic) {
+            Some(part) => part.push(point),
+            None => parts.push(vec![point]),
+        }
+    }
+    parts
 }

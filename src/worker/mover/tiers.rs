@@ -215,7 +215,7 @@ impl<P: Ports> Tiers<P> {
         for (index, lane) in self.lanes.iter().enumerate() {
             let may_go = self.limits.get(&lane.delay).is_none_or(|limit| limit.worthwhile_at() <= now);
             let rests = lane.rests_until(&known.barred).is_some_and(|until| until > now);
-            if !may_go || rests || !lane.is_due(&known.leaders, now) {
+            if !may_go || rests || !lane.is_due(&known.leaders, now) || known.is_in_doubt(lane.tp()) {
                 continue;
             }
             due.extend(lane.due().map(|moment| (moment, index)));
@@ -364,6 +364,8 @@ impl<P: Ports> Tiers<P> {
         let lane = &mut self.lanes[index];
         match lane.take(now) {
             Taken::Head => {
+                // Read after the record was taken: by an older time its leader would seem to be ahead, and others of it due before they are.
+                let now = self.clock.now();
                 lane.head().expect("just taken").tell_clock(leaders, now);
                 if let Some(wait) = lane.wait(leaders, now).filter(|wait| *wait > 0) {
                     lane.settle_to_wait();
