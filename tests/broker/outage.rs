@@ -1,7 +1,6 @@
 //! Brokers that die or stand still, in a cluster of three: the workers outlive it, lose nothing and double no hop.
 
 use std::process::{Command, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::support::broker;
@@ -11,8 +10,7 @@ use crate::support::handler::{Answer, Handler};
 use crate::support::independent;
 use crate::support::load::{self, OnDrop};
 use crate::support::process::Kladder;
-use crate::support::raw::{self, NewRecord, RawProducer};
-use crate::support::records;
+use crate::support::raw;
 use crate::support::scene::Scene;
 
 const PARTITIONS: i32 = 6;
@@ -95,73 +93,14 @@ fn a_broker_killed_another_paused_and_all_standing_still_under_load_cost_nothing
     assert!(report.extra_calls <= bound, "{} calls beyond the plan, at most {bound} are excused", report.extra_calls);
 }
 
-#[test]
-fn a_tier_with_too_few_replicas_holds_up_only_what_has_to_go_there() {
-    const EACH: usize = 20;
-    let cluster = Cluster::of_three();
-    // Of partition 0 to the tier, of 1 to the DLQ, of 2 done.
-    let handler = Handler::start(|call| match (call.partition, call.attempt) {
-        (0, 1) => Answer::fail(429, "not yet"),
-        (1, _) => Answer::fail(400, "never"),
-        _ => Answer::ok(),
-    });
-    let mut scene = Scene::on(&cluster.address, "few-replicas", &["500ms"]);
-    broker::create_topic_on(&cluster.address, &scene.source, 3, &[]);
-    scene.handler = handler.url().to_owned();
-    scene.max_in_flight = 8;
-    let config = scene.set_up();
-    // With one broker of three away, nothing can be written to the tier, and everything to all else.
-    let tier = scene.tier_topic("500ms");
-    broker::alter_topic_on(&cluster.address, &tier, "min.insync.replicas=3");
-    let mut kladder = Kladder::run(&config);
-    scene.await_ready();
-    broker_of_three(3, "kill");
-    clock::eventually("other brokers take over", PATIENCE, || {
-        let topics = [&scene.source, &tier, &scene.dlq_topic(), &scene.redeliver_topic()];
-        let leads = |leader: &i32| *leader > 0 && *leader != 3;
-        topics.iter().all(|topic| broker::leaders_on(&cluster.address, topic).is_some_and(|all| all.iter().all(leads)))
-    });
-
-    let producer = RawProducer::new(&scene.brokers);
-    let write = |from: usize| {
-        let of = |partition| (0..EACH).map(move |n| NewRecord { partition, ..records::plain(from + n, 1) });
-        producer.write(&scene.source, &of(0).chain(of(1)).chain(of(2)).collect::<Vec<_>>());
-    };
-    let arrived = |partition: i32| handler.calls().iter().filter(|call| call.partition == partition).count();
-    let read = |topic: &str| raw::read_topic(&cluster.address, topic).len();
-    let flows = |round: usize| read(&scene.dlq_topic()) == round * EACH && arrived(2) == round * EACH;
-    write(0);
-    clock::eventually("what goes elsewhere has gone", PATIENCE, || flows(1));
-    let stopped = || scene.metric("kladder_partitions_stopped", "role=\"deliverer\"");
-    clock::eventually("the partition stands still that has to go there", PATIENCE, || stopped() == Some(1.0));
-    write(EACH);
-    clock::eventually("all else goes on", PATIENCE, || flows(2));
-    assert!(kladder.log().contains("partition cannot be written to now"), "{}", kladder.log());
-    assert_eq!(read(&tier), 0);
-
-    broker_of_three(3, "start");
-    clock::eventually("all is done", PATIENCE * 2, || {
-        kladder.assert_running();
-        let drained = |topic: &str| broker::lag_on(&cluster.address, &scene.group, topic) == Some(0);
-        arrived(0) == 4 * EACH && drained(&scene.source) && drained(&scene.redeliver_topic())
-    });
-    clock::eventually("nothing stands still", PATIENCE, || stopped() == Some(0.0));
-    assert_eq!(read(&scene.redeliver_topic()), 2 * EACH, "each once");
-    assert_eq!(kladder.terminate(PATIENCE).code(), Some(0), "its log:\n{}", kladder.log());
-}
-
-/// Three brokers, of one test at a time. They are stopped at the end if they were not up before.
+/// Three brokers. They are stopped at the end if they were not up before.
 struct Cluster {
     address: String,
     _down: Option<OnDrop<fn()>>,
-    _turn: MutexGuard<'static, ()>,
 }
-
-static TURN: Mutex<()> = Mutex::new(());
 
 impl Cluster {
     fn of_three() -> Self {
-        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let was_up = Command::new(broker::in_house("scripts/kafka"))
             .args(["status", "--brokers", "3"])
             .stdin(Stdio::null())
@@ -171,7 +110,7 @@ impl Cluster {
         let down: Option<OnDrop<fn()>> = (!was_up).then_some(OnDrop(|| {
             let _ = Command::new(broker::in_house("scripts/kafka")).args(["down", "--brokers", "3"]).status();
         }));
-        Self { address: kafka(&["up", "--brokers", "3"]), _down: down, _turn: turn }
+        Self { address: kafka(&["up", "--brokers", "3"]), _down: down }
     }
 }
 

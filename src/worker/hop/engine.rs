@@ -366,9 +366,10 @@ impl<S: HopSink> Engine<S> {
                 return Ok(true);
             }
             Err(error) if error.is_outage() => {
-                self.known.in_doubt.retain(|(tp, _)| points.iter().all(|(later, _)| later != tp));
                 // It is told once; while the group changes it is answered within seconds.
-                if self.known.in_doubt.is_empty() {
+                let is_told = points.iter().any(|(tp, _)| self.known.is_in_doubt(tp));
+                self.known.in_doubt.retain(|(tp, _)| points.iter().all(|(later, _)| later != tp));
+                if !is_told {
                     tracing::info!(ladder = self.ladder.name(), %error, "offsets are committed later");
                 }
                 self.known.in_doubt.extend_from_slice(points);

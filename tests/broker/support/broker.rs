@@ -229,12 +229,7 @@ pub fn delete_records(topic: &str, partition: i32, below: i64) {
 
 /// Changes one setting of a topic with Kafka's own tool, and leaves the others.
 pub fn alter_topic(topic: &str, setting: &str) {
-    alter_topic_on(brokers(), topic, setting);
-}
-
-/// The same on a cluster that is named.
-pub fn alter_topic_on(cluster: &str, topic: &str, setting: &str) {
-    let arguments = ["--bootstrap-server", cluster, "--alter", "--topic", topic, "--add-config", setting];
+    let arguments = ["--bootstrap-server", brokers(), "--alter", "--topic", topic, "--add-config", setting];
     kafka_tool("kafka.admin.ConfigCommand", &arguments);
 }
 
