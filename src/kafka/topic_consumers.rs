@@ -218,25 +218,14 @@ impl TopicConsumers {
         Ok(())
     }
 
-    /// Commits, each member its own, and waits no longer than the answers take usually: what waits for one member that rejoins may wait
-    /// for another one of this worker, which is to be served by whoever waits. See [`GroupConsumer::commit_in_time`].
+    /// Commits points of one member, and waits no longer than the answer takes usually: what waits for a member that rejoins may wait for
+    /// another one of this worker, which is to be served by whoever waits. See [`GroupConsumer::commit_in_time`].
     ///
     /// # Errors
     /// As there.
     pub fn commit(&self, points: &[(TopicPartition, CommitPoint)]) -> Result<(), ClientError> {
-        let mut worst: Option<ClientError> = None;
-        for member in &self.members {
-            let own: Vec<_> = points.iter().filter(|(tp, _)| tp.topic == member.topic).cloned().collect();
-            if own.is_empty() {
-                continue;
-            }
-            // What holds one up does not keep the others from committing.
-            if let Err(error) = member.consumer.commit_in_time(&own) {
-                let is_worse = worst.as_ref().is_none_or(|known| gravity(&error) > gravity(known));
-                worst = if is_worse { Some(error) } else { worst };
-            }
-        }
-        worst.map_or(Ok(()), Err)
+        let Some((first, _)) = points.first() else { return Ok(()) };
+        self.of(&first.topic)?.consumer.commit_in_time(points)
     }
 
     /// The memberships, if all that own partitions are live.
@@ -265,15 +254,5 @@ impl TopicConsumers {
     #[must_use]
     pub fn group(&self) -> &str {
         &self.membership.group
-    }
-}
-
-/// What a worker cannot go on with comes before what passes, and whether an outcome is unknown before that the group has moved on.
-fn gravity(error: &ClientError) -> u8 {
-    match error {
-        error if error.is_fatal() || error.is_fenced() => 3,
-        error if error.is_outage() => 2,
-        error if error.is_group_change() => 0,
-        _ => 1,
     }
 }

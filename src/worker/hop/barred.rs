@@ -52,6 +52,11 @@ pub(in crate::worker) enum Company {
 }
 
 impl BarredTargets {
+    /// Whether no target is suspected or barred.
+    pub(in crate::worker) fn is_empty(&self) -> bool {
+        self.topics.is_empty() && self.partitions.is_empty()
+    }
+
     /// With which others a record may go that goes there.
     pub(in crate::worker) fn company(&self, target: (TopicId, i32)) -> Company {
         if self.partitions.contains_key(&target) {

@@ -181,7 +181,9 @@ impl<S: HopSink> Engine<S> {
                 self.succeeded();
                 Ok(Outcome::Committed(written))
             }
-            Ok(Ended::Refused(refusal)) => {
+            Ok(Ended::Refused(mut refusal)) => {
+                // What was given up before may be told as late as now.
+                refusal.faults.retain(|(tag, _)| *tag < load.records());
                 if let Some(reading) = &refusal.clock {
                     self.known.leaders.read(reading);
                 }
@@ -211,6 +213,9 @@ impl<S: HopSink> Engine<S> {
     }
 
     fn written(&mut self, load: &impl Load) {
+        if self.known.barred.is_empty() && !self.known.bisect.is_under_way() {
+            return;
+        }
         let targets: BTreeSet<(TopicId, i32)> = (0..load.records()).map(|tag| load.target(tag)).collect();
         for target in targets {
             if self.known.barred.written(target) {
@@ -227,14 +232,14 @@ impl<S: HopSink> Engine<S> {
         self.metrics.transaction_aborted();
         let now = self.clock.now();
         let mut has_cause = self.bar_denied(load, refusal, now);
-        let passing = refusal.faults.iter().filter(|(tag, fault)| fault.is_passing() && *tag < load.records());
+        let passing = refusal.faults.iter().filter(|(_, fault)| fault.is_passing());
         let passing: BTreeMap<(TopicId, i32), WriteFault> = passing.map(|(tag, fault)| (load.target(*tag), *fault)).collect();
         has_cause |= !passing.is_empty();
         for (target, fault) in passing {
             self.pass_over(target, fault, now);
         }
         let mut at_fault = None;
-        let lasting = refusal.faults.iter().filter(|(tag, fault)| fault.lasts() && *tag < load.records());
+        let lasting = refusal.faults.iter().filter(|(_, fault)| fault.lasts());
         let lasting: BTreeMap<u64, WriteFault> = lasting.map(|(tag, fault)| (load.token(*tag), *fault)).collect();
         has_cause |= !lasting.is_empty();
         for (token, fault) in lasting {
@@ -282,7 +287,7 @@ impl<S: HopSink> Engine<S> {
 
     /// Bars the topics that were denied. Where it is not told which of them it was, all are suspected. Whether there was any is returned.
     fn bar_denied(&mut self, load: &impl Load, refusal: &Refusal, now: LocalTime) -> bool {
-        let told = refusal.faults.iter().filter(|(tag, fault)| *fault == WriteFault::Denied && *tag < load.records());
+        let told = refusal.faults.iter().filter(|(_, fault)| *fault == WriteFault::Denied);
         let mut denied: BTreeSet<TopicId> = told.map(|(tag, _)| load.target(*tag).0).collect();
         if refusal.denied {
             let topics: BTreeSet<TopicId> = (0..load.records()).map(|tag| load.target(tag).0).collect();

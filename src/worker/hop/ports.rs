@@ -41,7 +41,7 @@ pub trait RecordSource {
     fn start(&self, assigned: &[(TopicPartition, i64)], wake: Option<Wake<'_>>) -> Result<Vec<Self::Queue>, ClientError>;
     /// Gives away what was revoked.
     fn release(&self, partitions: &[TopicPartition]) -> Result<(), ClientError>;
-    /// Commits outside of a transaction and waits for the answer.
+    /// Commits outside of a transaction and waits for the answer. The points are of one topic where there is a member of the group for each.
     fn commit(&self, points: &[(TopicPartition, CommitPoint)]) -> Result<(), ClientError>;
     /// The membership, if it is live.
     fn live_group(&self) -> Option<Self::Group>;

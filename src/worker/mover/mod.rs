@@ -110,7 +110,6 @@ pub(crate) struct Mover<P: Ports> {
     standing_at: LocalTime,
     /// Of these tiers it was told how they stand.
     delays_told: Vec<Delay>,
-    hold: Hold,
 }
 
 /// What a mover is made of.
@@ -166,7 +165,6 @@ impl Mover<KafkaPorts> {
         mover.engine.known.leaders = Leaders::with(settings.clock);
         mover.tiers.limits = limits.unwrap_or_default();
         mover.tiers.hold = settings.hold.clone();
-        mover.hold = settings.hold.clone();
         mover.partitions = partitions;
         Ok(mover)
     }
@@ -189,7 +187,6 @@ impl<P: Ports> Mover<P> {
             partitions: BTreeMap::new(),
             standing_at: LocalTime::from_micros(0),
             delays_told: Vec::new(),
-            hold: Hold::none(),
         }
     }
 
@@ -220,7 +217,7 @@ impl<P: Ports> Mover<P> {
         }
         self.tiers.take_heads(&mut self.engine.known.leaders)?;
         // Without any reading of a broker's clock nobody knows what is due.
-        if self.engine.known.leaders.is_known() && !self.hold.is_held() && self.engine.may_begin() {
+        if self.engine.known.leaders.is_known() && !self.tiers.hold.is_held() && self.engine.may_begin() {
             self.move_due()?;
         }
         self.commit_ends()?;
@@ -234,7 +231,7 @@ impl<P: Ports> Mover<P> {
     /// How long nothing will be due and no queue wants to be looked at: whole milliseconds for the client to wait in, the rest
     /// is slept here.
     fn idle_time(&self) -> Duration {
-        if self.hold.is_held() {
+        if self.tiers.hold.is_held() {
             // What is due stays so: to look at it again and again would only burn the processor.
             return Duration::from_millis(50);
         }
