@@ -141,6 +141,8 @@ fn an_application_stopped_after_quiesce_loses_no_delivery_and_burns_no_attempt()
     let extra = stopped_and_started("quiesce", |scene, application, kladder| {
         let said = process::finish(hook("preStop", scene.admin), PATIENCE).succeeds();
         assert_eq!(said.stdout, "quiet\n");
+        // At once: what waits is due within a second, and nothing comes after it while no delivery is made.
+        let moved = broker::read(&scene.redeliver_topic()).len();
         let before = application.count();
         application.stop();
         clock::eventually("/readyz tells by whom it is quiesced, and is ready all the same", PATIENCE, || {
@@ -148,7 +150,6 @@ fn an_application_stopped_after_quiesce_loses_no_delivery_and_burns_no_attempt()
             scene.get("/readyz").is_some_and(|(status, text)| status == 200 && text.contains(told))
         });
         // What is due goes on to redeliver meanwhile, and new records come in.
-        let moved = broker::read(&scene.redeliver_topic()).len();
         clock::eventually("the mover goes on", PATIENCE, || broker::read(&scene.redeliver_topic()).len() > moved);
         let unsent = scene.metric("kladder_deliveries_total", "verdict=\"unsent\"");
         assert!(unsent.is_none_or(|unsent| unsent == 0.0), "{unsent:?} calls met no application");

@@ -331,6 +331,11 @@ impl<W: Work> Committer<W> {
         Ok(())
     }
 
+    /// Whether a commit of these partitions has been sent and not been answered.
+    pub(super) fn has_commit_on_its_way(&self, partitions: &[TopicPartition]) -> bool {
+        partitions.iter().any(|tp| self.engine.known.is_in_doubt(tp))
+    }
+
     /// Whether these points are committed now.
     fn commit_points(&mut self, points: Vec<(TopicPartition, CommitPoint)>) -> Result<bool, WorkError> {
         let mut are_committed = true;

@@ -494,17 +494,30 @@ impl<H: Handler> Deliverer<H> {
         self.draining = Some(Draining { partitions, tokens, deadline: self.clock.now().later(self.drain) });
     }
 
-    /// Gives partitions away once nothing of them is with the handler or on its way, or when they have waited for long enough.
+    /// Gives partitions away once they are drained.
     fn release_drained(&mut self) -> Result<(), WorkError> {
-        if !self.draining.as_ref().is_some_and(|draining| self.is_drained(draining)) {
-            return Ok(());
-        }
-        let Some(Draining { partitions, tokens, .. }) = self.draining.take() else { return Ok(()) };
-        self.committer.end_in_good_order(&tokens);
-        self.commit(true)?;
+        let Some(Draining { partitions, .. }) = self.take_drained()? else { return Ok(()) };
         self.give_back(&partitions)?;
         self.leave_when_drained();
         Ok(())
+    }
+
+    /// What goes, once nothing of it is with the handler or on its way and what became of its records is committed, or when that has been
+    /// waited for long enough. A commit that is still on its way keeps the next from being sent, and what is not committed is delivered
+    /// again by the next owner; of a member that gives partitions back it is answered soon.
+    fn take_drained(&mut self) -> Result<Option<Draining>, WorkError> {
+        if !self.draining.as_ref().is_some_and(|draining| self.is_drained(draining)) {
+            return Ok(None);
+        }
+        let Some(draining) = self.draining.take() else { return Ok(None) };
+        self.committer.end_in_good_order(&draining.tokens);
+        self.commit(true)?;
+        let may_wait = self.clock.now() < draining.deadline && !self.committer.source.assignment_lost();
+        if may_wait && self.committer.has_commit_on_its_way(&draining.partitions) {
+            self.draining = Some(draining);
+            return Ok(None);
+        }
+        Ok(Some(draining))
     }
 
     fn is_drained(&self, draining: &Draining) -> bool {
@@ -538,14 +551,10 @@ impl<H: Handler> Deliverer<H> {
         if let (Some(draining), Some(deadline)) = (&mut self.draining, deadline) {
             draining.deadline = draining.deadline.min(deadline);
         }
-        while let Some(draining) = &self.draining
-            && !self.is_drained(draining)
-        {
+        while self.draining.is_some() && self.take_drained()?.is_none() {
             self.turn()?;
         }
-        let tokens = self.draining.take().map(|draining| draining.tokens).unwrap_or_default();
-        self.committer.end_in_good_order(&tokens);
-        self.commit(true)
+        Ok(())
     }
 
     fn commit(&mut self, at_once: bool) -> Result<(), WorkError> {
