@@ -1,22 +1,19 @@
-//! What the pure work on one record costs: reading and writing its envelope, deciding on it, tracking it, recognizing it.
+//! The cost of the pure work on one record: reading and writing its envelope, deciding about it, tracking it, recognizing
+//! it.
 //!
-//! `cargo bench --locked --bench micro` runs all of it in about a second, once it is built; a name behind `--` picks out what
-//! contains it. No broker is needed. The inputs are what the ladder makes itself: records that climbed by its own decisions, with
-//! the headers that a service would have put there before. What takes many steps is counted in items a second, all else in time a
-//! call.
+//! `cargo bench --locked --bench micro` runs everything in about a second, once it is built; a name after `--` selects the
+//! benchmarks that contain it. No broker is needed. The inputs are what the ladder produces: records that climbed by its own
+//! decisions, with the headers that a service would have set before. Operations with many steps are measured in items a second,
+//! all others in time per call.
 //!
-//! The mover's way of a record is told by the parts that it is made of, since the mover itself is reachable only with a broker.
+//! The mover's path of a record is measured in parts, since the mover itself needs a broker.
 
 use std::hint::black_box;
 use std::time::Duration;
 
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
-use kladder::core::ack_tracker::AckTracker;
-use kladder::core::dialect::is_foreign_control;
-use kladder::core::envelope::{Glance, Trim, glance, is_own};
-use kladder::core::fingerprint::{Fingerprint, Memory};
-use kladder::kafka::NativeHeaders;
+use kladder::internals::{AckTracker, Fingerprint, Glance, Memory, NativeHeaders, Trim, glance, is_foreign_control, is_own};
 use kladder::{Consumed, Coordinates, Decision, Envelope, ErrorInfo, Failure, Headers, Ladder, Mode, Timestamp, Verdict};
 
 /// 2026-01-01.
@@ -50,7 +47,8 @@ fn retry() -> Verdict {
     Err(failure())
 }
 
-/// The envelope of a record that has failed so many times; from sixteen on its history is as long as it gets.
+/// The envelope of a record that has failed this many times; from sixteen on its history has its maximal
+/// length.
 fn climbed(ladder: &Ladder, offset: i64, times: u32) -> Envelope {
     let mut envelope = Envelope::fresh(ladder.name(), &at(offset));
     for nth in 0..times {
@@ -62,7 +60,7 @@ fn climbed(ladder: &Ladder, offset: i64, times: u32) -> Envelope {
     envelope
 }
 
-/// What a service puts onto what it produces.
+/// Headers that a service adds to its records.
 fn of_the_service() -> Headers {
     let mut headers = Headers::new();
     headers.push("traceparent", Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"));
@@ -95,7 +93,7 @@ fn value() -> Vec<u8> {
     value
 }
 
-/// The numbers below `n`, each once, well mixed and always the same.
+/// The numbers below `n`, each once, shuffled but always in the same order.
 fn mixed(n: i64) -> Vec<i64> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut keyed: Vec<(u64, i64)> = (0..n)
@@ -169,7 +167,7 @@ mod mover {
         bencher.bench_local(|| black_box(&headers).clone());
     }
 
-    /// A record that moves on as it is.
+    /// A record that moves on unchanged.
     #[divan::bench]
     fn as_it_is(bencher: Bencher) {
         let ladder = ladder(Mode::Push);
@@ -181,7 +179,7 @@ mod mover {
         });
     }
 
-    /// A record whose envelope is read and written anew, on its way to another tier or to its origin.
+    /// A record whose envelope is read and rewritten, on its way to another tier or to its origin.
     #[divan::bench(args = [1, 16])]
     fn rewritten(bencher: Bencher, times: u32) {
         let ladder = ladder(Mode::Push);
@@ -235,7 +233,7 @@ mod ack_tracker {
     use super::{AckTracker, Bencher, ItemsCount, black_box, mixed};
 
     const RECORDS: i64 = 6_400;
-    /// So many are under way at a time, and so many finish between two commits.
+    /// The numbers in flight at a time, and finished between two commits.
     const WINDOW: i64 = 64;
 
     fn items(n: i64) -> ItemsCount {
@@ -256,7 +254,8 @@ mod ack_tracker {
         });
     }
 
-    /// Twice the window is under way; of the older and the newer half a window's worth finishes in any order, then comes a commit.
+    /// Twice the window is in flight; a window's worth of the older and the newer half finishes in any order, then a commit
+    /// follows.
     #[divan::bench]
     fn in_any_order(bencher: Bencher) {
         let order = mixed(2 * WINDOW);
@@ -276,7 +275,8 @@ mod ack_tracker {
         });
     }
 
-    /// What a transaction asks for its hops: so many records under way, half of which finish if it commits.
+    /// What a transaction asks for its hops: this many records in flight, half of which finish if it
+    /// commits.
     #[divan::bench(args = [16, 64, 256])]
     fn commit_with_hops(bencher: Bencher, under_way: i64) {
         let mut tracker = fresh();
@@ -310,7 +310,7 @@ mod relay {
         Consumed { key: Some(b"order-4711".to_vec()), value: Some(value()), headers, ..Consumed::at(topic, 7, 99, MORNING) }
     }
 
-    /// The inbox record of a first failure, and of one that has climbed.
+    /// The inbox record of a first failure, and of a record that has climbed.
     #[divan::bench(args = [0, 16])]
     fn inbox_record(bencher: Bencher, times: u32) {
         let ladder = ladder(Mode::Relay);
@@ -336,14 +336,14 @@ mod memory {
             .bench_local(|| Fingerprint::of(black_box(Some(b"order-4711")), black_box(Some(&value))));
     }
 
-    /// A record's print, envelope, and where it stands redelivered.
+    /// A record's fingerprint, envelope, and redelivered position.
     fn redelivered(ladder: &Ladder, offset: i64) -> (Fingerprint, Envelope, Coordinates) {
         let print = Fingerprint::of(Some(offset.to_string().as_bytes()), Some(b"{}"));
         let stands = Coordinates { topic: "billing-orders.redeliver".to_owned(), ..at(offset) };
         (print, climbed(ladder, offset, 1), stands)
     }
 
-    /// Ten thousand that are out.
+    /// Ten thousand outstanding ones.
     fn full(ladder: &Ladder) -> Memory {
         let mut memory = Memory::new(ladder.name(), 100_000);
         for offset in 0..OUT {
@@ -353,7 +353,7 @@ mod memory {
         memory
     }
 
-    /// One more is noted and comes back, in whatever way, while ten thousand others are out.
+    /// Another one is noted and comes back, in any way, while ten thousand others are outstanding.
     fn beside_others<T>(bencher: Bencher, comes_back: impl Fn(&mut Memory, Fingerprint, &Envelope, &Coordinates) -> T) {
         let ladder = ladder(Mode::Relay);
         let mut memory = full(&ladder);

@@ -1,4 +1,4 @@
-//! Prints how a record would climb a ladder, without Kafka and in no time:
+//! Prints how a record would climb a ladder, without Kafka and without waiting:
 //! `cargo run --example climb -- 5s 1m 10m`
 
 use std::time::Duration;
@@ -13,7 +13,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     let ladder = Ladder::builder("billing-orders", "billing").source("orders").tiers(tiers).build()?;
 
-    // The bank never answers, and once it says when to come again.
+    // The bank always fails; once it says when to retry.
     let handler = |delivery: Delivery| async move {
         let failure = Failure::retry("Timeout", "no answer from the bank");
         Err(if delivery.attempt() == 2 { failure.after(Duration::from_secs(25 * 60)) } else { failure })

@@ -1,7 +1,7 @@
-//! A Rust application with its retry ladder inside: makes the ladder's topics, handles the orders, and ends on Ctrl-C.
+//! A Rust application with an embedded retry ladder: creates the ladder's topics, handles orders, and stops on Ctrl-C.
 //! `cargo run --example embed -- localhost:9092 orders billing`
 //!
-//! The source topic has to exist. Records that are no number are rejected, odd numbers fail until their third attempt, 13 always.
+//! The source topic must exist. Records that are not numbers are rejected, odd numbers fail until the third attempt, 13 always.
 
 use kladder::{Delivery, Failure, KafkaConfig, Ladder, OrReject, Start, Worker};
 

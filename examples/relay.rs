@@ -1,9 +1,9 @@
-//! An application that consumes its source with a client of its own and leaves only what failed to the ladder (relay).
+//! An application that consumes its source with its own client and passes only failed records to the ladder (relay).
 //! `cargo run --example relay -- localhost:9092 orders billing`
 //!
-//! It reads the source and the ladder's redeliver topic, handles each record, and puts what failed into the ladder's inbox *before*
-//! it commits the offset: then nothing is lost, whenever it is killed. Orders that are not text fail, empty ones are rejected. The
-//! ladder's mover and router run beside it.
+//! It reads the source and the ladder's redeliver topic, handles each record, and writes failed ones to the ladder's inbox *before*
+//! it commits the offset: so no record is lost, even when it is killed. Orders that are not text fail, empty ones are rejected. The
+//! ladder's mover and router run in the same process.
 
 use std::error::Error;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +18,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, DeliveryResult, Header, Headers as _, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 
-/// Any error is a retry; what can never succeed is rejected.
+/// Any error means retry; a record that can never succeed is rejected.
 fn handle(consumed: &Consumed) -> Result<(), Failure> {
     let order = std::str::from_utf8(consumed.value.as_deref().unwrap_or_default())?;
     if order.is_empty() {
@@ -28,7 +28,7 @@ fn handle(consumed: &Consumed) -> Result<(), Failure> {
     Ok(())
 }
 
-/// All that the client has of a record. The headers must come along, since in them stands how many attempts were made.
+/// The whole record. The headers must be kept, since they hold the number of attempts.
 fn consumed(message: &BorrowedMessage<'_>) -> Consumed {
     let mut headers = Headers::new();
     for header in message.headers().iter().flat_map(|headers| headers.iter()) {
@@ -43,7 +43,7 @@ fn consumed(message: &BorrowedMessage<'_>) -> Consumed {
     }
 }
 
-/// Keeps what could not be produced.
+/// Keeps the records that could not be produced.
 #[derive(Default)]
 struct Reports(Mutex<Option<KafkaError>>);
 
@@ -59,7 +59,7 @@ impl ProducerContext for Reports {
     }
 }
 
-/// Produces a record and waits until the brokers have it.
+/// Produces a record and waits for the acknowledgement.
 fn produce(producer: &BaseProducer<Reports>, record: &Record) -> Result<(), Box<dyn Error + Send + Sync>> {
     let mut headers = OwnedHeaders::new_with_capacity(record.headers.len());
     for (name, value) in record.headers.iter() {
@@ -78,9 +78,9 @@ fn consume(ladder: &Ladder, brokers: &str, stop: &AtomicBool) -> Result<(), Box<
     let consumer: BaseConsumer = client()
         .set("group.id", ladder.group())
         .set("enable.auto.commit", "false")
-        // Of an application's own group kladder sets no offsets: where there is none yet, no record may be passed over.
+        // kladder sets no offsets for the application's group: where none is committed yet, no record may be skipped.
         .set("auto.offset.reset", "earliest")
-        // Hops are transactions: what was aborted is none of ours.
+        // Hops are transactions: aborted records must not be read.
         .set("isolation.level", "read_committed")
         .create()?;
     let producer: BaseProducer<Reports> = client().set("enable.idempotence", "true").create_with_context(Reports::default())?;
@@ -92,7 +92,7 @@ fn consume(ladder: &Ladder, brokers: &str, stop: &AtomicBool) -> Result<(), Box<
             None => continue,
             Some(Ok(message)) => message,
             Some(Err(error)) => {
-                // The client tries again by itself.
+                // The client retries by itself.
                 eprintln!("{error}");
                 continue;
             }

@@ -1,4 +1,5 @@
 //! The binary: parses, runs, maps the exit code.
+#![deny(clippy::print_stderr, clippy::print_stdout)]
 
 #[cfg(all(feature = "jemalloc", target_os = "linux"))]
 mod allocator;
@@ -10,5 +11,5 @@ fn main() -> ExitCode {
     let purge = Some(allocator::purge as fn());
     #[cfg(not(all(feature = "jemalloc", target_os = "linux")))]
     let purge = None;
-    kladder::cli::main(purge)
+    kladder::run_program(purge)
 }

@@ -1,7 +1,8 @@
 //! `kladder setup` and `kladder status` as binaries on a real broker.
 //!
-//! `KLADDER_TEST_BROKERS` names it, as `scripts/kafka up` prints it. Every test has topics of its own.
+//! `KLADDER_TEST_BROKERS` names it, as `scripts/kafka up` prints it. Every test has its own topics.
 
+#![cfg(feature = "cli")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::collections::BTreeMap;
@@ -19,14 +20,14 @@ use serde_json::Value;
 
 const WITHIN: Duration = Duration::from_secs(20);
 
-/// A ladder of its own name, its file, and the cluster beneath it.
+/// A ladder with a unique name, its file, and the cluster.
 struct Bench {
     name: String,
     brokers: String,
     directory: tempfile::TempDir,
 }
 
-/// How the command ended.
+/// The result of the command.
 struct Ended {
     code: i32,
     out: String,
@@ -38,7 +39,8 @@ impl Bench {
         let brokers =
             std::env::var("KLADDER_TEST_BROKERS").expect("KLADDER_TEST_BROKERS: run scripts/kafka up and export what it prints");
         let directory = tempfile::tempdir().unwrap();
-        // Unique on a broker that outlives the test: the process, and what makes the directory unique.
+        // Unique on a broker that outlives the test: the process id, and what makes the directory
+        // unique.
         let unique = directory.path().file_name().unwrap().to_string_lossy().trim_start_matches('.').to_ascii_lowercase();
         let bench = Self { name: format!("setup-{test}-{}-{unique}", std::process::id()), brokers, directory };
         bench.configure("start = \"earliest\"\ntiers = [\"5s\", \"1m\"]");
@@ -118,7 +120,7 @@ impl Bench {
         }
     }
 
-    /// All settings of the topic that are its own, with this one changed: the call replaces the whole set.
+    /// All settings set on the topic, with this one changed: the call replaces the whole set.
     fn alter(&self, topic: &str, setting: &str, value: &str) {
         let admin = self.admin();
         let described = wait(admin.describe_configs([&ResourceSpecifier::Topic(topic)], &AdminOptions::new())).unwrap();
@@ -221,7 +223,7 @@ fn relay_gets_an_inbox_and_leaves_the_source_alone() {
     let bench = Bench::with_source("relay", 2);
     bench.configure("mode = \"relay\"\ntiers = [\"5s\"]");
     let file = std::fs::read_to_string(bench.file()).unwrap();
-    // Relay calls nobody.
+    // Relay has no handler.
     let handler = format!("[ladder.{}.handler]\n            url = \"http://127.0.0.1:1/\"", bench.name);
     std::fs::write(bench.file(), file.replace(&handler, "")).unwrap();
     bench.setup();
@@ -303,7 +305,7 @@ fn a_start_must_be_said_while_the_group_has_no_offsets() {
     bench.produce(&bench.source(), 1, 4);
     bench.commit(&bench.name, &bench.source(), &[0]);
     bench.setup();
-    // The partition without an offset counts as an added one, the other is left where it is.
+    // The partition without an offset counts as an added one, the other keeps its offset.
     assert_eq!(bench.committed(&bench.name, &bench.source(), 2), [Offset::Offset(0), Offset::Offset(0)]);
 }
 
@@ -312,7 +314,7 @@ fn a_start_at_the_end_skips_what_is_there() {
     let bench = Bench::with_source("latest", 2);
     bench.produce(&bench.source(), 1, 4);
     bench.configure("start = \"latest\"\ntiers = [\"5s\"]");
-    bench.setup().says("about 4 records that it holds will be skipped");
+    bench.setup().says("about 4 existing records will be skipped");
     assert_eq!(bench.committed(&bench.name, &bench.source(), 2), [Offset::Offset(0), Offset::Offset(4)]);
 }
 
@@ -340,7 +342,8 @@ fn a_removed_tier_is_told_with_what_waits_in_it() {
 
 #[test]
 fn a_group_with_members_is_not_given_offsets() {
-    // Of a group of the newer protocol the client cannot tell the members: there the broker refuses the commit.
+    // The client cannot describe the members of a group with the newer protocol: there the broker refuses the
+    // commit.
     for (protocol, code, text) in [("classic", 2, "has 1 active members"), ("consumer", 1, "because it has active members")] {
         let bench = Bench::with_source(protocol, 1);
         let mut config = bench.client();
@@ -382,7 +385,7 @@ fn status_tells_what_waits_and_what_is_due() {
     assert_eq!(ladder["tiers"][0]["waiting"], 2);
     assert_eq!(ladder["tiers"][0]["due"], 2);
     assert!(ladder["tiers"][0]["oldest_due_ms"].as_i64().unwrap() > 0);
-    // Three records, five that were aborted, and the marker that says so.
+    // Three records, five aborted ones, and their marker.
     assert_eq!(ladder["tiers"][1]["waiting"], 9);
     assert_eq!(ladder["tiers"][1]["due"], 0);
     assert!(ladder["tiers"][1]["oldest_due_ms"].as_i64().unwrap() < 0);

@@ -1,4 +1,4 @@
-//! What the benchmark asks the broker itself.
+//! Queries of the benchmark to the broker.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A connection for questions.
+/// A connection for queries.
 pub struct Broker {
     pub servers: String,
     admin: AdminClient<DefaultClientContext>,
@@ -46,7 +46,7 @@ impl Broker {
         }
     }
 
-    /// Deletes all topics whose names begin like that.
+    /// Deletes all topics whose names begin with this prefix.
     pub fn delete_topics(&self, prefix: &str) {
         let metadata = self.consumer.fetch_metadata(None, TIMEOUT).expect("the broker's topics");
         let names: Vec<&str> = metadata
@@ -58,12 +58,13 @@ impl Broker {
         let _ = self.runtime.block_on(self.admin.delete_topics(&names, &AdminOptions::new()));
     }
 
-    /// What read-committed readers may have read, all partitions together; commit markers count.
+    /// The number of records visible to `read_committed` consumers, over all partitions; commit
+    /// markers count.
     pub fn committed_end(&self, topic: &str, partitions: i32) -> i64 {
         (0..partitions).map(|p| self.consumer.fetch_watermarks(topic, p, TIMEOUT).map_or(0, |(_, high)| high)).sum()
     }
 
-    /// Waits until so many records may be read.
+    /// Waits until this many records are visible.
     pub fn wait_for(&self, topic: &str, partitions: i32, records: usize, patience: Duration) -> Instant {
         let wanted = i64::try_from(records).expect("a count");
         let began = Instant::now();

@@ -1,4 +1,4 @@
-//! The wall clock. Broker, worker and benchmark run on one machine, so they have the same.
+//! The wall clock. Broker, worker and benchmark run on one machine, so they share it.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -8,7 +8,7 @@ pub fn epoch_micros() -> i64 {
     i64::try_from(since.as_micros()).expect("a date that fits")
 }
 
-/// Seconds from one moment to another, both in microseconds.
+/// Seconds between two times in microseconds.
 #[expect(clippy::cast_precision_loss, reason = "microseconds of minutes")]
 pub fn seconds(from: i64, to: i64) -> f64 {
     (to - from) as f64 / 1e6

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use kladder::core::envelope::Trim;
+use kladder::internals::Trim;
 use kladder::{Coordinates, Envelope, ErrorInfo, Timestamp};
 use rdkafka::client::ClientContext;
 use rdkafka::config::ClientConfig;
@@ -18,11 +18,11 @@ use crate::report::count;
 /// Bytes of a value.
 pub const VALUE_BYTES: usize = 1_024;
 
-/// Where the number of a record stands in its value.
+/// The position of the record number in a value.
 const NUMBER_AT: usize = 6;
 const NUMBER_DIGITS: usize = 10;
 
-/// When the broker appended each record of a load, in epoch milliseconds; 0 before it has said so.
+/// When the broker appended each record of a load, in epoch milliseconds; 0 until it is known.
 pub struct Appended(Vec<AtomicI64>);
 
 impl Appended {
@@ -60,7 +60,7 @@ impl ProducerContext for Reports {
     }
 }
 
-/// Writes records and notes when the broker appended them.
+/// Writes records and records when the broker appended them.
 pub struct Load {
     producer: ThreadedProducer<Reports>,
     appended: Arc<Appended>,
@@ -69,7 +69,7 @@ pub struct Load {
 }
 
 impl Load {
-    /// `linger`: how long the client gathers records before it sends them.
+    /// `linger`: how long the client collects records before it sends them.
     pub fn new(brokers: &str, ladder: &str, records: usize, linger: Duration) -> Self {
         let appended = Appended::of(records);
         let producer = ClientConfig::new()
@@ -93,7 +93,7 @@ impl Load {
         self.appended.clone()
     }
 
-    /// Writes one record; without headers it is as an application writes it to a source.
+    /// Writes one record; without headers it is like an application's record on a source.
     pub fn write(&mut self, topic: &str, partition: i32, number: usize, with_headers: bool) {
         let digits = format!("{number:0NUMBER_DIGITS$}");
         self.text[NUMBER_AT..NUMBER_AT + NUMBER_DIGITS].copy_from_slice(digits.as_bytes());
@@ -115,7 +115,7 @@ impl Load {
         }
     }
 
-    /// Writes records from this number on as fast as they are taken, round the partitions.
+    /// Writes records from this number on as fast as they are accepted, to the partitions in turn.
     pub fn pour(
         &mut self,
         topic: &str,
@@ -135,7 +135,7 @@ impl Load {
         self.flush();
     }
 
-    /// Writes so many records a second into each topic, evenly, round the partitions.
+    /// Writes this many records a second into each topic, evenly, to the partitions in turn.
     pub fn pace(&mut self, topics: &[String], partitions: i32, per_second: f64, first: usize, records: usize) {
         let began = Instant::now();
         let every = Duration::from_secs_f64(1.0 / per_second / count(topics.len()));
@@ -159,12 +159,12 @@ impl Load {
     }
 }
 
-/// The partition that the record of this index is written to, where so many topics are written to in turn.
+/// The partition of the record with this index, when this many topics are written to in turn.
 pub fn partition_of(index: usize, topics: usize, partitions: i32) -> i32 {
     i32::try_from(index / topics).expect("a count") % partitions
 }
 
-/// The number that stands in a value.
+/// The number in a value.
 pub fn number_of(value: &[u8]) -> Option<usize> {
     let digits = value.get(NUMBER_AT..NUMBER_AT + NUMBER_DIGITS)?;
     std::str::from_utf8(digits).ok()?.parse().ok()
@@ -180,7 +180,8 @@ fn text() -> Vec<u8> {
     text
 }
 
-/// Other digits in each record, so that it compresses as such records do (about 4 to 1), and not to nothing.
+/// Different digits in each record, so that it compresses as such records do (about 4 to 1), and not to
+/// nothing.
 fn scramble(text: &mut [u8], seed: usize) {
     let mut state = (seed as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     for byte in text.iter_mut().filter(|byte| byte.is_ascii_digit()) {

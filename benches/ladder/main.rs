@@ -1,8 +1,9 @@
-//! Measures kladder on a real broker, beside what the machine can do at all.
+//! Measures kladder on a real broker and compares it with the limits of the machine.
 //!
-//! Each throughput stands beside a ceiling from the same run: the barest copying loop ([`ceiling`]), or `wrk` for HTTP. Lateness is
-//! taken by an independent reader ([`observer`]). kladder itself is a process of its own, whose time and memory are taken from
-//! outside ([`worker`]). Run it with `scripts/bench`.
+//! Each throughput is compared with a ceiling from the same run: the simplest loop that copies or posts
+//! the same records ([`ceiling`]).
+//! Lateness is measured by an independent reader ([`observer`]). kladder runs as a separate process, whose CPU time and memory are
+//! measured from outside ([`worker`]). Run it with `scripts/bench`.
 
 #![expect(clippy::disallowed_methods, reason = "to take the time is what a benchmark is for")]
 
@@ -29,43 +30,53 @@ use clap::Parser;
 
 use crate::broker::Broker;
 use crate::progress::Progress;
-use crate::scenarios::{ALL, Bench};
+use crate::scenarios::{ALL, Bench, PEERS, Scenario};
 
 /// Measures kladder on a real broker
 #[derive(Parser)]
 #[command(name = "scripts/bench")]
+#[expect(clippy::struct_excessive_bools, reason = "the switches of a command line")]
 struct Arguments {
-    /// Which scenarios; all when none is named
+    /// Scenarios to run; by default all but those beside peers
     scenarios: Vec<String>,
-    /// How often each is run
+    /// Number of runs of each
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
-    /// A tenth of the records and a quarter of the time: to see that it works, not to publish
+    /// A tenth of the records and a quarter of the time: for a quick check, not for publication
     #[arg(long)]
     quick: bool,
-    /// Where the JSON goes
+    /// Also run the scenarios beside peers
+    #[arg(long)]
+    peers: bool,
+    /// Output file for the JSON
     #[arg(long, value_name = "FILE", default_value = "target/bench.json")]
     json: PathBuf,
     /// The bootstrap servers
     #[arg(long, env = "KLADDER_BENCH_BROKERS", value_name = "SERVERS")]
     brokers: String,
-    /// Names the scenarios
+    /// List the scenarios
     #[arg(long)]
     list: bool,
-    /// What cargo adds
+    /// Passed by cargo
     #[arg(long, hide = true)]
     bench: bool,
 }
 
 fn main() -> ExitCode {
+    if let Some([_, command, work]) = std::env::args().collect::<Vec<_>>().first_chunk()
+        && command == ceiling::PUSH
+    {
+        ceiling::run_push(work);
+        return ExitCode::SUCCESS;
+    }
     let arguments = Arguments::parse();
     if arguments.list {
-        for scenario in ALL {
+        for scenario in ALL.iter().chain(PEERS) {
             println!("{:<18}{}", scenario.name, scenario.about);
         }
         return ExitCode::SUCCESS;
     }
-    if let Some(unknown) = arguments.scenarios.iter().find(|name| !ALL.iter().any(|s| s.is_named(name))) {
+    if let Some(unknown) = arguments.scenarios.iter().find(|name| !ALL.iter().chain(PEERS).any(|s| s.is_named(name))) {
         eprintln!("bench: no scenario '{unknown}'; `scripts/bench --list` names them");
         return ExitCode::from(2);
     }
@@ -76,16 +87,16 @@ fn main() -> ExitCode {
     }
     scenarios::warm_up(&bench, &Progress::new("warming the broker up".to_owned()));
     let mut rows = Vec::new();
-    for scenario in ALL {
-        if !arguments.scenarios.is_empty() && !arguments.scenarios.iter().any(|name| scenario.is_named(name)) {
-            continue;
-        }
+    let named = |scenario: &Scenario| arguments.scenarios.iter().any(|name| scenario.is_named(name));
+    let usual = ALL.iter().filter(|scenario| named(scenario) || arguments.scenarios.is_empty() && !arguments.peers);
+    let beside_peers = PEERS.iter().filter(|scenario| named(scenario) || arguments.peers);
+    for scenario in usual.chain(beside_peers) {
         let runs = (1..=arguments.runs).map(|run| {
             let progress = Progress::new(format!("{} {run}/{}", scenario.name, arguments.runs));
             (scenario.run)(&bench, &progress)
         });
         rows.extend(report::gather(scenario.name, runs.collect()));
-        // After each scenario, so that nothing is lost when a later one fails.
+        // After each scenario, so that no result is lost when a later one fails.
         if let Err(error) = fs::write(&arguments.json, report::json(&machine, &rows)) {
             eprintln!("bench: {} cannot be written: {error}", arguments.json.display());
             return ExitCode::FAILURE;

@@ -1,4 +1,5 @@
-//! An independent reader: when does a record really come back? It reads committed, and knows of the worker nothing but its topic.
+//! An independent reader that measures when a record really comes back. It reads committed records, and knows only the worker's
+//! topic.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -13,10 +14,10 @@ use crate::broker::reader;
 use crate::clock::epoch_micros;
 use crate::load::number_of;
 
-/// What was seen: the number of a record, and when, in epoch microseconds.
+/// An observation: the number of a record, and the time in epoch microseconds.
 pub type Seen = Vec<(usize, i64)>;
 
-/// So many partitions can be watched without being in the way.
+/// The most partitions that can be watched without disturbing the measurement.
 const MOST_WATCHED: i32 = 20;
 
 pub struct Observer {
@@ -25,20 +26,20 @@ pub struct Observer {
     thread: JoinHandle<Seen>,
 }
 
-/// Of so many partitions, those that stand for all: a reader that asks for each record of hundreds of partitions at once is itself
-/// what keeps the broker busy, since every fetch names all of them (librdkafka has no incremental fetch, KIP-227).
+/// A sample of this many partitions: a reader that fetches each record of hundreds of partitions at once would itself keep the
+/// broker busy, since every fetch names all of them (librdkafka has no incremental fetch, KIP-227).
 pub fn sample(partitions: i32) -> Vec<i32> {
     let step = (partitions + MOST_WATCHED - 1) / MOST_WATCHED;
     (0..partitions).step_by(usize::try_from(step).expect("a small number")).collect()
 }
 
 impl Observer {
-    /// Reads these topics, all partitions, from their beginning.
+    /// Reads these topics, all partitions, from the beginning.
     pub fn start(servers: &str, topics: &[String], partitions: i32) -> Self {
         Self::of(servers, topics, &(0..partitions).collect::<Vec<_>>())
     }
 
-    /// Reads these partitions of these topics, from their beginning.
+    /// Reads these partitions of these topics, from the beginning.
     pub fn of(servers: &str, topics: &[String], partitions: &[i32]) -> Self {
         let all = topics.iter().flat_map(|topic| partitions.iter().map(move |p| (topic.clone(), *p, Offset::Beginning)));
         let consumer = reader(servers, &all.collect::<Vec<_>>());
@@ -60,7 +61,7 @@ impl Observer {
         Self { stop, count, thread }
     }
 
-    /// Waits until so many records came, or patience ends.
+    /// Waits until this many records have come, or the deadline has passed.
     pub fn wait_for(&self, records: usize, patience: Duration) {
         let began = Instant::now();
         while self.count.load(Ordering::Relaxed) < records && began.elapsed() < patience {

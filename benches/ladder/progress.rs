@@ -1,4 +1,4 @@
-//! Tells on stderr how far a run is: over one line on a terminal, a line a step elsewhere.
+//! Shows progress on stderr: on a terminal in one line, otherwise a line for each step.
 
 use std::cell::RefCell;
 use std::io::{IsTerminal, Write, stderr};
@@ -22,7 +22,7 @@ impl Progress {
         }
     }
 
-    /// A step goes on; told at most five times a second, and only on a terminal.
+    /// Updates a step; shown at most five times a second, and only on a terminal.
     pub fn at(&self, text: &str) {
         let due = self.told.borrow().is_none_or(|at| at.elapsed() > Duration::from_millis(200));
         if due && stderr().is_terminal() {

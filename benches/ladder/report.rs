@@ -1,4 +1,4 @@
-//! What was measured, as a table for people and as JSON for machines.
+//! The results, as a table for people and as JSON for machines.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -6,12 +6,12 @@ use std::fmt::Write as _;
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::{Value, json};
 
-/// What a figure has to reach.
+/// The target of a figure.
 #[derive(Debug, Clone, Copy)]
 pub enum Target {
     AtLeast(f64),
     AtMost(f64),
-    /// None: it only stands there to be known.
+    /// None: for information only.
     Told,
 }
 
@@ -41,7 +41,7 @@ impl Row {
         percentile(&self.values, 50.0)
     }
 
-    /// By the median of the runs; what may not happen at all may not happen in any of them.
+    /// By the median of the runs; something that must not happen may not happen in any of them.
     fn is_met(&self) -> bool {
         match self.target {
             Target::AtLeast(bound) => self.median() >= bound,
@@ -64,7 +64,7 @@ impl Row {
     }
 }
 
-/// Puts the figures of several runs together, in the order of the first.
+/// Merges the figures of several runs, in the order of the first.
 pub fn gather(scenario: &'static str, runs: Vec<Vec<Figure>>) -> Vec<Row> {
     let mut rows: Vec<Row> = Vec::new();
     for figure in runs.into_iter().flatten() {
@@ -128,7 +128,7 @@ fn bounds(values: &[f64]) -> (f64, f64) {
     (values.iter().copied().fold(f64::INFINITY, f64::min), values.iter().copied().fold(f64::NEG_INFINITY, f64::max))
 }
 
-/// Three digits that count, and whole numbers where there are more.
+/// Three significant digits, and whole numbers for larger values.
 pub fn number(value: f64) -> String {
     match value.abs() {
         size if size >= 10_000.0 => {
@@ -142,7 +142,7 @@ pub fn number(value: f64) -> String {
     }
 }
 
-/// Of unsorted values, by the nearest rank; 0 of none.
+/// Of unsorted values, by nearest rank; 0 for none.
 pub fn percentile(values: &[f64], percent: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);

@@ -1,4 +1,4 @@
-//! The kladder that is measured: a process of its own, looked at from outside.
+//! The measured kladder: a separate process, observed from outside.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -6,12 +6,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-const KLADDER: &str = env!("CARGO_BIN_EXE_kladder");
+/// The kladder built with the benchmark, or the one named by the environment, so that two versions can be compared by the same benchmark
+/// in one session.
+fn kladder() -> Command {
+    Command::new(std::env::var_os("KLADDER_BENCH_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_kladder").into()))
+}
 
-/// Ticks a second of /proc/PID/stat: 100 on every Linux, since it is part of the kernel's interface to user space.
+/// Ticks a second of /proc/PID/stat: 100 on every Linux, since it is part of the kernel's userspace ABI.
 const TICKS: f64 = 100.0;
 
-/// A configuration file and what kladder does with it.
+/// A configuration file and kladder commands with it.
 pub struct Setup {
     folder: tempfile::TempDir,
     file: PathBuf,
@@ -27,8 +31,8 @@ impl Setup {
 
     /// `kladder setup`.
     pub fn apply(&self) {
-        let mut command = Command::new(KLADDER);
-        // Its default stops who did not mean so many; the widest scenario means 1,201.
+        let mut command = kladder();
+        // Its default limit would refuse this many partitions; the widest scenario needs 1,201.
         command.args(["setup", "--yes", "--max-partitions", "2000", "-c"]).arg(&self.file);
         let output = command.output().expect("kladder setup");
         let (plan, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -38,21 +42,21 @@ impl Setup {
     /// `kladder run` with these roles.
     pub fn run(&self, roles: &str) -> Process {
         let log = fs::File::options().create(true).append(true).open(self.log()).expect("a log");
-        let mut command = Command::new(KLADDER);
+        let mut command = kladder();
         command.args(["run", "--role", roles, "-c"]).arg(&self.file).env("RUST_LOG", "info");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         Process::start(&mut command)
     }
 
-    /// `kladder dlq` to its end: its peak memory in MiB, and its processor time in seconds.
+    /// `kladder dlq` to completion: its peak memory in MiB, and its CPU time in seconds.
     pub fn dlq(&self, arguments: &[&str]) -> (f64, f64) {
-        let mut command = Command::new(KLADDER);
+        let mut command = kladder();
         command.arg("dlq").args(arguments).arg("-c").arg(&self.file);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut process = Process::start(&mut command);
         let (mut peak_rss, mut cpu) = (0.0_f64, 0.0_f64);
         loop {
-            // What it was last is what it was in all; a process that has ended tells nothing any more.
+            // The last reading is the total; an ended process has none.
             (peak_rss, cpu) = (peak_rss.max(process.peak_rss()), cpu.max(process.cpu()));
             if let Some(status) = process.child.try_wait().expect("a process") {
                 assert!(status.success(), "kladder dlq {arguments:?} failed");
@@ -66,7 +70,7 @@ impl Setup {
         self.folder.path().join("log")
     }
 
-    /// Lines of the log so far that contain the text.
+    /// The number of log lines so far that contain the text.
     pub fn said(&self, text: &str) -> usize {
         fs::read_to_string(self.log()).unwrap_or_default().lines().filter(|line| line.contains(text)).count()
     }
@@ -87,7 +91,7 @@ fn file_of(process: &str, name: &str) -> String {
     fs::read_to_string(Path::new("/proc").join(process).join(name)).unwrap_or_default()
 }
 
-/// Seconds of processor time of a process so far, by its id or as `self`.
+/// CPU seconds of a process so far, by its id or as `self`.
 pub fn cpu_of(process: &str) -> f64 {
     let stat = file_of(process, "stat");
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
@@ -95,7 +99,7 @@ pub fn cpu_of(process: &str) -> f64 {
     (ticks(11) + ticks(12)) / TICKS
 }
 
-/// A process and what it costs.
+/// A process and its costs.
 pub struct Process {
     child: Child,
 }
@@ -105,26 +109,11 @@ impl Process {
         Self { child: command.spawn().expect("a process") }
     }
 
-    /// `kladder stub`, and where it listens.
-    pub fn stub(arguments: &[&str]) -> (Self, String) {
-        let address = format!("127.0.0.1:{}", free_port());
-        let mut command = Command::new(KLADDER);
-        command.args(["stub", "--listen", &address]).args(arguments);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let process = Self::start(&mut command);
-        let began = Instant::now();
-        while std::net::TcpStream::connect(&address).is_err() {
-            assert!(began.elapsed() < Duration::from_secs(10), "kladder stub does not listen");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        (process, address)
-    }
-
     fn file(&self, name: &str) -> String {
         file_of(&self.child.id().to_string(), name)
     }
 
-    /// Seconds of processor time so far.
+    /// CPU seconds so far.
     pub fn cpu(&self) -> f64 {
         cpu_of(&self.child.id().to_string())
     }
@@ -135,12 +124,12 @@ impl Process {
         line.and_then(|rest| rest.trim_matches([':', ' ', '\t']).split_whitespace().next()?.parse().ok()).unwrap_or(0.0)
     }
 
-    /// Resident memory now, in MiB.
+    /// Current resident memory, in MiB.
     pub fn rss(&self) -> f64 {
         self.status("VmRSS") / 1_024.0
     }
 
-    /// The most it ever was, in MiB.
+    /// Peak resident memory, in MiB.
     pub fn peak_rss(&self) -> f64 {
         self.status("VmHWM") / 1_024.0
     }
@@ -165,14 +154,14 @@ impl Process {
         f64::from(u32::try_from(open.count()).unwrap_or(u32::MAX))
     }
 
-    /// Kills it without a chance to tidy up.
+    /// Kills it without a chance to clean up.
     pub fn kill(mut self) {
         self.child.kill().expect("a process that was alive");
         self.child.wait().expect("a process that ends");
     }
 }
 
-/// Asks it to end, and waits.
+/// Asks it to stop, and waits.
 impl Drop for Process {
     fn drop(&mut self) {
         if matches!(self.child.try_wait(), Ok(None)) {
@@ -187,7 +176,7 @@ impl Drop for Process {
     }
 }
 
-/// A port that nobody listens at now.
+/// A port on which nothing listens.
 pub fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).map(|a| a.port()).expect("a port")
 }

@@ -1,7 +1,7 @@
 // A handler of orders: java Handler.java PORT
 //
-// No library but Java's own (17 or later). An order is JSON with a number under "order". To try the ladder out, one with "fail": N fails
-// N times, and one with "wait": S asks for S seconds of patience the first time.
+// Only Java's standard library (17 or later). An order is JSON with a number under "order". To try the ladder out, one with "fail": N fails
+// N times, and one with "wait": S asks for S seconds of patience the first time. Takes batches in parts (format = "multipart"), too.
 
 import com.sun.net.httpserver.Headers;
 import com.sun.net.httpserver.HttpExchange;
@@ -9,6 +9,8 @@ import com.sun.net.httpserver.HttpServer;
 import java.io.IOException;
 import java.net.InetSocketAddress;
 import java.nio.charset.StandardCharsets;
+import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.Base64;
 import java.util.Map;
 import java.util.OptionalInt;
@@ -22,7 +24,7 @@ public class Handler {
 
     static final Map<String, Integer> STATUSES = Map.of("done", 200, "retry", 503, "reject", 422);
 
-    // A real handler keeps this where it keeps its orders, and writes both in one transaction.
+    // A real handler stores this together with its orders, in one transaction.
     static final Set<String> DONE = ConcurrentHashMap.newKeySet();
 
     /** The key as bytes; null where there is none, or it was too long to be sent. */
@@ -61,22 +63,76 @@ public class Handler {
         return found.find() ? OptionalInt.of(Integer.parseInt(found.group(1))) : OptionalInt.empty();
     }
 
+    /** What becomes of one delivery, at most once done; its headers are those of a request, or of a part of a batch. */
+    static Outcome deliver(Headers headers, byte[] body) {
+        byte[] value = "null".equals(headers.getFirst("Kladder-Value")) ? null : body;
+        int attempt = Integer.parseInt(headers.getFirst("Kladder-Attempt"));
+        String idempotencyKey = headers.getFirst("Idempotency-Key");
+        byte[] key = keyOf(headers);
+        Outcome outcome =
+                DONE.contains(idempotencyKey) ? new Outcome("done", Map.of(), "done before") : handle(key, value, attempt);
+        if (outcome.verdict().equals("done")) {
+            DONE.add(idempotencyKey);
+        }
+        String shown = key == null ? "none" : Base64.getEncoder().encodeToString(key);
+        Object size = value == null ? "null" : value.length;
+        System.out.printf("key=%s value=%s attempt=%d %s%n", shown, size, attempt, outcome.verdict());
+        return outcome;
+    }
+
+    /** The answer to a batch: which of its parts have failed. Each part says how long it is. */
+    static String deliverParts(byte[] body, String boundary) {
+        var failures = new ArrayList<String>();
+        int at = boundary.length() + 4;
+        while (at < body.length && !text(body, at - 2, 2).equals("--")) {
+            var headers = new Headers();
+            int end = at;
+            for (String line = line(body, end); !line.isEmpty(); line = line(body, end)) {
+                headers.add(line.substring(0, line.indexOf(':')), line.substring(line.indexOf(':') + 2));
+                end += line.length() + 2;
+            }
+            int start = end + 2;
+            int length = Integer.parseInt(headers.getFirst("Content-Length"));
+            Outcome outcome = deliver(headers, Arrays.copyOfRange(body, start, start + length));
+            if (!outcome.verdict().equals("done")) {
+                // The key stands in quotes, as a string of JSON does.
+                String after = outcome.headers().get("Retry-After");
+                failures.add(String.format(
+                        "{\"id\":%s,\"verdict\":\"%s\",\"error_class\":\"%s\",\"error_message\":\"%s\"%s}",
+                        headers.getFirst("Idempotency-Key"), outcome.verdict(), outcome.headers().get("Kladder-Error-Class"),
+                        outcome.text(), after == null ? "" : ",\"retry_after\":\"" + after + "\""));
+            }
+            at = start + length + boundary.length() + 6;
+        }
+        return "{\"failures\":[" + String.join(",", failures) + "]}";
+    }
+
+    static String line(byte[] body, int from) {
+        int end = from;
+        while (body[end] != '\r') {
+            end++;
+        }
+        return text(body, from, end - from);
+    }
+
+    static String text(byte[] body, int from, int length) {
+        return new String(body, from, length, StandardCharsets.ISO_8859_1);
+    }
+
     static void serve(HttpExchange exchange) throws IOException {
         try (exchange) {
             Headers headers = exchange.getRequestHeaders();
             byte[] body = exchange.getRequestBody().readAllBytes();
-            byte[] value = "null".equals(headers.getFirst("Kladder-Value")) ? null : body;
-            int attempt = Integer.parseInt(headers.getFirst("Kladder-Attempt"));
-            String idempotencyKey = headers.getFirst("Idempotency-Key");
-            byte[] key = keyOf(headers);
-            Outcome outcome =
-                    DONE.contains(idempotencyKey) ? new Outcome("done", Map.of(), "done before") : handle(key, value, attempt);
-            if (outcome.verdict().equals("done")) {
-                DONE.add(idempotencyKey);
+            String contentType = headers.getFirst("Content-Type");
+            if (contentType.startsWith("multipart/mixed; boundary=")) {
+                String boundary = contentType.substring(contentType.indexOf('=') + 1);
+                byte[] said = deliverParts(body, boundary).getBytes(StandardCharsets.UTF_8);
+                exchange.getResponseHeaders().set("Content-Type", "application/json");
+                exchange.sendResponseHeaders(200, said.length);
+                exchange.getResponseBody().write(said);
+                return;
             }
-            String shown = key == null ? "none" : Base64.getEncoder().encodeToString(key);
-            Object size = value == null ? "null" : value.length;
-            System.out.printf("key=%s value=%s attempt=%d %s%n", shown, size, attempt, outcome.verdict());
+            Outcome outcome = deliver(headers, body);
             Headers answer = exchange.getResponseHeaders();
             answer.set("Kladder-Verdict", outcome.verdict());
             outcome.headers().forEach(answer::set);
@@ -95,7 +151,7 @@ public class Handler {
         server.createContext("/", Handler::serve);
         server.setExecutor(Executors.newFixedThreadPool(64));
         server.start();
-        // What is being handled is answered first, for at most so many seconds.
+        // Requests in flight are answered first, for at most this many seconds.
         Runtime.getRuntime().addShutdownHook(new Thread(() -> server.stop(5)));
     }
 }

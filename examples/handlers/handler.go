@@ -1,10 +1,11 @@
 // A handler of orders: go run handler.go PORT
 //
 // Standard library only. An order is JSON with a number under "order". To try the ladder out, one with "fail": N fails N times, and one
-// with "wait": S asks for S seconds of patience the first time.
+// with "wait": S asks for S seconds of patience the first time. Takes batches of JSON lines (format = "ndjson"), too.
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -20,7 +21,7 @@ import (
 	"time"
 )
 
-// A real handler keeps this where it keeps its orders, and writes both in one transaction.
+// A real handler stores this together with its orders, in one transaction.
 var done sync.Map
 
 var statuses = map[string]int{"done": 200, "retry": 503, "reject": 422}
@@ -35,7 +36,7 @@ type outcome struct {
 	verdict, class, retryAfter, text string
 }
 
-// keyOf gives the key as bytes; nil where there is none, or it was too long to be sent.
+// keyOf returns the key as bytes; nil if there is none or it was too long for a header.
 func keyOf(header http.Header) ([]byte, error) {
 	values := header.Values("Kladder-Key")
 	if len(values) == 0 {
@@ -47,7 +48,7 @@ func keyOf(header http.Header) ([]byte, error) {
 	return []byte(values[0]), nil
 }
 
-// handle says what becomes of an order; a nil value is a tombstone.
+// handle decides about an order; a nil value is a tombstone.
 func handle(key, value []byte, attempt int) outcome {
 	if value == nil {
 		return outcome{verdict: "done", text: "cancelled"}
@@ -65,22 +66,8 @@ func handle(key, value []byte, attempt int) outcome {
 	return outcome{verdict: "done", text: "shipped"}
 }
 
-func serve(response http.ResponseWriter, request *http.Request) {
-	value, err := io.ReadAll(request.Body)
-	if err != nil {
-		return // The connection is lost; the record comes again.
-	}
-	size := strconv.Itoa(len(value))
-	if request.Header.Get("Kladder-Value") == "null" {
-		value, size = nil, "null"
-	}
-	attempt, attemptErr := strconv.Atoi(request.Header.Get("Kladder-Attempt"))
-	key, keyErr := keyOf(request.Header)
-	if err := errors.Join(attemptErr, keyErr); err != nil {
-		http.Error(response, err.Error(), http.StatusBadRequest)
-		return
-	}
-	idempotencyKey := request.Header.Get("Idempotency-Key")
+// deliver is the verdict on one delivery, at most once done.
+func deliver(idempotencyKey string, key, value []byte, attempt int) outcome {
 	result := outcome{verdict: "done", text: "done before"}
 	if _, seen := done.Load(idempotencyKey); !seen {
 		result = handle(key, value, attempt)
@@ -88,11 +75,84 @@ func serve(response http.ResponseWriter, request *http.Request) {
 	if result.verdict == "done" {
 		done.Store(idempotencyKey, true)
 	}
-	shown := "none"
+	shown, size := "none", "null"
 	if key != nil {
 		shown = base64.StdEncoding.EncodeToString(key)
 	}
+	if value != nil {
+		size = strconv.Itoa(len(value))
+	}
 	fmt.Printf("key=%s value=%s attempt=%d %s\n", shown, size, attempt, result.verdict)
+	return result
+}
+
+// line is a record of a batch. A value that is JSON stands as it is, any other in base64; a null one is a tombstone.
+type line struct {
+	ID          string          `json:"id"`
+	Attempt     int             `json:"attempt"`
+	Key         *string         `json:"key"`
+	KeyBase64   []byte          `json:"key_base64"`
+	Value       json.RawMessage `json:"value"`
+	ValueBase64 *[]byte         `json:"value_base64"`
+}
+
+type failure struct {
+	ID           string `json:"id"`
+	Verdict      string `json:"verdict"`
+	RetryAfter   string `json:"retry_after,omitempty"`
+	ErrorClass   string `json:"error_class,omitempty"`
+	ErrorMessage string `json:"error_message,omitempty"`
+}
+
+// serveBatch says which records of a batch have failed; all others are done.
+func serveBatch(response http.ResponseWriter, body []byte) {
+	failures := []failure{}
+	lines := json.NewDecoder(bytes.NewReader(body))
+	for {
+		var record line
+		if err := lines.Decode(&record); err == io.EOF {
+			break
+		} else if err != nil {
+			http.Error(response, err.Error(), http.StatusBadRequest)
+			return
+		}
+		key, value := record.KeyBase64, []byte(record.Value)
+		if record.Key != nil {
+			key = []byte(*record.Key)
+		}
+		if record.ValueBase64 != nil {
+			value = *record.ValueBase64
+		} else if string(value) == "null" {
+			value = nil
+		}
+		result := deliver(record.ID, key, value, record.Attempt)
+		if result.verdict != "done" {
+			failures = append(failures, failure{record.ID, result.verdict, result.retryAfter, result.class, result.text})
+		}
+	}
+	response.Header().Set("Content-Type", "application/json")
+	json.NewEncoder(response).Encode(map[string][]failure{"failures": failures})
+}
+
+func serve(response http.ResponseWriter, request *http.Request) {
+	value, err := io.ReadAll(request.Body)
+	if err != nil {
+		return // The connection is lost; the record is delivered again.
+	}
+	if request.Header.Get("Content-Type") == "application/x-ndjson" {
+		serveBatch(response, value)
+		return
+	}
+	if request.Header.Get("Kladder-Value") == "null" {
+		value = nil
+	}
+	attempt, attemptErr := strconv.Atoi(request.Header.Get("Kladder-Attempt"))
+	key, keyErr := keyOf(request.Header)
+	if err := errors.Join(attemptErr, keyErr); err != nil {
+		http.Error(response, err.Error(), http.StatusBadRequest)
+		return
+	}
+	result := deliver(request.Header.Get("Idempotency-Key"), key, value, attempt)
 	header := response.Header()
 	header.Set("Kladder-Verdict", result.verdict)
 	if result.class != "" {
@@ -116,7 +176,7 @@ func main() {
 	answered := make(chan struct{})
 	go func() {
 		<-ended.Done()
-		// What is being handled is answered first.
+		// Requests in flight are answered first.
 		within, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		defer cancel()
 		server.Shutdown(within)

@@ -1,7 +1,7 @@
 """A handler of orders: python3 handler.py PORT
 
 Standard library only. An order is JSON with a number under "order". To try the ladder out, one with "fail": N fails N times, and one
-with "wait": S asks for S seconds of patience the first time.
+with "wait": S asks for S seconds of patience the first time. Takes batches of CloudEvents, too.
 """
 
 import base64
@@ -11,13 +11,13 @@ import signal
 import sys
 import threading
 
-done = set()  # A real handler keeps this where it keeps its orders, and writes both in one transaction.
+done = set()  # A real handler stores this together with its orders, in one transaction.
 lock = threading.Lock()
 open_calls = 0
 
 
 def key_of(headers):
-    """The key as bytes; None where there is none, or it was too long to be sent."""
+    """The key as bytes; None if there is none or it was too long for a header."""
     key = headers.get("Kladder-Key")
     if key is None:
         return None
@@ -25,7 +25,7 @@ def key_of(headers):
 
 
 def handle(key, value, attempt):
-    """What becomes of an order: a verdict, and the headers and the text that say more."""
+    """The verdict on an order, with headers and a text that say more."""
     if value is None:
         return "done", {}, "cancelled"
     try:
@@ -40,6 +40,38 @@ def handle(key, value, attempt):
     return "done", {}, "shipped"
 
 
+def deliver(idempotency_key, key, value, attempt):
+    """The verdict on one delivery, at most once done."""
+    with lock:
+        seen = idempotency_key in done
+    verdict, more, text = ("done", {}, "done before") if seen else handle(key, value, attempt)
+    if verdict == "done":
+        with lock:
+            done.add(idempotency_key)
+    shown = "none" if key is None else base64.b64encode(key).decode()
+    size = "null" if value is None else len(value)
+    with lock:  # Lines of different threads must not mix.
+        print(f"key={shown} value={size} attempt={attempt} {verdict}", flush=True)
+    return verdict, more, text
+
+
+def deliver_event(event):
+    """The same for an event of a batch; what failed as the answer names it, or None."""
+    key = event["partitionkey"].encode() if "partitionkey" in event else None
+    if "kladderkeybase64" in event:
+        key = base64.b64decode(event["kladderkeybase64"])
+    value = None
+    if "data" in event:
+        value = json.dumps(event["data"], separators=(",", ":")).encode()
+    elif "data_base64" in event:
+        value = base64.b64decode(event["data_base64"])
+    verdict, more, text = deliver(event["id"], key, value, event["kladderattempt"])
+    if verdict == "done":
+        return None
+    failure = {"id": event["id"], "verdict": verdict, "error_class": more["Kladder-Error-Class"], "error_message": text}
+    return failure | ({"retry_after": more["Retry-After"]} if "Retry-After" in more else {})
+
+
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"  # Connections stay open.
     disable_nagle_algorithm = True
@@ -50,19 +82,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
             open_calls += 1
         try:
             body = self.rfile.read(int(self.headers["Content-Length"]))
+            if self.headers["Content-Type"].startswith("application/cloudevents-batch+json"):
+                failures = [failure for failure in map(deliver_event, json.loads(body)) if failure]
+                self.answer(200, {"Content-Type": "application/json"}, json.dumps({"failures": failures}).encode())
+                return
             value = None if self.headers.get("Kladder-Value") == "null" else body
             attempt = int(self.headers["Kladder-Attempt"])
-            idempotency_key, key = self.headers["Idempotency-Key"], key_of(self.headers)
-            with lock:
-                seen = idempotency_key in done
-            verdict, more, text = ("done", {}, "done before") if seen else handle(key, value, attempt)
-            if verdict == "done":
-                with lock:
-                    done.add(idempotency_key)
-            shown = "none" if key is None else base64.b64encode(key).decode()
-            size = "null" if value is None else len(value)
-            with lock:  # A line of one thread must not run into that of another.
-                print(f"key={shown} value={size} attempt={attempt} {verdict}", flush=True)
+            verdict, more, text = deliver(self.headers["Idempotency-Key"], key_of(self.headers), value, attempt)
             self.answer({"done": 200, "retry": 503, "reject": 422}[verdict], {"Kladder-Verdict": verdict} | more, text.encode())
         finally:
             with lock:
@@ -91,7 +117,7 @@ def main(port):
     threading.Thread(target=server.serve_forever, daemon=True).start()
     ended.wait()
     server.shutdown()
-    # What is being handled is answered first.
+    # Requests in flight are answered first.
     while open_calls:
         threading.Event().wait(0.01)
 

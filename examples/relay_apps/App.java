@@ -1,4 +1,4 @@
-// An application that consumes orders itself and leaves those that fail to a relay ladder.
+// An application that consumes orders itself and passes failed ones to a relay ladder.
 //
 // usage: java -cp 'kafka-clients and what it needs' App.java BROKERS LADDER GROUP SOURCE          (Java 17, kafka-clients 4)
 //
@@ -76,7 +76,7 @@ public class App {
         var relayed = new ProducerRecord<>(ladder + ".inbox", record.key(), record.value());
         Headers headers = relayed.headers();
         for (Header header : record.headers()) {
-            // Services copy headers: what stands on a source of kladder's was meant for another record.
+            // Services copy headers: kladder's headers on a source record belong to another record.
             if (redelivered || !header.key().startsWith("kladder-")) {
                 headers.add(header);
             }
@@ -94,7 +94,7 @@ public class App {
         String ladder = arguments[1];
         String group = arguments[2];
         String source = arguments[3];
-        // Read committed: what the ladder has not committed is not yet redelivered. Offsets are committed by hand, below.
+        // read_committed: records that the ladder has not committed are not redelivered yet. Offsets are committed explicitly, below.
         Map<String, Object> reading = Map.of(
                 "bootstrap.servers", brokers, "group.id", group, "isolation.level", "read_committed",
                 "enable.auto.commit", false, "auto.offset.reset", "earliest");
@@ -126,7 +126,7 @@ public class App {
                         inbox.add(producer.send(failed(record, ladder, redelivered, error)));
                     }
                 }
-                // Only what is safe in the inbox is behind us: the offset comes after the confirmation.
+                // The offset is committed only after the inbox has acknowledged the record.
                 for (var confirmed : inbox) {
                     confirmed.get();
                 }
@@ -135,7 +135,7 @@ public class App {
                 }
             }
         } catch (WakeupException stopped) {
-            // What was polled last and not committed is consumed again after the next start.
+            // Records polled but not committed are consumed again after the next start.
         }
     }
 

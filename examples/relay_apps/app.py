@@ -1,4 +1,4 @@
-"""An application that consumes orders itself and leaves those that fail to a relay ladder.
+"""An application that consumes orders itself and passes failed ones to a relay ladder.
 
 usage: app.py BROKERS LADDER GROUP SOURCE          (pip install confluent-kafka)
 
@@ -34,11 +34,11 @@ def last(headers, name):
 
 
 def failed(message, ladder, redelivered, error):
-    """The headers for the inbox: all that the record had, where it was consumed first, and what went wrong."""
+    """The headers for the inbox: those of the record, its origin, and the failure."""
     headers = message.headers() or []
     told = {"kladder-error-class": error.args[0], "kladder-error-message": error.args[1]}
     if not redelivered:
-        # Services copy headers: what stands here of kladder's was meant for another record.
+        # Services copy headers: kladder's headers on a source record belong to another record.
         headers = [(name, value) for name, value in headers if not name.startswith("kladder-")]
         told |= {
             "kladder-ladder": ladder,
@@ -59,7 +59,7 @@ def main(brokers, ladder, group, source):
 
     signal.signal(signal.SIGTERM, end)
     common = {"bootstrap.servers": brokers}
-    # Read committed: what the ladder has not committed is not yet redelivered. Offsets are committed by hand, below.
+    # read_committed: records that the ladder has not committed are not redelivered yet. Offsets are committed explicitly, below.
     reading = {"group.id": group, "isolation.level": "read_committed", "enable.auto.commit": False, "auto.offset.reset": "earliest"}
     consumer = Consumer(common | reading)
     producer = Producer(common | {"enable.idempotence": True})
@@ -77,7 +77,7 @@ def main(brokers, ladder, group, source):
                 print(f"order {message.value()} attempt={attempt} failed: {error.args[0]}", flush=True)
                 inbox = f"{ladder}.inbox"
                 producer.produce(inbox, message.value(), message.key(), headers=failed(message, ladder, redelivered, error))
-        # Only what is safe in the inbox is behind us: the offset comes after the confirmation.
+        # The offset is committed only after the inbox has acknowledged the record.
         if producer.flush(30) > 0:
             sys.exit("the inbox did not confirm")
         if messages:

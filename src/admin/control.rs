@@ -1,14 +1,15 @@
-//! What acts on this process, for whoever is on the same machine (in Kubernetes: in the same pod).
+//! Requests that act on this process, for programs on the same machine (in Kubernetes: in the same
+//! pod).
 //!
-//! - `POST /quiesce` begins no delivery any more and answers when those under way are over, `200`, or `504` with how many are left when
-//!   the drain deadline has passed (`?wait=5s` for another one). So an application can end without a delivery being cut off: its
-//!   attempt would be lost. `GET` tells how it stands, `DELETE` lets deliveries begin again. Movers and routers go on: what they write
-//!   waits in Kafka.
-//! - `GET /log` tells the log filter, `PUT /log` sets another until the process ends.
+//! - `POST /quiesce` stops starting deliveries and answers when those in flight have ended: `200`, or `504` with the number left when
+//!   the drain deadline has passed (`?wait=5s` sets another one). So an application can stop without a delivery being interrupted, which
+//!   would cost its attempt. `GET` returns the state, `DELETE` resumes deliveries. Movers and routers continue: what they write waits in
+//!   Kafka.
+//! - `GET /log` returns the log filter, `PUT /log` sets another until the process ends.
 //!
 //! It listens on loopback, without authentication: whoever can reach it could also stop the process. But a browser there can be made to
-//! send requests by any page that it shows; so a request that says that it comes from a page (`Origin`), or that asks for a host by a
-//! name other than `localhost` (DNS rebinding), is refused.
+//! send requests by any page; so a request that comes from a page (`Origin`), or whose host name is not `localhost` (DNS rebinding), is
+//! refused.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -22,25 +23,24 @@ use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use tokio::net::TcpListener;
 
 use crate::admin::health::HealthState;
+use crate::admin::listener::{Bounds, Listener};
 use crate::telemetry::logging;
 use crate::worker::quiet::Quiet;
 
-/// Who asks, for the log and `/readyz`; may be left out.
+/// The user's name, for the log and `/readyz`; optional.
 pub const BY: &str = "kladder-by";
 
-/// How long somebody may ask to wait for quiet.
+/// Maximum wait for quiet that a request may ask for.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(3_600);
 
 /// Longer names are cut.
 const LONGEST_BY: usize = 200;
 
-/// Serves what acts on the process.
+/// Serves requests that act on the process.
 pub struct ControlServer {
-    listener: TcpListener,
-    address: SocketAddr,
+    listener: Listener,
     router: Router,
 }
 
@@ -52,18 +52,17 @@ struct Controlled {
 }
 
 impl ControlServer {
-    /// Takes the address. Quiet is waited for no longer than `drain`, unless a request says otherwise.
+    /// Binds the address. Requests wait for quiet at most `drain`, unless they ask for another time.
     ///
     /// # Errors
-    /// When the address cannot be had.
+    /// The address cannot be bound.
     pub async fn bind(listen: SocketAddr, quiet: Quiet, drain: Duration, health: &HealthState) -> io::Result<Self> {
-        let listener = TcpListener::bind(listen).await?;
-        let address = listener.local_addr()?;
+        let listener = Listener::bind(listen, Bounds::SMALL).await?;
         let by = Arc::<Mutex<String>>::default();
         let (notice, named) = (quiet.clone(), by.clone());
         let notice = move || {
             let by = named.lock().unwrap_or_else(PoisonError::into_inner);
-            notice.is_asked().then(|| format!("quiesced: {} (by {by})", told(notice.under_way())))
+            notice.is_asked().then(|| format!("quiesced: {} (by {by})", in_flight_text(notice.under_way())))
         };
         health.notice(notice);
         let router = Router::new()
@@ -71,35 +70,31 @@ impl ControlServer {
             .route("/log", get(|| async { format!("{}\n", logging::filter_in_force()) }).put(set_filter))
             .layer(middleware::from_fn(refuse_pages))
             .with_state(Controlled { quiet, drain, by });
-        Ok(Self { listener, address, router })
+        Ok(Self { listener, router })
     }
 
-    /// Where it listens, with the port that was given where 0 was asked for.
+    /// The listen address, with the actual port if 0 was requested.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.listener.address()
     }
 
     /// Serves until it is dropped.
-    ///
-    /// # Errors
-    /// When the listener fails.
-    pub async fn serve(self) -> io::Result<()> {
-        axum::serve(self.listener, self.router).await
+    pub async fn serve(self) {
+        self.listener.serve(self.router, std::future::pending()).await;
     }
 }
 
 async fn refuse_pages(headers: HeaderMap, request: Request, next: Next) -> Response {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
     if headers.contains_key(header::ORIGIN) || host.is_some_and(|host| !is_local(host)) {
-        let why =
-            "refused: this is for programs on this machine, asked for as localhost or by its address, and not for web pages\n";
+        let why = "refused: only programs on this machine may send this, to localhost or its address, not web pages\n";
         return (StatusCode::FORBIDDEN, why).into_response();
     }
     next.run(request).await
 }
 
-/// Whether a `Host` header asks for an address, or for this machine by its usual name; see RFC 9112, 3.2.
+/// Whether a `Host` header is an address or `localhost`; see RFC 9112, 3.2.
 fn is_local(host: &str) -> bool {
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) && (!name.contains(':') || name.ends_with(']')) => name,
@@ -112,7 +107,7 @@ fn is_local(host: &str) -> bool {
 async fn standing(State(controlled): State<Controlled>) -> String {
     let quiet = &controlled.quiet;
     let asked = if quiet.is_asked() { "quiesced" } else { "delivering" };
-    format!("{asked}: {}\n", told(quiet.under_way()))
+    format!("{asked}: {}\n", in_flight_text(quiet.under_way()))
 }
 
 async fn quiesce(State(controlled): State<Controlled>, uri: Uri, headers: HeaderMap) -> (StatusCode, String) {
@@ -124,7 +119,7 @@ async fn quiesce(State(controlled): State<Controlled>, uri: Uri, headers: Header
         Some(Err(error)) => return (StatusCode::BAD_REQUEST, format!("wait: {error}; write it as 5s or 1m\n")),
     };
     {
-        // The name is there before the quiet is: `/readyz` tells both.
+        // The name is set before the quiet: `/readyz` reports both.
         let mut named = controlled.by.lock().unwrap_or_else(PoisonError::into_inner);
         if !controlled.quiet.is_asked() {
             *named = by(&headers);
@@ -133,25 +128,25 @@ async fn quiesce(State(controlled): State<Controlled>, uri: Uri, headers: Header
             tracing::info!(
                 by = *named,
                 under_way = controlled.quiet.under_way(),
-                "quiesced on request: no delivery begins any more"
+                "quiesced on request: starting no more deliveries"
             );
         }
     }
     match controlled.quiet.silence(within).await {
         0 => (StatusCode::OK, "quiet\n".to_owned()),
-        left => (StatusCode::GATEWAY_TIMEOUT, format!("{}\n", told(left))),
+        left => (StatusCode::GATEWAY_TIMEOUT, format!("{}\n", in_flight_text(left))),
     }
 }
 
 async fn release(State(controlled): State<Controlled>, headers: HeaderMap) -> &'static str {
     if controlled.quiet.release() {
-        tracing::info!(by = by(&headers), "released on request: deliveries begin again");
+        tracing::info!(by = by(&headers), "resumed on request: starting deliveries again");
     }
     "delivering\n"
 }
 
 async fn set_filter(headers: HeaderMap, body: Bytes) -> (StatusCode, String) {
-    let Ok(text) = std::str::from_utf8(&body) else { return (StatusCode::BAD_REQUEST, "no text\n".to_owned()) };
+    let Ok(text) = std::str::from_utf8(&body) else { return (StatusCode::BAD_REQUEST, "not text\n".to_owned()) };
     match logging::set_filter(text.trim()) {
         Ok(()) => {
             tracing::info!(by = by(&headers), filter = text.trim(), "log filter set on request");
@@ -161,17 +156,17 @@ async fn set_filter(headers: HeaderMap, body: Bytes) -> (StatusCode, String) {
     }
 }
 
-/// Who asks, as far as that is said.
+/// The user's name, if given.
 fn by(headers: &HeaderMap) -> String {
     let by = headers.get(BY).and_then(|by| by.to_str().ok()).map(str::trim).filter(|by| !by.is_empty());
     by.unwrap_or("somebody").chars().take(LONGEST_BY).collect()
 }
 
-fn told(under_way: usize) -> String {
+fn in_flight_text(under_way: usize) -> String {
     match under_way {
-        0 => "no delivery is under way".to_owned(),
-        1 => "1 delivery is under way".to_owned(),
-        many => format!("{many} deliveries are under way"),
+        0 => "no delivery is in flight".to_owned(),
+        1 => "1 delivery is in flight".to_owned(),
+        many => format!("{many} deliveries are in flight"),
     }
 }
 

@@ -1,11 +1,10 @@
 //! Probes and metrics: no payloads, no authentication, reachable by the pod's IP.
 //!
-//! `/livez` answers as long as the process turns over. It never depends on Kafka or the handler: to restart a worker cures neither.
-//! `/readyz` says whether the workers have started and joined their groups; once they have, it does not fall because Kafka or the
-//! handler are down (a sidecar that is not ready takes its pod out of service, and would make their outage the application's). It
-//! falls while the process drains.
+//! `/livez` answers as long as the process makes progress. It never depends on Kafka or the handler, since restarting a worker
+//! would fix neither. `/readyz` says whether the workers have started and joined their groups; after that, it does not fail because
+//! Kafka or the handler are down (a sidecar that is not ready takes its pod out of service, so their outage would become the
+//! application's). It fails while the process drains.
 
-use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,16 +17,15 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use axum::routing::get;
 use thiserror::Error;
-use tokio::net::TcpListener;
 
-use crate::config::types::Role;
+use crate::admin::listener::{Bounds, Listener};
+use crate::core::role::Role;
 use crate::telemetry::exporter::Exporter;
-use crate::telemetry::names;
 
-/// Says what people should know, if there is something.
+/// Returns a message for operators, if there is one.
 type Notice = Box<dyn Fn() -> Option<String> + Send + Sync>;
 
-/// What the probes know of the process; clones are of one and the same.
+/// The state behind the probes; clones share it.
 #[derive(Clone, Default)]
 pub struct HealthState(Arc<Inner>);
 
@@ -46,12 +44,12 @@ struct Expected {
     joined: Joined,
 }
 
-/// Set by a worker when it has joined its group for the first time.
+/// Set by a worker when it has first joined its group.
 #[derive(Debug, Clone, Default)]
 pub struct Joined(Arc<AtomicBool>);
 
 impl Joined {
-    /// The worker has joined; saying so again does no harm, and it cannot be taken back.
+    /// The worker has joined; repeated calls have no effect, and it cannot be undone.
     pub fn set(&self) {
         self.0.store(true, Ordering::Release);
     }
@@ -62,13 +60,13 @@ impl Joined {
 }
 
 impl HealthState {
-    /// Nothing has started yet.
+    /// Before anything has started.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Expects a worker, which is to call [`Joined::set`].
+    /// Registers a worker, which must call [`Joined::set`].
     #[must_use]
     pub fn expect(&self, ladder: &str, role: Role) -> Joined {
         let joined = Joined::default();
@@ -77,7 +75,7 @@ impl HealthState {
         joined
     }
 
-    /// What this says stands on `/readyz`, a line each, without any bearing on whether the process is ready.
+    /// Adds a message to `/readyz`, one line each, which does not affect readiness.
     pub fn notice(&self, says: impl Fn() -> Option<String> + Send + Sync + 'static) {
         self.0.notices.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(says));
     }
@@ -87,12 +85,12 @@ impl HealthState {
         notices.iter().filter_map(|says| says()).flat_map(|line| [line, "\n".to_owned()]).collect()
     }
 
-    /// All workers are known: from now on it is only them who are waited for.
+    /// All workers are registered: from now on only they are waited for.
     pub fn started(&self) {
         self.0.started.store(true, Ordering::Release);
     }
 
-    /// The process is on its way out.
+    /// The process is shutting down.
     pub fn draining(&self) {
         self.0.draining.store(true, Ordering::Release);
     }
@@ -112,7 +110,7 @@ impl HealthState {
             .workers()
             .iter()
             .filter(|worker| !worker.joined.is_set())
-            .map(|worker| format!("{} of {}", names::role(worker.role), worker.ladder))
+            .map(|worker| format!("{} of {}", worker.role.as_str(), worker.ladder))
             .collect();
         if missing.is_empty() { Ok(()) } else { Err(format!("not joined yet: {}", missing.join(", "))) }
     }
@@ -125,58 +123,51 @@ impl HealthState {
 /// The probes cannot be served.
 #[derive(Debug, Error)]
 pub enum HealthError {
-    /// The address is taken.
+    /// The address is in use.
     #[error("{0} is in use by another process: stop it, or change `listen` of [health]")]
     InUse(SocketAddr),
     /// The address cannot be listened on.
     #[error("cannot listen on {0} for the probes: change `listen` of [health]")]
     Listen(SocketAddr, #[source] io::Error),
-    /// Serving ended.
-    #[error("the probes stopped")]
-    Serve(#[source] io::Error),
 }
 
 /// Serves `/livez`, `/readyz` and `/metrics`.
 pub struct HealthServer {
-    listener: TcpListener,
-    address: SocketAddr,
+    listener: Listener,
     router: Router,
 }
 
 impl HealthServer {
-    /// Takes the address; connections are answered once [`HealthServer::serve`] runs.
+    /// Binds the address; connections are answered once [`HealthServer::serve`] runs.
     ///
     /// # Errors
-    /// When the address cannot be had.
+    /// The address cannot be bound.
     pub async fn bind(listen: SocketAddr, state: HealthState, exporter: Exporter) -> Result<Self, HealthError> {
-        let listener = TcpListener::bind(listen).await.map_err(|error| match error.kind() {
+        let listener = Listener::bind(listen, Bounds::SMALL).await.map_err(|error| match error.kind() {
             io::ErrorKind::AddrInUse => HealthError::InUse(listen),
             _ => HealthError::Listen(listen, error),
         })?;
-        let address = listener.local_addr().map_err(|error| HealthError::Listen(listen, error))?;
         let router = Router::new()
             .route("/livez", get(|| async { "ok\n" }))
             .route("/readyz", get(readyz))
             .route("/metrics", get(move || std::future::ready(metrics(&exporter))))
             .with_state(state);
-        Ok(Self { listener, address, router })
+        Ok(Self { listener, router })
     }
 
-    /// Where it listens, with the port that was given where 0 was asked for.
+    /// The listen address, with the actual port if 0 was requested.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.listener.address()
     }
 
-    /// Serves until `stop`; it should be the last thing to stop, for `/readyz` has to say that the process drains.
-    ///
-    /// # Errors
-    /// When the listener fails.
-    pub async fn serve(self, stop: impl Future<Output = ()> + Send) -> Result<(), HealthError> {
-        // Not axum's graceful shutdown: a scraper that keeps its connection open would hold the process up.
+    /// Serves until `stop`; it should stop last, since `/readyz` must report that the process drains.
+    pub async fn serve(self, stop: impl Future<Output = ()> + Send) {
+        // Requests in flight are not waited for: a scraper that keeps its connection open would block the
+        // shutdown.
         tokio::select! {
-            result = axum::serve(self.listener, self.router).into_future() => result.map_err(HealthError::Serve),
-            () = stop => Ok(()),
+            () = self.listener.serve(self.router, std::future::pending()) => {}
+            () = stop => {}
         }
     }
 }
@@ -244,12 +235,12 @@ mod tests {
 
         let _idle = TcpStream::connect(address).unwrap();
         stop.send(()).unwrap();
-        serving.await.unwrap().unwrap();
+        serving.await.unwrap();
     }
 
     #[tokio::test]
     async fn a_port_in_use_is_named_with_its_setting() {
-        let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = taken.local_addr().unwrap();
         let error = HealthServer::bind(address, HealthState::new(), exporter::install()).await.err().unwrap();
         let expected = format!("{address} is in use by another process: stop it, or change `listen` of [health]");

@@ -1,4 +1,5 @@
-//! HTTP: probes and metrics, and what acts on the process.
+//! HTTP: probes, metrics, and requests that act on the process.
 
 pub mod control;
 pub mod health;
+pub mod listener;

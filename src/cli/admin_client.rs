@@ -1,4 +1,4 @@
-//! Asks the admin interface of a worker on this machine.
+//! HTTP client for the admin interface of the worker on this machine.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -6,19 +6,18 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
+use http_body_util::Full;
 
 use crate::admin::control::BY;
 use crate::cli::who::who;
+use crate::http_client::HttpClient;
 
-/// How long a worker may take to answer, beyond what it was told to wait.
+/// How long a worker may take to answer, on top of the wait that the request asks for.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-/// More than it has to say.
+/// Limit on the answer's size; no answer comes near it.
 const LARGEST_ANSWER: usize = 64 * 1024;
 
-/// Asks for something in the name of who is at the keyboard, and gives what was answered, which may be a refusal.
+/// Sends a request in the user's name and returns status and body; the status may be a refusal.
 pub fn ask(
     admin: SocketAddr,
     method: Method,
@@ -27,26 +26,20 @@ pub fn ask(
     wait: Duration,
 ) -> anyhow::Result<(StatusCode, String)> {
     if admin.port() == 0 {
-        bail!("the file lets the system choose the port of [admin]: write the one that the worker's log names into `listen`");
+        bail!("[admin] listen has port 0, so the system chooses the port: set `listen` to the address in the worker's log");
     }
-    // A name of a person may hold what a header may not.
+    // A user name may contain characters that a header may not.
     let by: String = who().chars().map(|c| if c.is_ascii_graphic() { c } else { '?' }).collect();
     let request = Request::builder()
         .method(method)
         .uri(format!("http://{admin}{path_and_query}"))
         .header(BY, by)
         .body(Full::new(Bytes::copy_from_slice(body.as_bytes())))?;
-    let asked = async {
-        let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
-        let response = client.request(request).await?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), LARGEST_ANSWER).collect().await.map_err(anyhow::Error::from_boxed)?;
-        anyhow::Ok((status, String::from_utf8_lossy(&body.to_bytes()).into_owned()))
-    };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let answered = runtime.block_on(async { tokio::time::timeout(wait + ANSWER_WITHIN, asked).await });
-    answered
-        .context("no answer in time")
-        .and_then(|answered| answered)
-        .with_context(|| format!("no worker can be asked at {admin}, the address of [admin]: does one run here, with this file?"))
+    let answered = HttpClient::new(LARGEST_ANSWER).and_then(|client| client.send(request, wait + ANSWER_WITHIN));
+    let answer = answered.with_context(|| {
+        format!(
+            "cannot reach a worker at {admin}, the address of [admin]: is one running on this machine with this configuration?"
+        )
+    })?;
+    Ok((answer.status(), String::from_utf8_lossy(answer.body()).into_owned()))
 }

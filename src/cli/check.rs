@@ -8,38 +8,43 @@ use comfy_table::{Table, presets};
 use serde_json::{Value, json};
 
 use crate::cli::exit::Exit;
-use crate::cli::{ConfigArg, Output, config_file, stdout};
+use crate::cli::output;
+use crate::cli::{ConfigArg, Output, config_file};
 use crate::config::{Config, LadderConfig, Start};
 use crate::core::delay::{format_duration, whole_millis};
 use crate::core::dialect::Dialect;
 use crate::core::ladder::{Hops, Immediate, Ladder, Mode, Redelivery};
+use crate::core::role::Role;
 use crate::core::rules::Then;
 use crate::core::topics;
+use crate::kafka::trial;
+use crate::topology::doctor::costly_wait;
 
 /// Check a configuration file, without a broker
 ///
-/// Prints what the file means: ladders, topics, tiers, groups. All mistakes are told at once, with exit code 2.
+/// Prints the resolved configuration: ladders, topics, tiers, groups. All mistakes are reported at once, with exit code 2. The Kafka
+/// clients are created too, without connecting, so missing files and features missing from this build are reported.
 #[derive(Debug, Args)]
 pub struct CheckArgs {
     #[command(flatten)]
     config: ConfigArg,
-    /// For people or for machines
+    /// Output format
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     output: Output,
 }
 
 pub fn run(args: CheckArgs) -> anyhow::Result<Exit> {
     let file = config_file::load(&args.config)?;
+    trial::check(&file.config.kafka)?;
     let state_dir = file.state_dir().display().to_string();
-    let text = match args.output {
-        Output::Text => as_text(&file.config, &file.shown_path(), &state_dir),
-        Output::Json => format!("{:#}\n", as_json(&file.config, &state_dir)),
-    };
-    stdout::print(&text)?;
+    match args.output {
+        Output::Text => output::print(&as_text(&file.config, &file.shown_path(), &state_dir))?,
+        Output::Json => output::print_json(&as_json(&file.config, &state_dir))?,
+    }
     Ok(Exit::Done)
 }
 
-/// What a topic of a ladder is for, and its name.
+/// The ladder's topics: purpose and name.
 fn topics_of(config: &LadderConfig) -> Vec<(String, String, String)> {
     let ladder = &config.ladder;
     let row = |role: &str, topic: &str, note: String| (role.to_owned(), topic.to_owned(), note);
@@ -67,20 +72,20 @@ fn topics_of(config: &LadderConfig) -> Vec<(String, String, String)> {
     rows
 }
 
-/// Who consumes, in which group, under which transactional.id (none where hops are at-least-once).
-fn workers_of(ladder: &Ladder, instance: &str) -> Vec<(&'static str, String, Option<String>)> {
+/// The workers with their groups and transactional.ids (none where hops are at-least-once).
+fn workers_of(ladder: &Ladder, instance: &str) -> Vec<(Role, String, Option<String>)> {
     let transactional =
-        |role: &str| (ladder.hops() == Hops::ExactlyOnce).then(|| topics::transactional_id(ladder.name(), role, instance));
+        |role: Role| (ladder.hops() == Hops::ExactlyOnce).then(|| topics::transactional_id(ladder.name(), role, instance));
     let name = ladder.name();
     let mut workers = match ladder.mode() {
-        Mode::Push => vec![("deliverer", ladder.group().to_owned(), transactional("deliverer"))],
-        Mode::Relay => vec![("router", topics::router_group(name), transactional("router"))],
+        Mode::Push => vec![(Role::Deliverer, ladder.group().to_owned(), transactional(Role::Deliverer))],
+        Mode::Relay => vec![(Role::Router, topics::router_group(name), transactional(Role::Router))],
     };
-    workers.push(("mover", topics::mover_group(name), transactional("mover")));
+    workers.push((Role::Mover, topics::mover_group(name), transactional(Role::Mover)));
     workers
 }
 
-/// The tiers that a record passes that always fails.
+/// The tier delays that a record waits through if it fails every time.
 fn climb(ladder: &Ladder) -> impl Iterator<Item = Duration> {
     (1..ladder.attempts()).map(|attempt| ladder.tier_after(attempt).delay().duration())
 }
@@ -112,13 +117,12 @@ fn as_text(config: &Config, path: &str, state_dir: &str) -> String {
             format_duration(total),
         );
         if let Some(handler) = &config_of.handler {
-            let _ = writeln!(
-                text,
-                "handler {}, timeout {}, {} in flight",
-                handler.shown_url(),
-                format_duration(handler.timeout),
-                handler.max_in_flight
-            );
+            let at_a_time = match handler.batch {
+                None => format!("{} in flight", handler.max_in_flight),
+                Some((limits, _)) => format!("{} batches of at most {} in flight", handler.max_in_flight, limits.max),
+            };
+            let (url, timeout) = (handler.shown_url(), format_duration(handler.timeout));
+            let _ = writeln!(text, "handler {url}, timeout {timeout}, {at_a_time}");
         }
         if ladder.mode() == Mode::Push {
             match &config_of.breaker {
@@ -134,7 +138,7 @@ fn as_text(config: &Config, path: &str, state_dir: &str) -> String {
                 }
                 None => text.push_str("no breaker\n"),
             }
-            let start = config_of.start.map_or("must be said (`start`) while the group has no offsets", start);
+            let start = config_of.start.map_or("not set; required (`start`) while the group has no offsets", start);
             let _ = writeln!(text, "start {start}");
         } else {
             let settle = format_duration(ladder.settle());
@@ -145,16 +149,28 @@ fn as_text(config: &Config, path: &str, state_dir: &str) -> String {
             let _ = writeln!(text, "due records come back in {back} and are presumed done after {settle}");
         }
         if let Some(age) = ladder.max_age() {
-            let _ = writeln!(text, "what would come back later than {} after its first failure is expired", format_duration(age));
+            let _ = writeln!(
+                text,
+                "a record that would come back later than {} after its first failure expires",
+                format_duration(age)
+            );
         }
         if let Some(rate) = ladder.max_rate() {
-            let _ = writeln!(text, "at most {rate} come back of each tier");
+            let _ = writeln!(text, "redelivery rate of each tier: at most {rate}");
         }
         if let Some(Immediate { attempts, backoff }) = ladder.immediate() {
-            let _ = writeln!(text, "a failed attempt is repeated in place {attempts} times, {} apart", format_duration(backoff));
+            let _ = writeln!(
+                text,
+                "a failed attempt is repeated in place {attempts} time{}, {} apart",
+                if attempts == 1 { "" } else { "s" },
+                format_duration(backoff)
+            );
         }
         for (index, rule) in ladder.rules().iter().enumerate() {
             let _ = writeln!(text, "rule {}: {}, then {}", ladder.rule_name(index), rule.when, consequence(&rule.then));
+        }
+        if let Some((problem, remedy)) = costly_wait(ladder) {
+            let _ = writeln!(text, "note: {problem}: {remedy}");
         }
         let mut table = table(&["", "topic", ""]);
         for (role, topic, note) in topics_of(config_of) {
@@ -163,7 +179,7 @@ fn as_text(config: &Config, path: &str, state_dir: &str) -> String {
         let _ = writeln!(text, "\n{}", trimmed(&table));
         let mut table = self::table(&["worker", "group.id", "transactional.id"]);
         for (role, group, transactional) in workers_of(ladder, &config.worker.instance) {
-            table.add_row([role.to_owned(), group, transactional.unwrap_or_else(|| "-".to_owned())]);
+            table.add_row([role.to_string(), group, transactional.unwrap_or_else(|| "-".to_owned())]);
         }
         let _ = writeln!(text, "\n{}", trimmed(&table));
     }
@@ -176,7 +192,7 @@ fn table(header: &[&str]) -> Table {
     table
 }
 
-/// Without the spaces that fill the last column.
+/// Without the padding of the last column.
 fn trimmed(table: &Table) -> String {
     table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
 }
@@ -201,7 +217,7 @@ fn ladder_json(config: &LadderConfig, instance: &str) -> Value {
     let ladder = &config.ladder;
     let tier =
         |t: &crate::core::ladder::Tier| json!({ "tier": t.number(), "delay_ms": t.delay().as_millis(), "topic": t.topic() });
-    let worker = |(role, group, transactional): (&str, String, Option<String>)| json!({ "role": role, "group": group, "transactional_id": transactional });
+    let worker = |(role, group, transactional): (Role, String, Option<String>)| json!({ "role": role.as_str(), "group": group, "transactional_id": transactional });
     json!({
         "name": ladder.name(),
         "group": ladder.group(),
@@ -222,6 +238,7 @@ fn ladder_json(config: &LadderConfig, instance: &str) -> Value {
         "immediate": ladder.immediate().map(|immediate| json!({
             "attempts": immediate.attempts, "backoff_ms": whole_millis(immediate.backoff),
         })),
+        "notes": costly_wait(ladder).iter().map(|(problem, remedy)| format!("{problem}: {remedy}")).collect::<Vec<_>>(),
         "rules": ladder.rules().iter().enumerate().map(|(index, rule)| json!({
             "name": ladder.rule_name(index), "when": rule.when.to_string(), "then": consequence(&rule.then),
         })).collect::<Vec<_>>(),
@@ -232,6 +249,8 @@ fn ladder_json(config: &LadderConfig, instance: &str) -> Value {
             "url": handler.shown_url(),
             "timeout_ms": whole_millis(handler.timeout),
             "max_in_flight": handler.max_in_flight,
+            "max_unsettled": handler.max_unsettled,
+            "batch": handler.batch.map(|(limits, _)| limits.max),
         })),
         "breaker": config.breaker.map(|breaker| json!({
             "consecutive": breaker.consecutive,
@@ -254,7 +273,9 @@ fn consequence(then: &Then) -> String {
     match then {
         Then::Retry { from_tier, attempts } => {
             let from = if *from_tier > 1 { format!(" from tier {from_tier}") } else { String::new() };
-            let limit = attempts.map(|attempts| format!(", {attempts} attempts")).unwrap_or_default();
+            let limit = attempts
+                .map(|attempts| format!(", {attempts} attempt{}", if attempts == 1 { "" } else { "s" }))
+                .unwrap_or_default();
             format!("retry{from}{limit}")
         }
         Then::Reject { dlq: Some(name) } => format!("reject, into dlq-{name}"),

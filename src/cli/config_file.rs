@@ -1,4 +1,4 @@
-//! Finds and loads the configuration file, for every command that has one.
+//! Finds and loads the configuration file, for every command that needs one.
 
 use std::env;
 use std::fmt::Write as _;
@@ -11,25 +11,25 @@ use crate::cli::ConfigArg;
 use crate::config::{self, Config, ConfigErrors, Surroundings};
 use crate::kafka;
 
-/// The file name that means stdin.
+/// The file name that stands for stdin.
 const STDIN: &str = "-";
 
 /// A configuration and where it came from.
 #[derive(Debug)]
 pub struct ConfigFile {
-    /// The file.
+    /// The file's path.
     pub path: PathBuf,
-    /// What it says.
+    /// Its content.
     pub config: Config,
 }
 
-/// Why there is no configuration; `main` makes exit code 2 of it.
+/// Why there is no configuration; `main` maps this to exit code 2.
 #[derive(Debug, Error)]
 pub enum ConfigFileError {
-    /// There is no file in any of the places.
-    #[error("no configuration file: looked for {}\nto begin with one: kladder init > kladder.toml", list(.looked))]
+    /// No file in any of the searched places.
+    #[error("no configuration file: looked for {}\nto create one: kladder init > kladder.toml", list(.looked))]
     NotFound {
-        /// Where.
+        /// The paths searched.
         looked: Vec<PathBuf>,
     },
     /// The file cannot be read.
@@ -40,7 +40,7 @@ pub enum ConfigFileError {
         /// Why.
         source: io::Error,
     },
-    /// The file is read, and wrong.
+    /// The file was read, but has mistakes.
     #[error("{} in {}\n{errors}", count(errors), shown(.path))]
     Mistakes {
         /// The file.
@@ -53,7 +53,7 @@ pub enum ConfigFileError {
 /// Finds the file and loads it.
 ///
 /// # Errors
-/// When there is none, or it cannot be read, or it holds mistakes.
+/// No file is found, it cannot be read, or it has mistakes.
 pub fn load(arg: &ConfigArg) -> Result<ConfigFile, ConfigFileError> {
     let path = find(arg.config.as_deref(), &|name| env::var(name).ok(), &|path| path.is_file())?;
     let text = read(&path).map_err(|source| ConfigFileError::Unreadable { path: path.clone(), source })?;
@@ -63,7 +63,8 @@ pub fn load(arg: &ConfigArg) -> Result<ConfigFile, ConfigFileError> {
     }
 }
 
-/// Loads a text with what surrounds this process; relative paths in it start at `directory`.
+/// Parses a text with this process's environment; relative paths in it are resolved against
+/// `directory`.
 ///
 /// # Errors
 /// All mistakes at once.
@@ -77,26 +78,26 @@ pub fn parse(text: &str, directory: Option<&Path>) -> Result<Config, ConfigError
         env: &|name| env::var(name).ok(),
         read_file: &read_file,
         host_name: &host_name.to_string_lossy(),
-        check_property: &kafka::properties::check,
+        check_property: &kafka::property_check::check,
     };
     config::load(text, &surroundings)
 }
 
 impl ConfigFile {
-    /// The file's name, for people.
+    /// The file's name for display.
     #[must_use]
     pub fn shown_path(&self) -> String {
         shown(&self.path)
     }
 
-    /// Where this process keeps state: as configured, else where systemd or the XDG directories say.
+    /// The state directory: as configured, else from systemd's or the XDG environment variables.
     #[must_use]
     pub fn state_dir(&self) -> PathBuf {
         self.config.worker.state_dir.clone().unwrap_or_else(state_dir_of_surroundings)
     }
 }
 
-/// Where this process keeps state where no configuration says so.
+/// The state directory where no configuration sets one.
 #[must_use]
 pub fn state_dir_of_surroundings() -> PathBuf {
     default_state_dir(&|name| env::var(name).ok())
@@ -104,13 +105,14 @@ pub fn state_dir_of_surroundings() -> PathBuf {
 
 type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// A set but empty variable is as good as none.
+/// An empty variable counts as unset.
 fn var(env: Env<'_>, name: &str) -> Option<String> {
     env(name).filter(|value| !value.is_empty())
 }
 
 fn find(given: Option<&Path>, env: Env<'_>, is_file: &dyn Fn(&Path) -> bool) -> Result<PathBuf, ConfigFileError> {
-    // A file that was named is never replaced by another: its absence is told when it is read.
+    // A file named explicitly is never replaced by another; if it is missing, reading it reports
+    // that.
     if let Some(path) = given.filter(|path| !path.as_os_str().is_empty()) {
         return Ok(path.to_owned());
     }
@@ -134,7 +136,7 @@ fn read(path: &Path) -> io::Result<String> {
 }
 
 fn default_state_dir(env: Env<'_>) -> PathBuf {
-    // systemd gives a list where a unit has several; the first is the service's own.
+    // systemd sets a list if the unit has several; the first is the service's own.
     if let Some(directory) = var(env, "STATE_DIRECTORY").and_then(|list| list.split(':').next().map(PathBuf::from)) {
         return directory;
     }

@@ -4,48 +4,42 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::cli::exit::Exit;
-use crate::cli::metrics_scrape::{Samples, reachable, scrape_once};
-use crate::cli::{ConfigArg, Output, chosen_ladders, config_file, stdout};
-use crate::config::{Config, LadderConfig};
+use crate::cli::output::{self, tell};
+use crate::cli::{ConfigArg, Output, chosen_ladders, config_file};
 use crate::core::ladder::Mode;
-use crate::core::topics::{delay_of_tier_topic, mover_group};
-use crate::kafka::admin::KafkaCluster;
-use crate::kafka::client_id;
-use crate::kafka::clock::Clock;
-use crate::telemetry::names;
-use crate::topology::doctor::{self, Check, Diagnosis, Finding, Seen, Severity};
-use crate::topology::{Cluster, ClusterError, Scope};
+use crate::observe::{Samples, Scraper, diagnose};
+use crate::topology::doctor::{self, Diagnosis, Severity};
 
 /// Exit codes and the fields of `-o json`.
 const AFTER_HELP: &str = "\
 Exit codes:
-  0  nothing was found, or only notes
-  1  the cluster could not be looked at, or not all of it, and nothing that was seen is a hazard
+  0  no findings, or only notes
+  1  the cluster could not be checked, or only in part, and no hazard was found
   2  usage or configuration
   4  a hazard was found
 
 Fields of -o json:
-  worker                        the address of the worker that answered, or null; only asked in relay
+  worker                        address of the worker that answered, or null; only queried in relay mode
   ladders[].ladder, group       the name and the consumer group
-  ladders[].findings[]          the worst first
-    severity                    hazard, unchecked (it could not be looked at) or note
-    check                       headers-dropped, held, dlq-breaker, owner, setup, settings, members, offsets or
-                                overdue
+  ladders[].findings[]          most severe first
+    severity                    hazard, unchecked (could not be checked) or note
+    check                       headers-dropped, held, dlq-breaker, owner, setup, settings, members, offsets,
+                                overdue or retry-after
     subject                     the topic, group or ladder
-    problem, why, remedy        what is wrong, why it matters, what to do; the last two may be null";
+    problem, why, remedy        what is wrong, why it matters, what to do; why and remedy may be null";
 
-/// Look for what may go wrong with the ladders
+/// Check the ladders for hazards
 ///
-/// Looks at topics, settings, groups and the state of the ladders, and tells what loses records, makes them early or lets them
-/// stand still, with the remedy of each. It changes nothing. What it may not see is told as not checked; the rights of the role
-/// setup (kladder generate acls) let it see everything.
+/// Checks the topics, settings, groups and state of the ladders, and reports what can lose records, redeliver them early or
+/// block them, each with its remedy. Changes nothing. Checks that fail for lack of permission are reported as unchecked; the
+/// ACLs of the role setup (kladder generate acls) are enough for all of them.
 #[derive(Debug, Args)]
 #[command(after_long_help = AFTER_HELP)]
 pub struct DoctorArgs {
     #[command(flatten)]
     config: ConfigArg,
 
-    /// How the findings are printed
+    /// Output format
     #[arg(short, long, value_enum, default_value = "text", value_name = "FORMAT")]
     output: Output,
 
@@ -55,7 +49,7 @@ pub struct DoctorArgs {
 }
 
 #[derive(Debug, Serialize)]
-struct Report {
+struct DoctorReport {
     worker: Option<String>,
     ladders: Vec<Diagnosis>,
 }
@@ -63,22 +57,15 @@ struct Report {
 pub fn run(args: DoctorArgs) -> anyhow::Result<Exit> {
     let config = config_file::load(&args.config)?.config;
     let ladders = chosen_ladders(&config, &args.ladders)?;
-    let cluster = KafkaCluster::connect(&config.kafka)?;
-    let samples = if ladders.iter().any(|l| l.ladder.mode() == Mode::Relay) { ask_worker(&config) } else { None };
-    let (own, brokers) = (client_id(&config.kafka), config.kafka.brokers());
-    let mut diagnoses = Vec::new();
-    for ladder in ladders {
-        diagnoses.push(match look(&cluster, ladder, samples.as_ref()) {
-            Ok(seen) => doctor::examine(ladder, &seen, &own, brokers, Clock::system().now().timestamp()),
-            Err(error @ ClusterError::NotAuthorised { .. }) => unseen(ladder, &error.to_string()),
-            Err(error) => return Err(error.into()),
-        });
+    let scraper = Scraper::new(config.health.listen)?;
+    let samples = if ladders.iter().any(|l| l.ladder.mode() == Mode::Relay) { ask_worker(&scraper) } else { None };
+    let diagnoses = ladders.into_iter().map(|ladder| diagnose(&config.kafka, ladder, samples.as_ref()));
+    let diagnoses = diagnoses.collect::<Result<_, _>>()?;
+    let report = DoctorReport { worker: samples.is_some().then(|| scraper.worker().to_string()), ladders: diagnoses };
+    match args.output {
+        Output::Text => output::print(&doctor::render(&report.ladders))?,
+        Output::Json => output::print_json(&report)?,
     }
-    let report = Report { worker: samples.is_some().then(|| reachable(config.health.listen).to_string()), ladders: diagnoses };
-    stdout::print(&match args.output {
-        Output::Text => doctor::render(&report.ladders),
-        Output::Json => format!("{}\n", serde_json::to_string_pretty(&report)?),
-    })?;
     let has = |severity| report.ladders.iter().any(|ladder| ladder.count(severity) > 0);
     Ok(match (has(Severity::Hazard), has(Severity::Unchecked)) {
         (true, _) => Exit::Hazard,
@@ -87,73 +74,18 @@ pub fn run(args: DoctorArgs) -> anyhow::Result<Exit> {
     })
 }
 
-/// The metrics of the worker of this configuration. Most fleets have it elsewhere, so its silence is no finding.
-fn ask_worker(config: &Config) -> Option<Samples> {
-    let worker = reachable(config.health.listen);
-    match scrape_once(worker) {
+/// The metrics of this configuration's worker. It usually runs on another machine, so no answer is not a
+/// finding.
+fn ask_worker(scraper: &Scraper) -> Option<Samples> {
+    let worker = scraper.worker();
+    match scraper.scrape() {
         Ok(samples) => Some(samples),
         Err(error) => {
-            eprintln!(
-                "note: no worker answered at http://{worker}/metrics ({error:#}): an application that drops the headers is only known \
-                 once the ladder is held for it"
+            tell!(
+                "note: no worker answered at http://{worker}/metrics ({error}): an application that drops the headers is only \
+                 detected once its ladder is held for that"
             );
             None
         }
     }
-}
-
-fn unseen(config: &LadderConfig, reason: &str) -> Diagnosis {
-    let ladder = &config.ladder;
-    Diagnosis {
-        ladder: ladder.name().to_owned(),
-        group: ladder.group().to_owned(),
-        findings: vec![Finding::unchecked(Check::Setup, ladder.name(), "nothing of the ladder could be looked at", reason)],
-    }
-}
-
-/// Looks at one ladder. What may not be seen of it is noted as that, where the rest can be.
-fn look(cluster: &KafkaCluster, config: &LadderConfig, samples: Option<&Samples>) -> Result<Seen, ClusterError> {
-    let ladder = &config.ladder;
-    let scope = Scope::of(&[config]);
-    let mut unchecked = Vec::new();
-    let mut note_denied = |check: Check, subject: &str, what: &str, error: ClusterError| match error {
-        ClusterError::NotAuthorised { .. } => {
-            unchecked.push(Finding::unchecked(check, subject, what, &error.to_string()));
-            Ok(())
-        }
-        error => Err(error),
-    };
-    let (observed, settings) = match cluster.observe(&scope) {
-        Ok(observed) => (observed, true),
-        Err(error) => {
-            note_denied(Check::Settings, ladder.name(), "the settings of the topics could not be read", error)?;
-            (cluster.look_without_settings(&scope)?, false)
-        }
-    };
-    let state_topic = ladder.state_topic();
-    let state = if observed.topics.contains_key(&state_topic) {
-        cluster.states(std::slice::from_ref(&state_topic))?.remove(&state_topic)
-    } else {
-        None
-    };
-    let mut seen = Seen { observed, settings, standing: cluster.standing(&scope)?, state, ..Seen::default() };
-    for group in doctor::own_groups(config) {
-        match cluster.members_of(&group) {
-            Ok(members) => drop(seen.members.insert(group, members)),
-            Err(error) => note_denied(Check::Members, &group, "who is in the group could not be seen", error)?,
-        }
-    }
-    let mover = mover_group(ladder.name());
-    for topic in seen.standing.topics.keys().filter(|topic| delay_of_tier_topic(ladder.name(), topic).is_some()) {
-        let tails = cluster.tails(&seen.standing, &mover, topic, None)?;
-        match cluster.oldest(&mover, topic, &tails) {
-            Ok(Some(oldest)) => drop(seen.oldest.insert(topic.clone(), oldest)),
-            Ok(None) => {}
-            Err(error) => note_denied(Check::Overdue, topic, "whether records are overdue could not be seen", error)?,
-        }
-    }
-    seen.headers_missing =
-        samples.and_then(|samples| samples.sum(names::RELAY_HEADERS_MISSING.name, &[(names::LADDER, ladder.name())]));
-    seen.unchecked = unchecked;
-    Ok(seen)
 }

@@ -7,9 +7,10 @@ use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
 use crate::cli::exit::Exit;
-use crate::cli::{ConfigArg, Output, chosen_ladders, config_file, stdout};
+use crate::cli::output;
+use crate::cli::{ConfigArg, Output, chosen_ladders, config_file};
 use crate::config::LadderConfig;
-use crate::core::classify::{Answer, classify_answer};
+use crate::core::classify::{HttpAnswer, classify_answer};
 use crate::core::coordinates::Coordinates;
 use crate::core::decide::{Decision, Judgement};
 use crate::core::delay::{format_duration, whole_millis};
@@ -20,10 +21,10 @@ use crate::core::ladder::{Ladder, Mode};
 use crate::core::time::Timestamp;
 use crate::kafka::clock::Clock;
 
-/// Tell what a ladder would do with a failure, and which rule says so
+/// Explain what a ladder would do with a failure, and which rule decides
 ///
-/// Says what would follow if an attempt failed like that: which rule decides, the next topic, and when the record would come back.
-/// Nothing is read but the configuration; no broker is needed.
+/// Shows the outcome of a failed attempt: the rule that decides, the next topic, and when the record would come back. Reads only
+/// the configuration; no broker is needed.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -40,37 +41,37 @@ JSON: an array of
 pub struct ExplainArgs {
     #[command(flatten)]
     config: ConfigArg,
-    /// Only this ladder; may be given several times
+    /// Only this ladder; may be repeated
     #[arg(long, value_name = "NAME")]
     ladder: Vec<String>,
-    /// The HTTP status that the handler answered with
+    /// HTTP status of the handler's answer
     #[arg(long, value_name = "STATUS", value_parser = clap::value_parser!(u16).range(100..=999))]
     status: Option<u16>,
-    /// The class of the error
+    /// Error class
     #[arg(long, value_name = "CLASS")]
     error_class: Option<String>,
-    /// The message of the error
+    /// Error message
     #[arg(long, value_name = "TEXT")]
     error_message: Option<String>,
-    /// A header of the record; may be given several times
+    /// Header of the record; may be repeated
     #[arg(long, value_name = "NAME=VALUE", value_parser = header)]
     header: Vec<(String, String)>,
-    /// The topic that the record first came from [default: the ladder's first source]
+    /// Origin topic of the record [default: the ladder's first source]
     #[arg(long, value_name = "TOPIC")]
     topic: Option<String>,
-    /// Which attempt it is that failed; the first delivery is attempt 1
+    /// Number of the failed attempt; the first delivery is attempt 1
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=32_767))]
     attempt: u32,
-    /// What the handler said itself (`Kladder-Verdict`)
+    /// Verdict in the handler's answer (`Kladder-Verdict`)
     #[arg(long, value_enum, value_name = "VERDICT")]
     verdict: Option<Said>,
-    /// The delay that the handler asked for (`Retry-After`), such as 90s
+    /// Delay in the handler's answer (`Retry-After`), such as 90s
     #[arg(long, value_name = "DELAY", value_parser = humantime::parse_duration)]
     retry_after: Option<Duration>,
-    /// How long ago the first attempt failed, such as 2h; matters where the ladder has a `max_age`
+    /// Time since the first failed attempt, such as 2h; matters if the ladder has a `max_age`
     #[arg(long, value_name = "AGE", value_parser = humantime::parse_duration, default_value = "0s")]
     age: Duration,
-    /// For people or for machines
+    /// Output format
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     output: Output,
 }
@@ -92,15 +93,14 @@ pub fn run(args: ExplainArgs) -> anyhow::Result<Exit> {
     let ladders = chosen_ladders(&file.config, &args.ladder)?;
     let now = Clock::system().now().timestamp();
     let told: Vec<Explained<'_>> = ladders.into_iter().map(|config| explain(config, &args, now)).collect();
-    let text = match args.output {
-        Output::Text => told.iter().map(|told| told.as_text(&args)).collect::<Vec<_>>().join("\n"),
-        Output::Json => format!("{:#}\n", Value::Array(told.iter().map(|told| told.as_json(&args)).collect())),
-    };
-    stdout::print(&text)?;
+    match args.output {
+        Output::Text => output::print(&told.iter().map(|told| told.as_text(&args)).collect::<Vec<_>>().join("\n"))?,
+        Output::Json => output::print_json(&told.iter().map(|told| told.as_json(&args)).collect::<Vec<_>>())?,
+    }
     Ok(Exit::Done)
 }
 
-/// What one ladder would do.
+/// The outcome in one ladder.
 struct Explained<'a> {
     ladder: &'a Ladder,
     verdict: Verdict,
@@ -125,11 +125,11 @@ fn explain<'a>(config: &'a LadderConfig, args: &ExplainArgs, now: Timestamp) -> 
     Explained { ladder, verdict, judgement, now }
 }
 
-/// What the handler, or the application, has said, before any rule.
+/// The verdict of the handler or the application, before any rule.
 fn verdict(ladder: &Ladder, args: &ExplainArgs) -> Verdict {
     if let (Mode::Push, Some(status)) = (ladder.mode(), args.status) {
         let word = args.verdict.and_then(|said| said.to_possible_value().map(|value| value.get_name().to_owned()));
-        let answer = Answer {
+        let answer = HttpAnswer {
             status,
             verdict: word,
             error_class: args.error_class.clone(),
@@ -157,7 +157,7 @@ impl Explained<'_> {
         }
     }
 
-    /// Where a hop goes, and the moment before which the record does not come back.
+    /// The topic of a hop, and the moment before which the record does not come back.
     fn due(&self) -> Option<(&str, Timestamp)> {
         let Decision::Hop { tier, envelope } = &self.judgement.decision else { return None };
         let tier = self.ladder.tier(*tier)?;
@@ -168,25 +168,25 @@ impl Explained<'_> {
         let ladder = self.ladder;
         let mut text = format!("ladder {}\n", ladder.name());
         let what = match &self.verdict {
-            Ok(()) => "is done: no rule is asked".to_owned(),
-            Err(failure) => format!("fails with {}: by itself that means {}", failure.error().class, self.said()),
+            Ok(()) => "succeeds: no rule applies".to_owned(),
+            Err(failure) => format!("fails with {}: verdict {} before any rule", failure.error().class, self.said()),
         };
         let _ = writeln!(text, "attempt {} {what}", args.attempt);
         if let Some(index) = self.judgement.rule {
             let rule = &ladder.rules()[index];
             let name = rule.name.as_ref().map(|name| format!(" \"{name}\"")).unwrap_or_default();
-            let _ = writeln!(text, "rule {}{name} decides: {}, so {}", index + 1, rule.when, rule.then.as_str());
+            let _ = writeln!(text, "rule {}{name} matches: {}; verdict {}", index + 1, rule.when, rule.then.as_str());
         } else if self.verdict.is_err() {
-            let none = if ladder.rules().is_empty() { "the ladder has no rules" } else { "no rule holds" };
-            let _ = writeln!(text, "{none}, so it is as it was said");
+            let none = if ladder.rules().is_empty() { "the ladder has no rules" } else { "no rule matches" };
+            let _ = writeln!(text, "{none}, so the verdict stands");
         }
         let outcome = match &self.judgement.decision {
-            Decision::Complete if self.verdict.is_err() => "dropped, and counted".to_owned(),
-            Decision::Complete => "nothing further".to_owned(),
+            Decision::Complete if self.verdict.is_err() => "dropped and counted".to_owned(),
+            Decision::Complete => "complete".to_owned(),
             Decision::Hop { tier, envelope } => {
                 let (topic, due) = self.due().expect("a hop goes to a tier of the ladder");
                 let further = match envelope.not_before {
-                    Some(_) => " (beyond the largest tier, so it waits in tiers until then)",
+                    Some(_) => " (longer than the largest tier, so it passes through tiers until then)",
                     None => "",
                 };
                 let wait = format_duration(due.since(self.now));

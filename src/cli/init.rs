@@ -2,34 +2,36 @@
 
 use clap::{Args, ValueEnum};
 
+use crate::cli::config_file;
 use crate::cli::exit::Exit;
-use crate::cli::{config_file, stdout};
+use crate::cli::output::{self, tell};
 use crate::core::ladder::is_ladder_name;
 
 /// Print a starting configuration
 ///
-/// For a first try as it is: `kladder init > kladder.toml`, then `kladder check`, `kladder setup` and `kladder run`.
+/// Usable unchanged for a first try: `kladder init > kladder.toml`, then `kladder check`, `kladder setup` and
+/// `kladder run`.
 #[derive(Debug, Args)]
 pub struct InitArgs {
-    /// Topic that the group consumes; more than one with commas
+    /// Topic that the group consumes; several separated by commas
     #[arg(long, value_name = "TOPIC", default_value = "orders", value_delimiter = ',')]
     source: Vec<String>,
-    /// Consumer group that the ladder belongs to
+    /// Consumer group of the ladder
     #[arg(long, default_value = "billing")]
     group: String,
-    /// Name of the ladder, from which its topics are named [default: GROUP-SOURCE]
+    /// Name of the ladder and prefix of its topics [default: GROUP-SOURCE]
     #[arg(long, value_name = "NAME")]
     ladder: Option<String>,
-    /// Where records are posted (push)
+    /// URL that records are posted to (push)
     #[arg(long, default_value = "http://127.0.0.1:3000/")]
     url: String,
-    /// Kafka brokers to start from
+    /// Bootstrap brokers
     #[arg(long, value_name = "HOST:PORT,…", default_value = "localhost:9092")]
     brokers: String,
     /// Delays of the tiers
     #[arg(long, value_name = "DELAY,…", default_value = "5s,1m,10m", value_delimiter = ',')]
     tiers: Vec<String>,
-    /// How records reach the ladder
+    /// How records enter the ladder
     #[arg(long, value_enum, default_value_t = InitMode::Push)]
     mode: InitMode,
 }
@@ -44,27 +46,28 @@ enum InitMode {
 
 pub fn run(args: InitArgs) -> anyhow::Result<Exit> {
     let text = render(&args);
-    // What is printed passes `check`: a mistake in an option is told now, not after the file is written.
+    // The printed text passes `check`: mistakes in options are reported now, not after the file is
+    // written.
     if let Err(mut errors) = config_file::parse(&text, None) {
-        // Lines of a file that is not there would only mislead.
+        // Line numbers of a file that does not exist would mislead.
         errors.0.iter_mut().for_each(|mistake| mistake.line = None);
-        eprintln!("error: these options make a configuration with mistakes\n{errors}");
+        tell!("error: these options make a configuration with mistakes\n{errors}");
         return Ok(Exit::Usage);
     }
-    stdout::print(&text)?;
+    output::print(&text)?;
     Ok(Exit::Done)
 }
 
 fn render(args: &InitArgs) -> String {
     let name = args.ladder.clone().unwrap_or_else(|| ladder_name(&args.group, args.source.first().map_or("", String::as_str)));
-    // A name that is none is quoted, so that it is refused for what it is and not as broken TOML.
+    // An invalid name is quoted, so that it is refused as a name and not as broken TOML.
     let header = if is_ladder_name(&name) { name.clone() } else { quoted(&name) };
     let kafka = format!(
         r#"# kladder: a retry-topic ladder for Apache Kafka.
 # In any string: ${{VAR}}, ${{VAR:-default}} and ${{file:PATH}}; $$ is a dollar.
 
 [kafka]
-# Any librdkafka property may stand here, as security.protocol or sasl.password.
+# Any librdkafka property may be set here, such as security.protocol or sasl.password.
 bootstrap.servers = {brokers}
 
 [health]
@@ -84,9 +87,9 @@ group = {group}
         r#"
 # A record that fails waits in one tier after the other, then goes to {name}.dlq.
 tiers = {tiers}
-# How often a record is delivered at most, the first delivery included; more than tiers + 1 repeat the last tier.
+# Maximum number of deliveries of a record, the first included; beyond tiers + 1 the last tier repeats.
 attempts = {attempts}
-# A hop and the offset that it consumes are one transaction. "at-least-once" is cheaper and may double a hop.
+# A hop and the offset it consumes are one transaction. "at-least-once" is cheaper but can duplicate records.
 hops = "exactly-once"
 "#,
         tiers = list(&args.tiers),
@@ -101,7 +104,7 @@ mode = "push"
 start = "earliest"
 
 [ladder.{header}.handler]
-# 2xx is done; 5xx, 429 and a timeout are tried again; other 4xx go to the dead-letter topic. To try it: kladder stub
+# 2xx is done; 5xx, 429 and a timeout are retried; other 4xx go to the dead-letter topic. To try it: kladder stub
 url = {url}
 timeout = "10s"
 max_in_flight = 64
@@ -110,12 +113,12 @@ max_in_flight = 64
         ),
         InitMode::Relay => format!(
             r#"
-# The application consumes the sources, and copies a record that fails to {name}.inbox, headers and all.
-# It also consumes {name}.redeliver, read committed.
+# The application consumes the sources, and copies each failed record, with its headers, to {name}.inbox.
+# It also consumes {name}.redeliver with isolation.level=read_committed.
 mode = "relay"
-# A record that was redelivered is presumed done when the group has committed past it and it has not failed again for so long.
+# A redelivered record is presumed done once the group has committed past it and it has not failed again for this long.
 settle = "2m"
-# To get due records back in the topics that they came from, which every group that reads those sees:
+# To redeliver to the origin topics instead, where every group that reads them sees the records:
 # redeliver = "origin"
 # reaches_all_groups = true
 "#
@@ -124,7 +127,7 @@ settle = "2m"
     kafka + &tiers + &mode
 }
 
-/// `{group}-{source}` in the letters that a ladder's name may have.
+/// `{group}-{source}`, reduced to the characters that a ladder name may have.
 fn ladder_name(group: &str, source: &str) -> String {
     let name: String = format!("{group}-{source}")
         .chars()
@@ -134,7 +137,7 @@ fn ladder_name(group: &str, source: &str) -> String {
     name.trim_matches('-').to_owned()
 }
 
-/// A TOML string; JSON's escapes are among TOML's.
+/// A TOML string; JSON escapes are valid in TOML.
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }

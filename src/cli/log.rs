@@ -8,21 +8,22 @@ use http::Method;
 
 use crate::cli::admin_client::ask;
 use crate::cli::exit::Exit;
-use crate::cli::{ConfigArg, config_file, stdout};
+use crate::cli::output;
+use crate::cli::{ConfigArg, config_file};
 
-/// Show or change what the worker on this machine logs, while it runs
+/// Show or change the log filter of the worker on this machine
 ///
-/// FILTER is a level (off, error, warn, info, debug, trace) or `target=level` pairs, comma-separated: `info,kladder::worker=debug`.
-/// At debug each decision is logged; no key, value or header of a record is at any level. A worker that is started anew begins with
-/// `KLADDER_LOG`, or info. Without FILTER it is shown.
+/// FILTER is a level (off, error, warn, info, debug, trace) or comma-separated `target=level` pairs: `info,kladder::worker=debug`.
+/// At debug each decision is logged; keys, values and headers of records are never logged. A restarted worker begins with
+/// `KLADDER_LOG`, or info. Without FILTER the current filter is printed.
 ///
-/// It asks the worker at the address of [admin]: `PUT /log`.
+/// Sends `PUT /log` to the worker at the address of [admin].
 #[derive(Debug, Args)]
 pub struct LogArgs {
     #[command(flatten)]
     config: ConfigArg,
 
-    /// What is to be logged from now on
+    /// New log filter
     filter: Option<String>,
 }
 
@@ -33,6 +34,6 @@ pub fn run(args: LogArgs) -> anyhow::Result<Exit> {
     if !status.is_success() {
         bail!("{}", body.trim());
     }
-    stdout::print(&body)?;
+    output::print(&body)?;
     Ok(Exit::Done)
 }

@@ -1,22 +1,22 @@
-//! The command line: one file a command.
+//! The command line: one file per command.
 
 pub mod config_file;
 pub mod exit;
-pub mod stdout;
+pub mod output;
 
 mod admin_client;
 mod check;
 mod confirm;
 mod demo;
+mod descriptors;
 mod dlq;
 mod doctor;
 mod explain;
 mod generate;
-mod handler_seen;
 mod hold;
 mod init;
 mod log;
-mod metrics_scrape;
+mod panics;
 mod quiesce;
 mod resume;
 mod run;
@@ -34,10 +34,11 @@ use thiserror::Error;
 
 use crate::cli::exit::Exit;
 use crate::config::{Config, LadderConfig};
+use crate::topology::ClusterError;
 
 /// A retry-topic ladder for Apache Kafka.
 ///
-/// Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 drift, 4 hazard.
+/// Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 drift, 4 hazard, 101 internal error.
 #[derive(Debug, Parser)]
 #[command(name = "kladder", version, max_term_width = 120)]
 struct Cli {
@@ -65,10 +66,10 @@ enum Command {
     Demo(demo::DemoArgs),
 }
 
-/// Where the configuration is found.
+/// The configuration file to load.
 #[derive(Debug, Clone, Args)]
 pub struct ConfigArg {
-    /// The file that was named, if any; `-` is stdin.
+    /// The file named on the command line or in the environment, if any; `-` is stdin.
     #[arg(
         short = 'c',
         long = "config",
@@ -79,24 +80,27 @@ pub struct ConfigArg {
     pub config: Option<PathBuf>,
 }
 
-/// How data is printed.
+/// Output format of data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Output {
-    /// For people.
+    /// Text for people.
     Text,
-    /// For machines.
+    /// JSON.
     Json,
 }
 
 /// Parses the command line, runs the command and maps its exit code.
 ///
-/// `purge` hands memory that was freed back to the system, where the program has another allocator than that of the platform.
+/// `purge` returns freed memory to the system, if the program uses another allocator than the platform's.
 #[must_use]
 pub fn main(purge: Option<fn()>) -> ExitCode {
     if let Some(purge) = purge {
         crate::kafka::memory_is_handed_back_by(purge);
     }
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(said) => return print_parser_output(&said).into(),
+    };
     let result = match cli.command {
         Command::Init(args) => init::run(args),
         Command::Check(args) => check::run(args),
@@ -118,17 +122,35 @@ pub fn main(purge: Option<fn()>) -> ExitCode {
     match result {
         Ok(exit) => exit.into(),
         Err(error) => {
-            eprintln!("error: {error:#}");
+            output::tell_line(&format!("error: {error:#}"));
             let is_usage = error.is::<config_file::ConfigFileError>()
                 || error.is::<UnknownLadder>()
                 || error.is::<dlq::UsageError>()
-                || error.is::<top::NoTerminal>();
+                || error.is::<top::NoTerminal>()
+                || matches!(error.downcast_ref(), Some(ClusterError::Settings { .. }));
             if is_usage { Exit::Usage } else { Exit::Failed }.into()
         }
     }
 }
 
-/// A ladder was asked for that the configuration does not have.
+/// Help and version go to stdout, everything else from the parser to stderr.
+fn print_parser_output(said: &clap::Error) -> Exit {
+    let colours = if said.use_stderr() { output::stderr_is_terminal() } else { output::stdout_is_terminal() };
+    let text = if colours { said.render().ansi().to_string() } else { said.render().to_string() };
+    if said.use_stderr() {
+        output::tell_coloured(&text);
+        return Exit::Usage;
+    }
+    match output::print_coloured(&text) {
+        Ok(()) => Exit::Done,
+        Err(error) => {
+            output::tell_line(&format!("error: {error}: {}", error.0));
+            Exit::Failed
+        }
+    }
+}
+
+/// The named ladder is not in the configuration.
 #[derive(Debug, Error)]
 #[error("no ladder `{name}` in the configuration, which has: {known}")]
 struct UnknownLadder {
@@ -136,7 +158,7 @@ struct UnknownLadder {
     known: String,
 }
 
-/// The ladders of these names; all where none is named.
+/// The named ladders, or all if none is named.
 fn chosen_ladders<'a>(config: &'a Config, names: &[String]) -> Result<Vec<&'a LadderConfig>, UnknownLadder> {
     let known = || config.ladders.iter().map(|l| l.ladder.name()).collect::<Vec<_>>().join(", ");
     match names.iter().find(|name| config.ladders.iter().all(|l| l.ladder.name() != *name)) {

@@ -9,33 +9,35 @@ use http::{Method, StatusCode};
 use crate::admin::control::LONGEST_WAIT;
 use crate::cli::admin_client::ask;
 use crate::cli::exit::Exit;
+use crate::cli::output::tell;
 use crate::cli::{ConfigArg, config_file};
 
 /// Exit codes.
 const AFTER_HELP: &str = "\
 Exit codes:
-  0  quiet: the application may be stopped; with --lift: deliveries go on
-  1  deliveries are in flight still, or no worker can be asked
+  0  quiet: the application may be stopped; with --lift: deliveries have resumed
+  1  deliveries are still in flight, or no worker can be reached
   2  usage or configuration";
 
-/// Quiesce the worker on this machine: it begins no further delivery, so that the application beside it may be stopped
+/// Quiesce the worker on this machine: stop starting deliveries, so that the application beside it can be stopped
 ///
-/// Waits until no call of the handler is under way. The worker stays up and ready: what is due is moved back on time and waits in
-/// redeliver, what is new waits in its source, and no attempt is counted. `/readyz` says that it is quiesced. A worker that is
-/// started anew is not.
+/// Waits until no handler call is in flight. The worker stays up and ready: due records are still moved on time and wait in
+/// redeliver, new records wait in the source, and no attempt is counted. `/readyz` reports that it is quiesced. A restarted
+/// worker is not.
 ///
-/// It asks the worker at the address of [admin]: `POST /quiesce`, as an application's preStop does.
+/// Sends `POST /quiesce` to the worker at the address of [admin], as an application's preStop hook
+/// does.
 #[derive(Debug, Args)]
 #[command(after_long_help = AFTER_HELP)]
 pub struct QuiesceArgs {
     #[command(flatten)]
     config: ConfigArg,
 
-    /// How long to wait for what is in flight, at most 1h [default: `drain` of [worker]]
+    /// Maximum wait for deliveries in flight, at most 1h [default: `drain` of [worker]]
     #[arg(long, value_name = "TIME", value_parser = wait, conflicts_with = "lift")]
     wait: Option<Duration>,
 
-    /// Let deliveries go on
+    /// Resume deliveries
     #[arg(long)]
     lift: bool,
 }
@@ -57,6 +59,6 @@ pub fn run(args: QuiesceArgs) -> anyhow::Result<Exit> {
     if status != StatusCode::OK && status != StatusCode::GATEWAY_TIMEOUT {
         bail!("the worker answered {status}: {}", body.trim());
     }
-    eprintln!("{}", body.trim());
+    tell!("{}", body.trim());
     Ok(if status == StatusCode::OK { Exit::Done } else { Exit::Failed })
 }

@@ -1,14 +1,14 @@
-//! `kladder stub`: a handler that fails as it is told to.
+//! `kladder stub`: a handler that fails on request.
 //!
-//! It keeps nothing: what becomes of a delivery follows from the record's `Idempotency-Key`, the seed and `Kladder-Attempt` alone,
-//! so it may be killed, restarted and run several times over, and a script can know beforehand which records end in the DLQ.
+//! It keeps no state: the outcome of a delivery follows from the record's `Idempotency-Key`, the seed and `Kladder-Attempt` alone.
+//! So it can be killed, restarted and run several times over, and a script can predict which records end in the DLQ.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -16,48 +16,51 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, Request, StatusCode};
-use axum::serve::ListenerExt;
 use clap::Args;
 use http_body_util::BodyExt;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
+use crate::admin::listener::{Bounds, Listener};
+use crate::cli::descriptors;
 use crate::cli::exit::Exit;
+use crate::cli::output::{self, PrintError, tell};
 use crate::core::fnv::{OFFSET, fnv};
+use crate::dlq::private;
 use crate::kafka::clock::Clock;
 
-/// How long deliveries in flight are waited for at the end.
+/// How long shutdown waits for requests in flight.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// A flaky handler to try against
+/// Run a flaky handler for tests
 ///
-/// Which records fail is decided by their Idempotency-Key and the seed, how often by the Kladder-Attempt header: the same record
-/// fares the same in every run. Requests without an Idempotency-Key succeed.
+/// The Idempotency-Key and the seed decide which records fail, the Kladder-Attempt header decides when they stop failing: the
+/// same record has the same outcome in every run. Requests without an Idempotency-Key succeed.
 #[derive(Debug, Args)]
 pub struct StubArgs {
-    /// Where to listen; port 0 takes any that is free
+    /// Listen address; port 0 takes a free port
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:3000")]
     listen: SocketAddr,
-    /// Share of the records that fail: a third of them once, a third twice, a third always
+    /// Share of records that fail: a third of them once, a third twice, a third always
     #[arg(long, value_name = "SHARE", default_value = "0.3", value_parser = share)]
     fail_rate: f64,
-    /// How often a failing record fails before it succeeds, instead of once, twice or always
+    /// Number of times that a failing record fails before it succeeds, instead of once, twice or
+    /// always
     #[arg(long, value_name = "N")]
     fail_times: Option<u32>,
-    /// Share of the records that are rejected at once (422)
+    /// Share of records that are rejected at once (422)
     #[arg(long, value_name = "SHARE", default_value = "0.0", value_parser = share)]
     reject_rate: f64,
     /// Status of a failure
     #[arg(long, value_name = "STATUS", default_value = "503", value_parser = status)]
     status: StatusCode,
-    /// How long each answer takes, such as 250ms
+    /// Time to wait before each answer, such as 250ms
     #[arg(long, value_name = "DURATION", default_value = "0ms", value_parser = humantime::parse_duration)]
     delay: Duration,
-    /// Another seed lets other records fail
+    /// Seed that selects the failing records
     #[arg(long, value_name = "N", default_value = "0")]
     seed: u64,
-    /// Append a JSON line per request to this file, before the request is answered
+    /// Append a JSON line per request to this file before answering
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
     /// Print nothing per request
@@ -67,7 +70,7 @@ pub struct StubArgs {
 
 pub fn run(args: StubArgs) -> anyhow::Result<Exit> {
     if args.fail_rate + args.reject_rate > 1.0 {
-        eprintln!("error: --fail-rate and --reject-rate are shares of all records and together at most 1");
+        tell!("error: --fail-rate and --reject-rate are shares of all records: their sum must be at most 1");
         return Ok(Exit::Usage);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
@@ -76,85 +79,92 @@ pub fn run(args: StubArgs) -> anyhow::Result<Exit> {
 
 async fn serve(args: StubArgs) -> anyhow::Result<Exit> {
     let record = args.record.as_ref().map(|path| {
-        let file = OpenOptions::new().create(true).append(true).open(path);
+        // The file contains keys of records.
+        let file = private::append_to_file(path);
         file.with_context(|| format!("cannot write to {}", path.display()))
     });
-    let listener = TcpListener::bind(args.listen).await;
+    descriptors::raise_limit();
+    let listener = Listener::bind(args.listen, Bounds::HANDLER).await;
     let listener = listener.with_context(|| format!("cannot listen on {}: choose another --listen", args.listen))?;
-    let address = listener.local_addr()?;
+    let address = listener.address();
     let stub = Arc::new(Stub {
-        plan: Plan::from(&args),
+        plan: StubPlan::from(&args),
         delay: args.delay,
         quiet: args.quiet,
         record: record.transpose()?.map(Mutex::new),
         clock: Clock::system(),
-        counts: Counts::default(),
+        counts: StubCounts::default(),
         stop: Notify::new(),
+        unprintable: OnceLock::new(),
     });
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    eprintln!("listening on http://{address}");
+    tell!("listening on http://{address}");
 
     let router = Router::new().fallback(answer).with_state(stub.clone());
-    // Answers are small: they leave at once.
-    let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
     let draining = Arc::new(Notify::new());
     let drain = draining.clone();
-    let serving = axum::serve(listener, router).with_graceful_shutdown(async move { drain.notified().await });
-    let mut serving = std::pin::pin!(serving.into_future());
+    let mut serving = std::pin::pin!(listener.serve(router, async move { drain.notified().await }));
     tokio::select! {
-        result = &mut serving => result?,
+        () = &mut serving => {}
         () = stub.stop.notified() => {}
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
     draining.notify_one();
     tokio::select! {
-        result = &mut serving => result?,
+        () = &mut serving => {}
         () = tokio::time::sleep(DRAIN) => {}
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
-    eprintln!("{}", stub.counts.summary());
+    tell!("{}", stub.counts.summary());
+    if let Some(error) = stub.unprintable.get() {
+        tell!("error: {error}: {}", error.0);
+        return Ok(Exit::Failed);
+    }
     Ok(Exit::Done)
 }
 
 struct Stub {
-    plan: Plan,
+    plan: StubPlan,
     delay: Duration,
     quiet: bool,
     record: Option<Mutex<File>>,
     clock: Clock,
-    counts: Counts,
-    /// Stdout is closed: nobody watches any more.
+    counts: StubCounts,
+    /// stdout is closed: nobody reads any more.
     stop: Notify,
+    /// Why printing failed.
+    unprintable: OnceLock<PrintError>,
 }
 
 #[derive(Debug, Default)]
-struct Counts {
+struct StubCounts {
     done: AtomicU64,
     failed: AtomicU64,
     rejected: AtomicU64,
 }
 
-impl Counts {
-    fn count(&self, outcome: Outcome) {
+impl StubCounts {
+    fn count(&self, outcome: StubOutcome) {
         let counter = match outcome {
-            Outcome::Done => &self.done,
-            Outcome::Fail => &self.failed,
-            Outcome::Reject => &self.rejected,
+            StubOutcome::Done => &self.done,
+            StubOutcome::Fail => &self.failed,
+            StubOutcome::Reject => &self.rejected,
         };
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
     fn summary(&self) -> String {
         let [done, failed, rejected] = [&self.done, &self.failed, &self.rejected].map(|c| c.load(Ordering::Relaxed));
-        format!("{} requests: {done} done, {failed} failed, {rejected} rejected", done + failed + rejected)
+        let all = done + failed + rejected;
+        format!("{all} request{}: {done} done, {failed} failed, {rejected} rejected", if all == 1 { "" } else { "s" })
     }
 }
 
-/// Which records fail, and how.
+/// Which records fail, and how often.
 #[derive(Debug, Clone, Copy)]
-struct Plan {
+struct StubPlan {
     fail_rate: f64,
     fail_times: Option<u32>,
     reject_rate: f64,
@@ -163,55 +173,55 @@ struct Plan {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Outcome {
+enum StubOutcome {
     Done,
     Fail,
     Reject,
 }
 
-impl From<&StubArgs> for Plan {
+impl From<&StubArgs> for StubPlan {
     fn from(args: &StubArgs) -> Self {
         let StubArgs { fail_rate, fail_times, reject_rate, status, seed, .. } = *args;
         Self { fail_rate, fail_times, reject_rate, status, seed }
     }
 }
 
-impl Plan {
-    fn outcome(&self, id: &str, attempt: u32) -> Outcome {
+impl StubPlan {
+    fn outcome(&self, id: &str, attempt: u32) -> StubOutcome {
         if id.is_empty() {
-            return Outcome::Done;
+            return StubOutcome::Done;
         }
         let hash = hash(id, self.seed);
         let place = unit(hash);
         if place < self.reject_rate {
-            return Outcome::Reject;
+            return StubOutcome::Reject;
         }
         if place >= self.reject_rate + self.fail_rate {
-            return Outcome::Done;
+            return StubOutcome::Done;
         }
-        // Other bits than those that made the place.
+        // Other bits than those that selected the record.
         let times = self.fail_times.unwrap_or(match mix(hash) % 3 {
             0 => 1,
             1 => 2,
             _ => u32::MAX,
         });
-        if attempt <= times { Outcome::Fail } else { Outcome::Done }
+        if attempt <= times { StubOutcome::Fail } else { StubOutcome::Done }
     }
 
-    fn status(&self, outcome: Outcome) -> StatusCode {
+    fn status(&self, outcome: StubOutcome) -> StatusCode {
         match outcome {
-            Outcome::Done => StatusCode::OK,
-            Outcome::Fail => self.status,
-            Outcome::Reject => StatusCode::UNPROCESSABLE_ENTITY,
+            StubOutcome::Done => StatusCode::OK,
+            StubOutcome::Fail => self.status,
+            StubOutcome::Reject => StatusCode::UNPROCESSABLE_ENTITY,
         }
     }
 }
 
 async fn answer(State(stub): State<Arc<Stub>>, request: Request<Body>) -> (StatusCode, &'static str) {
     let (head, mut body) = request.into_parts();
-    // Read to its end, or the connection could not be used again.
+    // Read to the end; otherwise the connection could not be reused.
     while let Some(Ok(_)) = body.frame().await {}
-    let seen = Seen::from(&head.headers);
+    let seen = StubRequest::from(&head.headers);
     let outcome = stub.plan.outcome(&seen.id, seen.attempt);
     let status = stub.plan.status(outcome);
     if !stub.delay.is_zero() {
@@ -219,22 +229,29 @@ async fn answer(State(stub): State<Arc<Stub>>, request: Request<Body>) -> (Statu
     }
     if let Some(file) = &stub.record {
         let line = seen.json(status, stub.clock.now().timestamp().as_millis());
-        // One write, no buffer: the line is in the file before the answer leaves, so that a script can reckon with it.
+        // One write, no buffer: the line is in the file before the answer is sent, so that a script can rely on it.
         let written = file.lock().unwrap_or_else(PoisonError::into_inner).write_all(line.as_bytes());
         if let Err(error) = written {
-            eprintln!("error: cannot record a request: {error}");
+            tell!("error: cannot record a request: {error}");
             return (StatusCode::INTERNAL_SERVER_ERROR, "cannot record\n");
         }
     }
     stub.counts.count(outcome);
-    if !stub.quiet && io::stdout().lock().write_all(seen.line(status).as_bytes()).is_err() {
-        stub.stop.notify_one();
+    if !stub.quiet {
+        match output::print_one_more(&seen.line(status)) {
+            Ok(true) => {}
+            Ok(false) => stub.stop.notify_one(),
+            Err(error) => {
+                let _ = stub.unprintable.set(error);
+                stub.stop.notify_one();
+            }
+        }
     }
-    (status, if outcome == Outcome::Done { "" } else { "the stub fails as it was told to\n" })
+    (status, if outcome == StubOutcome::Done { "" } else { "the stub fails as configured\n" })
 }
 
-/// What a request tells of its record.
-pub(super) struct Seen {
+/// What a request says about its record.
+pub(super) struct StubRequest {
     pub id: String,
     pub attempt: u32,
     topic: String,
@@ -244,7 +261,7 @@ pub(super) struct Seen {
     key_encoding: Option<String>,
 }
 
-impl From<&HeaderMap> for Seen {
+impl From<&HeaderMap> for StubRequest {
     fn from(headers: &HeaderMap) -> Self {
         let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok());
         Self {
@@ -259,7 +276,7 @@ impl From<&HeaderMap> for Seen {
     }
 }
 
-impl Seen {
+impl StubRequest {
     fn json(&self, status: StatusCode, time: i64) -> String {
         let mut line = serde_json::json!({
             "id": self.id, "attempt": self.attempt, "status": status.as_u16(), "time": time,
@@ -298,7 +315,8 @@ fn unquoted(text: &str) -> String {
     out
 }
 
-/// FNV-1a, stirred. Own code and not the standard library's hasher: that one may change with a release, and with it every verdict.
+/// FNV-1a with a final mix. Own code instead of the standard library's hasher, which may change with a release and would change
+/// every outcome.
 fn hash(id: &str, seed: u64) -> u64 {
     mix(fnv(OFFSET, id.as_bytes()) ^ mix(seed))
 }
@@ -320,13 +338,13 @@ fn unit(hash: u64) -> f64 {
 fn share(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
-        _ => Err("a share lies between 0 and 1".to_owned()),
+        _ => Err("a share must be from 0 to 1".to_owned()),
     }
 }
 
 fn status(text: &str) -> Result<StatusCode, String> {
     let status = text.parse().ok().filter(|s: &StatusCode| (300..=999).contains(&s.as_u16()));
-    status.ok_or_else(|| "the status of a failure is a number from 300 to 999".to_owned())
+    status.ok_or_else(|| "the status of a failure must be from 300 to 999".to_owned())
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
-//! Which records fail, and what a request tells of its record.
+//! Which records fail, and what a request says about its record.
 
 use super::*;
 
-fn plan() -> Plan {
-    Plan { fail_rate: 0.3, fail_times: None, reject_rate: 0.1, status: StatusCode::SERVICE_UNAVAILABLE, seed: 0 }
+fn plan() -> StubPlan {
+    StubPlan { fail_rate: 0.3, fail_times: None, reject_rate: 0.1, status: StatusCode::SERVICE_UNAVAILABLE, seed: 0 }
 }
 
 fn ids() -> impl Iterator<Item = String> {
@@ -13,18 +13,18 @@ fn ids() -> impl Iterator<Item = String> {
 #[test]
 fn shares_are_kept_and_failures_split_in_thirds() {
     let plan = plan();
-    let share = |attempt: u32, outcome: Outcome| {
+    let share = |attempt: u32, outcome: StubOutcome| {
         let count = ids().filter(|id| plan.outcome(id, attempt) == outcome).count();
         f64::from(u32::try_from(count).unwrap()) / 30_000.0
     };
     for (attempt, outcome, expected) in [
-        (1, Outcome::Reject, 0.1),
-        (4, Outcome::Reject, 0.1),
-        (1, Outcome::Fail, 0.3),
-        (2, Outcome::Fail, 0.2),
-        (3, Outcome::Fail, 0.1),
-        (40, Outcome::Fail, 0.1),
-        (1, Outcome::Done, 0.6),
+        (1, StubOutcome::Reject, 0.1),
+        (4, StubOutcome::Reject, 0.1),
+        (1, StubOutcome::Fail, 0.3),
+        (2, StubOutcome::Fail, 0.2),
+        (3, StubOutcome::Fail, 0.1),
+        (40, StubOutcome::Fail, 0.1),
+        (1, StubOutcome::Done, 0.6),
     ] {
         let got = share(attempt, outcome);
         assert!((got - expected).abs() < 0.01, "attempt {attempt} {outcome:?}: {got}");
@@ -37,10 +37,10 @@ fn verdicts_are_frozen() {
     let fates: String = ids()
         .take(24)
         .map(|id| match (plan.outcome(&id, 1), plan.outcome(&id, 2), plan.outcome(&id, 3)) {
-            (Outcome::Done, ..) => '.',
-            (Outcome::Reject, ..) => 'r',
-            (_, Outcome::Done, _) => '1',
-            (_, _, Outcome::Done) => '2',
+            (StubOutcome::Done, ..) => '.',
+            (StubOutcome::Reject, ..) => 'r',
+            (_, StubOutcome::Done, _) => '1',
+            (_, _, StubOutcome::Done) => '2',
             _ => 'x',
         })
         .collect();
@@ -49,17 +49,17 @@ fn verdicts_are_frozen() {
 
 #[test]
 fn another_seed_lets_other_records_fail() {
-    let other = Plan { seed: 1, ..plan() };
+    let other = StubPlan { seed: 1, ..plan() };
     let differ = ids().filter(|id| plan().outcome(id, 1) != other.outcome(id, 1)).count();
     assert!(differ > 10_000, "{differ}");
 }
 
 #[test]
 fn the_number_of_failures_can_be_fixed() {
-    let plan = Plan { fail_rate: 1.0, reject_rate: 0.0, fail_times: Some(2), ..plan() };
-    let outcomes: Vec<Outcome> = (1..=4).map(|attempt| plan.outcome("a", attempt)).collect();
-    assert_eq!(outcomes, [Outcome::Fail, Outcome::Fail, Outcome::Done, Outcome::Done]);
-    assert_eq!(plan.outcome("", 1), Outcome::Done, "without a key");
+    let plan = StubPlan { fail_rate: 1.0, reject_rate: 0.0, fail_times: Some(2), ..plan() };
+    let outcomes: Vec<StubOutcome> = (1..=4).map(|attempt| plan.outcome("a", attempt)).collect();
+    assert_eq!(outcomes, [StubOutcome::Fail, StubOutcome::Fail, StubOutcome::Done, StubOutcome::Done]);
+    assert_eq!(plan.outcome("", 1), StubOutcome::Done, "without a key");
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn a_request_is_recorded_with_what_it_tells() {
     ] {
         headers.insert(name, value.parse().unwrap());
     }
-    let seen = Seen::from(&headers);
+    let seen = StubRequest::from(&headers);
     assert_eq!(seen.line(StatusCode::OK), "attempt 2  orders/3@42  200\n");
     let json: serde_json::Value = serde_json::from_str(&seen.json(StatusCode::OK, 5)).unwrap();
     let expected = serde_json::json!({

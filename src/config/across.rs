@@ -1,4 +1,4 @@
-//! What holds between ladders: no shared groups, no ladder that feeds on another's topics.
+//! Checks between ladders: no shared group, and no ladder that consumes another one's topics.
 
 use std::collections::BTreeMap;
 
@@ -8,18 +8,18 @@ use crate::config::raw::RawLadder;
 use crate::config::types::LadderConfig;
 use crate::core::topics;
 
-/// Checks all ladders against each other; ladders with mistakes of their own take part as far as they can be read.
+/// Checks all ladders against each other; ladders with mistakes are included as far as they could be read.
 pub fn check(raw: &BTreeMap<String, RawLadder>, ladders: &[LadderConfig], mistakes: &mut Mistakes) {
     let mut groups: BTreeMap<&str, &str> = BTreeMap::new();
     for (name, ladder) in raw {
         let at = Path::of("ladder").key(name);
         if let Some(group) = ladder.group.as_deref().filter(|group| !group.trim().is_empty()) {
             if let Some(other) = groups.insert(group, name) {
-                let hint = "two ladders of one group would each get a part of its partitions: name both sources in one ladder";
+                let hint = "two ladders in one group would each get a part of the partitions: name both sources in one ladder";
                 mistakes.note(&at.key("group"), format!("is already the group of ladder `{other}`"), Some(hint.to_owned()));
             }
             if let Some(other) = raw.keys().find(|n| topics::mover_group(n) == group || topics::router_group(n) == group) {
-                let what = format!("is a group that kladder itself uses for ladder `{other}`");
+                let what = format!("is the group of a worker of ladder `{other}`");
                 mistakes.note(&at.key("group"), what, None);
             }
         }
@@ -27,7 +27,7 @@ pub fn check(raw: &BTreeMap<String, RawLadder>, ladders: &[LadderConfig], mistak
             let Ok(source) = &item.0 else { continue };
             if let Some(owner) = ladders.iter().find(|l| l.ladder.name() != name && l.ladder.owns_topic(source)) {
                 let what = format!("is a topic of ladder `{}`", owner.ladder.name());
-                let hint = "kladder's topics hold records between hops; consume what the first ladder's source is";
+                let hint = "kladder's topics hold records between hops; consume the source of the first ladder instead";
                 mistakes.note(&at.key("sources").index(i), what, Some(hint.to_owned()));
             }
         }

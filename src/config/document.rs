@@ -1,14 +1,14 @@
-//! The file as it was written: lines and values for messages, and what TOML itself refuses.
+//! The file's text: lines and values for messages, and TOML syntax errors.
 
 use toml::de::{DeArray, DeTable};
 use toml::{Spanned, Table, Value};
 
-use crate::config::mistake::{ConfigErrors, Mistake};
+use crate::config::client_properties;
+use crate::config::mistake::{ConfigErrors, Mistake, Mistakes};
 use crate::config::path::{Path, Segment};
-use crate::config::properties;
 use crate::config::redact;
 
-/// A parsed file that still knows its lines.
+/// A parsed file with the positions of its lines.
 #[derive(Debug)]
 pub struct Document<'a> {
     text: &'a str,
@@ -20,7 +20,8 @@ impl<'a> Document<'a> {
     /// Parses TOML.
     ///
     /// # Errors
-    /// What TOML refuses, with its line. One mistake only: what follows a broken line is guesswork.
+    /// TOML syntax errors, with line. Only the first: what follows a broken line cannot be
+    /// interpreted.
     pub fn parse(text: &'a str) -> Result<Self, ConfigErrors> {
         let refused = |error: toml::de::Error| ConfigErrors(vec![syntax_mistake(text, &error)]);
         let table = text.parse::<Table>().map_err(refused)?;
@@ -28,18 +29,19 @@ impl<'a> Document<'a> {
         Ok(Self { text, spans, table })
     }
 
-    /// The values, nothing substituted yet.
+    /// The values before substitution.
     pub fn table(&self) -> &Table {
         &self.table
     }
 
-    /// The line that holds this offset, counted from 1.
-    pub fn line_at(&self, offset: usize) -> usize {
+    /// The line of this offset, counted from 1.
+    fn line_at(&self, offset: usize) -> usize {
         line_of(self.text, offset)
     }
 
-    /// Where the last part of the path stands that exists; `None` where none of it does.
-    pub fn offset(&self, path: &Path) -> Option<usize> {
+    /// The offset of the longest existing prefix of the path; `None` if not even its first key
+    /// exists.
+    fn offset(&self, path: &Path) -> Option<usize> {
         let (mut table, mut array) = (Some(self.spans.get_ref()), None);
         let mut at = None;
         for segment in path.segments() {
@@ -58,19 +60,36 @@ impl<'a> Document<'a> {
         at
     }
 
-    /// What stands at the path, for messages: as written, so that nothing substituted shows; `None` for secrets and tables.
-    pub fn shown_value(&self, path: &Path) -> Option<String> {
+    /// The value at the path for messages: as written, so that no substituted text is shown; `None` for secrets and tables.
+    fn shown_value(&self, path: &Path) -> Option<String> {
         let shown = scalar(self.written(path)?)?;
         let dotted = path.dotted();
-        // A misspelt `pasword` must not show either: of Kafka's properties only those that are known to be harmless do.
-        let harmless =
-            dotted.strip_prefix("kafka.").is_none_or(|name| properties::find(properties::without_kind(name)).is_some());
-        Some(if harmless && !redact::is_secret(&dotted) { redact::hide_userinfo(&shown) } else { "(not shown)".to_owned() })
+        // A misspelt `pasword` must not be shown either: of the Kafka properties only known harmless ones are.
+        let harmless = dotted
+            .strip_prefix("kafka.")
+            .is_none_or(|name| client_properties::find(client_properties::without_kind(name)).is_some());
+        Some(if harmless && !redact::is_secret(&dotted) { redact::hide_in_urls(&shown) } else { "(not shown)".to_owned() })
     }
 
-    /// Whether the value at the path holds something that is substituted.
+    /// Whether the value at the path contains a substitution.
     pub fn is_substituted(&self, path: &Path) -> bool {
         self.written(path).and_then(Value::as_str).is_some_and(|text| text.contains("${"))
+    }
+
+    /// The mistakes with their lines and values, in the order of the file.
+    pub(super) fn errors(&self, mistakes: Mistakes) -> ConfigErrors {
+        let notes = mistakes.into_notes();
+        let mut placed: Vec<_> = notes.into_iter().map(|mistake| (self.offset(&mistake.0), mistake)).collect();
+        // Missing keys come first, since others may follow from them.
+        placed.sort_by_key(|(offset, _)| *offset);
+        let mistakes = placed.into_iter().map(|(offset, (path, what, hint))| Mistake {
+            line: offset.map(|offset| self.line_at(offset)),
+            value: self.shown_value(&path),
+            path: path.to_string(),
+            what,
+            hint,
+        });
+        ConfigErrors(mistakes.collect())
     }
 
     fn written(&self, path: &Path) -> Option<&Value> {
@@ -83,7 +102,7 @@ impl<'a> Document<'a> {
     }
 }
 
-/// The kind of a value, as a person says it.
+/// The type of a value, in words.
 pub fn kind(value: &Value) -> &'static str {
     match value {
         Value::String(_) => "a string",
@@ -125,24 +144,35 @@ fn syntax_mistake(text: &str, error: &toml::de::Error) -> Mistake {
         line = Some(line_of(text, offset));
         what = format!("column {}: {what}", column + 1);
         if may_be_shown(&text[..start], shown) {
-            // Tabs as one space each, so that the caret stands where it should.
+            // Each tab becomes one space, so that the caret is in the right column.
             what = format!("{what}\n| {}\n| {}^", shown.replace('\t', " "), " ".repeat(column));
         }
     }
     Mistake { path: "not valid TOML".to_owned(), line, value: None, what, hint: syntax_hint(error.message()) }
 }
 
-/// A line of a broken file is shown only where it can hold no secret: not inside a multi-line string, not behind a telling name.
+/// A line of a broken file is shown only if it cannot contain a secret: not within a multi-line string, without any
+/// secret-looking name (a line may hold several keys, in an inline table or after a lost line break), and of the Kafka properties
+/// only a known one.
 fn may_be_shown(before: &str, line: &str) -> bool {
     let inside = before.matches("\"\"\"").count() % 2 == 1 || before.matches("'''").count() % 2 == 1;
     let section = before.lines().rev().find(|l| l.trim_start().starts_with('[')).unwrap_or("");
-    let key = line.split('=').next().unwrap_or(line).replace(['"', '\'', ' '], "");
-    let unknown_property = section.contains("kafka") && line.contains('=') && properties::find(&key).is_none();
-    !inside && !unknown_property && !redact::is_secret(&key)
+    let is_header = line.trim_start().starts_with('[') && !line.contains('=');
+    let is_of_kafka = section.contains("kafka") || line.contains("kafka");
+    let names_secret = |text: &str| text.split(|c: char| !c.is_alphanumeric() && !"._-".contains(c)).any(redact::is_secret);
+    let is_known = |line: &str| {
+        let keys: Vec<&str> = line.split('=').collect();
+        keys.len() == 2 && client_properties::find(&keys[0].replace(['"', '\'', ' ', '\t'], "")).is_some()
+    };
+    !inside
+        && !names_secret(section)
+        && !names_secret(line)
+        && (is_header || !is_of_kafka || is_known(line))
+        && redact::hide_in_urls(line) == line
 }
 
 fn syntax_hint(message: &str) -> Option<String> {
-    message.contains("duplicate").then(|| "a key or a table may stand in the file once; two ladders need two names".to_owned())
+    message.contains("duplicate").then(|| "a key or a table may appear only once; two ladders need two names".to_owned())
 }
 
 #[cfg(test)]
@@ -166,6 +196,23 @@ mod tests {
             "[kafka]\nsasl.password = \"hunter2\nb = 1",
             "[kafka]\npasword = \"hunter2\nb = 1",
             "[kafka]\nssl.key.pem = \"\"\"\nhunter2\n\\q\"\"\"",
+            // Several keys on a line.
+            "[kafka]\nsasl = { username = \"me\", password = \"hunter2\"",
+            "[kafka]\nsasl = { username = \"me\", pasword = \"hunter2\"",
+            "kafka = { bootstrap.servers = \"b:1\", sasl.pasword = \"hunter2\"",
+            "[kafka]\nbootstrap.servers = \"b:1\" sasl.pasword = \"hunter2\"",
+            "[schema_registry]\nusername = \"me\" password = \"hunter2\"",
+            "schema_registry = { url = \"http://r\", username = \"me\", password = \"hunter2\"",
+            "[kafka.sasl]\nusername = \"me\", pasword = \"hunter2\"",
+            // Not valid TOML.
+            "[kafka]\nsasl.password: hunter2",
+            "[kafka]\nsasl.pasword: hunter2",
+            "[ladder.a.handler]\nheaders = [\n  \"Authorization: Bearer hunter2\n]",
+            "[ladder.a.handler]\nheaders = { X-Api-Key = \"hunter2\"",
+            // In a URL.
+            "[ladder.a.handler]\nurl = \"http://me:hunter2@host/",
+            "[ladder.a.handler]\nurl = \"http://host/?t=hunter2",
+            "[ladder.a.handler]\nurl = http://host/?hunter2",
         ] {
             let errors = Document::parse(text).unwrap_err();
             assert!(!errors.to_string().contains("hunter2"), "{errors}");

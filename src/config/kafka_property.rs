@@ -1,29 +1,29 @@
-//! One Kafka property, from the configuration file or from code: whether kladder takes it, and for which client it is.
+//! One Kafka property, from the configuration file or from code: whether kladder accepts it, and for which clients.
 
 use thiserror::Error;
 
+use crate::config::client_properties::{self, Client};
 use crate::config::nearest::nearest;
 use crate::config::owned;
-use crate::config::properties::{self, Client};
 use crate::config::types::KafkaConfig;
 
-/// A property that kladder does not take.
+/// A property that kladder does not accept.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("`{name}` {what}: {hint}")]
 pub struct PropertyError {
-    /// As it was given.
+    /// Its name as given.
     name: String,
     what: &'static str,
     hint: String,
 }
 
-/// Why a property is not taken, without its name.
-pub struct Refusal {
+/// Why a property is refused, without its name.
+pub struct PropertyRefusal {
     pub what: &'static str,
     pub hint: String,
 }
 
-/// The client that a dotted name is for. No property of librdkafka's begins with these words, so they are ours to mean the client.
+/// The clients that a dotted name is for. No librdkafka property begins with these words, so they can select the client.
 pub fn section(dotted: &str) -> (Client, &str) {
     match dotted.split_once('.') {
         Some(("producer", name)) => (Client::Producer, name),
@@ -32,43 +32,42 @@ pub fn section(dotted: &str) -> (Client, &str) {
     }
 }
 
-/// The clients that get a property which stands in this section: what is only for producers or only for consumers goes to those
-/// alone.
+/// The clients that receive a property of this section: properties only for producers or only for consumers go to those alone.
 pub fn home(section: Client, name: &str) -> Client {
-    if section == Client::Any { properties::find(name).unwrap_or(Client::Any) } else { section }
+    if section == Client::Any { client_properties::find(name).unwrap_or(Client::Any) } else { section }
 }
 
-/// The canonical name of a property to take; `None` where kladder sets that value anyway.
-pub fn judge<'a>(name: &'a str, section: Client, value: &str) -> Result<Option<&'a str>, Refusal> {
-    let refuse = |what, hint: &str| Err(Refusal { what, hint: hint.to_owned() });
+/// The canonical name of an accepted property; `None` if kladder sets that value anyway.
+pub fn judge<'a>(name: &'a str, section: Client, value: &str) -> Result<Option<&'a str>, PropertyRefusal> {
+    let refuse = |what, hint: &str| Err(PropertyRefusal { what, hint: hint.to_owned() });
     let given = name;
-    let name = properties::canonical(given);
+    let name = client_properties::canonical(given);
     if let Some(reason) = owned::reason(name) {
         return if owned::is_what_kladder_sets(name, value) { Ok(None) } else { refuse("is set by kladder itself", reason) };
     }
     if let Some(hint) = owned::java_hint(name) {
         return refuse("is a property of Java clients", hint);
     }
-    let Some(client) = properties::find(name) else {
-        let hint = nearest(given, properties::names()).map_or_else(
-            || "kladder takes the properties of librdkafka: see its CONFIGURATION.md".to_owned(),
+    let Some(client) = client_properties::find(name) else {
+        let hint = nearest(given, client_properties::names()).map_or_else(
+            || "kladder accepts librdkafka's properties: see its CONFIGURATION.md".to_owned(),
             |meant| format!("did you mean `{meant}`?"),
         );
-        return refuse("is no property that librdkafka knows", &hint);
+        return refuse("is not a librdkafka property", &hint);
     };
     match (section, client) {
         (Client::Producer | Client::Consumer, _) if name == "bootstrap.servers" => refuse(
             "does not belong here",
-            "write it below [kafka]: producer and consumer talk to one cluster, or a hop could be no transaction",
+            "move it to [kafka]: producer and consumer must use the same cluster, since a hop is one transaction",
         ),
-        (Client::Producer, Client::Consumer) => refuse("is a property of consumers", "write it below [kafka.consumer]"),
-        (Client::Consumer, Client::Producer) => refuse("is a property of producers", "write it below [kafka.producer]"),
+        (Client::Producer, Client::Consumer) => refuse("is a consumer property", "move it to [kafka.consumer]"),
+        (Client::Consumer, Client::Producer) => refuse("is a producer property", "move it to [kafka.producer]"),
         _ => Ok(Some(name)),
     }
 }
 
 impl KafkaConfig {
-    /// Of these brokers, `host:port` with commas between them, and nothing set besides.
+    /// With these brokers (`host:port`, comma-separated) and no other property.
     #[must_use]
     pub fn new(bootstrap_servers: impl Into<String>) -> Self {
         let mut config = Self::default();
@@ -76,16 +75,17 @@ impl KafkaConfig {
         config
     }
 
-    /// With one of librdkafka's properties. With `producer.` or `consumer.` before its name it is for those clients alone. Whether
-    /// the value makes sense shows when a client is made.
+    /// Sets a librdkafka property. A name with the prefix `producer.` or `consumer.` applies to those clients alone. The value is
+    /// checked when a client is created.
     ///
     /// # Errors
-    /// When kladder sets it itself, with the reason; when librdkafka does not know it, or it is for the other clients.
+    /// kladder sets the property itself (the reason is given), librdkafka does not know it, or it is for the other
+    /// kind of client.
     pub fn set(mut self, name: &str, value: impl Into<String>) -> Result<Self, PropertyError> {
         let value = value.into();
         let (section, bare) = section(name);
         let judged = judge(bare, section, &value);
-        let judged = judged.map_err(|Refusal { what, hint }| PropertyError { name: name.to_owned(), what, hint })?;
+        let judged = judged.map_err(|PropertyRefusal { what, hint }| PropertyError { name: name.to_owned(), what, hint })?;
         if let Some(name) = judged {
             let properties = match home(section, name) {
                 Client::Any => &mut self.common,
@@ -120,7 +120,7 @@ mod tests {
             ("request.required.acks", "1", "`request.required.acks` is set by kladder itself: always `all`"),
             ("sasl.jaas.config", "x", "is a property of Java clients: use sasl.username"),
             ("security.protocl", "ssl", "did you mean `security.protocol`?"),
-            ("producer.fetch.min.bytes", "1", "is a property of consumers"),
+            ("producer.fetch.min.bytes", "1", "is a consumer property"),
             ("consumer.bootstrap.servers", "b:1", "does not belong here"),
         ] {
             let told = told(name, value);

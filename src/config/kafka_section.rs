@@ -4,19 +4,19 @@ use std::collections::BTreeMap;
 
 use toml::{Table, Value};
 
+use crate::config::client_properties::Client;
 use crate::config::document::Document;
-use crate::config::kafka_property::{self, Refusal};
+use crate::config::kafka_property::{self, PropertyRefusal};
 use crate::config::keys;
 use crate::config::mistake::Mistakes;
 use crate::config::path::Path;
-use crate::config::properties::Client;
 use crate::config::redact;
 use crate::config::types::KafkaConfig;
 
-/// Asks the client library whether it takes a value: `Err` with its own words.
+/// Asks librdkafka whether it accepts a value: `Err` has its message.
 pub type PropertyCheck<'a> = &'a dyn Fn(&str, &str) -> Result<(), String>;
 
-/// Reads the section. What is only for producers or only for consumers is given to those alone.
+/// Reads the section. Properties only for producers or only for consumers go to those alone.
 pub fn read(table: Option<&Table>, document: &Document<'_>, check: PropertyCheck<'_>, mistakes: &mut Mistakes) -> KafkaConfig {
     let root = Path::of("kafka");
     let mut found = Vec::new();
@@ -27,7 +27,7 @@ pub fn read(table: Option<&Table>, document: &Document<'_>, check: PropertyCheck
     let mut seen: BTreeMap<String, String> = BTreeMap::new();
     for property in found {
         if let Some((name, value)) = property.judge(document, check, &mut seen, mistakes) {
-            // Its own section's value wins over the common one, whichever comes first.
+            // A value in the client's own section overrides the common one, in any order.
             match kafka_property::home(property.section, &name) {
                 Client::Producer if property.section == Client::Any => drop(kafka.producer.entry(name).or_insert(value)),
                 Client::Consumer if property.section == Client::Any => drop(kafka.consumer.entry(name).or_insert(value)),
@@ -50,7 +50,7 @@ pub fn read(table: Option<&Table>, document: &Document<'_>, check: PropertyCheck
     kafka
 }
 
-/// By the newer group protocol (KIP-848) the broker decides over sessions, and the client refuses to be made with limits of its own.
+/// With the newer group protocol (KIP-848) the broker controls sessions, and librdkafka refuses session settings in the client.
 fn newer_protocol(kafka: &KafkaConfig, root: &Path, mistakes: &mut Mistakes) {
     if !kafka.has_newer_group_protocol() {
         return;
@@ -61,8 +61,8 @@ fn newer_protocol(kafka: &KafkaConfig, root: &Path, mistakes: &mut Mistakes) {
     ] {
         if kafka.consumer.contains_key(name) {
             let path = root.keys(&name.split('.').collect::<Vec<_>>());
-            let hint = format!("leave it out: the broker decides it ({at_broker})");
-            mistakes.note(&path, "does not go with group.protocol = \"consumer\"", Some(hint));
+            let hint = format!("remove it: it is a broker setting ({at_broker})");
+            mistakes.note(&path, "cannot be combined with group.protocol = \"consumer\"", Some(hint));
         }
     }
 }
@@ -89,7 +89,7 @@ fn flatten(table: &Table, at: &Path, prefix: &str, found: &mut Vec<Property>, mi
             Value::Float(number) => number.to_string(),
             Value::Boolean(truth) => truth.to_string(),
             Value::Array(_) | Value::Datetime(_) => {
-                let hint = "write it as one string, the parts of a list with commas between them";
+                let hint = "write it as one string, a list with commas between its parts";
                 mistakes.note(&path, "is not a string, a number, true or false", Some(hint.to_owned()));
                 continue;
             }
@@ -100,7 +100,7 @@ fn flatten(table: &Table, at: &Path, prefix: &str, found: &mut Vec<Property>, mi
 }
 
 impl Property {
-    /// The canonical name and the value, when kladder takes them.
+    /// The canonical name and the value, if kladder accepts them.
     fn judge(
         &self,
         document: &Document<'_>,
@@ -115,14 +115,14 @@ impl Property {
         let name = match kafka_property::judge(&self.name, self.section, &self.value) {
             Ok(Some(name)) => name,
             Ok(None) => return None,
-            Err(Refusal { what, hint }) => return refuse(what.to_owned(), Some(hint)),
+            Err(PropertyRefusal { what, hint }) => return refuse(what.to_owned(), Some(hint)),
         };
         let slot = format!("{:?}.{name}", self.section);
         if let Some(first) = seen.insert(slot, self.path.to_string()) {
-            return refuse("is given twice".to_owned(), Some(format!("it also stands as `{first}`; keep one of them")));
+            return refuse("is given twice".to_owned(), Some(format!("it is also given as `{first}`; keep one of them")));
         }
         if let Err(words) = check(name, &self.value) {
-            // The library quotes the value in its answer.
+            // librdkafka quotes the value in its message.
             let hidden = redact::is_secret(&self.path.dotted()) || document.is_substituted(&self.path);
             return refuse(if hidden { "is refused by librdkafka".to_owned() } else { words }, None);
         }

@@ -1,57 +1,30 @@
-//! `[ladder.NAME]` over `[defaults]`: a ladder's own value wins, key by key.
+//! `[ladder.NAME]` merged with `[defaults]`: a ladder's own value takes precedence, key by key.
 
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use crate::config::keys;
+use crate::config::handler_section::{breaker, handler, immediate};
 use crate::config::mistake::Mistakes;
-use crate::config::nearest::nearest;
 use crate::config::path::Path;
-use crate::config::raw::{Decimal, Items, RawBreaker, RawDlqBreaker, RawLadder, RawQueue, Span, Whole};
+use crate::config::raw::{RawDlqBreaker, RawLadder, RawQueue, Span, Whole};
 use crate::config::rules_section;
+use crate::config::scope::{Scope, refuse_in_relay};
 use crate::config::tiers;
-use crate::config::types::{
-    DEFAULT_MAX_IN_FLIGHT, DEFAULT_PARK_AFTER, DEFAULT_REDELIVER_SHARE, HandlerConfig, LadderConfig, QueueConfig, RedriveConfig,
-    Start, TopicsConfig,
-};
+use crate::config::topic_settings;
+use crate::config::types::{DEFAULT_PARK_AFTER, LadderConfig, QueueConfig, RedriveConfig, Start, TopicSettings, TopicsConfig};
+use crate::config::values::{duration_in, hint, note_missing, one_of, share, texts, topic_names, whole_in};
 use crate::core::dialect::Dialect;
-use crate::core::dispatch::BreakerSettings;
 use crate::core::dlq_breaker::DlqBreakerSettings;
-use crate::core::ladder::{Hops, Immediate, Ladder, LadderError, LadderErrors, Mode, Redelivery, RuleError, is_topic_name};
+use crate::core::ladder::{Hops, Ladder, LadderError, LadderErrors, Mode, Redelivery, RuleError, is_topic_name};
 use crate::core::rate::Rate;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A ladder's own keys, and the defaults below them.
-pub struct Scope<'a> {
-    own: (&'a RawLadder, Path),
-    defaults: (&'a RawLadder, Path),
-}
-
-impl<'a> Scope<'a> {
-    /// The scope of the ladder of this name.
-    pub fn new(name: &str, own: &'a RawLadder, defaults: &'a RawLadder) -> Self {
-        Self { own: (own, Path::of("ladder").key(name)), defaults: (defaults, Path::of("defaults")) }
-    }
-
-    /// The value that counts, and where it stands.
-    fn pick<T>(&self, keys: &[&str], get: impl Fn(&'a RawLadder) -> Option<T>) -> Option<(T, Path)> {
-        [&self.own, &self.defaults].into_iter().find_map(|(raw, path)| Some((get(raw)?, path.keys(keys))))
-    }
-
-    /// Where a value stands or would stand.
-    fn path(&self, keys: &[&str], get: impl Fn(&'a RawLadder) -> bool) -> Path {
-        let inherited = !get(self.own.0) && get(self.defaults.0);
-        if inherited { self.defaults.1.keys(keys) } else { self.own.1.keys(keys) }
-    }
-}
-
-/// Reads a ladder; `None` where it has mistakes.
+/// Reads a ladder; `None` if it has mistakes.
 pub fn read(name: &str, scope: &Scope<'_>, mistakes: &mut Mistakes) -> Option<LadderConfig> {
     let own = &scope.own.1;
     let sources: Vec<(usize, String)> = match &scope.own.0.sources {
-        Some(items) => tiers::texts(items, &own.key("sources"), mistakes),
+        Some(items) => texts(items, &own.key("sources"), mistakes),
         None => Vec::new(),
     };
     if scope.own.0.sources.is_none() {
@@ -116,7 +89,7 @@ pub fn read(name: &str, scope: &Scope<'_>, mistakes: &mut Mistakes) -> Option<La
     for rule in rules.flatten().unwrap_or_default() {
         builder = builder.rule(rule);
     }
-    // An attempt count that was refused is not judged again; nor does it become the default.
+    // A refused attempt count is not checked again, and is not replaced by the default either.
     if let Some(attempts) = attempts.map_or(tiers.attempts, |given| given.or(Some(1))) {
         builder = builder.attempts(attempts);
     }
@@ -135,26 +108,6 @@ pub fn read(name: &str, scope: &Scope<'_>, mistakes: &mut Mistakes) -> Option<La
         return None;
     }
     Some(LadderConfig { ladder: ladder?, start, handler, breaker, dlq_breaker, redrive, topics })
-}
-
-/// Tries in place, which only a push ladder makes.
-fn immediate(scope: &Scope<'_>, mode: Option<Mode>, mistakes: &mut Mistakes) -> Option<Immediate> {
-    if mode == Some(Mode::Relay) {
-        let hint = "in relay mode the application makes its attempts itself; take it out, or set mode = \"push\"";
-        refuse_in_relay(scope, "immediate", |l| l.immediate.is_some(), hint, mistakes);
-        return None;
-    }
-    let backoff = scope
-        .pick(&["immediate", "backoff"], |l| l.immediate.as_ref()?.backoff)
-        .map(|(span, path)| duration_in(span, Duration::ZERO..=Duration::from_secs(10), &path, mistakes));
-    let attempts = scope
-        .pick(&["immediate", "attempts"], |l| l.immediate.as_ref()?.attempts)
-        .map(|(number, path)| whole_in(number, 1..=10, &path, mistakes));
-    let (_, path) = scope.pick(&["immediate"], |l| l.immediate.as_ref())?;
-    if attempts.is_none() {
-        note_missing(&path.key("attempts"), mistakes);
-    }
-    Some(Immediate { attempts: attempts??, backoff: backoff.unwrap_or(Some(Duration::from_millis(100)))? })
 }
 
 fn mode(scope: &Scope<'_>, mistakes: &mut Mistakes) -> Option<Mode> {
@@ -177,7 +130,7 @@ fn start(scope: &Scope<'_>, mode: Option<Mode>, mistakes: &mut Mistakes) -> Opti
     start
 }
 
-/// What only a relay ladder is told.
+/// The keys of relay ladders only.
 struct RelayKeys {
     redelivery: Redelivery,
     reaches_all_groups: bool,
@@ -185,7 +138,7 @@ struct RelayKeys {
     inbox: Option<(String, Dialect)>,
 }
 
-/// The dead-letter topic of another framework that is the inbox.
+/// The inbox that is another framework's dead-letter topic.
 fn foreign_inbox(scope: &Scope<'_>, mistakes: &mut Mistakes) -> Option<(String, Dialect)> {
     let raw = scope.own.0.inbox.as_ref()?;
     let path = scope.own.1.key("inbox");
@@ -207,7 +160,7 @@ fn relay_keys(scope: &Scope<'_>, mode: Option<Mode>, mistakes: &mut Mistakes) ->
         .pick(&["settle"], |l| l.settle)
         .and_then(|(span, path)| duration_in(span, Duration::from_secs(1)..=DAY, &path, mistakes));
     if mode == Some(Mode::Relay) {
-        // Consent is asked for once it is clear what for.
+        // Consent is checked once its purpose is clear.
         return RelayKeys {
             redelivery: redelivery.unwrap_or(Redelivery::Topic),
             reaches_all_groups: consent.unwrap_or(false),
@@ -215,90 +168,25 @@ fn relay_keys(scope: &Scope<'_>, mode: Option<Mode>, mistakes: &mut Mistakes) ->
             inbox: foreign_inbox(scope, mistakes),
         };
     }
-    // What the defaults say for relay ladders is no concern of a push ladder.
+    // Defaults for relay ladders do not apply to a push ladder.
     let raw = scope.own.0;
     let keys = [
-        ("inbox", raw.inbox.is_some(), "a push ladder consumes its sources itself; take it out, or set mode = \"relay\""),
+        ("inbox", raw.inbox.is_some(), "a push ladder consumes its sources itself; remove it, or set mode = \"relay\""),
         (
             "redeliver",
             raw.redeliver.is_some(),
-            "a push ladder's deliverer reads the redeliver topic; take it out, or set mode = \"relay\"",
+            "a push ladder's deliverer reads the redeliver topic; remove it, or set mode = \"relay\"",
         ),
-        (
-            "reaches_all_groups",
-            raw.reaches_all_groups.is_some(),
-            "it consents to redeliver = \"origin\", which is for relay ladders",
-        ),
-        ("settle", raw.settle.is_some(), "in push mode the handler says what succeeded; take it out, or set mode = \"relay\""),
+        ("reaches_all_groups", raw.reaches_all_groups.is_some(), "it permits redeliver = \"origin\", which is for relay ladders"),
+        ("settle", raw.settle.is_some(), "in push mode the handler reports success; remove it, or set mode = \"relay\""),
     ];
     for (key, _, hint) in keys.into_iter().filter(|(_, is_there, _)| *is_there && mode.is_some()) {
-        mistakes.note(&scope.own.1.key(key), "has no meaning for a push ladder", Some(hint.to_owned()));
+        mistakes.note(&scope.own.1.key(key), "does not apply to a push ladder", Some(hint.to_owned()));
     }
     RelayKeys { redelivery: Redelivery::Topic, reaches_all_groups: false, settle: None, inbox: None }
 }
 
-fn handler(scope: &Scope<'_>, mode: Option<Mode>, mistakes: &mut Mistakes) -> Option<HandlerConfig> {
-    let own = scope.own.1.key("handler");
-    if mode == Some(Mode::Relay) {
-        let hint = "in relay mode the application consumes; take the handler out, or set mode = \"push\"";
-        refuse_in_relay(scope, "handler", |l| l.handler.is_some(), hint, mistakes);
-        return None;
-    }
-    let timeout = scope
-        .pick(&["handler", "timeout"], |l| l.handler.as_ref()?.timeout)
-        .and_then(|(span, path)| duration_in(span, Duration::from_millis(1)..=60 * MINUTE, &path, mistakes));
-    let max_in_flight = scope
-        .pick(&["handler", "max_in_flight"], |l| l.handler.as_ref()?.max_in_flight)
-        .and_then(|(n, path)| whole_in::<usize>(n, 1..=10_000, &path, mistakes));
-    let redeliver_share = scope
-        .pick(&["handler", "redeliver_share"], |l| l.handler.as_ref()?.redeliver_share)
-        .map(|(part, path)| share(part, &path, mistakes));
-    let Some((url, path)) = scope.pick(&["handler", "url"], |l| l.handler.as_ref()?.url.as_deref()) else {
-        // Whether a handler is needed at all is open while the mode is.
-        if mode.is_some() {
-            note_missing(&own.key("url"), mistakes);
-        }
-        return None;
-    };
-    if let Err((what, remedy)) = check_url(url) {
-        mistakes.note(&path, what, remedy.map(str::to_owned).or_else(|| hint(&path)));
-    }
-    Some(HandlerConfig {
-        url: url.to_owned(),
-        timeout: timeout.unwrap_or(Duration::from_secs(10)),
-        max_in_flight: max_in_flight.unwrap_or(DEFAULT_MAX_IN_FLIGHT),
-        redeliver_share: redeliver_share.unwrap_or(DEFAULT_REDELIVER_SHARE),
-    })
-}
-
-/// When deliveries wait because the handler is down; `None` where that is switched off, or there is no handler.
-fn breaker(scope: &Scope<'_>, mode: Option<Mode>, mistakes: &mut Mistakes) -> Option<BreakerSettings> {
-    if mode == Some(Mode::Relay) {
-        let hint = "in relay mode kladder calls no handler; take it out, or set mode = \"push\"";
-        refuse_in_relay(scope, "breaker", |l| l.breaker.is_some(), hint, mistakes);
-        return None;
-    }
-    let defaults = BreakerSettings::default();
-    let mut whole = |key: &str, get: fn(&RawBreaker) -> Option<Whole>, default: usize, most: usize| {
-        let picked = scope.pick(&["breaker", key], |l| get(l.breaker.as_ref()?));
-        let most = i64::try_from(most).unwrap_or(i64::MAX);
-        picked.and_then(|(n, path)| whole_in(n, 1..=most, &path, mistakes)).unwrap_or(default)
-    };
-    let consecutive = whole("consecutive", |b| b.consecutive, defaults.consecutive, 10_000);
-    let probes = whole("probes", |b| b.probes, defaults.probes, 100);
-    let hour = 60 * MINUTE;
-    let mut span = |key: &str, get: fn(&RawBreaker) -> Option<Span>, least: Duration, default: Duration| {
-        let picked = scope.pick(&["breaker", key], |l| get(l.breaker.as_ref()?));
-        picked.and_then(|(span, path)| duration_in(span, least..=hour, &path, mistakes)).unwrap_or(default)
-    };
-    let open_for = span("open_for", |b| b.open_for, Duration::from_millis(100), defaults.open_for);
-    let open_most = span("open_most", |b| b.open_most, open_for, defaults.open_most.max(open_for));
-    let silence = span("silence", |b| b.silence, Duration::from_millis(100), defaults.silence);
-    let enabled = scope.pick(&["breaker", "enabled"], |l| l.breaker.as_ref()?.enabled).is_none_or(|(enabled, _)| enabled.0);
-    enabled.then_some(BreakerSettings { consecutive, silence, probes, open_for, open_most })
-}
-
-/// When what would be a dead letter waits because there are too many; `None` where that is switched off.
+/// The DLQ breaker; `None` if it is disabled.
 fn dlq_breaker(scope: &Scope<'_>, mistakes: &mut Mistakes) -> Option<DlqBreakerSettings> {
     let defaults = DlqBreakerSettings::default();
     let second = Duration::from_secs(1);
@@ -320,7 +208,7 @@ fn dlq_breaker(scope: &Scope<'_>, mistakes: &mut Mistakes) -> Option<DlqBreakerS
     enabled.then_some(DlqBreakerSettings { window, minimum, share, hold_for })
 }
 
-/// Where dead letters may be sent, and how often.
+/// Redrive targets, and the number of redrives.
 fn redrive(scope: &Scope<'_>, mistakes: &mut Mistakes) -> RedriveConfig {
     let targets = scope.pick(&["redrive", "targets"], |l| l.redrive.as_ref()?.targets.as_ref());
     let park_after = scope.pick(&["redrive", "park_after"], |l| l.redrive.as_ref()?.park_after);
@@ -330,52 +218,26 @@ fn redrive(scope: &Scope<'_>, mistakes: &mut Mistakes) -> RedriveConfig {
     }
 }
 
-/// Names of topics.
-fn topic_names(items: &Items, path: &Path, mistakes: &mut Mistakes) -> Vec<String> {
-    let mut names = Vec::new();
-    for (i, item) in items.0.iter().enumerate() {
-        match &item.0 {
-            Ok(name) if is_topic_name(name) => names.push(name.clone()),
-            _ => mistakes.note(&path.index(i), "is no name of a topic", hint(path)),
-        }
-    }
-    names
-}
-
 /// `[dlq.NAME]`: the dead-letter topic of another framework.
-pub fn queue(name: &str, raw: &RawQueue, mistakes: &mut Mistakes) -> Option<QueueConfig> {
+pub fn queue(name: &str, raw: &RawQueue, defaults: &RawLadder, mistakes: &mut Mistakes) -> Option<QueueConfig> {
     let at = Path::of("dlq").key(name);
     if !name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-') || !(1..=100).contains(&name.len()) {
-        mistakes.note(&at, "is no name: 1 to 100 of a-z, 0-9 and `-`", hint(&at));
+        mistakes.note(&at, "is not a valid name: 1 to 100 of a-z, 0-9 and `-`", hint(&at));
     }
     let topic_path = at.key("topic");
     match raw.topic.as_deref() {
         None => note_missing(&topic_path, mistakes),
-        Some(topic) if !is_topic_name(topic) => mistakes.note(&topic_path, "is no name of a topic", hint(&topic_path)),
+        Some(topic) if !is_topic_name(topic) => mistakes.note(&topic_path, "is not a valid topic name", hint(&topic_path)),
         Some(_) => {}
     }
     let dialect = raw.dialect.as_deref().and_then(|text| one_of(text, &Dialect::NAMES, &at.key("dialect"), mistakes));
     let targets = raw.targets.as_ref().map(|items| topic_names(items, &at.key("targets"), mistakes)).unwrap_or_default();
     let park_after = raw.park_after.and_then(|n| whole_in(n, 1..=1_000, &at.key("park_after"), mistakes));
     let park_after = park_after.unwrap_or(DEFAULT_PARK_AFTER);
-    Some(QueueConfig { name: name.to_owned(), topic: raw.topic.clone()?, dialect, targets, park_after })
-}
-
-/// Whether a URL can be called; else what is wrong with it and, where that is not plain, what to do.
-pub(super) fn check_url(url: &str) -> Result<(), (&'static str, Option<&'static str>)> {
-    let uri: http::Uri = url.parse().map_err(|_| ("is no URL", None))?;
-    match uri.scheme_str() {
-        Some("http") => {}
-        Some("https") if cfg!(feature = "tls") => {}
-        Some("https") => {
-            return Err((
-                "needs TLS, which this kladder was built without",
-                Some("build it with the feature `tls`, or use http"),
-            ));
-        }
-        _ => return Err(("is no http or https URL", None)),
-    }
-    if uri.host().is_none_or(str::is_empty) { Err(("names no host", None)) } else { Ok(()) }
+    let shared = defaults.topics.as_ref().and_then(|topics| topics.settings.as_ref());
+    let mut settings = topic_settings::read(shared, &Path::of("defaults").keys(&["topics", "settings"]), mistakes);
+    settings.extend(topic_settings::read(raw.settings.as_ref(), &at.key("settings"), mistakes));
+    Some(QueueConfig { name: name.to_owned(), topic: raw.topic.clone()?, dialect, targets, park_after, settings })
 }
 
 fn topics(scope: &Scope<'_>, mistakes: &mut Mistakes) -> TopicsConfig {
@@ -390,15 +252,18 @@ fn topics(scope: &Scope<'_>, mistakes: &mut Mistakes) -> TopicsConfig {
     let mut whole = |key: &str, get: fn(&RawLadder) -> Option<Whole>, most: i64| {
         scope.pick(&["topics", key], get).and_then(|(n, path)| whole_in::<i32>(n, 1..=most, &path, mistakes))
     };
-    TopicsConfig {
-        partitions: whole("partitions", |l| l.topics.as_ref()?.partitions, 10_000),
-        replication_factor: whole("replication_factor", |l| l.topics.as_ref()?.replication_factor, 100),
-        outage_budget,
-        dlq_retention,
+    let partitions = whole("partitions", |l| l.topics.as_ref()?.partitions, 10_000);
+    let replication_factor = whole("replication_factor", |l| l.topics.as_ref()?.replication_factor, 100);
+    // Per setting: a ladder that sets one keeps the defaults of the others.
+    let mut settings = TopicSettings::new();
+    for (raw, path) in [&scope.defaults, &scope.own] {
+        let raw = raw.topics.as_ref().and_then(|topics| topics.settings.as_ref());
+        settings.extend(topic_settings::read(raw, &path.keys(&["topics", "settings"]), mistakes));
     }
+    TopicsConfig { partitions, replication_factor, outage_budget, dlq_retention, settings }
 }
 
-/// Gives each of the ladder's own complaints its place in the file.
+/// Adds the ladder's own errors with their places in the file.
 fn note_ladder_errors(
     errors: LadderErrors,
     scope: &Scope<'_>,
@@ -437,8 +302,8 @@ fn note_ladder_errors(
             LadderError::Rule(index, error) => rules_section::path_of(error, &rules_path.index(*index)),
             LadderError::SettleWithoutRelay => scope.path(&["settle"], |l| l.settle.is_some()),
         };
-        // `sources = []` is its own mistake; a list whose only element was refused is not empty.
-        // Nor is a rule whose condition was refused.
+        // `sources = []` is a mistake of its own; a list whose only element was refused is not
+        // empty. The same applies to a rule whose condition was refused.
         let follows = mistakes.touches(&path)
             && matches!(
                 error,
@@ -453,62 +318,9 @@ fn note_ladder_errors(
                 LadderError::Rule(_, reason) => reason.to_string(),
                 other => other.to_string(),
             };
-            // The message of these says all that there is to say.
+            // The messages of these errors need no hint.
             let is_plain = matches!(error, LadderError::SourceTwice(_) | LadderError::SourceIsOwn(_) | LadderError::TopicName(_));
             mistakes.note(&path, what, if is_plain { None } else { hint(&path) });
         }
     }
-}
-
-/// What the defaults say for push ladders is no concern of a relay ladder; what stands in its own table is a mistake.
-fn refuse_in_relay(scope: &Scope<'_>, key: &str, is_there: fn(&RawLadder) -> bool, hint: &str, mistakes: &mut Mistakes) {
-    if is_there(scope.own.0) {
-        mistakes.note(&scope.own.1.key(key), "has no meaning for a relay ladder", Some(hint.to_owned()));
-    }
-}
-
-/// A part of the whole: above 0, at most 1.
-fn share(part: Decimal, path: &Path, mistakes: &mut Mistakes) -> f64 {
-    if !(part.0 > 0.0 && part.0 <= 1.0) {
-        mistakes.note(path, "is out of range", hint(path));
-    }
-    part.0
-}
-
-fn hint(path: &Path) -> Option<String> {
-    keys::hint(path).map(str::to_owned)
-}
-
-fn note_missing(path: &Path, mistakes: &mut Mistakes) {
-    mistakes.note_missing(path, keys::hint(path).unwrap_or_default());
-}
-
-/// The value of a word.
-pub fn one_of<T: Copy>(text: &str, known: &[(&str, T)], path: &Path, mistakes: &mut Mistakes) -> Option<T> {
-    if let Some((_, value)) = known.iter().find(|(word, _)| *word == text) {
-        return Some(*value);
-    }
-    let words = known.iter().map(|(word, _)| format!("\"{word}\"")).collect::<Vec<_>>().join(", ");
-    let remedy = nearest(text, known.iter().map(|(word, _)| *word))
-        .map_or_else(|| hint(path).unwrap_or_else(|| format!("one of {words}")), |meant| format!("did you mean \"{meant}\"?"));
-    mistakes.note(path, format!("is none of {words}"), Some(remedy));
-    None
-}
-
-/// A number in a range.
-pub fn whole_in<T: TryFrom<i64>>(number: Whole, range: RangeInclusive<i64>, path: &Path, mistakes: &mut Mistakes) -> Option<T> {
-    if !range.contains(&number.0) {
-        mistakes.note(path, "is out of range", hint(path));
-        return None;
-    }
-    T::try_from(number.0).ok()
-}
-
-/// A duration in a range.
-pub fn duration_in(span: Span, range: RangeInclusive<Duration>, path: &Path, mistakes: &mut Mistakes) -> Option<Duration> {
-    if !range.contains(&span.0) {
-        mistakes.note(path, "is out of range", hint(path));
-        return None;
-    }
-    Some(span.0)
 }

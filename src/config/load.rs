@@ -1,7 +1,7 @@
-//! Reads a configuration and tells all mistakes at once.
+//! Reads a configuration and reports all mistakes at once.
 //!
-//! In order: TOML, then the substitution of `${…}` in every string, then keys and types (see `strict`), then what the values mean.
-//! A mistake in one step does not hide those of the next; only broken TOML ends it, since the rest would be guesswork.
+//! The steps: TOML, substitution of `${…}` in every string, keys and types (see `strict`), meaning of the values. A mistake in one
+//! step does not hide those of the next; only broken TOML ends it, since the rest could not be interpreted.
 
 use std::io;
 use std::path::Path as FilePath;
@@ -9,25 +9,25 @@ use std::path::Path as FilePath;
 use crate::config::across;
 use crate::config::document::Document;
 use crate::config::kafka_section::{self, PropertyCheck};
-use crate::config::ladder_section::{self, Scope};
+use crate::config::ladder_section;
 use crate::config::mistake::{ConfigErrors, Mistakes};
 use crate::config::path::Path;
-use crate::config::raw::RawLadder;
+use crate::config::scope::Scope;
 use crate::config::service_sections;
 use crate::config::strict;
 use crate::config::substitute::{self, Sources};
 use crate::config::types::Config;
 
-/// What a configuration takes from outside its own text.
+/// What a configuration uses besides its own text.
 #[derive(Clone, Copy)]
 pub struct Surroundings<'a> {
-    /// An environment variable, for `${VAR}`.
+    /// Looks up an environment variable, for `${VAR}`.
     pub env: &'a dyn Fn(&str) -> Option<String>,
-    /// The text of a file, for `${file:PATH}`.
+    /// Reads a file, for `${file:PATH}`.
     pub read_file: &'a dyn Fn(&FilePath) -> io::Result<String>,
-    /// The name of this host, which is the worker's unless it is configured.
+    /// The host name: the default of the worker's instance name.
     pub host_name: &'a str,
-    /// Asks the Kafka client whether it takes this property with this value.
+    /// Asks the Kafka client whether it accepts a property with a value.
     pub check_property: PropertyCheck<'a>,
 }
 
@@ -42,7 +42,8 @@ impl std::fmt::Debug for Surroundings<'_> {
 /// # Errors
 /// All mistakes at once, each with its place, what is wrong and what to do; secrets are not shown.
 pub fn load(text: &str, surroundings: &Surroundings<'_>) -> Result<Config, ConfigErrors> {
-    let document = Document::parse(text)?;
+    // The byte order mark that some editors write.
+    let document = Document::parse(text.trim_start_matches('\u{feff}'))?;
     let mut mistakes = Mistakes::default();
     let mut table = document.table().clone();
     let sources = Sources { env: surroundings.env, read_file: surroundings.read_file };
@@ -54,7 +55,7 @@ pub fn load(text: &str, surroundings: &Surroundings<'_>) -> Result<Config, Confi
     let worker = service_sections::worker(raw.worker, surroundings.host_name, &mut mistakes);
     let schema_registry = service_sections::schema_registry(raw.schema_registry, &mut mistakes);
     let alerts = service_sections::alerts(raw.alerts, &mut mistakes);
-    let defaults = raw.defaults.map(RawLadder::from).unwrap_or_default();
+    let defaults = raw.defaults.unwrap_or_default();
     let (raw_ladders, raw_queues) = (raw.ladder.unwrap_or_default(), raw.dlq.unwrap_or_default());
     if raw_ladders.is_empty() && raw_queues.is_empty() {
         mistakes
@@ -66,10 +67,10 @@ pub fn load(text: &str, surroundings: &Surroundings<'_>) -> Result<Config, Confi
     }
     let mut queues = Vec::new();
     for (name, own) in &raw_queues {
-        queues.extend(ladder_section::queue(name, own, &mut mistakes));
+        queues.extend(ladder_section::queue(name, own, &defaults, &mut mistakes));
         if raw_ladders.contains_key(name) {
-            let hint = Some("their topics would have one name: give it another".to_owned());
-            mistakes.note(&Path::of("dlq").key(name), "is the name of a ladder, too", hint);
+            let hint = Some("their topics would have the same names: choose another name".to_owned());
+            mistakes.note(&Path::of("dlq").key(name), "is also the name of a ladder", hint);
         }
     }
     across::check(&raw_ladders, &ladders, &mut mistakes);
@@ -78,6 +79,6 @@ pub fn load(text: &str, surroundings: &Surroundings<'_>) -> Result<Config, Confi
         (Some(health), Some(admin)) if mistakes.is_empty() => {
             Ok(Config { kafka, health, admin, worker, schema_registry, alerts, ladders, queues })
         }
-        _ => Err(mistakes.finish(&document)),
+        _ => Err(document.errors(mistakes)),
     }
 }

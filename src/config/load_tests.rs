@@ -9,6 +9,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::core::ladder::{Hops, Ladder, Mode, Redelivery};
+use crate::core::role::Role;
 
 fn load_with(text: &str, env: &BTreeMap<&str, &str>) -> Result<Config, ConfigErrors> {
     let env = |name: &str| env.get(name).map(|value| (*value).to_owned());
@@ -29,7 +30,7 @@ fn load_text(text: &str) -> Result<Config, ConfigErrors> {
     load_with(text, &BTreeMap::new())
 }
 
-/// A valid file with `more` below it.
+/// A valid file followed by `more`.
 fn with(more: &str) -> String {
     format!(
         "[kafka]\nbootstrap.servers = \"b:9092\"\n[ladder.a]\nsources = [\"s\"]\ngroup = \"g\"\ntiers = [\"5s\", \"1m\"]\nhandler.url = \"http://h/\"\n{more}"
@@ -44,7 +45,7 @@ fn mistakes(text: &str) -> Vec<(String, String)> {
     }
 }
 
-/// The one mistake of a file, as it is shown.
+/// The only mistake of a file, as printed.
 fn only(text: &str) -> String {
     let errors = load_text(text).expect_err("a mistake");
     assert_eq!(errors.0.len(), 1, "{errors}");
@@ -146,10 +147,41 @@ fn every_key_is_read() {
         replication_factor = 2
         outage_budget = "1d"
         dlq_retention = "90d"
+        settings = { "min.insync.replicas" = "default", "retention.bytes" = 5000000, compression.type = "zstd" }
         "#,
     )
     .unwrap();
     insta::assert_debug_snapshot!(config);
+}
+
+#[test]
+fn a_setting_of_topics_is_taken_from_the_defaults_where_the_ladder_does_not_say_it() {
+    let config = load_text(
+        r#"
+        kafka.bootstrap.servers = "b:9092"
+        [defaults.topics.settings]
+        min.insync.replicas = "default"
+        "segment.ms" = 1
+        [ladder.a]
+        sources = ["s"]
+        group = "g"
+        tiers = ["1s"]
+        topics.settings = { segment.ms = 2, preallocate = false }
+        handler.url = "http://h/"
+        [dlq.payments]
+        topic = "payments-dlt"
+        settings = { "segment.ms" = "default" }
+        "#,
+    )
+    .unwrap();
+    let value = |text: &str| TopicSetting::Value(text.to_owned());
+    let of = |pairs: &[(&str, TopicSetting)]| pairs.iter().map(|(n, s)| ((*n).to_owned(), s.clone())).collect::<TopicSettings>();
+    let common = ("min.insync.replicas", TopicSetting::OfCluster);
+    assert_eq!(
+        config.ladders[0].topics.settings,
+        of(&[common.clone(), ("segment.ms", value("2")), ("preallocate", value("false"))])
+    );
+    assert_eq!(config.queues[0].settings, of(&[common, ("segment.ms", TopicSetting::OfCluster)]));
 }
 
 #[test]
@@ -196,6 +228,20 @@ fn broken_toml_is_shown_with_line_and_column() {
 }
 
 #[test]
+fn a_byte_order_mark_is_no_mistake() {
+    assert_eq!(load_text(&format!("\u{feff}{}", with(""))).unwrap().ladders.len(), 1);
+}
+
+/// The value of a secret may look like a reference.
+#[test]
+fn a_piece_of_a_password_is_not_told() {
+    let file = "[kafka]\nbootstrap.servers = \"b:1\"\nsasl.password = \"pa${hunter 2}ss\"\nclient.id = \"x${no name}\"\n[schema_registry]\nurl = \"me:hunter2@r/\"";
+    let told = load_text(file).unwrap_err().to_string();
+    assert!(!told.contains("hunter"), "{told}");
+    assert!(told.contains("`${no name}`: is not an environment variable name"), "{told}");
+}
+
+#[test]
 fn an_empty_file_lacks_brokers_and_ladders() {
     assert_eq!(
         mistakes(""),
@@ -217,23 +263,23 @@ fn each_mistake_has_its_place_and_says_what_is_wrong() {
         ("attempts = 40000", "ladder.a.attempts", "out of range"),
         ("attempts = 1.5", "ladder.a.attempts", "is a number, not a whole number"),
         ("attempts = \"x\"", "ladder.a.attempts", "is not a whole number"),
-        ("mode = \"pull\"", "ladder.a.mode", "is none of \"push\", \"relay\""),
+        ("mode = \"pull\"", "ladder.a.mode", "is not one of \"push\", \"relay\""),
         ("hops = \"exactly_once\"", "ladder.a.hops", "did you mean \"exactly-once\"?"),
         ("max_not_before = \"1ms\"", "ladder.a.max_not_before", "out of range"),
         ("max_not_before = 5", "ladder.a.max_not_before", "is a whole number, not a duration"),
-        ("name = \"b\"", "ladder.a.name", "its header"),
+        ("name = \"b\"", "ladder.a.name", "table header"),
         ("timeout = \"5s\"", "ladder.a.timeout", "[ladder.NAME.handler]"),
         ("breaker.consecutive = 0", "ladder.a.breaker.consecutive = 0", "out of range"),
         ("breaker.probes = 101", "ladder.a.breaker.probes = 101", "out of range"),
         ("breaker.silence = \"1ms\"", "ladder.a.breaker.silence = \"1ms\"", "out of range"),
         ("breaker = { open_for = \"10s\", open_most = \"5s\" }", "ladder.a.breaker.open_most = \"5s\"", "out of range"),
         ("breaker.enabled = \"perhaps\"", "ladder.a.breaker.enabled", "is not true or false"),
-        ("redrive.targets = [\"a b\"]", "ladder.a.redrive.targets[0]", "is no name of a topic"),
+        ("redrive.targets = [\"a b\"]", "ladder.a.redrive.targets[0]", "is not a valid topic name"),
         ("redrive.park_after = 0", "ladder.a.redrive.park_after = 0", "out of range"),
         ("dlq_breaker.minimum = 0", "ladder.a.dlq_breaker.minimum = 0", "out of range"),
         ("dlq_breaker.share = 1.5", "ladder.a.dlq_breaker.share = 1.5", "above 0, at most 1"),
         ("dlq_breaker.hold_for = \"8d\"", "ladder.a.dlq_breaker.hold_for = \"8d\"", "out of range"),
-        ("inbox = { topic = \"x\", dialect = \"connect\" }", "ladder.a.inbox", "has no meaning for a push ladder"),
+        ("inbox = { topic = \"x\", dialect = \"connect\" }", "ladder.a.inbox", "does not apply to a push ladder"),
         ("immediate = { attempts = 11 }", "ladder.a.immediate.attempts = 11", "out of range"),
         ("immediate = {}", "ladder.a.immediate.attempts", "is missing"),
         ("immediate = { attempts = 2, backoff = \"1m\" }", "ladder.a.immediate.backoff", "out of range"),
@@ -246,20 +292,33 @@ fn each_mistake_has_its_place_and_says_what_is_wrong() {
         ("topics.partitions = -1", "ladder.a.topics.partitions", "out of range"),
         ("topics.dlq_retention = \"1s\"", "ladder.a.topics.dlq_retention", "out of range"),
         ("topics.retention = \"1d\"", "ladder.a.topics.retention", "did you mean `dlq_retention`?"),
+        ("topics.settings = { \"cleanup.policy\" = \"default\" }", "topics.settings.\"cleanup.policy\"", "records would be lost"),
+        (
+            "topics.settings.message.timestamp.type = \"CreateTime\"",
+            "settings.message.timestamp.type = \"CreateTime\"",
+            "\"default\"",
+        ),
+        ("topics.settings.\"retention.ms\" = 1", "ladder.a.topics.settings.\"retention.ms\"", "outage_budget and dlq_retention"),
+        ("topics.settings = { \"min.insync.replicas\" = \"two\" }", "\"min.insync.replicas\" = \"two\"", "whole number above 0"),
+        ("topics.settings = { segment.ms = [1] }", "ladder.a.topics.settings.segment.ms", "is a list, not a string"),
+        ("topics.settings = { segment.ms = \"\" }", "ladder.a.topics.settings.segment.ms", "has no value"),
+        ("topics.settings = { segment.ms = 1, \"segment.ms\" = 2 }", "ladder.a.topics.settings", "is given twice"),
+        ("topics.settings = \"x\"", "ladder.a.topics.settings", "is not a table"),
+        ("settings.segment.ms = 1", "ladder.a.settings", "[ladder.NAME.topics]"),
         ("topics = [1, 1, \"1d\", \"1d\"]", "ladder.a.topics", "is a list, not a table"),
         ("[[worker]]\ninstance = \"x\"", "worker", "is a list, not a table"),
         ("[ladder]\nsources = [\"x\"]", "ladder.sources", "[ladder.billing-orders]"),
         ("topics.compaction = \"1d\"", "ladder.a.topics.compaction", "known here: partitions"),
-        ("[worker]\ninstance = \"a b\"", "worker.instance", "no name for a worker"),
-        ("[worker]\nroles = []", "worker.roles", "nothing to do"),
+        ("[worker]\ninstance = \"a b\"", "worker.instance", "not a valid worker name"),
+        ("[worker]\nroles = []", "worker.roles", "no role"),
         ("[worker]\nroles = [\"mover\", \"movr\"]", "worker.roles[1]", "did you mean \"mover\"?"),
         ("[worker]\nroles = [\"mover\", \"mover\"]", "worker.roles[1]", "named twice"),
         ("[worker]\ndrain = \"2h\"", "worker.drain", "out of range"),
-        ("[health]\nlisten = \":9646\"", "health.listen", "no IP address"),
+        ("[health]\nlisten = \":9646\"", "health.listen", "is not an IP address"),
         ("[admin]\nlisten = \"0.0.0.0:9647\"", "admin.listen", "no authentication"),
         ("[admin]\nlisten = \"127.0.0.1:9646\"", "admin.listen", "same port"),
         ("[ladder.B]\nsources = [\"x\"]\ngroup = \"h\"\ntiers = [\"1s\"]\nhandler.url = \"http://h\"", "ladder.B", "[a-z0-9-]+"),
-        ("[defaults]\ngroup = \"g\"", "defaults.group", "each ladder names its own"),
+        ("[defaults]\ngroup = \"g\"", "defaults.group", "set it in each ladder"),
         ("[ladders.b]", "ladders", "[ladder.NAME]"),
     ] {
         let shown = only(&with(&format!("{more}\n")));
@@ -271,11 +330,11 @@ fn each_mistake_has_its_place_and_says_what_is_wrong() {
 fn each_rule_is_judged() {
     for (rule, path, what) in [
         ("then = \"done\"", "ladder.a.classify[0].when", "is missing"),
-        ("when = {}\nthen = \"done\"", "ladder.a.classify[0].when", "would hold for every failure"),
+        ("when = {}\nthen = \"done\"", "ladder.a.classify[0].when", "would match every failure"),
         ("when.status = 404", "ladder.a.classify[0].then", "is missing"),
-        ("when.status = 404\nthen = \"drop\"", "ladder.a.classify[0].then = \"drop\"", "is none of \"retry\""),
+        ("when.status = 404\nthen = \"drop\"", "ladder.a.classify[0].then = \"drop\"", "is not one of \"retry\""),
         ("when.status = 200\nthen = \"retry\"", "ladder.a.classify[0].when.status = 200", "which is a success"),
-        ("when.status = [404, \"4x\"]\nthen = \"retry\"", "ladder.a.classify[0].when.status", "\"4x\" is no status"),
+        ("when.status = [404, \"4x\"]\nthen = \"retry\"", "ladder.a.classify[0].when.status", "\"4x\" is not a status"),
         ("when.status = 404.5\nthen = \"retry\"", "ladder.a.classify[0].when.status", "is a number, not a status such as 404"),
         ("when.message = \"(\"\nthen = \"retry\"", "ladder.a.classify[0].when.message", "unclosed group"),
         (
@@ -361,13 +420,13 @@ fn a_handler_needs_a_url_that_it_can_call() {
         assert!(shown.contains("ladder.a.handler.url"), "{url}: {shown}");
     }
     let tls = load_text(&with("").replace("http://h/", "https://h/"));
-    assert_eq!(tls.is_ok(), cfg!(feature = "tls"));
+    assert_eq!(tls.is_ok(), cfg!(feature = "tls-system"));
 }
 
 #[test]
 fn a_relay_ladder_has_no_handler() {
     let relay = with("mode = \"relay\"\n");
-    assert!(only(&relay).contains("has no meaning for a relay ladder"));
+    assert!(only(&relay).contains("does not apply to a relay ladder"));
     let config = load_text(&relay.replace("handler.url = \"http://h/\"\n", "")).unwrap();
     assert_eq!(config.ladders[0].ladder.mode(), Mode::Relay);
     let inherited =
@@ -375,12 +434,12 @@ fn a_relay_ladder_has_no_handler() {
     assert_eq!(load_text(&inherited).unwrap().ladders[0].handler, None);
 }
 
-/// One that redelivers to the origin, likewise.
+/// A relay ladder that redelivers to the origin.
 fn foreign(more: &str) -> String {
     relay_with(&format!("redeliver = \"origin\"\nreaches_all_groups = true\n{more}"))
 }
 
-/// A relay ladder with `more` of its own.
+/// A relay ladder with `more` in its table.
 fn relay_with(more: &str) -> String {
     with(&format!("mode = \"relay\"\n{more}\n")).replace("handler.url = \"http://h/\"\n", "")
 }
@@ -396,7 +455,7 @@ fn a_relay_ladder_says_where_due_records_come_back() {
     assert_eq!(origin.redelivery(), Redelivery::Origin);
     let substituted = ladder(&relay_with("redeliver = \"origin\"\nreaches_all_groups = \"${SURE:-true}\""));
     assert_eq!(substituted.redelivery(), Redelivery::Origin);
-    // What all relay ladders have in common may stand above push ladders as well.
+    // Settings for all relay ladders may stand in the defaults above push ladders too.
     let defaults = "[defaults]\nredeliver = \"origin\"\nreaches_all_groups = true\nsettle = \"1m\"\n";
     assert_eq!(ladder(&with(defaults)).redelivery(), Redelivery::Topic);
     let inherited = ladder(&relay_with(defaults));
@@ -406,11 +465,15 @@ fn a_relay_ladder_says_where_due_records_come_back() {
 #[test]
 fn mistakes_of_redelivery_are_told_where_they_are() {
     for (text, path, what) in [
-        (relay_with("redeliver = \"origin\""), "ladder.a.reaches_all_groups", "reaches_all_groups = true says"),
-        (relay_with("redeliver = \"origin\"\nreaches_all_groups = false"), "ladder.a.reaches_all_groups = false", "consented"),
+        (relay_with("redeliver = \"origin\""), "ladder.a.reaches_all_groups", "reaches_all_groups = true accepts"),
+        (
+            relay_with("redeliver = \"origin\"\nreaches_all_groups = false"),
+            "ladder.a.reaches_all_groups = false",
+            "requires consent",
+        ),
         (relay_with("redeliver = \"orgin\""), "ladder.a.redeliver", "did you mean \"origin\"?"),
         (relay_with("reaches_all_groups = \"yes\""), "ladder.a.reaches_all_groups", "is not true or false"),
-        (relay_with("immediate = { attempts = 2 }"), "ladder.a.immediate", "the application makes its attempts itself"),
+        (relay_with("immediate = { attempts = 2 }"), "ladder.a.immediate", "the application makes its own attempts"),
         (relay_with("breaker.enabled = false"), "ladder.a.breaker", "kladder calls no handler"),
         (relay_with("settle = \"0s\""), "ladder.a.settle", "out of range"),
         (relay_with("settle = \"2d\""), "ladder.a.settle", "1s to 1d"),
@@ -424,9 +487,9 @@ fn mistakes_of_redelivery_are_told_where_they_are() {
             "a topic of the ladder itself",
         ),
         (relay_with("inbox = { topic = \"x\", dialect = \"spring\" }"), "ladder.a.redeliver", "needs redelivery to the origin"),
-        (with("redeliver = \"topic\"\n"), "ladder.a.redeliver", "has no meaning for a push ladder"),
+        (with("redeliver = \"topic\"\n"), "ladder.a.redeliver", "does not apply to a push ladder"),
         (with("reaches_all_groups = true\n"), "ladder.a.reaches_all_groups", "for relay ladders"),
-        (with("settle = \"2m\"\n"), "ladder.a.settle", "the handler says what succeeded"),
+        (with("settle = \"2m\"\n"), "ladder.a.settle", "the handler reports success"),
     ] {
         let shown = only(&text);
         assert!(shown.contains(path) && shown.contains(what), "{shown}");
@@ -465,11 +528,11 @@ fn ladders_do_not_share_groups_or_feed_on_each_other() {
     assert!(load_text(&other("h", "s")).is_ok(), "two groups may consume one topic");
     for (text, path, what) in [
         (other("g", "t"), "ladder.b.group", "already the group of ladder `a`"),
-        (other("a.mover", "t"), "ladder.b.group", "kladder itself uses for ladder `a`"),
+        (other("a.mover", "t"), "ladder.b.group", "of a worker of ladder `a`"),
         (other("h", "a.dlq"), "ladder.b.sources[0]", "is a topic of ladder `a`"),
         (other("h", "a.retry-9h"), "ladder.b.sources[0]", "is a topic of ladder `a`"),
         (other("h", "b.dlq"), "ladder.b.sources[0]", "a topic of the ladder itself"),
-        (other("h", "a b"), "ladder.b.sources[0]", "no topic name"),
+        (other("h", "a b"), "ladder.b.sources[0]", "is not a valid topic name"),
     ] {
         let shown = only(&text);
         assert!(shown.contains(path) && shown.contains(what), "{shown}");
@@ -523,11 +586,11 @@ fn a_property_is_refused_with_the_reason() {
         ("bananas = 1", "kafka.bananas", "CONFIGURATION.md"),
         ("producer.queued.min.messages = 1", "kafka.producer.queued.min.messages", "[kafka.consumer]"),
         ("consumer.linger.ms = 1", "kafka.consumer.linger.ms", "[kafka.producer]"),
-        ("producer.bootstrap.servers = \"x\"", "kafka.producer.bootstrap.servers", "one cluster"),
+        ("producer.bootstrap.servers = \"x\"", "kafka.producer.bootstrap.servers", "the same cluster"),
         ("client.id = [\"x\"]", "kafka.client.id", "one string"),
         ("security.protocol = \"tls\"", "kafka.security.protocol = \"tls\"", "invalid value"),
         ("\"sasl.username\" = \"a\"\nsasl.username = \"b\"", "sasl.username", "is given twice"),
-        ("consumer.group.protocol = \"consumer\"\nconsumer.session.timeout.ms = 6000", "session.timeout.ms", "leave it out"),
+        ("consumer.group.protocol = \"consumer\"\nconsumer.session.timeout.ms = 6000", "session.timeout.ms", "remove it"),
         ("retries = 3\nmessage.send.max.retries = 4", "retries", "is given twice"),
     ] {
         let shown = only(&kafka(&format!("bootstrap.servers = \"b\"\n{properties}")));
@@ -546,7 +609,11 @@ fn the_newer_group_protocol_is_an_option() {
     let of = |lines: &str| load_text(&kafka(&format!("bootstrap.servers = \"b\"\n{lines}"))).unwrap().kafka;
     assert!(of("consumer.group.protocol = \"consumer\"").has_newer_group_protocol());
     assert!(of("group.protocol = \"Consumer\"").has_newer_group_protocol());
-    assert!(!of("group.protocol = \"classic\"\nsession.timeout.ms = 6000").has_newer_group_protocol());
+    let classic = of("group.protocol = \"classic\"\nsession.timeout.ms = 6000");
+    assert!(!classic.has_newer_group_protocol());
+    assert_eq!(classic.session_timeout(), Duration::from_secs(6));
+    assert_eq!(of("").session_timeout(), Duration::from_secs(10));
+    assert_eq!(of("group.protocol = \"consumer\"").session_timeout(), Duration::from_secs(45), "the brokers' default");
 }
 
 #[test]
@@ -574,9 +641,9 @@ fn a_schema_registry_needs_a_url_and_both_or_none_of_user_and_password() {
     for (lines, path, what) in [
         ("", "schema_registry.url", "is missing"),
         ("url = \"registry:8081\"", "schema_registry.url = \"registry:8081\"", "http://registry:8081"),
-        ("url = \"ftp://registry\"", "schema_registry.url", "is no http or https URL"),
+        ("url = \"ftp://registry\"", "schema_registry.url", "is not an http or https URL"),
         ("url = \"http://me:hunter2@registry\"", "schema_registry.url = \"http://***@registry\"", "username and password"),
-        ("url = \"http://registry/?x=1\"", "schema_registry.url", "behind its path"),
+        ("url = \"http://registry/?x=1\"", "schema_registry.url", "after its path"),
         ("url = \"http://r\"\nusername = \"me\"", "schema_registry.password", "is missing"),
         ("url = \"http://r\"\npassword = \"hunter2\"", "schema_registry.username", "is missing"),
         ("url = \"http://r\"\nusername = \"a:b\"\npassword = \"p\"", "schema_registry.username", "colon"),

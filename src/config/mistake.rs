@@ -1,20 +1,19 @@
-//! Mistakes in a configuration, collected so that all of them are told at once.
+//! Mistakes in a configuration, collected so that all of them are reported at once.
 
 use std::fmt;
 
 use thiserror::Error;
 
-use crate::config::document::Document;
 use crate::config::path::Path;
 
 /// One mistake in a configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub struct Mistake {
-    /// Where: `ladder.billing.tiers[1]`; empty for a file that is no TOML.
+    /// The path: `ladder.billing.tiers[1]`; empty if the file is not TOML.
     pub path: String,
     /// The line, counted from 1.
     pub line: Option<usize>,
-    /// What stands there, as it was written; what may be a secret is not shown.
+    /// The value as written; values that may be secret are left out.
     pub value: Option<String>,
     /// What is wrong.
     pub what: String,
@@ -55,26 +54,26 @@ impl fmt::Display for ConfigErrors {
     }
 }
 
-/// Collects mistakes; of those at one place only the first counts, the others mostly follow from it.
+/// Collects mistakes; only the first one at a path counts, since others mostly follow from it.
 #[derive(Debug, Default)]
 pub(super) struct Mistakes(Vec<(Path, String, Option<String>)>);
 
 impl Mistakes {
-    /// Notes a mistake.
+    /// Adds a mistake.
     pub fn note(&mut self, path: &Path, what: impl Into<String>, hint: Option<String>) {
         if !self.0.iter().any(|(noted, ..)| noted == path) {
             self.0.push((path.clone(), what.into(), hint));
         }
     }
 
-    /// Notes that something is missing, unless it is there and was refused before.
+    /// Adds that a key is missing, unless it exists and was refused before.
     pub fn note_missing(&mut self, path: &Path, hint: &str) {
         if !self.touches(path) {
             self.note(path, "is missing", Some(hint.to_owned()));
         }
     }
 
-    /// Whether a mistake was noted at this path, above it or below it.
+    /// Whether there is a mistake at, above or below this path.
     pub fn touches(&self, path: &Path) -> bool {
         let path = path.dotted();
         let holds = |outer: &str, inner: &str| {
@@ -86,23 +85,13 @@ impl Mistakes {
         })
     }
 
-    /// Whether there is none.
+    /// Whether there are no mistakes.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// With lines and values, in the order of the file.
-    pub(super) fn finish(self, document: &Document<'_>) -> ConfigErrors {
-        let mut placed: Vec<_> = self.0.into_iter().map(|mistake| (document.offset(&mistake.0), mistake)).collect();
-        // What has no place is missing altogether: first, since the rest may follow from it.
-        placed.sort_by_key(|(offset, _)| *offset);
-        let mistakes = placed.into_iter().map(|(offset, (path, what, hint))| Mistake {
-            line: offset.map(|offset| document.line_at(offset)),
-            value: document.shown_value(&path),
-            path: path.to_string(),
-            what,
-            hint,
-        });
-        ConfigErrors(mistakes.collect())
+    /// Each with its path, what is wrong and what to do.
+    pub fn into_notes(self) -> Vec<(Path, String, Option<String>)> {
+        self.0
     }
 }

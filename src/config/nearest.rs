@@ -1,9 +1,9 @@
-//! Did you mean …? By edit distance.
+//! Suggestions for misspelt names, by edit distance.
 
-/// The candidate that was most likely meant, when one is near enough.
+/// The candidate most likely meant, if one is close enough.
 pub fn nearest<'a>(given: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let given = normal(given);
-    // A third of the letters may be wrong, at least one: more is another word.
+    // A third of the letters may be wrong, but at least one: with more it is another word.
     let limit = (given.chars().count() / 3).max(1);
     candidates
         .into_iter()
@@ -13,12 +13,14 @@ pub fn nearest<'a>(given: &str, candidates: impl IntoIterator<Item = &'a str>) -
         .map(|(_, candidate)| candidate)
 }
 
-/// `maxInFlight`, `max-in-flight` and `max.in.flight` are one name to a person.
+/// `maxInFlight`, `max-in-flight` and `max.in.flight` count as the same name.
 fn normal(name: &str) -> String {
     name.chars().filter(|c| !matches!(c, '_' | '-' | '.')).flat_map(char::to_lowercase).collect()
 }
 
-/// Insertions, deletions, replacements and swaps of neighbours, each counted once.
+/// Insertions, deletions, replacements and swaps of neighbours, each counted as one.
+///
+/// Not that of the crate `strsim`: the library names the nearest property too, and would need one more package for these lines.
 fn distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
     let mut rows: Vec<Vec<usize>> = vec![(0..=b.len()).collect()];

@@ -1,8 +1,8 @@
-//! Where something stands in the configuration file: `ladder.billing.tiers[1]`.
+//! A path within the configuration file: `ladder.billing.tiers[1]`.
 
 use std::fmt::{self, Write as _};
 
-/// One step down into the file.
+/// One step of a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Segment {
     /// Into a table.
@@ -11,7 +11,7 @@ pub enum Segment {
     Index(usize),
 }
 
-/// A way down into the file, as it was written.
+/// A path, as written in the file.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Path(Vec<Segment>);
 
@@ -21,19 +21,19 @@ impl Path {
         Self::default().key(key)
     }
 
-    /// One key further down.
+    /// Appends a key.
     #[must_use]
     pub fn key(&self, key: &str) -> Self {
         self.with(Segment::Key(key.to_owned()))
     }
 
-    /// Several keys further down.
+    /// Appends several keys.
     #[must_use]
     pub fn keys(&self, keys: &[&str]) -> Self {
         keys.iter().fold(self.clone(), |path, key| path.key(key))
     }
 
-    /// One element of an array.
+    /// Appends an array index.
     #[must_use]
     pub fn index(&self, index: usize) -> Self {
         self.with(Segment::Index(index))
@@ -44,7 +44,7 @@ impl Path {
         &self.0
     }
 
-    /// The last key on the way.
+    /// The last key of the path.
     pub fn last_key(&self) -> &str {
         self.0.iter().rev().find_map(|s| if let Segment::Key(key) = s { Some(key.as_str()) } else { None }).unwrap_or("")
     }

@@ -1,16 +1,15 @@
-//! `[[ladder.NAME.classify]]`: the rules by which failures are classified.
+//! `[[ladder.NAME.classify]]`: the classification rules.
 
 use std::str::FromStr;
 
-use crate::config::keys;
-use crate::config::ladder_section::{one_of, whole_in};
 use crate::config::mistake::Mistakes;
 use crate::config::path::Path;
 use crate::config::raw::{RawPattern, RawRule, RawWhen};
+use crate::config::values::{hint, note_missing, one_of, whole_in};
 use crate::core::ladder::RuleError;
 use crate::core::rules::{Expression, Pattern, Rule, StatusRange, Then, When};
 
-/// The words for what follows.
+/// The keywords of `then`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Word {
     Retry,
@@ -18,14 +17,14 @@ enum Word {
     Done,
 }
 
-/// Reads the rules; `None` where one has a mistake.
+/// Reads the rules; `None` if one has a mistake.
 pub fn read(raw: &[RawRule], path: &Path, mistakes: &mut Mistakes) -> Option<Vec<Rule>> {
     let rules: Vec<Option<Rule>> =
         raw.iter().enumerate().map(|(index, rule)| read_rule(rule, &path.index(index), mistakes)).collect();
     rules.into_iter().collect()
 }
 
-/// Where a mistake in a rule stands that the ladder has found.
+/// The path of a rule's mistake that the ladder has found.
 pub fn path_of(error: &RuleError, rule: &Path) -> Path {
     rule.key(match error {
         RuleError::HoldsForAll => "when",
@@ -38,21 +37,17 @@ pub fn path_of(error: &RuleError, rule: &Path) -> Path {
 }
 
 fn read_rule(raw: &RawRule, path: &Path, mistakes: &mut Mistakes) -> Option<Rule> {
-    let missing = |key: &str, mistakes: &mut Mistakes| {
-        let path = path.key(key);
-        mistakes.note_missing(&path, keys::hint(&path).unwrap_or_default());
-    };
     let when = if let Some(raw) = &raw.when {
         read_when(raw, &path.key("when"), mistakes)
     } else {
-        missing("when", mistakes);
+        note_missing(&path.key("when"), mistakes);
         None
     };
     let words = [("retry", Word::Retry), ("reject", Word::Reject), ("done", Word::Done)];
     let word = if let Some(text) = &raw.then {
         one_of(text, &words, &path.key("then"), mistakes)
     } else {
-        missing("then", mistakes);
+        note_missing(&path.key("then"), mistakes);
         None
     };
     let from_tier = raw.from_tier.map(|number| whole_in::<u32>(number, 1..=32, &path.key("from_tier"), mistakes));
@@ -64,8 +59,8 @@ fn read_rule(raw: &RawRule, path: &Path, mistakes: &mut Mistakes) -> Option<Rule
     ];
     for (key, _, owner) in of.into_iter().filter(|(_, is_there, owner)| *is_there && word.is_some_and(|word| word != *owner)) {
         let owner = if owner == Word::Retry { "retry" } else { "reject" };
-        let hint = format!("it belongs to then = \"{owner}\"; take it out");
-        mistakes.note(&path.key(key), "has no meaning for this rule", Some(hint));
+        let hint = format!("it belongs to then = \"{owner}\"; remove it");
+        mistakes.note(&path.key(key), "does not apply to this rule", Some(hint));
     }
     let then = match word? {
         Word::Retry => {
@@ -84,7 +79,7 @@ fn read_when(raw: &RawWhen, path: &Path, mistakes: &mut Mistakes) -> Option<When
             Ok(range) => status.push(Some(range)),
             Err(error) => {
                 let path = path.key("status");
-                mistakes.note(&path, format!("{text:?} {error}"), keys::hint(&path).map(str::to_owned));
+                mistakes.note(&path, format!("{text:?} {error}"), hint(&path));
                 status.push(None);
             }
         }
@@ -119,7 +114,7 @@ fn pattern(raw: &RawPattern, path: &Path, mistakes: &mut Mistakes) -> Option<Pat
         (Some(prefix), None) => Some(Pattern::Prefix(prefix.clone())),
         (None, Some(regex)) => expression(regex, &path.key("regex"), mistakes).map(Pattern::Regex),
         _ => {
-            mistakes.note(path, "wants either prefix or regex", keys::hint(path).map(str::to_owned));
+            mistakes.note(path, "needs either prefix or regex", hint(path));
             None
         }
     }

@@ -1,7 +1,8 @@
-//! Reads the raw structs and finds every unknown key and wrong type, not only the first.
+//! Deserialises the raw structs and finds every unknown key and wrong type, not only the first.
 //!
-//! serde stops at the first mistake. So the mistake is noted, the node taken out of the table, and the rest is read again until it
-//! reads: a loop over a small table, and every check stays where serde makes it. (`serde_ignored` would find unknown keys only.)
+//! serde stops at the first mistake. So the mistake is recorded, its node removed from the table, and the rest read again until it
+//! succeeds: a loop over a small table, and every check stays where serde makes it. (`serde_ignored` would find unknown keys
+//! only.)
 
 use toml::{Table, Value};
 
@@ -10,11 +11,17 @@ use crate::config::keys;
 use crate::config::mistake::Mistakes;
 use crate::config::nearest::nearest;
 use crate::config::path::{Path, Segment};
-use crate::config::raw::RawConfig;
+use crate::config::raw::{OF_ONE_LADDER, RawConfig};
 
-/// Reads what can be read; the rest is noted.
+/// Reads what can be read; mistakes are recorded.
 pub fn read(table: Table, mistakes: &mut Mistakes) -> RawConfig {
     let mut root = Value::Table(table);
+    for key in OF_ONE_LADDER {
+        let path = Path::of("defaults").key(key);
+        if remove(&mut root, path.segments()).is_some() {
+            mistakes.note(&path, "does not belong here", Some("set it in each ladder".to_owned()));
+        }
+    }
     loop {
         let error = match serde_path_to_error::deserialize::<_, RawConfig>(root.clone()) {
             Ok(raw) => return raw,
@@ -22,7 +29,7 @@ pub fn read(table: Table, mistakes: &mut Mistakes) -> RawConfig {
         };
         let path = Path::from(error.path());
         let Some(removed) = remove(&mut root, path.segments()) else {
-            // Not reached while serde names nodes that exist; an endless loop would be the worse way to find out.
+            // Not reached as long as serde names existing nodes; the alternative would be an endless loop.
             mistakes.note(&path, error.inner().message().to_owned(), None);
             return RawConfig::default();
         };
@@ -37,7 +44,7 @@ fn explain(path: &Path, message: &str, removed: &Value) -> (String, Option<Strin
     }
     let hint = keys::hint(path).map(str::to_owned);
     match message.split_once("expected ") {
-        // serde quotes the value, which may be a secret; the collector shows it where it is none.
+        // serde quotes the value, which may be a secret; the collector shows it if it is not.
         Some((_, expected)) => {
             let expected = if expected.trim() == "a map" { "a table" } else { expected.trim() };
             let found = kind(removed);
@@ -51,13 +58,17 @@ fn explain(path: &Path, message: &str, removed: &Value) -> (String, Option<Strin
 fn unknown_key(path: &Path, message: &str) -> (String, Option<String>) {
     let key = path.last_key();
     if keys::is_later(path) {
-        return ("is not built into this version yet".to_owned(), Some("take it out; kladder would not act on it".to_owned()));
+        return ("is not implemented in this version".to_owned(), Some("remove it; it would have no effect".to_owned()));
     }
     if let Some(hint) = keys::misplaced(path) {
         return ("does not belong here".to_owned(), Some(hint.to_owned()));
     }
-    // "unknown field `x`, expected one of `a`, `b`": every other piece between backticks is a name.
-    let known: Vec<&str> = message.split('`').skip(1).step_by(2).skip(1).collect();
+    // In "unknown field `x`, expected one of `a`, `b`" every other piece between backticks is a
+    // name.
+    let mut known: Vec<&str> = message.split('`').skip(1).step_by(2).skip(1).collect();
+    if matches!(path.segments(), [Segment::Key(first), _] if first == "defaults") {
+        known.retain(|key| !OF_ONE_LADDER.contains(key));
+    }
     let hint = match nearest(key, known.iter().copied()) {
         Some(meant) => format!("did you mean `{meant}`?"),
         None => format!("known here: {}", known.join(", ")),
@@ -66,7 +77,8 @@ fn unknown_key(path: &Path, message: &str) -> (String, Option<String>) {
 }
 
 fn remove(root: &mut Value, path: &[Segment]) -> Option<Value> {
-    // An element of the wrong type takes its list along: the others would change their places.
+    // An element of the wrong type removes its whole list: otherwise the indexes of the others
+    // would change.
     let last = path.iter().rposition(|segment| matches!(segment, Segment::Key(_)))?;
     let Segment::Key(key) = &path[last] else { return None };
     let parent = path[..last].iter().try_fold(root, |value, segment| match segment {

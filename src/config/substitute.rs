@@ -7,20 +7,31 @@ use toml::{Table, Value};
 
 use crate::config::mistake::Mistakes;
 use crate::config::path::Path;
+use crate::config::redact;
 
-/// Where substituted values come from.
+/// The sources of substituted values.
 #[derive(Clone, Copy)]
 pub struct Sources<'a> {
-    /// An environment variable.
+    /// Looks up an environment variable.
     pub env: &'a dyn Fn(&str) -> Option<String>,
-    /// The text of a file.
+    /// Reads a file.
     pub read_file: &'a dyn Fn(&FilePath) -> io::Result<String>,
 }
 
-/// Why a string could not be filled in, and what to do.
-type Refusal = (String, String);
+/// Why a string could not be substituted, and what to do.
+#[derive(Debug)]
+struct Refusal {
+    /// The reference as written.
+    quoted: Option<String>,
+    what: String,
+    hint: String,
+}
 
-/// Fills in every string of the table; what cannot be filled in is noted and removed.
+fn refusal(what: impl Into<String>, hint: impl Into<String>) -> Refusal {
+    Refusal { quoted: None, what: what.into(), hint: hint.into() }
+}
+
+/// Substitutes in every string of the table; strings that cannot be are recorded and removed.
 pub fn fill_in(table: &mut Table, at: &Path, sources: Sources<'_>, mistakes: &mut Mistakes) {
     table.retain(|key, value| fill_in_value(value, &at.key(key), sources, mistakes));
 }
@@ -29,7 +40,10 @@ fn fill_in_value(value: &mut Value, at: &Path, sources: Sources<'_>, mistakes: &
     match value {
         Value::String(text) if text.contains('$') => match expand(text, sources) {
             Ok(filled) => *text = filled,
-            Err((what, hint)) => {
+            Err(Refusal { quoted, what, hint }) => {
+                // A secret may contain something that looks like a reference.
+                let quoted = quoted.filter(|_| !redact::is_secret(&at.dotted()));
+                let what = quoted.map_or_else(|| what.clone(), |quoted| format!("`{quoted}`: {what}"));
                 mistakes.note(at, what, Some(hint));
                 return false;
             }
@@ -37,7 +51,8 @@ fn fill_in_value(value: &mut Value, at: &Path, sources: Sources<'_>, mistakes: &
         Value::Array(items) => {
             for (i, item) in items.iter_mut().enumerate() {
                 if !fill_in_value(item, &at.index(i), sources, mistakes) {
-                    // Not removed: the places of the others must stay. It is refused again, at the same path, so not told twice.
+                    // Not removed: the indexes of the others must not change. It is refused again at the same path, which is not
+                    // reported twice.
                     *item = Value::Boolean(false);
                 }
             }
@@ -48,7 +63,7 @@ fn fill_in_value(value: &mut Value, at: &Path, sources: Sources<'_>, mistakes: &
     true
 }
 
-/// One string.
+/// Substitutes in one string.
 fn expand(text: &str, sources: Sources<'_>) -> Result<String, Refusal> {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -60,7 +75,7 @@ fn expand(text: &str, sources: Sources<'_>) -> Result<String, Refusal> {
             rest = after;
         } else if let Some(after) = rest.strip_prefix('{') {
             let Some(end) = after.find('}') else {
-                return Err(("`${` is not closed".to_owned(), "close it with `}`, or write `$$` for a dollar".to_owned()));
+                return Err(refusal("`${` is not closed", "close it with `}`, or write `$$` for a dollar"));
             };
             out.push_str(&resolve(&after[..end], sources)?);
             rest = &after[end + 1..];
@@ -75,29 +90,27 @@ fn expand(text: &str, sources: Sources<'_>) -> Result<String, Refusal> {
 fn resolve(inside: &str, sources: Sources<'_>) -> Result<String, Refusal> {
     if let Some(path) = inside.strip_prefix("file:") {
         let text = (sources.read_file)(FilePath::new(path)).map_err(|error| {
-            (
+            refusal(
                 format!("file `{path}` cannot be read: {error}"),
-                "relative paths start at the configuration file's directory".to_owned(),
+                "relative paths are resolved against the configuration file's directory",
             )
         })?;
-        // Editors and `echo` end files with a newline that no password has.
+        // Editors and `echo` end files with a newline that is not part of the password.
         let text = text.strip_suffix('\n').map_or(text.as_str(), |t| t.strip_suffix('\r').unwrap_or(t));
         return Ok(text.to_owned());
     }
     let (name, default) = inside.split_once(":-").map_or((inside, None), |(name, default)| (name, Some(default)));
     let is_name = name.bytes().enumerate().all(|(i, b)| b == b'_' || b.is_ascii_alphabetic() || i > 0 && b.is_ascii_digit());
     if name.is_empty() || !is_name {
-        return Err((
-            format!("`${{{inside}}}` names no environment variable"),
-            "write `${NAME}`, `${NAME:-default}` or `${file:PATH}`, and `$$` for a dollar".to_owned(),
-        ));
+        let remedy = "write `${NAME}`, `${NAME:-default}` or `${file:PATH}`, and `$$` for a dollar";
+        return Err(Refusal { quoted: Some(format!("${{{inside}}}")), ..refusal("is not an environment variable name", remedy) });
     }
     match ((sources.env)(name), default) {
         (Some(value), None) => Ok(value),
-        // As in a shell: `:-` also replaces what is set but empty.
+        // As in a shell, `:-` also replaces an empty value.
         (Some(value), Some(_)) if !value.is_empty() => Ok(value),
         (_, Some(default)) => Ok(default.to_owned()),
-        (None, None) => Err((
+        (None, None) => Err(refusal(
             format!("environment variable `{name}` is not set"),
             format!("set it, or give a default: `${{{name}:-default}}`"),
         )),
@@ -134,7 +147,7 @@ mod tests {
             ("a$$b$c$", "a$b$c$"),
             ("$${HOST}", "${HOST}"),
             ("${PORT:-http://a:1}", "http://a:1"),
-            // What is filled in is not filled in again: a password may hold anything.
+            // Substituted text is not substituted again: a password may contain anything.
             ("${file:/run/pw}", "pa$$ ${HOST}"),
         ] {
             assert_eq!(expanded(text).unwrap(), filled, "{text}");
@@ -146,11 +159,11 @@ mod tests {
         for (text, what) in [
             ("${PORT}", "`PORT` is not set"),
             ("${HOST", "not closed"),
-            ("${}", "names no environment variable"),
-            ("${1A}", "names no environment variable"),
+            ("${}", "is not an environment variable name"),
+            ("${1A}", "is not an environment variable name"),
             ("${file:/none}", "cannot be read"),
         ] {
-            assert!(expanded(text).unwrap_err().0.contains(what), "{text}");
+            assert!(expanded(text).unwrap_err().what.contains(what), "{text}");
         }
     }
 

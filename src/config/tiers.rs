@@ -2,40 +2,26 @@
 
 use std::time::Duration;
 
-use crate::config::keys;
-use crate::config::ladder_section::{duration_in, whole_in};
 use crate::config::mistake::Mistakes;
 use crate::config::path::Path;
-use crate::config::raw::{Items, RawSteps, RawTiers};
+use crate::config::raw::{RawSteps, RawTiers};
+use crate::config::values::{duration_in, hint, note_missing, texts, whole_in};
 use crate::core::delay::{Delay, format_duration};
 
-/// The delays of a ladder as texts, each with its place in the list where it has one.
+/// The delays of a ladder as texts, each with its index in the list if it has one.
 #[derive(Debug, Default)]
 pub struct Tiers {
     /// In the order of the file.
     pub delays: Vec<(Option<usize>, String)>,
-    /// How many attempts are meant by steps, of which some fell together at the maximum.
+    /// The attempts that the steps stand for, if several steps share the maximum delay.
     pub attempts: Option<u32>,
 }
 
 impl Tiers {
-    /// Where this delay stands, counting from its first occurrence.
+    /// The index of this delay's `which`-th occurrence, counting from the first.
     pub fn position(&self, delay: Delay, which: usize) -> Option<usize> {
         self.delays.iter().filter(|(_, text)| text.parse() == Ok(delay)).nth(which).and_then(|(at, _)| *at)
     }
-}
-
-/// The strings of a list with their places; what is no string is noted.
-pub fn texts(items: &Items, path: &Path, mistakes: &mut Mistakes) -> Vec<(usize, String)> {
-    let mut texts = Vec::new();
-    for (i, item) in items.0.iter().enumerate() {
-        let path = path.index(i);
-        match &item.0 {
-            Ok(text) => texts.push((i, text.clone())),
-            Err(kind) => mistakes.note(&path, format!("is {kind}, not a string"), keys::hint(&path).map(str::to_owned)),
-        }
-    }
-    texts
 }
 
 /// The tiers in either form.
@@ -54,8 +40,7 @@ fn expand_steps(steps: &RawSteps, path: &Path, mistakes: &mut Mistakes) -> Optio
         [("first", steps.first.is_some()), ("factor", steps.factor.is_some()), ("count", steps.count.is_some())]
     {
         if !is_there {
-            let path = path.key(key);
-            mistakes.note_missing(&path, keys::hint(&path).unwrap_or_default());
+            note_missing(&path.key(key), mistakes);
         }
     }
     let shortest = Duration::from_millis(1);
@@ -68,7 +53,7 @@ fn expand_steps(steps: &RawSteps, path: &Path, mistakes: &mut Mistakes) -> Optio
         let fits = factor.0 > 1.0 && factor.0 <= 1000.0;
         if !fits {
             let path = path.key("factor");
-            mistakes.note(&path, "is out of range", keys::hint(&path).map(str::to_owned));
+            mistakes.note(&path, "is out of range", hint(&path));
         }
         fits
     });
@@ -78,9 +63,9 @@ fn expand_steps(steps: &RawSteps, path: &Path, mistakes: &mut Mistakes) -> Optio
     let mut delays: Vec<(Option<usize>, String)> = Vec::new();
     let mut seconds = first.as_secs_f64();
     for _ in 0..count {
-        // Whole milliseconds, and never longer than the limit; the steps that reach it are one tier.
+        // Whole milliseconds, at most the maximum; steps that reach it are merged into one tier.
         let millis = (seconds.min(most.as_secs_f64()) * 1000.0).round();
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 1 and 365 days of milliseconds")]
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 1 ms and 365 days")]
         let text = format_duration(Duration::from_millis(millis as u64));
         if delays.last().is_none_or(|(_, last)| *last != text) {
             delays.push((None, text));

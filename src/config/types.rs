@@ -6,19 +6,31 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::redact;
+use crate::core::batch::{BatchFormat, BatchLimits};
 use crate::core::dialect::Dialect;
-use crate::core::dispatch::BreakerSettings;
+use crate::core::dispatch::{BreakerSettings, DispatchSettings};
 use crate::core::dlq_breaker::DlqBreakerSettings;
 use crate::core::ladder::Ladder;
+use crate::core::role::Role;
 
-/// How long a shutdown or a revoked partition waits for deliveries in flight, unless told otherwise.
+/// Default of `drain`: how long a shutdown or a revocation waits for deliveries in flight.
 pub const DEFAULT_DRAIN: Duration = Duration::from_secs(25);
-/// How many deliveries are open at most, unless told otherwise.
+/// Default `session.timeout.ms`; shorter than librdkafka's 45 s, so that the partitions of a killed worker are soon reassigned.
+pub const DEFAULT_SESSION_TIMEOUT: Duration = Duration::from_secs(10);
+/// The brokers' default of `group.consumer.session.timeout.ms`.
+const BROKERS_SESSION_TIMEOUT: Duration = Duration::from_secs(45);
+/// Default maximum of deliveries in flight.
 pub const DEFAULT_MAX_IN_FLIGHT: usize = 64;
-/// The share of them that redeliveries may take, unless told otherwise.
+
+/// Default of `max_in_flight` for a handler that takes batches.
+pub const DEFAULT_BATCHES_IN_FLIGHT: usize = 8;
+
+/// Default of `max_unsettled`.
+pub const DEFAULT_MAX_UNSETTLED: usize = 500;
+/// Default share of redeliveries among them.
 pub const DEFAULT_REDELIVER_SHARE: f64 = 0.5;
 
-/// How often a dead letter is sent back before it is parked, unless told otherwise.
+/// Default number of redrives after which a dead letter is parked.
 pub const DEFAULT_PARK_AFTER: u32 = 3;
 
 /// The whole configuration.
@@ -26,15 +38,15 @@ pub const DEFAULT_PARK_AFTER: u32 = 3;
 pub struct Config {
     /// How to reach Kafka.
     pub kafka: KafkaConfig,
-    /// Where probes and metrics are served.
+    /// Listen address of probes and metrics.
     pub health: HealthConfig,
-    /// Where everything is served that can act or show payloads.
+    /// Listen address of everything that can act or show payloads.
     pub admin: AdminConfig,
-    /// How this process works.
+    /// The settings of this process.
     pub worker: WorkerConfig,
-    /// Where schemas of payloads are found.
+    /// The schema registry for payloads.
     pub schema_registry: Option<RegistryConfig>,
-    /// When alert rules fire.
+    /// Thresholds of the alert rules.
     pub alerts: AlertsConfig,
     /// The ladders, by name.
     pub ladders: Vec<LadderConfig>,
@@ -42,27 +54,29 @@ pub struct Config {
     pub queues: Vec<QueueConfig>,
 }
 
-/// The dead-letter topic of another framework, whose letters are looked at and sent back as those of a ladder are.
+/// The dead-letter topic of another framework, whose letters can be searched and redriven like those of a ladder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueueConfig {
-    /// What it is called here.
+    /// Its name in the configuration.
     pub name: String,
     /// The topic.
     pub topic: String,
-    /// Whose headers it has; found out where that is not said.
+    /// The dialect of its headers; detected if not set.
     pub dialect: Option<Dialect>,
-    /// The topics that its letters may be sent to.
+    /// Topics that its letters may be sent to.
     pub targets: Vec<String>,
-    /// A letter that was sent back so often is parked (1 to 1,000).
+    /// Number of redrives after which a letter is parked (1 to 1,000).
     pub park_after: u32,
+    /// Settings of its state topic that override kladder's.
+    pub settings: TopicSettings,
 }
 
-/// Where dead letters of a ladder may be sent, and how often.
+/// Redrive targets of a ladder's dead letters, and the number of redrives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RedriveConfig {
-    /// Topics that they may be sent to beside the redeliver topic and the sources.
+    /// Topics allowed besides the redeliver topic and the sources.
     pub targets: Vec<String>,
-    /// A letter that was sent back so often is parked (1 to 1,000); default 3.
+    /// Number of redrives after which a letter is parked (1 to 1,000); default 3.
     pub park_after: u32,
 }
 
@@ -72,7 +86,7 @@ impl Default for RedriveConfig {
     }
 }
 
-/// How to reach Kafka: librdkafka's properties, by their dotted names.
+/// How to reach Kafka: librdkafka's properties by their dotted names.
 ///
 /// ```
 /// use kladder::KafkaConfig;
@@ -103,52 +117,53 @@ pub struct HealthConfig {
 /// The admin interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdminConfig {
-    /// The address, on loopback; by default the port after that of the probes, `127.0.0.1:9647` beside theirs. Port 0 lets the
-    /// system choose.
+    /// The address, on loopback; by default with the port after that of the probes: `127.0.0.1:9647` for their default. Port 0
+    /// lets the system choose.
     pub listen: SocketAddr,
 }
 
-/// How this process works.
+/// The settings of this process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkerConfig {
-    /// The name of this worker, stable over restarts; the host name unless configured.
+    /// The instance name of this worker, stable over restarts; default: the host name.
     pub instance: String,
-    /// What this process does.
+    /// The roles of this process.
     pub roles: Vec<Role>,
-    /// Where state is kept.
+    /// The state directory.
     pub state_dir: Option<PathBuf>,
-    /// How long a shutdown or a revoked partition waits for deliveries in flight; default 25 s.
+    /// How long a shutdown or a revocation waits for deliveries in flight; default 25 s.
     pub drain: Duration,
 }
 
-/// A schema registry that speaks Confluent's REST API.
+/// A schema registry with Confluent's REST API.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RegistryConfig {
-    /// Where it is reached, with the path that its API stands below: `http` or `https`, without user and password.
+    /// URL of the API, with its path if it has one: `http` or `https`, without user and password.
     pub url: String,
-    /// Who asks, where it wants to know.
+    /// Credentials, if the registry needs them.
     pub credentials: Option<RegistryCredentials>,
 }
 
 /// User and password for basic authentication.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RegistryCredentials {
-    /// The user; no colon in it.
+    /// The user; contains no colon.
     pub username: String,
     /// The password.
     pub password: String,
 }
 
-/// When the rules fire that `generate alerts` writes; what else they need is the ladder's own.
+/// Thresholds of the rules that `generate alerts` prints; other thresholds follow from the ladder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AlertsConfig {
-    /// How long a condition must hold (0 s to 1 d), where it does not look back over a time anyway; default 5 m.
+    /// How long a condition must hold (0 s to 1 d) if it does not look back over a time anyway; default 5 m.
     pub hold: Duration,
-    /// From which lateness on (100 ms to 30 m); a tenth of the tier's delay, from 10 s to 10 m, unless said.
+    /// Lateness that fires an alert (100 ms to 30 m); default: a tenth of the tier's delay, from 10 s to 10
+    /// m.
     pub lateness: Option<Duration>,
-    /// How far the clocks of brokers and workers may be apart (100 ms to 1 h); default 5 s.
+    /// Allowed difference between the clocks of brokers and workers (100 ms to 1 h); default 5 s.
     pub clock_offset: Duration,
-    /// The page that says what to do, one heading an alert; kladder's own README unless said.
+    /// URL of the runbook, with one heading per alert as in `docs/runbook.md`; alerts have no `runbook_url` if it is not set.
     pub runbook: Option<String>,
 }
 
@@ -158,20 +173,7 @@ impl Default for AlertsConfig {
     }
 }
 
-/// One of the things that a process can do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Role {
-    /// Moves due records from the tiers to redeliver.
-    Mover,
-    /// Consumes source and redeliver and calls the handler (push).
-    Deliverer,
-    /// Consumes the inbox (relay).
-    Router,
-    /// Feeds the index of dead letters.
-    Index,
-}
-
-/// One ladder with all that surrounds it.
+/// A ladder with all its settings.
 #[derive(Debug, Clone)]
 pub struct LadderConfig {
     /// The ladder itself.
@@ -180,60 +182,89 @@ pub struct LadderConfig {
     pub start: Option<Start>,
     /// The handler (push).
     pub handler: Option<HandlerConfig>,
-    /// When deliveries wait because the handler is down (push); `None` where that is switched off.
+    /// The handler's breaker (push); `None` if it is disabled.
     pub breaker: Option<BreakerSettings>,
-    /// When what would be a dead letter waits because there are too many; `None` where that is switched off.
+    /// The DLQ breaker; `None` if it is disabled.
     pub dlq_breaker: Option<DlqBreakerSettings>,
-    /// Where its dead letters may be sent, and how often.
+    /// Redrive targets, and the number of redrives.
     pub redrive: RedriveConfig,
-    /// How the ladder's topics are made.
+    /// How the ladder's topics are created.
     pub topics: TopicsConfig,
 }
 
 /// Where a group without offsets starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
-    /// With the oldest record that there is.
+    /// At the oldest record.
     Earliest,
-    /// With what is produced from now on.
+    /// At the end of the topic.
     Latest,
 }
 
 /// The handler of a ladder.
 #[derive(Clone, PartialEq)]
 pub struct HandlerConfig {
-    /// Where deliveries are posted: `http` or `https`.
+    /// URL that deliveries are posted to: `http` or `https`.
     pub url: String,
-    /// How long an answer may take; default 10 s.
+    /// Time limit for an answer; default 10 s.
     pub timeout: Duration,
-    /// How many deliveries are open at most (1 to 10,000); default 64.
+    /// Maximum number of deliveries in flight (1 to 10,000), or of batches; default 64, with `batch` 8.
     pub max_in_flight: usize,
-    /// The share of them that redeliveries may take (above 0, at most 1); default 0.5.
+    /// How records are put together, and the format of the body; default: each is delivered on its own. Then `max_in_flight` limits the
+    /// batches.
+    pub batch: Option<(BatchLimits, BatchFormat)>,
+    /// Maximum number of finished deliveries whose commit or transaction is still to come (0 to 100,000); default 500. After a crash at
+    /// most this many deliveries are repeated, besides those in flight.
+    pub max_unsettled: usize,
+    /// The share of both for redeliveries (above 0, at most 1); default 0.5.
     pub redeliver_share: f64,
 }
 
-/// How the topics of a ladder are made. What is `None` follows the sources.
+/// How the topics of a ladder are created. `None` follows the sources.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicsConfig {
-    /// Partitions of every topic but state; min(largest source, 12) unless said.
+    /// Partitions of every topic but state; default: min(largest source, 12).
     pub partitions: Option<i32>,
-    /// Replication factor; that of the source unless said.
+    /// Replication factor; default: that of the source.
     pub replication_factor: Option<i32>,
-    /// How long records must survive an outage of everything, beyond their delay; default 7 d.
+    /// How long records must survive a complete outage, in addition to their delay; default 7 d.
     pub outage_budget: Duration,
-    /// How long dead letters are kept; default 30 d.
+    /// Retention of dead letters; default 30 d.
     pub dlq_retention: Duration,
+    /// Topic settings that override kladder's, by their Kafka names.
+    pub settings: TopicSettings,
+}
+
+/// Configured topic settings, by their Kafka names.
+pub type TopicSettings = BTreeMap<String, TopicSetting>;
+
+/// The value of a topic setting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TopicSetting {
+    /// This value.
+    Value(String),
+    /// The cluster's value: the setting is neither set nor compared. For settings that the cluster does not allow to
+    /// set.
+    OfCluster,
 }
 
 impl HandlerConfig {
-    /// The URL without user and password, for people and logs.
+    /// The URL without user, password and query values, for messages and logs.
     #[must_use]
     pub fn shown_url(&self) -> String {
-        redact::hide_userinfo(&self.url)
+        redact::hide_in_urls(&self.url)
+    }
+
+    /// The limits of deliveries.
+    #[must_use]
+    pub fn limits(&self, breaker: Option<BreakerSettings>) -> DispatchSettings {
+        let Self { max_unsettled: unsettled, redeliver_share, .. } = *self;
+        let places = BatchLimits::records_of(self.batch.map(|(limits, _)| limits), self.max_in_flight);
+        DispatchSettings { places, unsettled, redeliver_share, breaker }
     }
 }
 
-/// The password stays out of logs.
+/// The password must not appear in logs.
 impl std::fmt::Debug for RegistryCredentials {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("RegistryCredentials").field("username", &self.username).finish_non_exhaustive()
@@ -246,6 +277,8 @@ impl std::fmt::Debug for HandlerConfig {
             .field("url", &self.shown_url())
             .field("timeout", &self.timeout)
             .field("max_in_flight", &self.max_in_flight)
+            .field("max_unsettled", &self.max_unsettled)
+            .field("batch", &self.batch)
             .field("redeliver_share", &self.redeliver_share)
             .finish()
     }
@@ -254,37 +287,54 @@ impl std::fmt::Debug for HandlerConfig {
 impl Default for TopicsConfig {
     fn default() -> Self {
         const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-        Self { partitions: None, replication_factor: None, outage_budget: 7 * DAY, dlq_retention: 30 * DAY }
+        Self {
+            partitions: None,
+            replication_factor: None,
+            outage_budget: 7 * DAY,
+            dlq_retention: 30 * DAY,
+            settings: TopicSettings::new(),
+        }
     }
 }
 
 impl KafkaConfig {
-    /// What a consumer is made with, before kladder's own settings.
+    /// The properties of a consumer, before kladder's own settings.
     #[must_use]
     pub fn for_consumer(&self) -> BTreeMap<String, String> {
         merged(&self.common, &self.consumer)
     }
 
-    /// What a producer is made with, before kladder's own settings.
+    /// The properties of a producer, before kladder's own settings.
     #[must_use]
     pub fn for_producer(&self) -> BTreeMap<String, String> {
         merged(&self.common, &self.producer)
     }
 
-    /// Whether consumers join by the newer group protocol (KIP-848), under which the broker decides over sessions and assignment.
+    /// Whether consumers use the newer group protocol (KIP-848), in which the broker controls sessions and assignment.
     #[must_use]
     pub fn has_newer_group_protocol(&self) -> bool {
         self.for_consumer().get("group.protocol").is_some_and(|protocol| protocol.eq_ignore_ascii_case("consumer"))
     }
 
-    /// The brokers to start from, for messages.
+    /// How long after its last heartbeat a member's partitions are given to others. In the newer protocol this is a broker
+    /// setting, assumed to have its default.
+    #[must_use]
+    pub fn session_timeout(&self) -> Duration {
+        if self.has_newer_group_protocol() {
+            return BROKERS_SESSION_TIMEOUT;
+        }
+        let given = self.for_consumer().get("session.timeout.ms").and_then(|millis| millis.trim().parse().ok());
+        given.map_or(DEFAULT_SESSION_TIMEOUT, Duration::from_millis)
+    }
+
+    /// The bootstrap brokers, for messages.
     #[must_use]
     pub fn brokers(&self) -> &str {
         self.common.get("bootstrap.servers").map_or("", String::as_str)
     }
 }
 
-/// Values stay out of logs: any of them may be a secret.
+/// Values must not appear in logs: any of them may be a secret.
 impl std::fmt::Debug for KafkaConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let names: Vec<&String> = self.common.keys().chain(self.producer.keys()).chain(self.consumer.keys()).collect();

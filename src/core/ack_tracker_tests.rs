@@ -1,4 +1,5 @@
-//! The tracker against a plain model: it never passes an unfinished offset and never forgets a finished one.
+//! The tracker compared with a simple model: it never passes an unfinished offset and never forgets a
+//! finished one.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +17,7 @@ fn finished_of(point: &CommitPoint) -> impl Fn(i64) -> bool {
 fn the_prefix_stays_below_what_is_unfinished() {
     let (mut tracker, _) = AckTracker::resume(10, "");
     for offset in 10..15 {
-        assert_eq!(tracker.arrive(offset), Arrival::New);
+        assert_eq!(tracker.arrive(offset), ArrivalState::New);
     }
     tracker.finish(11);
     tracker.finish(13);
@@ -32,11 +33,11 @@ fn the_next_owner_skips_what_was_finished() {
     let (mut tracker, readable) = AckTracker::resume(12, "v1;1+2");
     assert!(readable);
     assert_eq!(tracker.commit_point(), CommitPoint { offset: 12, metadata: "v1;1+2".into() });
-    assert_eq!(tracker.arrive(12), Arrival::New);
-    assert_eq!(tracker.arrive(13), Arrival::AlreadyFinished);
+    assert_eq!(tracker.arrive(12), ArrivalState::New);
+    assert_eq!(tracker.arrive(13), ArrivalState::AlreadyFinished);
     assert_eq!(tracker.commit_point(), CommitPoint { offset: 12, metadata: "v1;1+2".into() });
-    assert_eq!(tracker.arrive(14), Arrival::AlreadyFinished);
-    assert_eq!(tracker.arrive(14), Arrival::Repeated);
+    assert_eq!(tracker.arrive(14), ArrivalState::AlreadyFinished);
+    assert_eq!(tracker.arrive(14), ArrivalState::Repeated);
     tracker.finish(12);
     assert_eq!(tracker.commit_point(), CommitPoint { offset: 15, metadata: String::new() });
 }
@@ -64,14 +65,14 @@ fn a_partition_that_was_taken_over_always_goes_on() {
     assert!(left.metadata.len() <= METADATA_LIMIT);
     let (mut next, readable) = AckTracker::resume(left.offset, &left.metadata);
     assert!(readable && next.has_room());
-    assert_eq!(next.arrive(0), Arrival::New);
+    assert_eq!(next.arrive(0), ArrivalState::New);
     next.finish(0);
     assert!(next.has_room() && next.commit_point().metadata.len() <= METADATA_LIMIT);
 }
 
 #[test]
 fn foreign_metadata_is_told_and_ignored() {
-    for foreign in ["hello", "v2;1+1", "v1;x", "v1;1+0", "v1;-1+1", "v1;99999999999+1"] {
+    for foreign in ["hello", "v2;1+1", "v1;x", "v1;1+0", "v1;-1+1", "v1;99999999999999999999+1"] {
         let (tracker, readable) = AckTracker::resume(5, foreign);
         assert!(!readable, "{foreign}");
         assert_eq!(tracker.commit_point().offset, 5);
@@ -90,7 +91,7 @@ fn starts_with_the_first_record_count_up_until_it_is_finished() {
 
     let (mut next, readable) = AckTracker::resume(11, "v1;1+1;starts=1");
     assert!(readable && next.starts() == 1 && next.counted().is_none());
-    assert_eq!(next.commit_point().metadata, "v1;1+1;starts=1", "nothing was begun with yet");
+    assert_eq!(next.commit_point().metadata, "v1;1+1;starts=1", "no record has been started yet");
     next.arrive(11);
     assert_eq!(next.begin(11, false, 1), 2);
     assert_eq!(next.commit_point().metadata, "v1;1+1;starts=2");
@@ -105,17 +106,39 @@ fn starts_with_the_first_record_count_up_until_it_is_finished() {
 fn starts_are_said_of_one_record_and_no_other() {
     let (mut tracker, _) = AckTracker::resume(10, "v1;;starts=5");
     tracker.arrive(14);
-    assert_eq!(tracker.begin(14, false, 1), 1, "10 is gone");
+    assert_eq!(tracker.begin(14, false, 1), 1, "10 is finished");
     let (mut idle, _) = AckTracker::resume(10, "v1;;starts=5");
     idle.take_back();
-    assert_eq!(idle.commit_point().metadata, "v1;;starts=5", "it was not begun with");
+    assert_eq!(idle.commit_point().metadata, "v1;;starts=5", "it was not started");
     idle.reach_end(20);
     assert_eq!(idle.commit_point(), CommitPoint { offset: 20, metadata: String::new() });
 }
 
+/// A partition with one unfinished record may continue for more offsets than 32 bits count.
+#[test]
+fn a_set_of_more_offsets_than_32_bits_count_is_read_as_it_was_written() {
+    for far in [1_i64 << 31, (1 << 32) - 1, 1 << 32, 1 << 40, i64::MAX - 2] {
+        let (mut tracker, _) = AckTracker::resume(0, "");
+        tracker.arrive(0);
+        tracker.arrive(1);
+        tracker.reach_end(far);
+        tracker.arrive(far);
+        tracker.finish(1);
+        let point = tracker.commit_point();
+        assert_eq!((point.offset, point.finishes(far - 1), point.finishes(far)), (0, true, false), "{}", point.metadata);
+        let (mut resumed, is_readable) = AckTracker::resume(point.offset, &point.metadata);
+        assert!(is_readable, "{}", point.metadata);
+        let arrivals = [resumed.arrive(0), resumed.arrive(far - 1), resumed.arrive(far)];
+        assert_eq!(arrivals, [ArrivalState::New, ArrivalState::AlreadyFinished, ArrivalState::New], "{}", point.metadata);
+    }
+    for broken in ["v1;-1+2", "v1;1+-2", "v1;9223372036854775807+1", "v1;18446744073709551615+1", "v1;1+0"] {
+        assert!(!AckTracker::resume(1, broken).1, "{broken}");
+    }
+}
+
 proptest! {
-    /// Records arrive with gaps and finish in any order, partitions change hands at any moment: every commit names exactly what
-    /// is finished, it fits the broker's limit, and no record is lost or worked on twice after it was committed as finished.
+    /// Records arrive with gaps and finish in any order, partitions change owner at any moment: every commit names exactly what
+    /// is finished, fits the broker's limit, and no record is lost or processed again after it was committed as finished.
     #[test]
     fn every_commit_tells_the_truth(
         gaps in proptest::collection::vec(1..4_i64, 1..200),
@@ -134,7 +157,7 @@ proptest! {
                 0..=4 => if position < log.len() && tracker.has_room() {
                     let offset = log[position];
                     position += 1;
-                    if tracker.arrive(offset) == Arrival::New { in_flight.push(offset); worked.push(offset); }
+                    if tracker.arrive(offset) == ArrivalState::New { in_flight.push(offset); worked.push(offset); }
                 },
                 5..=8 => if !in_flight.is_empty() {
                     let offset = in_flight.swap_remove(pick.index(in_flight.len()));
@@ -145,7 +168,7 @@ proptest! {
                     committed = with;
                 },
                 _ => {
-                    // Another owner: what was in flight is forgotten, what was committed is not.
+                    // Another owner: records in flight are lost, committed state is not.
                     (tracker, _) = AckTracker::resume(committed.offset, &committed.metadata);
                     position = log.partition_point(|o| *o < committed.offset);
                     in_flight.clear();
@@ -167,7 +190,7 @@ proptest! {
         prop_assert!(worked.iter().all(|o| done.contains(o) || in_flight.contains(o)));
     }
 
-    /// However many are in flight and whatever finishes first, the metadata fits.
+    /// However many are in flight and whichever finishes first, the metadata fits.
     #[test]
     fn the_set_always_fits(order in proptest::collection::vec(any::<bool>(), 100..4_000), stride in 1..1_000_i64) {
         let (mut tracker, _) = AckTracker::resume(0, "");

@@ -1,4 +1,4 @@
-//! The one source of chance of a run: the same seed gives the same run.
+//! The only source of randomness of a run: the same seed gives the same run.
 
 /// A small generator (splitmix64).
 pub(crate) struct Chance(u64);
@@ -31,12 +31,12 @@ impl Chance {
         low + self.below(high - low + 1)
     }
 
-    /// In so many of a thousand cases.
+    /// True in this many of a thousand cases.
     pub(crate) fn per_mille(&mut self, share: u64) -> bool {
         share > 0 && self.below(1_000) < share
     }
 
-    /// One time in two.
+    /// True in half of the cases.
     pub(crate) fn coin(&mut self) -> bool {
         self.next() & 1 == 0
     }

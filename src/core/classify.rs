@@ -1,12 +1,12 @@
-//! What an HTTP answer means: the table that stands behind every handler.
+//! The meaning of HTTP answers: the default classification for every handler.
 
 use std::time::Duration;
 
 use crate::core::failure::{Disposition, ErrorInfo, Failure, Verdict};
 
-/// What a handler said of a delivery over HTTP.
+/// A handler's answer over HTTP.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Answer {
+pub struct HttpAnswer {
     /// The HTTP status.
     pub status: u16,
     /// The value of `Kladder-Verdict`.
@@ -19,8 +19,8 @@ pub struct Answer {
     pub message: Option<String>,
 }
 
-/// The verdict that follows from an answer, and whether it was an odd one (1xx, 3xx, an unknown `Kladder-Verdict`).
-pub fn classify_answer(answer: &Answer) -> (Verdict, Oddity) {
+/// The verdict of an answer, and whether it was unexpected (1xx, 3xx, an unknown `Kladder-Verdict`).
+pub fn classify_answer(answer: &HttpAnswer) -> (Verdict, Oddity) {
     let retry = Disposition::Retry { after: answer.retry_after };
     let told = answer.verdict.as_deref().map(|v| v.trim().to_ascii_lowercase());
     let (disposition, oddity) = match told.as_deref() {
@@ -37,18 +37,19 @@ pub fn classify_answer(answer: &Answer) -> (Verdict, Oddity) {
     (Err(Failure::new(disposition, error)), oddity)
 }
 
-/// What was strange about an answer; each is counted.
+/// What was unexpected about an answer; each case is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Oddity {
     /// Nothing.
     None,
     /// A status that a handler should not answer with.
     Status,
-    /// A `Kladder-Verdict` that is none of done, retry, reject; the status decided.
+    /// A `Kladder-Verdict` other than done, retry, reject; the status decides.
     UnknownVerdict,
 }
 
-/// `None` is done. 401 and 403 are retried: they mean that the handler cannot work now, not that the record is bad.
+/// `None` means done. 401 and 403 are retried: they mean that the handler cannot work now, not that the record is
+/// bad.
 fn by_status(status: u16, retry: Disposition) -> Option<Disposition> {
     match status {
         200..=299 => None,
@@ -63,7 +64,7 @@ mod tests {
     use super::*;
 
     fn says(status: u16, verdict: Option<&str>) -> &'static str {
-        let answer = Answer { status, verdict: verdict.map(str::to_owned), ..Answer::default() };
+        let answer = HttpAnswer { status, verdict: verdict.map(str::to_owned), ..HttpAnswer::default() };
         match classify_answer(&answer).0 {
             Ok(()) => "done",
             Err(f) if f.disposition() == Disposition::Reject => "reject",
@@ -106,7 +107,7 @@ mod tests {
 
     #[test]
     fn the_class_is_refined_by_its_header() {
-        let answer = Answer { status: 503, error_class: Some("Overload".into()), ..Answer::default() };
+        let answer = HttpAnswer { status: 503, error_class: Some("Overload".into()), ..HttpAnswer::default() };
         assert_eq!(classify_answer(&answer).0.unwrap_err().error().class, "Overload");
     }
 }

@@ -1,8 +1,8 @@
-//! Where a record stands in Kafka.
+//! The position of a record in Kafka.
 
 use crate::core::time::Timestamp;
 
-/// Where a record stands in Kafka.
+/// The position of a record in Kafka.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Coordinates {
     /// The topic.
@@ -11,6 +11,6 @@ pub struct Coordinates {
     pub partition: i32,
     /// The offset.
     pub offset: i64,
-    /// The record's timestamp, as the broker gave it.
+    /// The record's timestamp in the topic.
     pub timestamp: Timestamp,
 }

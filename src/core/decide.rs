@@ -1,7 +1,8 @@
-//! What the ladder does with a verdict.
+//! Decides what the ladder does with a verdict.
 
 use std::time::Duration;
 
+use crate::core::coordinates::Coordinates;
 use crate::core::envelope::{Envelope, Reason};
 use crate::core::failure::{Disposition, ErrorInfo, Failure, Verdict};
 use crate::core::ladder::{Ladder, Redelivery, Tier};
@@ -9,7 +10,7 @@ use crate::core::rules::{Failed, Then};
 use crate::core::time::Timestamp;
 use crate::core::topics;
 
-/// What the ladder does with a verdict. The envelope is the one that the record carries from here on.
+/// A decision. The envelope is the record's from here on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
     /// The record is done with.
@@ -18,16 +19,16 @@ pub enum Decision {
     Hop {
         /// Counted from 1.
         tier: u32,
-        /// What the record carries from here on.
+        /// The record's envelope from here on.
         envelope: Box<Envelope>,
     },
     /// The record goes to a dead-letter topic.
     DeadLetter {
         /// Why.
         reason: Reason,
-        /// To which topic: the ladder's own, or that of the rule that rejected it.
+        /// The topic: the ladder's own, or that of the rule that rejected it.
         topic: String,
-        /// What the record carries from here on.
+        /// The record's envelope from here on.
         envelope: Box<Envelope>,
     },
 }
@@ -44,23 +45,24 @@ impl Decision {
     }
 }
 
-/// A decision, and the rule that it follows from.
+/// A decision, and the rule that caused it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Judgement {
-    /// What the ladder does.
+    /// The decision.
     pub decision: Decision,
-    /// The rule that decided, by its place among [`Ladder::rules`]; none where the ladder's own ways did.
+    /// The matching rule, by its index in [`Ladder::rules`]; `None` if the ladder's defaults decided.
     pub rule: Option<usize>,
 }
 
 impl Ladder {
-    /// What follows from a verdict. Rules that look at the record's headers see none: [`Ladder::judge`] shows them.
+    /// Decides on a verdict. Rules about the record's headers see none: use [`Ladder::judge`] for those.
     #[must_use]
     pub fn decide(&self, envelope: &Envelope, verdict: &Verdict, now: Timestamp) -> Decision {
         self.judge(envelope, verdict, &|_| None, now).decision
     }
 
-    /// What follows from a verdict on a record with these headers (the last value of a name, as text), and by which rule.
+    /// Decides on a verdict for a record with these headers (the last value of a name, as text), and returns the matching
+    /// rule.
     #[must_use]
     pub fn judge(
         &self,
@@ -77,8 +79,8 @@ impl Ladder {
 }
 
 impl Ladder {
-    /// What follows when a record was the first of its partition at so many starts of a worker, all of which but this one ended without
-    /// a word: its dead letter.
+    /// The dead letter for a record that was the first of its partition at this many starts of a worker, all of which but this one
+    /// ended without a shutdown.
     #[must_use]
     pub fn bury(&self, envelope: &Envelope, starts: u32, now: Timestamp) -> Decision {
         let error = ErrorInfo {
@@ -93,8 +95,20 @@ impl Ladder {
         dead_letter(envelope.failed(&error, now), Reason::Poison, self.dlq_topic())
     }
 
-    /// What a dead letter becomes while there are too many of them: it waits in the largest tier, and the attempt that has failed is to be
-    /// made once more. `before` is the envelope before that attempt.
+    /// The dead letter for a record that cannot be moved as it is, for this reason. It was not delivered, so no attempt is counted.
+    #[must_use]
+    pub fn unfit(&self, envelope: Envelope, why: &str) -> Decision {
+        dead_letter(unfit(envelope, why), Reason::Poison, self.dlq_topic())
+    }
+
+    /// The dead letter for a foreign dead letter without its record, which is also missing at its origin.
+    #[must_use]
+    pub fn without_record(&self, envelope: &Envelope, error: &ErrorInfo, now: Timestamp) -> Decision {
+        dead_letter(envelope.failed(error, now), Reason::NoOrigin, self.dlq_topic())
+    }
+
+    /// What a dead letter becomes while there are too many: it waits in the largest tier, and the failed attempt will be repeated.
+    /// `before` is the envelope before that attempt.
     #[must_use]
     pub fn held_back(&self, before: &Envelope, dead: &Envelope) -> Decision {
         let tier = self.tiers().last().map_or(1, Tier::number);
@@ -103,15 +117,16 @@ impl Ladder {
     }
 
     /// What becomes of a record that makes room for others while the handler is down: it waits in the tier that it came from, or in the
-    /// first, and nothing of it changes.
+    /// first one, unchanged.
     #[must_use]
     pub fn postponed(&self, envelope: &Envelope) -> Decision {
         let tier = envelope.tier.and_then(|number| self.tier(number)).or_else(|| self.tiers().first()).map_or(1, Tier::number);
         Decision::Hop { tier, envelope: Box::new(Envelope { tier: Some(tier), not_before: None, ..envelope.clone() }) }
     }
 
-    /// How long after this failure the attempt is repeated in place; `None` where it counts as failed now. Only what was answered and is to be tried again, by the handler's word and by that of a rule, is repeated: a handler
-    /// that hung up or took too long may be doing the work, and one that asks for a delay has said when.
+    /// How long after this failure the attempt is retried in place; `None` if it counts as failed now. Only answered failures that both handler and
+    /// rules want retried are retried in place: a handler that dropped the connection or timed out may still be working, and one that asks for a
+    /// delay has set the time.
     #[must_use]
     pub fn repeats_in_place(&self, failure: &Failure, topic: &str, header: &dyn Fn(&str) -> Option<String>) -> Option<Duration> {
         let immediate = self.immediate().filter(|immediate| failure.repeats() < immediate.attempts)?;
@@ -122,12 +137,12 @@ impl Ladder {
     }
 }
 
-/// What follows from a failure: attempt n that fails earns tier min(n, last), and after the last attempt comes the DLQ. A rule's
-/// word comes before the handler's.
+/// Decides on a failure: a failed attempt n earns tier min(n, last), and after the last attempt follows the DLQ. A rule takes
+/// precedence over the handler.
 ///
-/// A delay that the handler asked for is met by the smallest tier that is long enough, never below the earned one; what lies
-/// beyond the largest tier is written as `not-before`. What would come back only after `max_age` is expired now, while somebody
-/// looks. `now` is the tier leader's clock as far as it is known.
+/// A delay requested by the handler is served by the smallest tier that is long enough, but never below the earned one; a delay
+/// longer than the largest tier is written as `not-before`. A record that would come back only after `max_age` expires now.
+/// `now` is the tier leader's clock as far as known.
 fn decide(envelope: &Envelope, failure: &Failure, then: Option<&Then>, ladder: &Ladder, now: Timestamp) -> Decision {
     let mut next = Envelope { immediate: failure.repeats(), ..envelope.failed(failure.error(), now) };
     let dead = |envelope: Envelope, reason: Reason| dead_letter(envelope, reason, ladder.dlq_topic());
@@ -143,7 +158,7 @@ fn decide(envelope: &Envelope, failure: &Failure, then: Option<&Then>, ladder: &
     if next.attempts >= attempts {
         return dead(next, Reason::Exhausted);
     }
-    // Told now, while somebody looks, and not after it has waited.
+    // Decided now, while it can be noticed, and not after it has waited.
     if !comes_back(ladder, &next) {
         return dead(next, Reason::NoOrigin);
     }
@@ -168,9 +183,18 @@ fn decide(envelope: &Envelope, failure: &Failure, then: Option<&Then>, ladder: &
     Decision::Hop { tier: tier.number(), envelope: Box::new(next) }
 }
 
-/// Whether there is a topic in which the record may come back.
+/// Whether there is a topic to which the record can be redelivered.
 fn comes_back(ladder: &Ladder, envelope: &Envelope) -> bool {
     ladder.redelivery() == Redelivery::Topic || ladder.origin_of(&envelope.origin).is_ok()
+}
+
+/// The envelope of a record that cannot be moved as it is, with the position of the complete record as far as known.
+#[must_use]
+pub fn unfit(envelope: Envelope, why: &str) -> Envelope {
+    let Coordinates { topic, partition, offset, .. } = &envelope.origin;
+    let message = format!("{why}; the complete record is at {topic} [{partition}] @ {offset}");
+    let error = ErrorInfo { class: "too-many-headers".to_owned(), message: Some(message), status: None, stack: None };
+    Envelope { error: Some(error), reason: Some(Reason::Poison), ..envelope }
 }
 
 fn dead_letter(mut envelope: Envelope, reason: Reason, topic: String) -> Decision {

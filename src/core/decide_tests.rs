@@ -1,4 +1,4 @@
-//! Decisions climb one tier an attempt and always end.
+//! Decisions climb one tier per attempt and always end.
 
 use std::time::Duration;
 
@@ -65,8 +65,8 @@ fn an_asked_delay_is_never_below_the_earned_tier() {
 }
 
 proptest! {
-    /// Whatever a handler answers, each attempt raises the count by exactly one and the earned tier by at most one, and after
-    /// the last attempt the record is done or dead-lettered.
+    /// Whatever a handler answers, each attempt increases the count by exactly one and the earned tier by at most one, and
+    /// after the last attempt the record is done or dead-lettered.
     #[test]
     fn a_record_climbs_one_tier_an_attempt_and_arrives(
         attempts in 1..50_u32,
@@ -144,7 +144,7 @@ fn the_first_rule_that_holds_decides() {
     assert_eq!(judged(410), ("l.dlq-gone".into(), Some(1)));
     assert_eq!(judged(503), ("l.dlq".into(), Some(2)));
     assert_eq!(judged(302), ("hop".into(), None));
-    assert_eq!(ladder.judge(&fresh(), &Ok(()), &|_| None, now()).rule, None, "what is done is no failure");
+    assert_eq!(ladder.judge(&fresh(), &Ok(()), &|_| None, now()).rule, None, "a success matches no rule");
 }
 
 #[test]
@@ -159,7 +159,7 @@ fn a_rule_may_retry_what_the_handler_rejects_later_and_more_or_less_often() {
     };
     assert_eq!(tiers(422), [2]);
     assert_eq!(tiers(423), [1, 2, 3, 3, 3]);
-    assert!(tiers(400).is_empty(), "no rule holds, so it is as the handler says");
+    assert!(tiers(400).is_empty(), "no rule matches, so the handler's verdict stands");
 }
 
 #[test]
@@ -180,5 +180,5 @@ fn what_would_be_due_too_late_has_expired() {
     assert_eq!(decided(0, failed().after(Duration::from_secs(60))), Ok(2));
     assert_eq!(decided(0, failed().after(Duration::from_secs(61))), Err(Reason::Expired));
     assert_eq!(decided(1, failed()), Err(Reason::Expired));
-    assert_eq!(decided(1, failed().reject()), Err(Reason::Rejected), "what is rejected is no matter of age");
+    assert_eq!(decided(1, failed().reject()), Err(Reason::Rejected), "a rejection does not depend on age");
 }

@@ -1,4 +1,4 @@
-//! A tier's delay and its one way of being written, from which topic names derive.
+//! A tier's delay and its canonical text form, from which topic names derive.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,20 +8,21 @@ use thiserror::Error;
 
 /// The delay of a tier: at least 1 ms, at most 365 days, in whole milliseconds.
 ///
-/// `Display` gives the canonical form (`5s`, `1m30s`, `1d`), which is part of topic names and therefore frozen.
+/// `Display` yields the canonical form (`5s`, `1m30s`, `1d`), which is part of topic names and therefore never
+/// changes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Delay(Duration);
 
 /// Why a delay was refused.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum DelayError {
-    /// The text is no duration.
-    #[error("`{0}` is no duration: write it as `5s`, `1m30s` or `250ms`")]
+    /// Not a duration.
+    #[error("`{0}` is not a duration: write it as `5s`, `1m30s` or `250ms`")]
     NotADuration(String),
     /// The delay is zero.
     #[error("a delay is at least 1ms")]
     Zero,
-    /// The delay has a part below a millisecond.
+    /// The delay is not in whole milliseconds.
     #[error("a delay is in whole milliseconds")]
     BelowMillisecond,
     /// The delay is longer than a year.
@@ -33,10 +34,10 @@ impl Delay {
     /// The longest delay: 365 days.
     pub const MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-    /// Checks a duration.
+    /// Validates a duration.
     ///
     /// # Errors
-    /// When it is zero, longer than [`Delay::MAX`] or not in whole milliseconds.
+    /// It is zero, longer than [`Delay::MAX`] or not in whole milliseconds.
     pub fn try_new(duration: Duration) -> Result<Self, DelayError> {
         if duration.is_zero() {
             return Err(DelayError::Zero);
@@ -84,15 +85,16 @@ impl fmt::Debug for Delay {
     }
 }
 
-/// A duration in whole milliseconds; what is beyond the number is the largest.
+/// A duration in whole milliseconds, at most the largest number.
 #[must_use]
 pub fn whole_millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A duration in d, h, m, s and ms (`90s` → `1m30s`, `24h` → `1d`); what is below a millisecond is cut off.
+/// A duration in d, h, m, s and ms (`90s` → `1m30s`, `24h` → `1d`), truncated to milliseconds.
 ///
-/// Own code and not a library's: topic names are made of it, so it must never change with an update.
+/// Own code instead of a library's: topic names depend on it, so it must never change with an
+/// update.
 #[must_use]
 pub fn format_duration(duration: Duration) -> String {
     use fmt::Write;

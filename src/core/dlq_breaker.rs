@@ -1,28 +1,28 @@
-//! The breaker of the dead-letter topic: when most records end as dead letters, something else than the records is broken, and they
-//! wait instead of pouring into the dead-letter topic.
+//! The breaker of the dead-letter topic: when most records end as dead letters, the cause is usually not the records, so they wait
+//! instead of filling the dead-letter topic.
 //!
-//! It looks at how records end: done, or dead. When within the window enough of them and a large enough share would be dead letters, it
-//! opens, and for a while they are held: they hop to the largest tier instead. Then it closes by itself and counts anew; a trouble that
-//! goes on opens it again, after at most as many dead letters as it takes. Which those are, and that they are few, is what it promises.
+//! It counts how records end: done, or dead. When enough of them and a large enough share within the window would be dead letters, it
+//! opens, and for a while they are held: they hop to the largest tier instead. Then it closes by itself and starts counting again; a
+//! persistent problem opens it again, after at most `minimum` further dead letters. That limit is its guarantee.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::core::leader_clock::LocalTime;
 
-/// In so many parts the window moves on.
+/// Number of parts in which the window advances.
 const PARTS: u32 = 10;
 
 /// When dead letters are held, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct DlqBreakerSettings {
-    /// How far is looked back (1 s to 24 h); default 10 m.
+    /// The window (1 s to 24 h); default 10 m.
     pub window: Duration,
-    /// So many dead letters must be in it (1 to 1,000,000); default 50.
+    /// Minimum number of dead letters in it (1 to 1,000,000); default 50.
     pub minimum: u64,
-    /// And this share of all records that have ended (above 0, at most 1); default 0.5.
+    /// Minimum share of dead letters among all finished records (above 0, at most 1); default 0.5.
     pub share: f64,
-    /// For how long they are held at a time (1 s to 7 d); default 10 m.
+    /// How long they are held at a time (1 s to 7 d); default 10 m.
     pub hold_for: Duration,
 }
 
@@ -46,7 +46,7 @@ impl Default for DlqBreakerSettings {
     }
 }
 
-/// How records have ended of late.
+/// How records have recently ended.
 #[derive(Debug)]
 pub struct Endings {
     settings: DlqBreakerSettings,
@@ -67,12 +67,12 @@ impl Endings {
         Self { settings, parts: VecDeque::new() }
     }
 
-    /// So many records are done.
+    /// Counts records that are done.
     pub fn done(&mut self, records: u64, now: LocalTime) {
         self.part(now).done += records;
     }
 
-    /// A record is about to become a dead letter. `true` says that there are too many: it is to be held, and the count begins anew.
+    /// A record is about to become a dead letter. `true` if there are too many: it is to be held, and counting starts again.
     pub fn dead(&mut self, now: LocalTime) -> bool {
         self.part(now).dead += 1;
         let (done, dead) = self.parts.iter().fold((0, 0), |(done, dead), part| (done + part.done, dead + part.dead));
@@ -85,12 +85,12 @@ impl Endings {
         too_many
     }
 
-    /// Counts anew.
+    /// Resets the counts.
     pub fn forget(&mut self) {
         self.parts.clear();
     }
 
-    /// The part of the window that is now.
+    /// The current part of the window.
     fn part(&mut self, now: LocalTime) -> &mut Part {
         let window = self.settings.window;
         while self.parts.front().is_some_and(|part| now >= part.until.later(window)) {
@@ -121,7 +121,7 @@ mod tests {
     fn the_last_of_too_many_is_told() {
         let mut endings = endings(5, 0.5);
         let told: Vec<bool> = (0..7).map(|second| endings.dead(at(second))).collect();
-        assert_eq!(told, [false, false, false, false, true, false, false], "then it counts anew");
+        assert_eq!(told, [false, false, false, false, true, false, false], "then counting starts again");
     }
 
     #[test]
@@ -139,7 +139,7 @@ mod tests {
         // One every 30 s: within 110 s there are never five.
         assert!((0..100).all(|n| !endings.dead(at(n * 30))));
         endings.done(1_000_000, at(10_000));
-        // A flood of good ones is forgotten like any other.
+        // Many good ones are forgotten like any others.
         assert!((0..5).any(|n| endings.dead(at(20_000 + n))));
     }
 

@@ -1,13 +1,12 @@
-//! When a waiting record is due, and where it goes then.
+//! When a waiting record is due, and where it goes.
 
 use crate::core::delay::Delay;
 use crate::core::ladder::{Ladder, Tier};
 use crate::core::time::Timestamp;
 
-/// The due time: the broker's append time plus the tier's delay, always.
+/// The due time: always the broker's append time plus the tier's delay.
 ///
-/// A tier has one fixed delay and its topic `LogAppendTime`, so the records of a partition are due in order and only the head
-/// matters.
+/// A tier has one fixed delay and `LogAppendTime`, so the records of a partition are due in order and only the head matters.
 #[must_use]
 pub fn due_time(appended: Timestamp, delay: Delay) -> Timestamp {
     appended + delay.duration()
@@ -18,12 +17,12 @@ pub fn due_time(appended: Timestamp, delay: Delay) -> Timestamp {
 pub enum Move<'a> {
     /// Back to the handler.
     Redeliver,
-    /// On to another tier, attempts unchanged, since it must not be redelivered yet.
+    /// To another tier, attempts unchanged, since it must not be redelivered yet.
     WaitOn(&'a Tier),
 }
 
-/// Where a record goes that came due at `now`: back, or, when its `not-before` lies further off, on to the largest tier that fits
-/// the time that remains.
+/// Where a record that came due at `now` goes: back to the handler, or if its `not-before` is later, to the largest tier that
+/// fits the remaining time.
 #[must_use]
 pub fn next_move(ladder: &Ladder, not_before: Option<Timestamp>, now: Timestamp) -> Move<'_> {
     match not_before {

@@ -1,4 +1,4 @@
-//! What a handler says of a delivery.
+//! A handler's verdict on a delivery.
 
 use std::error::Error;
 use std::time::Duration;
@@ -11,21 +11,22 @@ pub type Verdict = Result<(), Failure>;
 const CONNECTION_LOST: &str = "connection lost";
 const TIMEOUT: &str = "timeout";
 
-/// What the ladder shall do with a failed delivery.
+/// What the ladder does with a failed delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Disposition {
-    /// Try again later, at the earliest after the given time where there is one.
+    /// Retry later, at the earliest after the given time if there is one.
     Retry {
-        /// What the handler asked for (`Retry-After`); capped by the ladder's `max_not_before`.
+        /// The delay asked for by the handler (`Retry-After`); capped by the ladder's
+        /// `max_not_before`.
         after: Option<Duration>,
     },
     /// Dead-letter at once, reason `rejected`.
     Reject,
 }
 
-/// A failed delivery: what shall follow, and why it failed.
+/// A failed delivery: what to do next, and why it failed.
 ///
-/// Any error becomes a retry by `?`. It therefore does not implement [`Error`] itself.
+/// Any error becomes a retry with `?`. Therefore it does not implement [`Error`] itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     disposition: Disposition,
@@ -44,21 +45,21 @@ enum Reach {
     TimedOut,
 }
 
-/// Why a delivery failed, as the headers tell it.
+/// Why a delivery failed, as stored in the headers.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ErrorInfo {
-    /// What kind of error, for grouping: a type name, an exception class, `HTTP 503`.
+    /// The kind of error, for grouping: a type name, an exception class, `HTTP 503`.
     pub class: String,
-    /// The message, cut at 1 KiB in the headers.
+    /// The message, cut to 1 KiB in the headers.
     pub message: Option<String>,
-    /// The HTTP status, where there was one.
+    /// The HTTP status, if any.
     pub status: Option<u16>,
-    /// A stack trace, cut at 8 KiB in the headers.
+    /// A stack trace, cut to 8 KiB in the headers.
     pub stack: Option<String>,
 }
 
 impl ErrorInfo {
-    /// What an error that was noted before said of the handler.
+    /// What an earlier error said about the handler.
     #[must_use]
     pub fn trouble(&self) -> Option<Trouble> {
         match (self.status, self.class.as_str()) {
@@ -70,7 +71,7 @@ impl ErrorInfo {
 }
 
 impl Failure {
-    /// A failure that is tried again.
+    /// A failure to be retried.
     #[must_use]
     pub fn retry(class: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
@@ -81,73 +82,73 @@ impl Failure {
         }
     }
 
-    /// A failure with all that is known of it.
+    /// A failure with full error information.
     #[must_use]
     pub fn new(disposition: Disposition, error: ErrorInfo) -> Self {
         Self { disposition, error, reach: Reach::Answered, repeats: 0 }
     }
 
-    /// The handler was never reached (refused, DNS, TLS): tried again in place, and no attempt is burned.
+    /// The handler was never reached (refused, DNS, TLS): retried in place, without counting an attempt.
     #[must_use]
     pub fn unsent(class: impl Into<String>, message: impl Into<String>) -> Self {
         Self { reach: Reach::Unsent, ..Self::retry(class, message) }
     }
 
     /// The connection was lost after the delivery was sent: it may have been handled or not. It is delivered once more on its own;
-    /// lost again, an attempt is burned, except while the worker is draining.
+    /// if the connection is lost again, an attempt is counted, except while the worker is draining.
     #[must_use]
     pub fn connection_lost(message: impl Into<String>) -> Self {
         Self { reach: Reach::Lost, ..Self::retry(CONNECTION_LOST, message) }
     }
 
-    /// The same where the connection was reset before anything of an answer: the handler may have been gone already, and never have read
+    /// The same if the connection was reset before any part of an answer: the handler may already have been gone, without having read
     /// the delivery.
     #[must_use]
     pub fn connection_reset(message: impl Into<String>) -> Self {
         Self { reach: Reach::Reset, ..Self::retry(CONNECTION_LOST, message) }
     }
 
-    /// There was no complete answer in time.
+    /// There was no complete answer within the timeout.
     #[must_use]
     pub fn timed_out(message: impl Into<String>) -> Self {
         Self { reach: Reach::TimedOut, ..Self::retry(TIMEOUT, message) }
     }
 
-    /// The same failure, but dead-lettered at once.
+    /// The same failure, dead-lettered at once.
     #[must_use]
     pub fn reject(mut self) -> Self {
         self.disposition = Disposition::Reject;
         self
     }
 
-    /// The same failure, tried again at the earliest after `delay`.
+    /// The same failure, retried at the earliest after `delay`.
     #[must_use]
     pub fn after(mut self, delay: Duration) -> Self {
         self.disposition = Disposition::Retry { after: Some(delay) };
         self
     }
 
-    /// The same failure under another class.
+    /// The same failure with another class.
     #[must_use]
     pub fn class(mut self, class: impl Into<String>) -> Self {
         self.error.class = class.into();
         self
     }
 
-    /// The same failure, of an attempt that was repeated in place so often before it counts.
+    /// The same failure, of an attempt that was retried in place this often before it counted.
     #[must_use]
     pub(crate) fn repeated(mut self, times: u32) -> Self {
         self.repeats = times;
         self
     }
 
-    /// How often the attempt was repeated in place before it counted as failed.
+    /// How often the attempt was retried in place before it counted as failed.
     #[must_use]
     pub fn repeats(&self) -> u32 {
         self.repeats
     }
 
-    /// What shall follow.
+    /// What to do next.
     #[must_use]
     pub fn disposition(&self) -> Disposition {
         self.disposition
@@ -159,8 +160,8 @@ impl Failure {
         &self.error
     }
 
-    /// What it says of the handler rather than of the record: it was not reached, hung up, took too long, or answered 5xx (unless it
-    /// rejects the record by that), 401 or 403. `None` where it works.
+    /// Whether it indicates trouble with the handler rather than the record: not reached, connection lost, timeout, or status 5xx
+    /// (unless that rejects the record), 401 or 403. `None` if the handler works.
     #[must_use]
     pub fn trouble(&self) -> Option<Trouble> {
         match self.reach {
@@ -172,7 +173,8 @@ impl Failure {
         }
     }
 
-    /// Whether it says that the handler is in trouble rather than the record: see [`Failure::trouble`]. Enough of that holds deliveries.
+    /// Whether it indicates that the handler is in trouble rather than the record: see [`Failure::trouble`]. Enough such failures stop
+    /// deliveries.
     #[must_use]
     pub fn is_trouble(&self) -> bool {
         self.trouble().is_some()
@@ -196,7 +198,7 @@ impl Failure {
         matches!(self.reach, Reach::Lost | Reach::Reset)
     }
 
-    /// Whether the connection was reset before anything of an answer.
+    /// Whether the connection was reset before any part of an answer.
     #[must_use]
     pub fn is_connection_reset(&self) -> bool {
         self.reach == Reach::Reset
@@ -206,7 +208,8 @@ impl Failure {
 impl<E: Error> From<E> for Failure {
     fn from(error: E) -> Self {
         let path = std::any::type_name::<E>();
-        // `my::api::Timeout<T>` groups as `Timeout`; what stands in angle brackets is not part of the name.
+        // `my::api::Timeout<T>` is grouped as `Timeout`; the part in angle brackets is not part of the
+        // name.
         let base = path.split('<').next().unwrap_or(path);
         let class = base.rsplit("::").next().unwrap_or(base);
         let mut message = error.to_string();
@@ -219,14 +222,14 @@ impl<E: Error> From<E> for Failure {
     }
 }
 
-/// What the handler said, as metrics tell it.
+/// The kind of verdict, for metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum VerdictKind {
-    /// The record is done with.
+    /// The record is done.
     Done,
-    /// Try again later.
+    /// Retry later.
     Retry,
-    /// Try again, at the earliest after a time that the handler named.
+    /// Retry, at the earliest after a delay given by the handler.
     RetryAfter,
     /// Dead-letter at once.
     Reject,
@@ -235,7 +238,7 @@ pub enum VerdictKind {
 }
 
 impl VerdictKind {
-    /// All of them, in the order of their numbers.
+    /// All of them, in the order of their discriminants.
     pub const ALL: [Self; 5] = [Self::Done, Self::Retry, Self::RetryAfter, Self::Reject, Self::Unsent];
 
     /// The kind of a verdict.
@@ -250,7 +253,7 @@ impl VerdictKind {
         }
     }
 
-    /// As the label has it.
+    /// The value of the label.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -263,9 +266,9 @@ impl VerdictKind {
     }
 }
 
-/// Turns an error into a rejection where `?` would make it a retry.
+/// Turns an error into a rejection, while `?` would make it a retry.
 pub trait OrReject<T> {
-    /// Dead-letters at once instead of trying again.
+    /// Dead-letters at once instead of retrying.
     ///
     /// # Errors
     /// The same error as a rejecting [`Failure`].
@@ -278,9 +281,10 @@ impl<T, E: Into<Failure>> OrReject<T> for Result<T, E> {
     }
 }
 
-/// An error type that knows what shall follow from it.
+/// An error type that decides what happens next.
 ///
-/// By `?` every error is tried again, and classified by the name of its type. One that implements this says for itself:
+/// With `?` every error is retried, and classified by the name of its type. An error that implements this trait decides
+/// for itself:
 ///
 /// ```
 /// use std::time::Duration;
@@ -314,16 +318,16 @@ impl<T, E: Into<Failure>> OrReject<T> for Result<T, E> {
 /// # assert_eq!(handle(1).unwrap_err().error().class, "Closed");
 /// ```
 pub trait Classify {
-    /// What shall follow, and why it failed.
+    /// What to do next, and why it failed.
     fn classify(&self) -> Failure;
 }
 
-/// Turns an error that classifies itself into what it says, where `?` would make it a plain retry.
+/// Converts an error by its [`Classify`] implementation, while `?` would make it a plain retry.
 pub trait OrClassified<T> {
-    /// Asks the error what shall follow.
+    /// Classifies the error.
     ///
     /// # Errors
-    /// What [`Classify::classify`] says of it.
+    /// The failure from [`Classify::classify`].
     fn or_classified(self) -> Result<T, Failure>;
 }
 

@@ -1,24 +1,25 @@
-//! The bounded memory against applications that drop the headers of what was redelivered to them.
+//! A bounded memory of redelivered records, against applications that drop their headers.
 //!
-//! Without headers a returning record looks like a first failure, and would loop in tier 1 for ever. So the router notes what was
-//! redelivered; an arrival without headers whose key and value equal those of a record that is still out is taken as its return,
-//! and the envelope goes on from there. Where such an arrival says at which offset it was consumed, that decides instead.
+//! Without headers a returning record looks like a first failure, and would loop in tier 1 for ever. So the router remembers
+//! redelivered records; an arrival without headers whose key and value equal those of an outstanding record is treated as its
+//! return, and continues with its envelope. If the arrival names the offset at which it was consumed, that decides instead.
 //!
-//! - Nothing is matched twice: each attempt of each record returns once, by its headers or by its content. Asked again of the same
-//!   arrival (its transaction was aborted), the memory answers the same.
-//! - Records may have the same content (heartbeats), so a match may be a coincidence. It shows when the record that was matched
-//!   comes back with headers after all; then the match is taken back from the count, and that content is ambiguous from then on:
-//!   its arrivals without headers are fresh.
-//! - The memory is bounded: the oldest entries go first, which is counted. What is forgotten costs a loop at most.
-//! - Of content that several records share which are out, nobody can say which it is that came back. It is no evidence against the
-//!   application, and once that has been seen to copy headers such an arrival is fresh.
-//! - It is of one process. After a restart the redeliver topic (or the sources) tells again what the application has not consumed yet,
-//!   and what was redelivered within the last minutes.
+//! - Nothing is matched twice: each attempt of each record returns once, by its headers or by its content. For the same arrival
+//!   again (its transaction was aborted), the answer is the same.
+//! - Different records may have the same content (heartbeats), so a match may be a coincidence. That becomes visible when the
+//!   matched record comes back with headers; then the match is no longer counted, and the content is ambiguous from then on: its
+//!   arrivals without headers are fresh.
+//! - The memory is bounded: the oldest entries are removed first, and counted. A removed entry costs at most one
+//!   loop.
+//! - If several outstanding records have the same content, it is unknown which one came back. That is no evidence against the
+//!   application, and once the application was seen to copy headers, such an arrival is fresh.
+//! - It belongs to one process. After a restart it is rebuilt from the records of the redeliver topic (or the sources) that the
+//!   application has not consumed yet, or that were redelivered within the last minutes.
 //!
-//! The order matters: a record is to be noted before its return is judged. A return with headers that comes first is remembered,
-//! so that noting it afterwards does not leave it out for ever.
+//! The order matters: a record must be noted before its return is judged. A return with headers that comes first is remembered,
+//! so that the record does not stay outstanding for ever when it is noted afterwards.
 //!
-//! Not kept is the history of attempts, which may be ten times as large as all the rest: it begins anew where headers were lost.
+//! The history of attempts is not kept, since it may be ten times as large as the rest: it starts again when headers were lost.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -29,42 +30,44 @@ use crate::core::coordinates::Coordinates;
 use crate::core::envelope::Envelope;
 use crate::core::time::Timestamp;
 
-/// How many redelivered records are remembered, unless told otherwise. An entry has 144 bytes; with its places in the three
-/// indices, its topics shared, it comes to about 300, so this is 30 MB at most.
+/// Default number of redelivered records remembered. An entry has 144 bytes; with its places in the three indices and
+/// shared topic names about 300, so this is 30 MB at most.
 pub const DEFAULT_LIMIT: usize = 100_000;
 
-/// How many of the latest returns the verdict looks at, and how many it wants to have seen.
+/// Number of latest returns that the judgement is based on, and the minimum for one.
 const WINDOW: usize = 100;
 const FEWEST_RETURNS: usize = 20;
 
-/// So many topic names are shared between entries; nobody has more sources, but hostile headers may name as many as they like.
+/// Maximum number of topic names shared between entries; no configuration has more sources, but hostile headers may name any
+/// number.
 const SHARED_TOPICS: usize = 256;
 
-/// A record's content: its key and its value, null and empty being different.
+/// The content of a record: key and value, null and empty being different.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Fingerprint(u64);
 
 impl Fingerprint {
-    /// Of this content.
+    /// For this content.
     #[must_use]
     pub fn of(key: Option<&[u8]>, value: Option<&[u8]>) -> Self {
         let mut hasher = DefaultHasher::new();
-        // An Option hashes whether it is there, and a slice its length, so neither runs into the other.
+        // An Option hashes its presence and a slice its length, so the two cannot be confused.
         (key, value).hash(&mut hasher);
         Self(hasher.finish())
     }
 }
 
-/// What the latest returns say of the application.
+/// The judgement about the application, from the latest returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Judgement {
-    /// Nothing against it, or too few to tell.
+pub enum HeaderJudgement {
+    /// No evidence against it, or too few returns.
     Fine,
-    /// Most came without headers: the ladder should be held until the application is mended.
+    /// Most came without headers: the ladder should be held until the application is fixed.
     HoldAdvised,
 }
 
-/// One attempt of one record: what may return once. A redrive begins the attempts anew under the same id.
+/// One attempt of one record, which can return once. A redrive starts the attempts again under the same
+/// id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Attempt {
     id: u64,
@@ -80,12 +83,12 @@ impl Attempt {
     }
 }
 
-/// What is needed to go on with a record that comes back without its headers.
+/// What is needed to continue with a record that comes back without its headers.
 #[derive(Debug, Clone)]
-struct Entry {
+struct OutstandingRecord {
     print: Fingerprint,
     attempt: Attempt,
-    /// `None` where it is made of the origin, as most are.
+    /// `None` if it is derived from the origin, as usual.
     id: Option<Box<str>>,
     origin: Place,
     origin_timestamp: Timestamp,
@@ -95,17 +98,17 @@ struct Entry {
     tier: Option<u32>,
 }
 
-/// What is presumed done.
+/// Records presumed done.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Presumed {
     /// The attempt at which each of them succeeded, from 1.
     pub attempts: Vec<u32>,
-    /// Those of them that were sent back from the DLQ: their ids, and how often.
+    /// Ids and number of redrives of those that were sent back from the DLQ.
     pub redriven: Vec<(String, u32)>,
 }
 
 impl Presumed {
-    /// How many records.
+    /// Number of records.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.attempts.len() as u64
@@ -119,28 +122,28 @@ struct Place {
     offset: i64,
 }
 
-/// The redelivered records that have not come back.
+/// The outstanding redelivered records.
 #[derive(Debug)]
 pub struct Memory {
     ladder: String,
     limit: usize,
     topics: BTreeSet<Arc<str>>,
-    /// What is out, in the order in which it was noted.
-    out: BTreeMap<u64, Entry>,
+    /// Outstanding records, in the order in which they were noted.
+    out: BTreeMap<u64, OutstandingRecord>,
     by_print: BTreeSet<(Fingerprint, u64)>,
     by_place: BTreeMap<Place, u64>,
     by_id: BTreeMap<u64, u64>,
     next: u64,
-    /// Attempts that came back without headers, with the arrival that was taken for them.
+    /// Attempts that came back without headers, with the matched arrival.
     matched: Bounded<Attempt, Matched>,
-    /// The same by their arrivals.
+    /// The same by arrival.
     by_arrival: Bounded<(i32, i64), Attempt>,
     /// Attempts that came back with headers.
     confirmed: Bounded<Attempt, ()>,
     ambiguous: Bounded<Fingerprint, ()>,
     /// The latest returns: whether they came without headers.
     window: VecDeque<bool>,
-    /// The application was seen to.
+    /// Whether the application was seen to copy headers.
     copies_headers: bool,
     /// Arrivals without headers since then that could be the return of several records.
     alike_since: usize,
@@ -151,17 +154,17 @@ pub struct Memory {
 
 #[derive(Debug)]
 struct Matched {
-    entry: Entry,
-    /// Which return it was, counted from 0; `None` where it is no evidence.
+    entry: OutstandingRecord,
+    /// Number of the return, from 0; `None` if it is no evidence.
     nth: Option<u64>,
 }
 
 impl Memory {
-    /// An empty one for this ladder, with room for so many records that are out.
+    /// An empty memory for this ladder, with room for `limit` outstanding records.
     #[must_use]
     pub fn new(ladder: &str, limit: usize) -> Self {
         let limit = limit.max(1);
-        // What has come back matters only until the last copies of it have been seen.
+        // Past returns matter only until their last copies have been seen.
         let past = limit.div_ceil(10);
         Self {
             ladder: ladder.to_owned(),
@@ -185,10 +188,10 @@ impl Memory {
         }
     }
 
-    /// Notes that a record stands redelivered at `at`.
+    /// Notes a record redelivered at `at`.
     pub fn note(&mut self, print: Fingerprint, envelope: &Envelope, at: &Coordinates) {
         let attempt = Attempt::of(envelope);
-        // It has come back already: this is the record of a redelivery that was seen late, or again after a restart.
+        // It has come back already: its redelivery was read late, or again after a restart.
         if self.confirmed.get(&attempt).is_some() || self.matched.get(&attempt).is_some() {
             return;
         }
@@ -196,11 +199,11 @@ impl Memory {
             if self.out.get(&known).is_some_and(|entry| entry.attempt >= attempt) {
                 return;
             }
-            // Its earlier attempt came back where another member saw it.
+            // Its earlier attempt came back through another router.
             self.take(known);
         }
         let derived = Envelope::fresh(&self.ladder, &envelope.origin).id;
-        let entry = Entry {
+        let entry = OutstandingRecord {
             print,
             attempt,
             id: (derived != envelope.id).then(|| envelope.id.as_str().into()),
@@ -211,7 +214,7 @@ impl Memory {
             redelivered_at: at.timestamp,
             tier: envelope.tier,
         };
-        // Of another record at the same place only the memory is left: its topic was made anew.
+        // Another record at the same position means that the topic was recreated.
         if let Some(gone) = self.by_place.get(&entry.redelivered).copied() {
             self.take(gone);
         }
@@ -227,7 +230,7 @@ impl Memory {
         }
     }
 
-    /// An arrival that carries this envelope: its record came back as it should.
+    /// An arrival with this envelope: the record came back with its headers.
     pub fn returned(&mut self, envelope: &Envelope) {
         let attempt = Attempt::of(envelope);
         if let Some(known) = self.by_id.get(&attempt.id).copied()
@@ -236,11 +239,11 @@ impl Memory {
             self.take(known);
         }
         if self.confirmed.get(&attempt).is_some() {
-            // A copy of it, or its transaction was aborted.
+            // A copy, or a repeated arrival after an aborted transaction.
             return;
         }
         if let Some(matched) = self.matched.remove(&attempt) {
-            // Something else was taken for it.
+            // Another arrival was matched with it.
             self.headers_missing = self.headers_missing.saturating_sub(1);
             let oldest_kept = self.returns - self.window.len() as u64;
             let place = matched.nth.and_then(|nth| nth.checked_sub(oldest_kept));
@@ -255,11 +258,11 @@ impl Memory {
         self.count_return(false);
     }
 
-    /// An arrival without an envelope, at this partition and offset of the inbox: the envelope of the record that it is the return
-    /// of, or `None` where it is a first failure. The arrival's own failure is one more.
+    /// An arrival without an envelope, at this partition and offset of the inbox: returns the envelope of the record that came
+    /// back, or `None` for a first failure. The arrival's own failure is not counted in it.
     ///
-    /// `consumed` is where the application says that it consumed the record, where it does ([`Arrival::told_origin`]): then its
-    /// content does not matter.
+    /// `consumed` is the position at which the application says that it consumed the record, if given
+    /// ([`Arrival::told_origin`]): then the content does not matter.
     ///
     /// [`Arrival::told_origin`]: crate::core::inbox::Arrival::told_origin
     pub fn without_headers(
@@ -283,7 +286,8 @@ impl Memory {
                 let (_, first) = *alike.next()?;
                 let is_alone = alike.next().is_none();
                 if !is_alone && self.copies_headers {
-                    // It may have been changed since: that nothing at all comes back with headers any more must not be a loop.
+                    // The application may have changed since: if nothing at all comes back with headers any more, there must
+                    // be no loop.
                     self.alike_since += 1;
                     self.copies_headers = self.alike_since <= WINDOW;
                     return None;
@@ -302,10 +306,10 @@ impl Memory {
         Some(envelope)
     }
 
-    /// Forgets what is presumed done: redelivered at least `settle` ago, not come back, and the application's group has committed
-    /// past it, as `committed` tells of a topic and partition. Returns those of them that are `ours` to count, by topic, partition and
-    /// the time of redelivery: several routers see the same redeliveries, and one that has just started does not know what came
-    /// back before.
+    /// Removes records presumed done: redelivered at least `settle` ago, not come back, and the application's group has committed past
+    /// them, according to `committed` (by topic and partition). Returns those that are `ours` to count, by topic, partition and time
+    /// of redelivery: several routers see the same redeliveries, and a router that has just started does not know what came back
+    /// before.
     pub fn presume_done(
         &mut self,
         now: Timestamp,
@@ -313,8 +317,8 @@ impl Memory {
         committed: impl Fn(&str, i32) -> Option<i64>,
         ours: impl Fn(&str, i32, Timestamp) -> bool,
     ) -> Presumed {
-        // A source may have its producers' timestamps, so the oldest entry is not always the one that was redelivered first.
-        let is_done = |entry: &Entry| {
+        // Sources may have producers' timestamps, so the oldest entry is not always the first redelivery.
+        let is_done = |entry: &OutstandingRecord| {
             let at = &entry.redelivered;
             now.since(entry.redelivered_at) >= settle
                 && committed(&at.topic, at.partition).is_some_and(|committed| at.offset < committed)
@@ -341,42 +345,44 @@ impl Memory {
         presumed
     }
 
-    /// What the latest returns say of the application.
+    /// The judgement about the application, from the latest returns.
     #[must_use]
-    pub fn judgement(&self) -> Judgement {
+    pub fn judgement(&self) -> HeaderJudgement {
         let without = self.window.iter().filter(|without| **without).count();
         if self.window.len() >= FEWEST_RETURNS && without * 2 > self.window.len() {
-            Judgement::HoldAdvised
+            HeaderJudgement::HoldAdvised
         } else {
-            Judgement::Fine
+            HeaderJudgement::Fine
         }
     }
 
-    /// Judges from here on by what comes from here on: the ladder was resumed, so its application is said to be mended.
-    pub fn judge_anew(&mut self) {
+    /// Restarts the judgement: the ladder was resumed, so the application is supposed to be fixed.
+    pub fn restart_judgement(&mut self) {
         self.window.clear();
         self.copies_headers = false;
     }
 
-    /// How many records came back without headers, less the coincidences known.
+    /// Number of records that came back without headers, without known coincidences.
+    #[cfg(test)]
     #[must_use]
     pub fn headers_missing(&self) -> u64 {
         self.headers_missing
     }
 
-    /// How many records were forgotten for want of room while they were out.
+    /// Number of outstanding records that were removed for lack of room.
     #[must_use]
     pub fn forgotten(&self) -> u64 {
         self.forgotten
     }
 
-    /// How many records are out.
+    /// Number of outstanding records.
+    #[cfg(test)]
     #[must_use]
     pub fn len(&self) -> usize {
         self.out.len()
     }
 
-    /// Whether none is out.
+    /// Whether there are no outstanding records.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.out.is_empty()
@@ -390,7 +396,7 @@ impl Memory {
         }
     }
 
-    fn take(&mut self, nth: u64) -> Option<Entry> {
+    fn take(&mut self, nth: u64) -> Option<OutstandingRecord> {
         let entry = self.out.remove(&nth)?;
         self.by_print.remove(&(entry.print, nth));
         self.by_place.remove(&entry.redelivered);
@@ -407,7 +413,7 @@ impl Memory {
         Place { topic, partition: at.partition, offset: at.offset }
     }
 
-    fn envelope(&self, entry: &Entry) -> Envelope {
+    fn envelope(&self, entry: &OutstandingRecord) -> Envelope {
         let origin = Coordinates {
             topic: entry.origin.topic.to_string(),
             partition: entry.origin.partition,
@@ -426,7 +432,7 @@ impl Memory {
     }
 }
 
-/// A map that forgets what was put into it first.
+/// A map that removes its oldest entry when full.
 #[derive(Debug)]
 struct Bounded<K, V> {
     limit: usize,

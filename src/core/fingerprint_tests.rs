@@ -1,4 +1,4 @@
-//! Applications that drop headers, records that are alike, and the bound.
+//! Applications that drop headers, records with the same content, and the bound.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ fn at(topic: &str, offset: i64) -> Coordinates {
     Coordinates { topic: topic.into(), partition: 0, offset, timestamp: Timestamp::from_millis(1_000) }
 }
 
-/// The nth record of the source after so many attempts, redelivered at the same offset.
+/// The nth record of the source after this many attempts, redelivered at the same offset.
 fn envelope(nth: i64, attempts: u32) -> Envelope {
     let fresh = Envelope::fresh("l", &at("s", nth));
     Envelope { attempts, tier: Some(attempts), first_failed_at: Some(Timestamp::from_millis(5)), ..fresh }
@@ -49,7 +49,7 @@ fn null_and_empty_and_where_the_key_ends_make_a_difference() {
 
 #[test]
 fn an_entry_is_as_small_as_it_is_said_to_be() {
-    assert_eq!(size_of::<Entry>(), 144);
+    assert_eq!(size_of::<OutstandingRecord>(), 144);
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn what_has_come_back_is_not_out_again_when_its_redelivery_is_seen_late() {
     memory.returned(&envelope(7, 1));
     noted(&mut memory, "a", 7, 1);
     assert!(memory.is_empty());
-    // Sent back from the DLQ it has the same id, and its attempts begin anew.
+    // Sent back from the DLQ it has the same id, and starts again at attempt 1.
     memory.note(print("a"), &Envelope { redrives: 1, ..envelope(7, 1) }, &at("l.redeliver", 5));
     assert_eq!(memory.len(), 1);
 }
@@ -158,18 +158,18 @@ fn where_most_come_without_headers_the_ladder_should_be_held() {
         memory.judgement()
     };
     for nth in 0..19 {
-        assert_eq!(back(&mut memory, nth, false), Judgement::Fine, "too few to tell");
+        assert_eq!(back(&mut memory, nth, false), HeaderJudgement::Fine, "too few to tell");
     }
-    assert_eq!(back(&mut memory, 19, false), Judgement::HoldAdvised);
-    memory.judge_anew();
+    assert_eq!(back(&mut memory, 19, false), HeaderJudgement::HoldAdvised);
+    memory.restart_judgement();
     for nth in 20..60 {
-        assert_eq!(back(&mut memory, nth, nth % 2 == 0), Judgement::Fine, "half are not most");
+        assert_eq!(back(&mut memory, nth, nth % 2 == 0), HeaderJudgement::Fine, "half are not most");
     }
-    assert_eq!(back(&mut memory, 60, false), Judgement::HoldAdvised);
+    assert_eq!(back(&mut memory, 60, false), HeaderJudgement::HoldAdvised);
     for nth in 61..200 {
         back(&mut memory, nth, true);
     }
-    assert_eq!(memory.judgement(), Judgement::Fine, "mended");
+    assert_eq!(memory.judgement(), HeaderJudgement::Fine, "mended");
 }
 
 #[test]
@@ -179,14 +179,14 @@ fn coincidences_do_not_hold_a_ladder() {
         noted(&mut memory, &nth.to_string(), nth, 1);
         assert!(memory.without_headers(print(&nth.to_string()), None, 0, nth).is_some());
     }
-    assert_eq!(memory.judgement(), Judgement::HoldAdvised);
+    assert_eq!(memory.judgement(), HeaderJudgement::HoldAdvised);
     for nth in 0..30 {
         memory.returned(&envelope(nth, 1));
     }
-    assert_eq!((memory.judgement(), memory.headers_missing()), (Judgement::Fine, 0));
+    assert_eq!((memory.judgement(), memory.headers_missing()), (HeaderJudgement::Fine, 0));
 }
 
-/// Heartbeats: the copies of many records that are out look all the same, and so do fresh ones.
+/// Heartbeats: copies of many outstanding records have the same content, and so have new records.
 #[test]
 fn records_that_look_alike_are_no_evidence_against_the_application() {
     let mut memory = memory();
@@ -196,7 +196,7 @@ fn records_that_look_alike_are_no_evidence_against_the_application() {
     for offset in 0..40 {
         assert!(memory.without_headers(print("beat"), None, 0, offset).is_some(), "an application that drops all must not loop");
     }
-    assert_eq!(memory.judgement(), Judgement::Fine);
+    assert_eq!(memory.judgement(), HeaderJudgement::Fine);
     memory.returned(&envelope(50, 1));
     assert_eq!(memory.without_headers(print("beat"), None, 0, 100), None, "it copies headers, so this one is fresh");
     let counts_again = (0..200).position(|nth| memory.without_headers(print("beat"), None, 1, nth).is_some());
@@ -211,18 +211,18 @@ fn success_is_presumed_once_settled_and_committed_past() {
     }
     let settled = Timestamp::from_millis(1_000) + SETTLE;
     let all = |_: &str, _: i32, _: Timestamp| true;
-    // The records stand at 1, 101, 201 and 301.
+    // The records are at 1, 101, 201 and 301.
     let committed = |offset: i64| move |topic: &str, _: i32| (topic == "l.redeliver").then_some(offset);
     assert_eq!(
         memory.presume_done(settled - Duration::from_millis(1), SETTLE, committed(999), all).count(),
         0,
-        "it may come back yet"
+        "it may still come back"
     );
     assert_eq!(memory.presume_done(settled, SETTLE, |_, _| None, all).count(), 0, "nobody says that it was consumed");
     assert_eq!(memory.presume_done(settled, SETTLE, committed(102), all).count(), 2);
     assert_eq!(memory.presume_done(settled, SETTLE, committed(201), all).count(), 0, "committed up to it is not past it");
     assert_eq!(memory.presume_done(settled, SETTLE, committed(202), |_, _, _| false).count(), 0, "another router counts it");
-    assert_eq!(memory.len(), 1, "and it is forgotten here all the same");
+    assert_eq!(memory.len(), 1, "and it is forgotten here nevertheless");
     assert_eq!(memory.without_headers(print("a"), None, 0, 0).map(|e| e.origin.offset), Some(3));
 }
 
@@ -244,12 +244,12 @@ fn any_step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// The bound holds, the indices agree, no attempt is matched by two arrivals, and what came back with headers after a match
-    /// makes its content ambiguous.
+    /// The bound holds, the indices agree, no attempt is matched by two arrivals, and a return with headers after a match makes
+    /// that content ambiguous.
     #[test]
     fn nothing_is_matched_twice_and_the_bound_holds(steps in proptest::collection::vec(any_step(), 0..300), limit in 1..40_usize) {
         let mut memory = Memory::new("l", limit);
-        // Bounded by the number of steps, so that what has come back is not forgotten on the way.
+        // Larger than the number of steps, so that no return is forgotten on the way.
         memory.matched = Bounded::new(1_000);
         memory.by_arrival = Bounded::new(1_000);
         memory.confirmed = Bounded::new(1_000);
@@ -289,7 +289,7 @@ proptest! {
         }
     }
 
-    /// What has come back is bounded too, however much of it there is.
+    /// The memory of returns is bounded too.
     #[test]
     fn what_has_come_back_is_forgotten_in_its_turn(returns in 0..200_i64, limit in 1..30_usize) {
         let mut memory = Memory::new("l", limit);

@@ -1,10 +1,11 @@
-//! A hash that is the same wherever and whenever it is made: FNV-1a, 64 bits
-//! (<http://www.isthe.com/chongo/tech/comp/fnv/index.html>). Where nobody gains by a collision.
+//! A hash that is stable across builds and machines: FNV-1a, 64 bits
+//! (<http://www.isthe.com/chongo/tech/comp/fnv/index.html>). For uses where collisions are
+//! harmless.
 
-/// Of nothing yet.
+/// The hash of no bytes.
 pub const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
 
-/// Goes on with a hash by these bytes.
+/// Continues a hash with these bytes.
 #[must_use]
 pub fn fnv(hash: u64, bytes: &[u8]) -> u64 {
     bytes.iter().fold(hash, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))

@@ -1,9 +1,9 @@
-//! Record headers as Kafka has them: an ordered list in which names repeat, values may be null, and names may be any bytes.
+//! Record headers as in Kafka: an ordered list in which names repeat, values may be null, and names may be any bytes.
 
 /// The prefix of all headers that kladder writes.
 pub const PREFIX: &str = "kladder-";
 
-/// Whether a header name is one of kladder's, of this version or another.
+/// Whether a header is kladder's, of this version or another.
 #[must_use]
 pub fn is_own(name: &[u8]) -> bool {
     name.starts_with(PREFIX.as_bytes())
@@ -28,34 +28,34 @@ impl Headers {
         Self::default()
     }
 
-    /// Adds one at the end.
+    /// Appends a header.
     pub fn push(&mut self, name: impl Into<Vec<u8>>, value: Option<impl Into<Vec<u8>>>) {
         self.0.push(Header { name: name.into(), value: value.map(Into::into) });
     }
 
-    /// All of them, in order.
+    /// All headers, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
         self.0.iter().map(|h| (h.name.as_slice(), h.value.as_deref()))
     }
 
-    /// The last value of a name, as most clients read it; `None` where the name is absent or its value null.
+    /// The last value of a name, as most clients read it; `None` if the name is absent or its value null.
     #[must_use]
     pub fn last(&self, name: &str) -> Option<&[u8]> {
         self.0.iter().rev().find(|h| h.name == name.as_bytes()).and_then(|h| h.value.as_deref())
     }
 
-    /// The same as text; what is no UTF-8 is read as well as it can be.
+    /// The same as text; invalid UTF-8 is replaced.
     #[must_use]
     pub fn last_text(&self, name: &str) -> Option<String> {
         self.last(name).map(|value| String::from_utf8_lossy(value).into_owned())
     }
 
-    /// Drops every header whose name fulfils the condition.
+    /// Removes every header whose name matches the condition.
     pub fn remove_if(&mut self, mut condition: impl FnMut(&[u8]) -> bool) {
         self.0.retain(|h| !condition(&h.name));
     }
 
-    /// How many there are.
+    /// Number of headers.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.len()

@@ -1,73 +1,75 @@
-//! What arrives in the inbox: a record that an application could not handle, put there by whatever client it has.
+//! Reads records of the inbox: failed records put there by an application, with any client.
 //!
-//! Each arrival is one more failed attempt. The application's part is to copy what it consumed, headers and all, and it may say
-//! what went wrong. So this reads more leniently than the other topics are read, but only where an application writes:
+//! Each arrival is one more failed attempt. The application must copy the consumed record with its headers, and may say what
+//! went wrong. So parsing is more lenient than on other topics, but only for what an application writes:
 //!
-//! - What it says of the error may be appended to what the ladder wrote there before: of the four error headers the last value
-//!   counts, and text that is no UTF-8 is read as well as it can be. To distrust the whole envelope for it would take the record's
-//!   attempts away, and it would climb for ever.
-//! - A first failure may say where it came from and nothing more ([`Carried::Introduction`]).
-//! - A copy of another ladder's headers is no word of ours: there an error header counts only where it stands twice, the second
-//!   one having been appended.
+//! - Its error headers may be appended to those written by the ladder: of the four error headers the last value counts, and
+//!   invalid UTF-8 is replaced. Distrusting the whole envelope instead would reset the record's attempts, and it would climb for
+//!   ever.
+//! - A first failure may name its origin and nothing else ([`Carried::Introduction`]).
+//! - A copied envelope of another ladder does not count: there an error header counts only if it appears twice, the second one
+//!   having been appended.
 //!
-//! All else is as strict as anywhere: a malformed envelope counts as absent, and the caller is told.
+//! Everything else is as strict as elsewhere: a malformed envelope counts as absent, and the caller
+//! is told.
 
 use std::borrow::Cow;
 use std::time::Duration;
 
 use crate::core::coordinates::Coordinates;
-use crate::core::dialect::{Dialect, Place};
+use crate::core::dialect::{Dialect, PartialCoordinates};
 use crate::core::envelope::{
-    self, ATTEMPTS, ERROR_CLASS, ERROR_MESSAGE, ERROR_STACK, ERROR_STATUS, Envelope, ID, LADDER, Malformed, ORIGIN_OFFSET,
-    ORIGIN_PARTITION, ORIGIN_TIMESTAMP, ORIGIN_TOPIC, RETRY_AFTER, Reading, V, VERDICT, parse_number,
+    self, ATTEMPTS, ERROR_CLASS, ERROR_MESSAGE, ERROR_STACK, ERROR_STATUS, Envelope, EnvelopeReading, ID, LADDER, Malformed,
+    ORIGIN_OFFSET, ORIGIN_PARTITION, ORIGIN_TIMESTAMP, ORIGIN_TOPIC, RETRY_AFTER, V, VERDICT, parse_number,
 };
 use crate::core::failure::{Disposition, ErrorInfo, Failure};
 use crate::core::ladder::Ladder;
 use crate::core::time::Timestamp;
 
-/// The class of a failure of which nothing was said.
+/// The class of a failure without one.
 pub const UNKNOWN_CLASS: &str = "unknown";
 
-/// What an application may say of the error; the ladder writes the same headers on what it redelivers.
+/// Error headers that an application may write; the ladder writes the same ones on redelivered
+/// records.
 const ERROR: [&str; 4] = [ERROR_CLASS, ERROR_MESSAGE, ERROR_STATUS, ERROR_STACK];
 
-/// A failed attempt, as it is read from a record of the inbox.
+/// A failed attempt, parsed from a record of the inbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Arrival {
-    /// What the record carried before it failed; [`Ladder::decide`] counts the attempt.
+    /// The record's envelope before it failed; [`Ladder::decide`] counts the attempt.
     pub envelope: Envelope,
-    /// What failed, and what shall follow.
+    /// The failure, and what to do next.
     pub failure: Failure,
     /// A header that could not be trusted.
     pub malformed: Option<Malformed>,
-    /// What of this ladder's the record carried.
+    /// Which headers of this ladder the record had.
     pub carried: Carried,
 }
 
-/// What a record in the inbox carried of this ladder's headers.
+/// Which headers of this ladder a record in the inbox had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Carried {
-    /// Nothing that can be trusted: a first failure, or one of an application that drops headers.
+    /// None that can be trusted: a first failure, or an application that drops headers.
     Nothing,
-    /// Where it came from, and no attempts: a first failure, or one of an application that drops headers and then writes these.
+    /// An origin without attempts: a first failure, or an application that drops headers and then writes these.
     Introduction {
-        /// Topic, partition, offset and timestamp were told, so that it is the origin and no other record's.
+        /// Whether topic, partition, offset and timestamp are given, so that the origin is unique.
         whole: bool,
     },
-    /// An envelope, attempts and all: the application has copied what was redelivered to it.
+    /// An envelope with attempts: the application has copied a redelivered record's headers.
     Envelope,
 }
 
 impl Arrival {
-    /// Where the application says, to the offset, that it consumed the record; `None` where it has copied an envelope, which tells
-    /// where the record first came from.
+    /// The exact position at which the application says that it consumed the record; `None` if it has copied an envelope, which
+    /// names the origin instead.
     #[must_use]
-    pub fn told_origin(&self) -> Option<&Coordinates> {
+    pub fn named_origin(&self) -> Option<&Coordinates> {
         (self.carried == Carried::Introduction { whole: true }).then_some(&self.envelope.origin)
     }
 }
 
-/// Reads what stands at `at` in the inbox.
+/// Parses the record at `at` in the inbox.
 pub fn read<'a>(ladder: &Ladder, at: &Coordinates, headers: impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)>) -> Arrival {
     let own = Own(headers.filter(|(name, _)| envelope::is_own(name)).collect());
     let (reading, carried) = own.envelope(ladder, at);
@@ -76,11 +78,11 @@ pub fn read<'a>(ladder: &Ladder, at: &Coordinates, headers: impl Iterator<Item =
     Arrival { envelope: reading.envelope, failure, malformed, carried }
 }
 
-/// Reads a dead letter of another framework that stands at `at` in its dead-letter topic.
+/// Parses a foreign dead letter at `at` in its dead-letter topic.
 ///
-/// One that carries this ladder's envelope was redelivered and has come back: frameworks copy headers, and then the attempts count
-/// on. Of any other the dialect tells where it was consumed. What went wrong is always told by the dialect: what stands under
-/// kladder's names was told of a failure before.
+/// If it has this ladder's envelope, it was redelivered and has come back: frameworks copy headers, and the attempts continue.
+/// Otherwise the dialect yields where it was consumed. The error always comes from the dialect: kladder's error headers belong to
+/// an earlier failure.
 pub fn read_foreign<'a>(
     ladder: &Ladder,
     dialect: Dialect,
@@ -97,9 +99,8 @@ pub fn read_foreign<'a>(
     if carried == Carried::Envelope {
         return Arrival { envelope: reading.envelope, failure, malformed: reading.malformed, carried };
     }
-    let Place { topic, partition, offset, timestamp } = told.place;
-    let (Some(topic), Some(partition)) = (topic.filter(|topic| !topic.is_empty()), partition.filter(|partition| *partition >= 0))
-    else {
+    let PartialCoordinates { topic, partition, offset, timestamp } = told.place;
+    let (Some(topic), Some(partition)) = (topic.filter(|topic| !topic.is_empty()), partition) else {
         return Arrival { envelope: Envelope::fresh(ladder.name(), at), failure, malformed: None, carried: Carried::Nothing };
     };
     let whole = offset.is_some();
@@ -109,24 +110,24 @@ pub fn read_foreign<'a>(
     Arrival { envelope, failure, malformed: None, carried: Carried::Introduction { whole } }
 }
 
-/// The value of a header that is there; null is one.
+/// The value of an existing header; may be null.
 type Value<'a> = Option<&'a [u8]>;
 
-/// A record's headers that bear kladder's names, in order.
+/// A record's headers with kladder's names, in order.
 struct Own<'a>(Vec<(&'a [u8], Value<'a>)>);
 
 impl<'a> Own<'a> {
-    fn envelope(&self, ladder: &Ladder, at: &Coordinates) -> (Reading, Carried) {
+    fn envelope(&self, ladder: &Ladder, at: &Coordinates) -> (EnvelopeReading, Carried) {
         let is_introduction = self.last(LADDER) == Some(Some(ladder.name().as_bytes()))
             && [V, ID, ATTEMPTS].iter().all(|name| self.last(name).is_none());
         if is_introduction {
             return match self.introduced(ladder, at) {
                 Ok((envelope, whole)) => {
-                    (Reading { envelope, malformed: None, was_present: true }, Carried::Introduction { whole })
+                    (EnvelopeReading { envelope, malformed: None, was_present: true }, Carried::Introduction { whole })
                 }
                 Err(malformed) => {
                     let envelope = Envelope::fresh(ladder.name(), at);
-                    (Reading { envelope, malformed: Some(malformed), was_present: false }, Carried::Nothing)
+                    (EnvelopeReading { envelope, malformed: Some(malformed), was_present: false }, Carried::Nothing)
                 }
             };
         }
@@ -136,14 +137,20 @@ impl<'a> Own<'a> {
         (reading, carried)
     }
 
-    /// A fresh envelope with the origin that the application told, and whether that is all of it. Where it did not tell all of it the record's own place stands
-    /// in, and the id is made of that: one of an origin half known would not be unique.
+    /// A fresh envelope with the origin given by the application, and whether it is complete. If it is not, the record's own position is used, also
+    /// for the id: an incomplete origin would not be unique.
     fn introduced(&self, ladder: &Ladder, at: &Coordinates) -> Result<(Envelope, bool), Malformed> {
         self.once(LADDER)?;
         let topic = self.once(ORIGIN_TOPIC)?;
         let partition = self.number::<i32>(ORIGIN_PARTITION)?;
         let offset = self.number::<i64>(ORIGIN_OFFSET)?;
         let timestamp = self.number::<i64>(ORIGIN_TIMESTAMP)?.map(Timestamp::from_millis);
+        // Negative positions do not exist.
+        for (name, number) in [(ORIGIN_PARTITION, partition.map(i64::from)), (ORIGIN_OFFSET, offset)] {
+            if number.is_some_and(|number| number < 0) {
+                return Err(Malformed::Value(name));
+            }
+        }
         let Some(topic) = topic else {
             let rest_is_told = partition.is_some() || offset.is_some() || timestamp.is_some();
             if rest_is_told {
@@ -208,11 +215,11 @@ impl<'a> Own<'a> {
         Failure::new(disposition, ErrorInfo { class, message, status: short, stack })
     }
 
-    /// Gives the value of a header where it is told of this failure.
+    /// Returns a function that gives a header's value if it concerns this failure.
     ///
-    /// An application that appends leaves what the ladder wrote of the failure before. So where one of the error headers stands
-    /// twice, those that stand once and before it are of the failure before too: a new class does not go with an old stack. (What
-    /// the application decides never stands on a record that it consumed, so that is always new.)
+    /// An application that appends headers leaves those of the failure before. So if one of the error headers appears twice,
+    /// those that appear once and before it also belong to the failure before: a new class must not be combined with an old
+    /// stack. (The application's verdict never appears on a record that it consumed, so it is always new.)
     fn heard(&self, ladder: &Ladder) -> impl Fn(&str) -> Option<Value<'a>> {
         let is_foreign = self.last(LADDER).is_some_and(|name| name != Some(ladder.name().as_bytes()));
         let mut seen = [false; ERROR.len()];

@@ -1,4 +1,4 @@
-//! What applications in any language put into the inbox, the careless ones too.
+//! What applications put into the inbox, careless ones included.
 
 use proptest::prelude::*;
 
@@ -23,7 +23,7 @@ fn error(class: &str) -> ErrorInfo {
     ErrorInfo { class: class.into(), message: Some("old".into()), status: Some(503), stack: Some("old stack".into()) }
 }
 
-/// What the application got back after its first failure, with a header of its own.
+/// The record redelivered after its first failure, with a header of the application.
 fn redelivered(name: &str) -> Headers {
     let mut headers = Headers::new();
     headers.push("user", Some("1"));
@@ -158,13 +158,13 @@ fn a_first_failure_may_say_where_it_came_from() {
     ];
     let whole = arrival(&with(Headers::new(), &told));
     assert_eq!(whole.envelope, Envelope::fresh("l", &origin()));
-    assert_eq!((whole.told_origin(), whole.failure.error().class.as_str()), (Some(&origin()), "New"));
+    assert_eq!((whole.named_origin(), whole.failure.error().class.as_str()), (Some(&origin()), "New"));
 
     let part = arrival(&with(Headers::new(), &told[..3]));
-    assert_eq!((part.carried, part.told_origin()), (Carried::Introduction { whole: false }, None));
+    assert_eq!((part.carried, part.named_origin()), (Carried::Introduction { whole: false }, None));
     let part = part.envelope;
     assert_eq!(part.origin, Coordinates { topic: "s".into(), partition: 3, ..at() });
-    assert_eq!(part.id, Envelope::fresh("l", &at()).id, "half an origin is no name");
+    assert_eq!(part.id, Envelope::fresh("l", &at()).id, "half an origin makes no id");
     let none = arrival(&with(Headers::new(), &told[..1]));
     assert_eq!((none.envelope, none.malformed), (Envelope::fresh("l", &at()), None));
 }
@@ -201,7 +201,7 @@ fn any_bytes() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
-    /// Whatever stands there, reading ends, and nothing but an envelope or an introduction of this ladder makes a record other
+    /// Whatever the headers are, reading ends, and only an envelope or an introduction of this ladder makes a record other
     /// than fresh.
     #[test]
     fn hostile_headers_are_survived(

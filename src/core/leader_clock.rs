@@ -1,19 +1,19 @@
-//! How far a broker's clock may be from the worker's.
+//! Estimates the offset between a broker's clock and the worker's.
 //!
-//! Due times are in the broker's time, waiting is done in the worker's. The protocol has no call that asks a broker for its
-//! clock, but every append time is a reading of it: a record that is being fetched was appended before now, and a record whose
-//! write was just confirmed was appended between sending and confirmation. Each reading bounds the offset between the clocks
-//! from below, a confirmed write also from above.
+//! Due times are in the broker's time, waiting is done in the worker's. The protocol has no request for a broker's clock, but
+//! every append time is a reading of it: a fetched record was appended before now, and a record whose write was just confirmed
+//! was appended between sending and confirmation. Each reading bounds the offset between the clocks from below, a confirmed
+//! write also from above.
 //!
-//! The estimate is the lower bound: with it a worker never thinks that a leader's clock is further than it is, so it is never
-//! early by that clock, and late by no more than the fastest round trip seen.
+//! The estimate is the lower bound: with it a worker never assumes that a leader's clock is further ahead than it is, so it
+//! is never early by that clock, and late by at most the fastest round trip seen.
 
 use std::time::Duration;
 
 use crate::core::time::Timestamp;
 
-/// The worker's own clock: microseconds since the Unix epoch, counted on from the start of the process by the monotonic clock, so
-/// that a jump of the machine's wall clock does not move it.
+/// The worker's own clock: microseconds since the Unix epoch at the start of the process, advanced by the monotonic clock, so
+/// that a jump of the machine's wall clock does not affect it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LocalTime(i64);
 
@@ -30,7 +30,7 @@ impl LocalTime {
         self.0
     }
 
-    /// As a Kafka timestamp, cut to milliseconds.
+    /// As a Kafka timestamp, truncated to milliseconds.
     #[must_use]
     pub fn timestamp(self) -> Timestamp {
         Timestamp::from_millis(self.0.div_euclid(1_000))
@@ -49,7 +49,7 @@ impl LocalTime {
     }
 }
 
-/// Two clocks drift apart by up to 100 parts in a million, so a bound weakens by 1 µs in 10 ms.
+/// Two clocks drift by up to 100 parts per million, so a bound weakens by 1 µs per 10 ms.
 const DRIFT_DIVISOR: i64 = 10_000;
 
 #[derive(Debug, Clone, Copy)]
@@ -59,30 +59,38 @@ struct Bound {
     seen: LocalTime,
 }
 
-/// What is known of one leader's clock.
+/// The known bounds of one leader's clock.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct LeaderClock {
     lower: Option<Bound>,
     upper: Option<Bound>,
+    /// The lower bound comes from a record that had just been appended, or from a better source.
+    is_fresh: bool,
 }
 
 impl LeaderClock {
-    /// A record was fetched at `now` that the leader appended at `appended`.
+    /// A record appended at `appended` was fetched at `now`.
     pub fn fetched(&mut self, appended: Timestamp, now: LocalTime) {
         let offset = appended.as_micros().saturating_sub(now.0);
         let weaker = self.lower_at(now).is_none_or(|known| known < offset);
         if weaker {
             self.lower = Some(Bound { offset, seen: now });
         }
-        // Below the lower bound there is nothing: the leader's clock was set forward since.
+        // Below the lower bound: the leader's clock was set forward since.
         if self.upper_at(now).is_some_and(|upper| upper < offset) {
             self.upper = None;
         }
     }
 
-    /// A record that was sent at `sent` was confirmed at `confirmed` with this append time.
+    /// The same for a record beyond the previous end of its partition: it was appended just before it was fetched, so the bound is close.
+    pub fn fetched_fresh(&mut self, appended: Timestamp, now: LocalTime) {
+        self.fetched(appended, now);
+        self.is_fresh = true;
+    }
+
+    /// A record sent at `sent` was confirmed at `confirmed` with this append time.
     pub fn written(&mut self, sent: LocalTime, appended: Timestamp, confirmed: LocalTime) {
-        // The append time is cut to milliseconds, so the true one lies up to 1 ms later.
+        // The append time is truncated to milliseconds, so the true one is up to 1 ms later.
         let upper = appended.as_micros().saturating_add(1_000).saturating_sub(sent.0);
         if self.lower_at(confirmed).is_some_and(|lower| lower > upper) {
             // The leader's clock was set back since.
@@ -94,21 +102,20 @@ impl LeaderClock {
         self.fetched(appended, confirmed);
     }
 
-    /// Leader minus worker in microseconds, as the highest value that is certain; `None` until a confirmed write has shown that
-    /// the lower bound is a fresh one.
+    /// Leader minus worker in microseconds, as the highest certain value; `None` until a confirmed write, or a record that had just been
+    /// appended, has made the lower bound current.
     #[must_use]
     pub fn offset(&self, now: LocalTime) -> Option<i64> {
-        self.upper?;
-        self.lower_at(now)
+        self.lower_at(now).filter(|_| self.upper.is_some() || self.is_fresh)
     }
 
-    /// The lower bound alone, in microseconds, however old the records were from which it comes.
+    /// The lower bound alone, in microseconds, even if it comes from old records.
     #[must_use]
     pub fn lower_at(&self, now: LocalTime) -> Option<i64> {
         self.lower.map(|b| b.offset - (now.0 - b.seen.0).max(0) / DRIFT_DIVISOR)
     }
 
-    /// The upper bound alone, in microseconds: the lowest value that is certain.
+    /// The upper bound alone, in microseconds: the lowest certain value.
     #[must_use]
     pub fn upper_at(&self, now: LocalTime) -> Option<i64> {
         self.upper.map(|b| b.offset + (now.0 - b.seen.0).max(0) / DRIFT_DIVISOR)
@@ -136,7 +143,7 @@ mod tests {
     fn old_records_do_not_spoil_the_estimate() {
         let mut clock = LeaderClock::default();
         clock.fetched(Timestamp::from_millis(10_000), at(600_000));
-        assert_eq!(clock.offset(at(600_000)), None, "a record that waited for ten minutes says nothing of the clock");
+        assert_eq!(clock.offset(at(600_000)), None, "a record that waited for ten minutes says nothing about the clock");
         clock.written(at(600_000), Timestamp::from_millis(600_001), at(600_002));
         assert_eq!(clock.offset(at(600_002)), Some(-1_000));
     }

@@ -1,7 +1,7 @@
-//! How many a second: a limit that holds over any time, and lets a little through at once.
+//! A rate limit that holds over any period, with a small burst.
 //!
-//! It is the generic cell rate algorithm (ITU-T I.371): a theoretical arrival time runs ahead of the clock by one interval for each
-//! record, and no further than the burst.
+//! The generic cell rate algorithm (ITU-T I.371): a theoretical arrival time runs ahead of the clock by one interval per record,
+//! but by at most the burst.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,13 +11,13 @@ use thiserror::Error;
 
 use crate::core::leader_clock::LocalTime;
 
-/// What may go at once after a rest: a tenth of a second's worth, and always one.
+/// The burst after a pause: a tenth of a second's worth, at least one record.
 const BURST: Duration = Duration::from_millis(100);
 
-/// The highest rate, records a second.
+/// The highest rate, in records per second.
 const HIGHEST: u32 = 1_000_000;
 
-/// So many records in so much time.
+/// A number of records per time unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
     records: u32,
@@ -49,13 +49,13 @@ impl Unit {
     }
 }
 
-/// A text that is no rate.
+/// A text that is not a rate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("is no rate: write it as \"500/s\", \"30/m\" or \"1000/h\", between 1/h and 1000000/s")]
+#[error("is not a rate: write it as \"500/s\", \"30/m\" or \"1000/h\", between 1/h and 1000000/s")]
 pub struct RateError;
 
 impl Rate {
-    /// Records a second.
+    /// Records per second.
     #[must_use]
     pub fn per_second(self) -> f64 {
         f64::from(self.records) / f64::from(self.unit.seconds())
@@ -79,29 +79,29 @@ impl fmt::Display for Rate {
     }
 }
 
-/// Lets records through at a rate.
+/// Lets records pass at a rate.
 #[derive(Debug, Clone, Copy)]
 pub struct RateLimit {
     rate: Rate,
-    /// Between two records, in nanoseconds.
+    /// The time between two records, in nanoseconds.
     interval: i64,
     /// The theoretical arrival time of the next record, in nanoseconds.
     next: i64,
 }
 
 impl RateLimit {
-    /// A limit of which nothing is used.
+    /// An unused limit.
     #[must_use]
     pub fn new(rate: Rate) -> Self {
         Self { rate, interval: interval(rate.per_second()), next: 0 }
     }
 
-    /// From now on only this share of the rate (above 0, at most 1) is let through: the others see to the rest.
+    /// From now on, allows only this share of the rate (above 0, at most 1): other workers use the rest.
     pub fn share(&mut self, share: f64) {
         self.interval = interval(self.rate.per_second() * share);
     }
 
-    /// The moment from which on the next record may go.
+    /// The time from which the next record may pass.
     #[must_use]
     pub fn ready_at(&self) -> LocalTime {
         let burst = i64::try_from(BURST.as_nanos()).unwrap_or(0).max(self.interval) - self.interval;
@@ -109,14 +109,14 @@ impl RateLimit {
         LocalTime::from_micros(-(burst - self.next).div_euclid(1_000))
     }
 
-    /// The moment from which on half of the burst may go: a write for each record of a backlog would cost more than it moves.
+    /// The time from which half of the burst may pass: one write per record of a backlog would cost more than it moves.
     #[must_use]
     pub fn worthwhile_at(&self) -> LocalTime {
         let half = i64::try_from(BURST.as_nanos() / 2).unwrap_or(0);
         LocalTime::from_micros(-(half - self.next).div_euclid(1_000)).max(self.ready_at())
     }
 
-    /// Lets a record through, if one may go now.
+    /// Lets a record pass, if one may pass now.
     pub fn take(&mut self, now: LocalTime) -> bool {
         let is_ready = self.ready_at() <= now;
         if is_ready {
@@ -137,7 +137,7 @@ mod tests {
 
     use super::*;
 
-    /// How many go within so many milliseconds, asked every `step` microseconds.
+    /// How many pass within this many milliseconds, with a try every `step` microseconds.
     fn gone(limit: &mut RateLimit, from: i64, millis: i64, step: i64) -> u32 {
         let moments = (0..millis * 1_000 / step).map(|n| LocalTime::from_micros(from + n * step));
         moments.map(|now| std::iter::from_fn(|| limit.take(now).then_some(())).count()).map(|n| u32::try_from(n).unwrap()).sum()
@@ -160,7 +160,7 @@ mod tests {
         let mut limit = RateLimit::new("500/s".parse().unwrap());
         assert_eq!(gone(&mut limit, START, 1, 1_000), 50);
         assert_eq!(gone(&mut limit, START + 1_000, 2_000, 1_000), 1_000);
-        // A long rest saves nothing up.
+        // A long pause saves nothing up.
         assert_eq!(gone(&mut limit, START + 60_000_000, 1, 1_000), 50);
     }
 

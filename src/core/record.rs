@@ -1,10 +1,11 @@
-//! Records as an application hands them over and takes them, and the way of a failed one into the inbox.
+//! Records for applications that consume the source themselves (relay), and the creation of inbox
+//! records.
 //!
-//! For applications that consume the source themselves (relay). Nothing here is tied to a Kafka client: the application makes a
-//! [`Consumed`] of what its own client gave it, and produces the [`Record`] that comes back, with whatever client it likes.
+//! Nothing here depends on a Kafka client: the application makes a [`Consumed`] from what its own client returned, and produces
+//! the resulting [`Record`] with any client.
 //!
 //! Invariants: key, value and the user's headers, with their order and duplicates, are those that were consumed; each kladder header
-//! stands once; the attempts are those that were made before, since the router counts every arrival as one more that failed.
+//! appears once; the attempts are those made before, since the router counts every arrival as one more failure.
 
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ use crate::core::time::Timestamp;
 pub struct Record {
     /// The topic.
     pub topic: String,
-    /// The partition; where there is none, the producer chooses one as it does for any record.
+    /// The partition; if `None`, the producer chooses one as usual.
     pub partition: Option<i32>,
     /// The key; null and empty are different.
     pub key: Option<Vec<u8>>,
@@ -34,7 +35,7 @@ pub struct Record {
 }
 
 impl Record {
-    /// A record for this topic, with neither key nor value nor headers.
+    /// A record for this topic, without key, value and headers.
     #[must_use]
     pub fn to(topic: impl Into<String>) -> Self {
         Self { topic: topic.into(), ..Self::default() }
@@ -54,7 +55,7 @@ impl Record {
         self
     }
 
-    /// With one more header, at the end.
+    /// Appends a header.
     #[must_use]
     pub fn header(mut self, name: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) -> Self {
         self.headers.push(name, Some(value));
@@ -65,18 +66,18 @@ impl Record {
 /// A record as an application consumed it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Consumed {
-    /// Where it stood, and its timestamp.
+    /// Its position and timestamp.
     pub at: Coordinates,
     /// The key; null and empty are different.
     pub key: Option<Vec<u8>>,
     /// The value; null and empty are different.
     pub value: Option<Vec<u8>>,
-    /// All its headers, kladder's among them: in those stands how many attempts were made.
+    /// All its headers, including kladder's, which contain the number of attempts.
     pub headers: Headers,
 }
 
 impl Consumed {
-    /// A record that stood here, with neither key nor value nor headers: fill those in from what was consumed.
+    /// A record at this position, without key, value and headers: fill those in from the consumed record.
     #[must_use]
     pub fn at(topic: impl Into<String>, partition: i32, offset: i64, timestamp: Timestamp) -> Self {
         let at = Coordinates { topic: topic.into(), partition, offset, timestamp };
@@ -85,11 +86,11 @@ impl Consumed {
 }
 
 impl Ladder {
-    /// The inbox record for one that failed in an application that consumes the source itself (relay). Produce it before the
-    /// offset of the consumed one is committed; the router does the rest.
+    /// The inbox record for a record that failed in an application that consumes the source itself (relay). Produce it
+    /// before the offset of the consumed record is committed; the router does the rest.
     ///
-    /// It has no partition: the router goes by the origin, so that of the inbox is nobody's concern, and the inbox may have fewer
-    /// than the source.
+    /// It has no partition: the router uses the origin's, so the partition in the inbox does not matter, and the inbox may have
+    /// fewer partitions than the source.
     ///
     /// ```
     /// use kladder::{Consumed, Failure, Ladder, Mode, Timestamp};
@@ -118,9 +119,9 @@ impl Ladder {
         Record { topic: self.inbox_topic(), partition: None, key, value, headers }
     }
 
-    /// The envelope that the ladder redelivered the record with. On any other topic kladder's headers say nothing, since services
-    /// copy the headers of what they received onto what they produce; so on a source they count only where the record is back in
-    /// its own origin.
+    /// The envelope that the ladder redelivered the record with. On any other topic kladder's headers mean nothing, since
+    /// services copy the headers of what they received onto what they produce; so on a source they count only if the record is
+    /// back in its own origin.
     fn carried(&self, at: &Coordinates, headers: &Headers) -> Option<Envelope> {
         if !self.back_topics().contains(&at.topic) {
             return None;
@@ -130,8 +131,8 @@ impl Ladder {
         (reading.was_present && is_at_home).then_some(reading.envelope)
     }
 
-    /// A first failure says where it came from and nothing of attempts. That reads as an envelope of no attempts, and an
-    /// application that has lost the headers of what was redelivered to it is still found out by the router.
+    /// A first failure gets its origin and no attempts. That is read as an envelope without attempts, so an application
+    /// that has lost the headers of a redelivered record is still detected by the router.
     fn introduce(&self, at: &Coordinates, failure: &Failure, headers: &mut Headers) {
         headers.remove_if(is_own);
         headers.push(LADDER, Some(self.name()));
@@ -139,7 +140,7 @@ impl Ladder {
         headers.push(ORIGIN_PARTITION, Some(at.partition.to_string()));
         headers.push(ORIGIN_OFFSET, Some(at.offset.to_string()));
         headers.push(ORIGIN_TIMESTAMP, Some(at.timestamp.to_string()));
-        // Cut to their limits by whoever writes an envelope, so by it here too.
+        // Cut to the limits of an envelope.
         let told = Envelope { error: Some(failure.error().clone()), ..Envelope::fresh(self.name(), at) };
         for (name, value) in told.headers(Trim::Nothing) {
             if [ERROR_CLASS, ERROR_MESSAGE, ERROR_STATUS, ERROR_STACK].contains(&name) {
@@ -149,7 +150,7 @@ impl Ladder {
     }
 }
 
-/// Rounded up: never earlier than asked.
+/// Rounded up: never earlier than requested.
 fn whole_millis(time: Duration) -> i64 {
     let surplus = u128::from(!time.subsec_nanos().is_multiple_of(1_000_000));
     i64::try_from(time.as_millis() + surplus).unwrap_or(i64::MAX)

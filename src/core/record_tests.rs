@@ -1,4 +1,4 @@
-//! Tests of the way into the inbox: what the router reads there is what the application meant.
+//! Inbox records: the router reads what the application meant.
 
 use proptest::prelude::*;
 
@@ -67,7 +67,7 @@ fn elsewhere_an_envelope_is_a_copy_and_the_record_a_first_failure() {
 fn what_shall_follow_travels_and_does_not_stick() {
     let ladder = ladder(Redelivery::Topic);
     let mut consumed = with_envelope(&ladder, "l.redeliver");
-    // What an application left there that copies what it has produced before.
+    // From an application that copies what it produced before.
     consumed.headers.push(VERDICT, Some("reject"));
     consumed.headers.push(RETRY_AFTER, Some("77"));
     let failures = [

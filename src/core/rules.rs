@@ -1,11 +1,10 @@
-//! Rules of a ladder: what follows from a failure, before the ladder's own ways do.
+//! Classification rules of a ladder: they decide about a failure before the ladder's defaults do.
 //!
-//! They are ordered, and the first one that holds decides. A rule looks at what is known of a failed attempt: the HTTP status, the
-//! class and the message of the error, the record's headers and the topic that it first came from. What the handler called done is
-//! no failure, so no rule is asked.
+//! They are ordered, and the first one that matches decides. A rule tests a failed attempt: the HTTP status, class and message of
+//! the error, the record's headers and its origin topic. Rules do not apply to a success.
 //!
 //! Regular expressions are those of the `regex` crate: searched for anywhere unless anchored by `^` and `$`, and matched in time
-//! linear to the text, so that a message made by a stranger cannot stop a worker.
+//! linear to the text, so that a foreign message cannot stop a worker.
 
 use std::fmt;
 use std::str::FromStr;
@@ -18,50 +17,50 @@ use crate::core::failure::ErrorInfo;
 /// One rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
-    /// What it is called in metrics and by `kladder explain`; its number, counted from 1, where it has no name of its own.
+    /// Its name in metrics and `kladder explain`; without one, its number, counted from 1.
     pub name: Option<String>,
-    /// Which failures it is about.
+    /// Which failures it matches.
     pub when: When,
-    /// What follows.
+    /// The consequence.
     pub then: Then,
 }
 
-/// Which failures a rule is about. All that is named must hold.
+/// Conditions of a rule. All that are given must match.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct When {
-    /// The HTTP status is in one of these; none where it does not matter.
+    /// The HTTP status is in one of these; empty for any.
     pub status: Vec<StatusRange>,
     /// The class of the error.
     pub error_class: Option<Pattern>,
     /// The message of the error, searched.
     pub message: Option<Expression>,
-    /// Headers of the record, by their names; of a name that stands twice the last value counts.
+    /// Headers of the record, by name; of duplicate headers the last one counts.
     pub headers: Vec<(String, Pattern)>,
-    /// The topic that the record first came from.
+    /// The record's origin topic.
     pub topic: Option<Pattern>,
 }
 
-/// What follows from a failure.
+/// The consequence of a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Then {
-    /// It is tried again.
+    /// Retry.
     Retry {
-        /// It waits in the tier of this number or a later one; 1 is any.
+        /// In the tier with this number or a later one; 1 is any.
         from_tier: u32,
-        /// How often such a record is delivered at most, instead of the ladder's own limit.
+        /// Maximum number of deliveries of such a record, instead of the ladder's.
         attempts: Option<u32>,
     },
-    /// It is dead-lettered at once, reason `rejected`.
+    /// Dead-letter at once, with reason `rejected`.
     Reject {
-        /// Into `{ladder}.dlq-{this}` instead of the ladder's dead-letter topic.
+        /// Into `{ladder}.dlq-NAME` instead of the ladder's dead-letter topic.
         dlq: Option<String>,
     },
-    /// The record is done with: dropped, and counted.
+    /// Done: dropped and counted.
     Done,
 }
 
 impl Then {
-    /// The word of the configuration for it.
+    /// The keyword in the configuration.
     #[must_use]
     pub fn as_str(&self) -> &'static str {
         match self {
@@ -72,24 +71,24 @@ impl Then {
     }
 }
 
-/// A failed attempt, as a rule sees it.
+/// A failed attempt, as rules see it.
 pub struct Failed<'a> {
     /// Why it failed.
     pub error: &'a ErrorInfo,
-    /// The topic that the record first came from.
+    /// The record's origin topic.
     pub topic: &'a str,
-    /// The last value of a header as text; `None` where there is none, or it is null.
+    /// The last value of a header as text; `None` if absent or null.
     pub header: &'a dyn Fn(&str) -> Option<String>,
 }
 
 impl When {
-    /// Whether it names nothing, and so would hold for every failure.
+    /// Whether there is no condition, so that it would match every failure.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Whether all that is named holds.
+    /// Whether all conditions match.
     #[must_use]
     pub fn holds(&self, failed: &Failed<'_>) -> bool {
         let status =
@@ -120,29 +119,29 @@ impl fmt::Display for When {
     }
 }
 
-/// HTTP statuses from one to another, both included.
+/// A range of HTTP statuses, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StatusRange {
     first: u16,
     last: u16,
 }
 
-/// A text that is no status or range of statuses.
+/// A text that is not a status or a range of statuses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum StatusError {
-    /// It is written in another way.
-    #[error("is no status: write 404, \"5xx\" or \"500-504\"")]
+    /// Wrong syntax.
+    #[error("is not a status: write 404, \"5xx\" or \"500-504\"")]
     Form,
-    /// There is no such status.
+    /// Not an HTTP status.
     #[error("is out of range: statuses are 100 to 599")]
     Range,
     /// A success.
-    #[error("holds 2xx, which is a success: a handler that means otherwise says so by Kladder-Verdict")]
+    #[error("includes 2xx, which is a success: a handler can report a failure with Kladder-Verdict")]
     Success,
 }
 
 impl StatusRange {
-    /// Whether the status is within.
+    /// Whether the status is in the range.
     #[must_use]
     pub fn contains(self, status: u16) -> bool {
         (self.first..=self.last).contains(&status)
@@ -189,19 +188,19 @@ impl fmt::Display for StatusRange {
     }
 }
 
-/// What a text has to be.
+/// A text pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Pattern {
-    /// This and nothing else.
+    /// Equal to this.
     Exact(String),
-    /// It begins so.
+    /// Begins with this.
     Prefix(String),
-    /// It is found in it.
+    /// Contains a match.
     Regex(Expression),
 }
 
 impl Pattern {
-    /// Whether the text is such a one.
+    /// Whether the text matches.
     #[must_use]
     pub fn matches(&self, text: &str) -> bool {
         match self {
@@ -222,7 +221,7 @@ impl fmt::Display for Pattern {
     }
 }
 
-/// A regular expression; two are equal if they are written alike.
+/// A regular expression; two are equal if their texts are.
 #[derive(Debug, Clone)]
 pub struct Expression(Regex);
 
@@ -235,7 +234,7 @@ impl PartialEq for Expression {
 impl Eq for Expression {}
 
 impl Expression {
-    /// Whether it is found anywhere in a text.
+    /// Whether it matches anywhere in a text.
     #[must_use]
     pub fn is_found_in(&self, text: &str) -> bool {
         self.0.is_match(text)

@@ -1,4 +1,4 @@
-//! Which rule holds for which failure, and how rules are written.
+//! Which rule matches which failure, and how rules are printed.
 
 use super::*;
 

@@ -1,12 +1,12 @@
-//! The records of `{ladder}.state` that are about the ladder as a whole: whether it is held, whether dead letters are, and whose it is.
+//! The records of `{ladder}.state` about the ladder as a whole: hold, held dead letters, owner.
 //!
-//! The topic is compacted, so of each key the last record counts. Keys are like paths: `hold`, `dlq-breaker`, `owner` and
-//! `handler-down/{instance}` are read here; what stands under others (see [`core::dead_letter`](crate::core::dead_letter)) is passed over.
+//! The topic is compacted, so the last record of each key counts. Keys are like paths: `hold`, `dlq-breaker`, `owner` and
+//! `handler-down/{instance}` are read here; others (see [`core::dead_letter`](crate::core::dead_letter)) are ignored.
 //!
-//! Values are JSON with a format version, read strictly: a value that is not exactly what this version writes is *unreadable*,
-//! which is told and never a crash. **A hold that cannot be read counts as held.** Somebody wrote it, by a newer version perhaps,
-//! and standing still loses nothing: records wait in their topics until a `resume` overwrites it. To go on in spite of it could do
-//! what a person wanted to stop. An owner that cannot be read is nobody's: to say whose the ladder is takes a person too.
+//! Values are JSON with a format version, parsed strictly: a value that is not exactly what this version writes is *unreadable*,
+//! which is reported and never a crash. **An unreadable hold counts as a hold.** Somebody wrote it, perhaps with a newer version,
+//! and holding loses nothing: records wait in their topics until a `resume` overwrites it. Ignoring it could do what a person
+//! wanted to stop. An unreadable owner counts as no owner: only a person can decide whose the ladder is.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,47 +16,50 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::core::delay::format_duration;
+use crate::core::harmless::on_one_line;
 use crate::core::time::Timestamp;
 
 /// The key of a [`HoldRecord`].
 pub const HOLD_KEY: &str = "hold";
 
-/// The key of a [`DlqBreakerRecord`].
+/// The key of a [`DlqBreakerRecord`] that holds dead letters, or releases them.
 pub const DLQ_BREAKER_KEY: &str = "dlq-breaker";
+
+/// The key of a [`DlqBreakerRecord`] that accepts dead letters. A key of its own, since a worker that has not read it yet may hold dead
+/// letters at the same moment, and must not overwrite it.
+pub const DLQ_ACCEPTED_KEY: &str = "dlq-accepted";
 
 /// The key of an [`OwnerRecord`].
 pub const OWNER_KEY: &str = "owner";
 
-/// What the key of a [`HandlerDownRecord`] begins with; the worker's instance follows.
+/// Prefix of the key of a [`HandlerDownRecord`]; the worker's instance name follows.
 pub const HANDLER_DOWN_PREFIX: &str = "handler-down/";
 
-/// The format that is written and read.
+/// The format version.
 const VERSION: u32 = 1;
 
-/// More than that of an unreadable value is not quoted.
+/// Maximum number of characters quoted of an unreadable value.
 const QUOTED_CHARS: usize = 60;
 
-/// Whether a ladder is held, as somebody has said last.
+/// The last hold or resume of a ladder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HoldRecord {
-    /// Held, or released again.
+    /// Held, or resumed.
     pub held: bool,
-    /// Who said so.
+    /// By whom.
     pub by: String,
     /// When.
     pub at: Timestamp,
-    /// Why, in their words.
+    /// The reason in their words.
     pub why: Option<String>,
 }
 
-/// Whether dead letters of a ladder are held because there are too many.
+/// Whether dead letters of a ladder are held because there are too many, or accepted by a user however many there are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DlqBreakerRecord {
-    /// Until then; `None` where somebody has let them go.
+    /// Until when; `None` if they were released.
     pub until: Option<Timestamp>,
-    /// Somebody has said that dead letters are as they should be: until then none are held, however many there are.
-    pub accepted_until: Option<Timestamp>,
-    /// Who said so.
+    /// By whom.
     pub by: String,
     /// When.
     pub at: Timestamp,
@@ -73,49 +76,51 @@ pub struct OwnerRecord {
     pub at: Timestamp,
 }
 
-/// That the handler of a worker is down; a null value says that it is no more.
+/// The handler of a worker is down; a null value means that it is up again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HandlerDownRecord {
-    /// When that was told.
+    /// When it was reported.
     pub at: Timestamp,
-    /// By what it is known.
+    /// The evidence.
     pub why: String,
 }
 
-/// Why a value cannot be read.
+/// Why a value is unreadable.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum StateError {
-    /// A format that this version does not know.
-    #[error("it has format version {0}, of which this version of kladder knows nothing: use the newer one")]
+    /// An unknown format version.
+    #[error("format version {0} is unknown to this version of kladder: use the newer one")]
     Version(u32),
-    /// Not what kladder writes.
-    #[error("it is not what kladder writes: {0}")]
+    /// Not written by kladder.
+    #[error("not written by kladder: {0}")]
     Malformed(String),
 }
 
-/// The last word under a key.
+/// The latest value of a key.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum Entry<T> {
-    /// There is none.
+pub enum StateValue<T> {
+    /// No value.
     #[default]
     Absent,
-    /// This.
+    /// A value.
     Read(T),
-    /// There is one, and nobody can say what it means.
+    /// A value that cannot be parsed.
     Unreadable(StateError),
 }
 
-/// What stands in the state topic of a ladder about itself, as far as it was read.
+/// A ladder's state, as far as its topic was read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LadderState {
-    /// Under `hold`.
-    pub hold: Entry<HoldRecord>,
-    /// Under `dlq-breaker`.
-    pub dlq_breaker: Entry<DlqBreakerRecord>,
-    /// Under `owner`.
-    pub owner: Entry<OwnerRecord>,
-    /// Under `handler-down/{instance}`, by the instance. One that cannot be read says no less than that the handler is down.
-    pub handlers_down: BTreeMap<String, Entry<HandlerDownRecord>>,
+    /// Key `hold`.
+    pub hold: StateValue<HoldRecord>,
+    /// Key `dlq-breaker`.
+    pub dlq_breaker: StateValue<DlqBreakerRecord>,
+    /// Key `dlq-accepted`.
+    pub dlq_accepted: StateValue<DlqBreakerRecord>,
+    /// Key `owner`.
+    pub owner: StateValue<OwnerRecord>,
+    /// Key `handler-down/{instance}`, by instance. An unreadable one also means that the handler is down.
+    pub handlers_down: BTreeMap<String, StateValue<HandlerDownRecord>>,
 }
 
 #[derive(Deserialize)]
@@ -138,7 +143,6 @@ struct RawHold {
 struct RawDlqBreaker {
     v: u32,
     until: Option<i64>,
-    accepted_until: Option<i64>,
     by: String,
     at: i64,
     why: Option<String>,
@@ -161,7 +165,8 @@ struct RawHandlerDown {
 }
 
 impl HoldRecord {
-    /// By a router, which has found that the application drops the headers by which attempts are counted.
+    /// A hold by a router that has found that the application drops the headers in which attempts are
+    /// counted.
     #[must_use]
     pub fn of_router(ladder: &str, instance: &str, at: Timestamp) -> Self {
         Self {
@@ -189,17 +194,17 @@ impl HoldRecord {
         format!("since {} ({} ago) {self}", self.at.to_rfc3339(), format_duration(ago))
     }
 
-    /// As it is written.
+    /// The serialised value.
     #[must_use]
     pub fn to_value(&self) -> String {
         let Self { held, by, at, why } = self.clone();
         write_value(&RawHold { v: VERSION, held, by, at: at.as_millis(), why })
     }
 
-    /// Reads what [`HoldRecord::to_value`] has written.
+    /// Parses the result of [`HoldRecord::to_value`].
     ///
     /// # Errors
-    /// When it is anything else.
+    /// It is anything else.
     pub fn read(value: &[u8]) -> Result<Self, StateError> {
         let RawHold { held, by, at, why, .. } = read_value(value)?;
         Ok(Self { held, by, at: Timestamp::from_millis(at), why })
@@ -215,27 +220,25 @@ impl fmt::Display for HoldRecord {
 }
 
 impl DlqBreakerRecord {
-    /// As it is written.
+    /// The serialised value.
     #[must_use]
     pub fn to_value(&self) -> String {
-        let Self { until, accepted_until, by, at, why } = self.clone();
-        let [until, accepted_until] = [until, accepted_until].map(|time| time.map(Timestamp::as_millis));
-        write_value(&RawDlqBreaker { v: VERSION, until, accepted_until, by, at: at.as_millis(), why })
+        let Self { until, by, at, why } = self.clone();
+        write_value(&RawDlqBreaker { v: VERSION, until: until.map(Timestamp::as_millis), by, at: at.as_millis(), why })
     }
 
-    /// Reads what [`DlqBreakerRecord::to_value`] has written.
+    /// Parses the result of [`DlqBreakerRecord::to_value`].
     ///
     /// # Errors
-    /// When it is anything else.
+    /// It is anything else.
     pub fn read(value: &[u8]) -> Result<Self, StateError> {
-        let RawDlqBreaker { until, accepted_until, by, at, why, .. } = read_value(value)?;
-        let [until, accepted_until] = [until, accepted_until].map(|time| time.map(Timestamp::from_millis));
-        Ok(Self { until, accepted_until, by, at: Timestamp::from_millis(at), why })
+        let RawDlqBreaker { until, by, at, why, .. } = read_value(value)?;
+        Ok(Self { until: until.map(Timestamp::from_millis), by, at: Timestamp::from_millis(at), why })
     }
 
     /// `for 9m40s more, since 2026-01-31T12:00:00Z by worker a of billing: why`
     #[must_use]
-    pub fn told(&self, until: Timestamp, now: Timestamp) -> String {
+    pub fn text(&self, until: Timestamp, now: Timestamp) -> String {
         let left = format_duration(Duration::from_secs(until.since(now).as_secs() + 1));
         let why = self.why.as_deref().map(|why| format!(": {}", on_one_line(why))).unwrap_or_default();
         format!("for {left} more, since {} by {}{why}", self.at.to_rfc3339(), on_one_line(&self.by))
@@ -243,16 +246,16 @@ impl DlqBreakerRecord {
 }
 
 impl OwnerRecord {
-    /// As it is written.
+    /// The serialised value.
     #[must_use]
     pub fn to_value(&self) -> String {
         write_value(&RawOwner { v: VERSION, group: self.group.clone(), at: self.at.as_millis() })
     }
 
-    /// Reads what [`OwnerRecord::to_value`] has written.
+    /// Parses the result of [`OwnerRecord::to_value`].
     ///
     /// # Errors
-    /// When it is anything else.
+    /// It is anything else.
     pub fn read(value: &[u8]) -> Result<Self, StateError> {
         let RawOwner { group, at, .. } = read_value(value)?;
         Ok(Self { group, at: Timestamp::from_millis(at) })
@@ -260,22 +263,22 @@ impl OwnerRecord {
 }
 
 impl HandlerDownRecord {
-    /// The key for a worker.
+    /// The key of a worker.
     #[must_use]
     pub fn key_of(instance: &str) -> String {
         format!("{HANDLER_DOWN_PREFIX}{instance}")
     }
 
-    /// As it is written.
+    /// The serialised value.
     #[must_use]
     pub fn to_value(&self) -> String {
         write_value(&RawHandlerDown { v: VERSION, at: self.at.as_millis(), why: self.why.clone() })
     }
 
-    /// Reads what [`HandlerDownRecord::to_value`] has written.
+    /// Parses the result of [`HandlerDownRecord::to_value`].
     ///
     /// # Errors
-    /// When it is anything else.
+    /// It is anything else.
     pub fn read(value: &[u8]) -> Result<Self, StateError> {
         let RawHandlerDown { at, why, .. } = read_value(value)?;
         Ok(Self { at: Timestamp::from_millis(at), why })
@@ -283,16 +286,17 @@ impl HandlerDownRecord {
 }
 
 impl LadderState {
-    /// Takes one record in, in the order of the topic. Whether it was about the ladder as a whole is returned.
+    /// Applies one record, in the order of the topic. Returns whether it was about the ladder as a whole.
     pub fn apply(&mut self, key: Option<&[u8]>, value: Option<&[u8]>) -> bool {
         match key {
-            Some(key) if key == HOLD_KEY.as_bytes() => self.hold = Entry::of(value, HoldRecord::read),
-            Some(key) if key == DLQ_BREAKER_KEY.as_bytes() => self.dlq_breaker = Entry::of(value, DlqBreakerRecord::read),
-            Some(key) if key == OWNER_KEY.as_bytes() => self.owner = Entry::of(value, OwnerRecord::read),
+            Some(key) if key == HOLD_KEY.as_bytes() => self.hold = StateValue::of(value, HoldRecord::read),
+            Some(key) if key == DLQ_BREAKER_KEY.as_bytes() => self.dlq_breaker = StateValue::of(value, DlqBreakerRecord::read),
+            Some(key) if key == DLQ_ACCEPTED_KEY.as_bytes() => self.dlq_accepted = StateValue::of(value, DlqBreakerRecord::read),
+            Some(key) if key == OWNER_KEY.as_bytes() => self.owner = StateValue::of(value, OwnerRecord::read),
             Some(key) if key.starts_with(HANDLER_DOWN_PREFIX.as_bytes()) => {
                 let instance = String::from_utf8_lossy(&key[HANDLER_DOWN_PREFIX.len()..]).into_owned();
-                match Entry::of(value, HandlerDownRecord::read) {
-                    Entry::Absent => self.handlers_down.remove(&instance),
+                match StateValue::of(value, HandlerDownRecord::read) {
+                    StateValue::Absent => self.handlers_down.remove(&instance),
                     entry => self.handlers_down.insert(instance, entry),
                 };
             }
@@ -301,42 +305,44 @@ impl LadderState {
         true
     }
 
-    /// Whether the ladder is held: also where nobody can read whether it is.
+    /// Whether the ladder is held, also if the hold is unreadable.
     #[must_use]
     pub fn is_held(&self) -> bool {
         match &self.hold {
-            Entry::Absent => false,
-            Entry::Read(hold) => hold.held,
-            Entry::Unreadable(_) => true,
+            StateValue::Absent => false,
+            StateValue::Read(hold) => hold.held,
+            StateValue::Unreadable(_) => true,
         }
     }
 
-    /// Until when dead letters are held, if they are at this time. A record that nobody can read holds none: it would for ever.
+    /// Until when dead letters are held, if they are at this time: not while they are accepted. An unreadable record holds none, since that
+    /// would be for ever.
     #[must_use]
     pub fn dead_letters_held_until(&self, now: Timestamp) -> Option<(Timestamp, &DlqBreakerRecord)> {
-        let Entry::Read(record) = &self.dlq_breaker else { return None };
-        Some((record.until.filter(|until| *until > now)?, record))
+        let StateValue::Read(record) = &self.dlq_breaker else { return None };
+        let until = record.until.filter(|until| *until > now && self.dead_letters_accepted_until(now).is_none())?;
+        Some((until, record))
     }
 
     /// Until when dead letters are accepted, if they are at this time.
     #[must_use]
     pub fn dead_letters_accepted_until(&self, now: Timestamp) -> Option<(Timestamp, &DlqBreakerRecord)> {
-        let Entry::Read(record) = &self.dlq_breaker else { return None };
-        Some((record.accepted_until.filter(|until| *until > now)?, record))
+        let StateValue::Read(record) = &self.dlq_accepted else { return None };
+        Some((record.until.filter(|until| *until > now)?, record))
     }
 
-    /// The group that the ladder belongs to, where that is another one than this.
+    /// The owner group of the ladder, if it is not this one.
     #[must_use]
     pub fn other_owner(&self, group: &str) -> Option<&str> {
         match &self.owner {
-            Entry::Read(owner) if owner.group != group => Some(&owner.group),
+            StateValue::Read(owner) if owner.group != group => Some(&owner.group),
             _ => None,
         }
     }
 }
 
-impl<T> Entry<T> {
-    /// A null value is a tombstone: there is none any more.
+impl<T> StateValue<T> {
+    /// A null value is a tombstone: the key is deleted.
     fn of(value: Option<&[u8]>, read: impl Fn(&[u8]) -> Result<T, StateError>) -> Self {
         match value.map(read) {
             None => Self::Absent,
@@ -346,12 +352,12 @@ impl<T> Entry<T> {
     }
 }
 
-/// As it is written, for all records of the state topic.
+/// Serialises a record of the state topic.
 pub(super) fn write_value(raw: &impl Serialize) -> String {
     serde_json::to_string(raw).expect("numbers and texts")
 }
 
-/// The version first: what a newer one means by the same names is not for this one to guess.
+/// The version first: the meaning of a newer version's fields is unknown.
 pub(super) fn read_value<T: for<'a> Deserialize<'a>>(value: &[u8]) -> Result<T, StateError> {
     let malformed = || {
         let text = on_one_line(&String::from_utf8_lossy(value));
@@ -363,12 +369,6 @@ pub(super) fn read_value<T: for<'a> Deserialize<'a>>(value: &[u8]) -> Result<T, 
         return Err(StateError::Version(v));
     }
     serde_json::from_slice(value).map_err(|_| malformed())
-}
-
-/// What others wrote must neither break a line of the log nor colour a terminal.
-#[must_use]
-pub fn on_one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]

@@ -27,14 +27,8 @@ fn the_format_is_frozen() {
     let owner = OwnerRecord { group: "billing".to_owned(), at: Timestamp::from_millis(7) };
     assert_eq!(owner.to_value(), r#"{"v":1,"group":"billing","at":7}"#);
     let at = Timestamp::from_millis(7);
-    let breaker = DlqBreakerRecord {
-        until: Some(Timestamp::from_millis(9)),
-        accepted_until: Some(Timestamp::from_millis(10)),
-        by: "worker a of b".to_owned(),
-        at,
-        why: None,
-    };
-    assert_eq!(breaker.to_value(), r#"{"v":1,"until":9,"accepted_until":10,"by":"worker a of b","at":7,"why":null}"#);
+    let breaker = DlqBreakerRecord { until: Some(Timestamp::from_millis(9)), by: "worker a of b".to_owned(), at, why: None };
+    assert_eq!(breaker.to_value(), r#"{"v":1,"until":9,"by":"worker a of b","at":7,"why":null}"#);
     assert_eq!(DlqBreakerRecord::read(breaker.to_value().as_bytes()), Ok(breaker));
     assert_eq!(hold(true).to_string(), "by anna@ops-1: a \"new\" one");
 }
@@ -52,9 +46,7 @@ fn the_last_word_counts() {
 #[test]
 fn dead_letters_are_held_until_a_time_or_a_later_word() {
     let at = Timestamp::from_millis;
-    let record = |until: Option<i64>| {
-        DlqBreakerRecord { until: until.map(at), accepted_until: None, by: "a".into(), at: at(1), why: None }.to_value()
-    };
+    let record = |until: Option<i64>| DlqBreakerRecord { until: until.map(at), by: "a".into(), at: at(1), why: None }.to_value();
     let held = |values: &[Option<&str>], now: i64| {
         let records: Vec<_> = values.iter().map(|value| (DLQ_BREAKER_KEY, *value)).collect();
         state(&records).dead_letters_held_until(at(now)).is_some()
@@ -63,7 +55,22 @@ fn dead_letters_are_held_until_a_time_or_a_later_word() {
     assert!(held(&[Some(&open)], 999) && !held(&[Some(&open)], 1_000));
     assert!(!held(&[Some(&open), Some(&let_go)], 1) && !held(&[Some(&open), None], 1));
     assert!(held(&[Some(&let_go), Some(&open)], 1));
-    assert!(!held(&[Some(r#"{"v":2}"#)], 1), "what nobody can read holds nothing");
+    assert!(!held(&[Some(r#"{"v":2}"#)], 1), "an unreadable record holds nothing");
+}
+
+#[test]
+fn accepted_dead_letters_are_not_held_by_a_worker_that_has_not_read_it_yet() {
+    let at = Timestamp::from_millis;
+    let record = |until: i64| DlqBreakerRecord { until: Some(at(until)), by: "a".into(), at: at(1), why: None }.to_value();
+    let (accepted, held) = (record(500), record(1_000));
+    for order in [
+        [(DLQ_ACCEPTED_KEY, Some(&*accepted)), (DLQ_BREAKER_KEY, Some(&*held))],
+        [(DLQ_BREAKER_KEY, Some(&*held)), (DLQ_ACCEPTED_KEY, Some(&*accepted))],
+    ] {
+        let state = state(&order);
+        assert!(state.dead_letters_accepted_until(at(499)).is_some() && state.dead_letters_held_until(at(499)).is_none());
+        assert!(state.dead_letters_accepted_until(at(500)).is_none() && state.dead_letters_held_until(at(500)).is_some());
+    }
 }
 
 #[test]
@@ -74,7 +81,7 @@ fn a_handler_is_down_until_its_worker_says_otherwise() {
     let down = |records: &[(&str, Option<&str>)]| state(records).handlers_down.into_keys().collect::<Vec<_>>();
     assert_eq!(down(&[("handler-down/a", Some(&value)), ("handler-down/b", Some(&value))]), ["a", "b"]);
     assert!(down(&[("handler-down/a", Some(&value)), ("handler-down/a", None)]).is_empty());
-    // What nobody can read says no less.
+    // An unreadable record means the same.
     assert_eq!(down(&[("handler-down/a", Some("nonsense"))]), ["a"]);
 }
 
@@ -83,14 +90,14 @@ fn a_hold_that_cannot_be_read_is_a_hold_and_says_why() {
     let newer = r#"{"v":2,"held":false,"mode":"soft"}"#;
     let found = state(&[("hold", Some(newer))]);
     assert!(found.is_held());
-    assert_eq!(found.hold, Entry::Unreadable(StateError::Version(2)));
+    assert_eq!(found.hold, StateValue::Unreadable(StateError::Version(2)));
     for value in ["", "true", "{}", r#"{"v":1}"#, r#"{"v":1,"held":true,"by":"a","at":1,"why":null,"more":1}"#, "\u{0}"] {
         let found = state(&[("hold", Some(value))]);
         assert!(found.is_held(), "{value}");
-        assert!(matches!(found.hold, Entry::Unreadable(StateError::Malformed(_))), "{value}");
+        assert!(matches!(found.hold, StateValue::Unreadable(StateError::Malformed(_))), "{value}");
     }
     let long = format!("{}\n", "x".repeat(1_000));
-    let Entry::Unreadable(error) = state(&[("hold", Some(&long))]).hold else { panic!("it was read") };
+    let StateValue::Unreadable(error) = state(&[("hold", Some(&long))]).hold else { panic!("it was read") };
     assert!(error.to_string().len() < 120 && !error.to_string().contains('\n'), "{error}");
 }
 
@@ -122,7 +129,7 @@ proptest! {
         prop_assert_eq!(HoldRecord::read(hold.to_value().as_bytes()), Ok(hold.clone()));
         let owner = OwnerRecord { group, at };
         prop_assert_eq!(OwnerRecord::read(owner.to_value().as_bytes()), Ok(owner.clone()));
-        // Neither passes for the other.
+        // Neither can be read as the other.
         prop_assert!(OwnerRecord::read(hold.to_value().as_bytes()).is_err());
         prop_assert!(HoldRecord::read(owner.to_value().as_bytes()).is_err());
     }

@@ -1,82 +1,81 @@
-//! Whether a worker whose handler is down leaves its partitions to others, and when it comes back.
+//! Decides when a worker whose handler is down leaves its partitions to other workers, and when it
+//! comes back.
 //!
-//! - Once its handler is down, it tells the others so. After a while it leaves, if another worker has told nothing of the kind: that one
-//!   serves its partitions then. Where all are down, nobody moves.
-//! - It comes back when its handler can be reached again, or, where that says nothing, from time to time to try. Each time that this
-//!   proves wrong it stays away for twice as long, since every try takes partitions from workers that are well.
-//! - The others get its partitions when its session has ended, since its members are static ones (KIP-345): what it stays away for counts
-//!   from then.
-//! - If nobody else is left, it comes back at once.
+//! - When its handler goes down, it notifies the other workers. After a while it leaves, if another worker has not reported the same:
+//!   that one then serves its partitions. If all handlers are down, nobody leaves.
+//! - It comes back when its handler is reachable again or, if reachability cannot be tested, from time to time to try. Each failed
+//!   try doubles the time away, since every try takes partitions from workers that are well.
+//! - The others get its partitions when its session has expired, since its members are static (KIP-345): the time away counts from then.
+//! - If no other worker is left, it comes back at once.
 
 use std::time::Duration;
 
 use crate::core::leader_clock::LocalTime;
 
-/// Shorter outages are not told.
+/// Shorter outages are not reported.
 const TELL_AFTER: Duration = Duration::from_secs(3);
 
-/// A handler that has been down for so long will hardly be back in a moment.
+/// A handler that has been down for this long will probably not recover soon.
 const LEAVE_AFTER: Duration = Duration::from_secs(30);
-
-/// So long after a worker has left others get its partitions: its session.
-const HANDOVER: Duration = Duration::from_secs(10);
 
 /// How long a worker stays away at first, and at most, while others have its partitions.
 const FIRST_PAUSE: Duration = Duration::from_secs(30);
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
-/// Where the handler can be reached again, this part (one in so many) of it.
+/// If the handler is reachable again, the worker waits only this part (one in this many) of it.
 const REACHED_PART: u32 = 3;
 
-/// After so long without an outage, the next one is the first again.
+/// After this long without an outage, the pauses start over.
 const WELL_FOR: Duration = Duration::from_secs(300);
 
-/// How long a handler has to prove itself: to join takes a few seconds of it.
+/// How long a handler has to prove that it works; joining takes a few seconds of it.
 const TRIAL: Duration = Duration::from_secs(20);
 
 /// The other workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peers {
-    /// How many there are.
+    /// Number of live workers.
     pub live: usize,
-    /// How many of them have not told that their handler is down.
+    /// Number of them that have not reported their handler as down.
     pub well: usize,
 }
 
-/// What is known now.
+/// The current input.
 #[derive(Debug, Clone, Copy)]
-pub struct Look {
-    /// The time.
+pub struct AsideInput {
+    /// The current time.
     pub now: LocalTime,
     /// Since when the handler is down.
     pub down_since: Option<LocalTime>,
-    /// It could not be reached, and now it can: a connection came about just now.
+    /// The handler was unreachable and is reachable now: a connection has just succeeded.
     pub is_reachable: bool,
-    /// The other workers, where that is known.
+    /// The other workers, if known.
     pub peers: Option<Peers>,
 }
 
-/// What is to be done.
+/// The action to take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
+pub enum AsideAction {
     /// Nothing.
     None,
-    /// The others are to be told that this worker's handler is down, or is no more.
+    /// Tell the others that this worker's handler is down, or up again.
     Tell(bool),
-    /// The worker leaves its partitions to others.
+    /// Leave the partitions to others.
     Leave,
-    /// It comes back.
+    /// Come back.
     Return,
 }
 
-/// Where a worker stands.
+/// The state of a worker.
 #[derive(Debug)]
 pub struct StepAside {
     phase: Phase,
-    /// What the others were told last.
+    /// The last report to the others.
     told: bool,
     pause: Duration,
-    /// When it came back last.
+    /// Time after leaving until others get the partitions.
+    session: Duration,
+    /// When it last came back.
     returned_at: Option<LocalTime>,
 }
 
@@ -84,20 +83,21 @@ pub struct StepAside {
 enum Phase {
     /// It has its partitions.
     Serving,
-    /// It has come back then, and its handler has not proved itself yet.
+    /// It came back then, and its handler has not proved itself yet.
     Trial(LocalTime),
     /// It has left them.
     Aside { since: LocalTime, until: LocalTime },
 }
 
 impl StepAside {
-    /// Of a worker that begins; `told` says what the others know of it from before.
+    /// For a starting worker; `told` is its last report from before, `session` how long the group keeps the partitions of
+    /// a member that has left.
     #[must_use]
-    pub fn new(told: bool) -> Self {
-        Self { phase: Phase::Serving, told, pause: FIRST_PAUSE, returned_at: None }
+    pub fn new(told: bool, session: Duration) -> Self {
+        Self { session, phase: Phase::Serving, told, pause: FIRST_PAUSE, returned_at: None }
     }
 
-    /// Since when it has left its partitions to others, and until when it does at most.
+    /// Since when it has left its partitions to others, and until when at most.
     #[must_use]
     pub fn is_aside(&self) -> Option<(LocalTime, LocalTime)> {
         match self.phase {
@@ -106,7 +106,7 @@ impl StepAside {
         }
     }
 
-    /// Whether what follows hangs on the other workers.
+    /// Whether the next action depends on the other workers.
     #[must_use]
     pub fn asks_for_peers(&self, now: LocalTime, down_since: Option<LocalTime>) -> bool {
         match self.phase {
@@ -115,40 +115,40 @@ impl StepAside {
         }
     }
 
-    /// They could not be told.
+    /// The report failed.
     pub fn not_told(&mut self) {
         self.told = !self.told;
     }
 
-    /// What is to be done now.
-    pub fn next(&mut self, look: &Look) -> Step {
-        let Look { now, down_since, is_reachable, peers } = *look;
+    /// The action to take now.
+    pub fn next(&mut self, look: &AsideInput) -> AsideAction {
+        let AsideInput { now, down_since, is_reachable, peers } = *look;
         if let Phase::Aside { since, until } = self.phase {
-            let is_back = is_reachable && now >= since.later(HANDOVER + self.pause / REACHED_PART);
+            let is_back = is_reachable && now >= since.later(self.session + self.pause / REACHED_PART);
             if is_back || now >= until || peers.is_some_and(|peers| peers.live == 0) {
                 self.phase = Phase::Trial(now);
                 self.returned_at = Some(now);
                 self.pause = (self.pause * 2).min(LONGEST_PAUSE);
-                return Step::Return;
+                return AsideAction::Return;
             }
-            return Step::None;
+            return AsideAction::None;
         }
         let Some(since) = down_since else {
             self.phase = Phase::Serving;
             if self.returned_at.is_some_and(|at| now.since(at) >= WELL_FOR) {
                 (self.pause, self.returned_at) = (FIRST_PAUSE, None);
             }
-            return if std::mem::take(&mut self.told) { Step::Tell(false) } else { Step::None };
+            return if std::mem::take(&mut self.told) { AsideAction::Tell(false) } else { AsideAction::None };
         };
         if !self.told && now.since(since) >= TELL_AFTER {
             self.told = true;
-            return Step::Tell(true);
+            return AsideAction::Tell(true);
         }
         if self.told && self.is_long_down(now, down_since) && peers.is_some_and(|peers| peers.well > 0) {
-            self.phase = Phase::Aside { since: now, until: now.later(HANDOVER + self.pause) };
-            return Step::Leave;
+            self.phase = Phase::Aside { since: now, until: now.later(self.session + self.pause) };
+            return AsideAction::Leave;
         }
-        Step::None
+        AsideAction::None
     }
 
     fn is_long_down(&self, now: LocalTime, down_since: Option<LocalTime>) -> bool {
@@ -163,6 +163,8 @@ impl StepAside {
 mod tests {
     use super::*;
 
+    const SESSION: Duration = Duration::from_secs(10);
+
     const SECOND: Duration = Duration::from_secs(1);
 
     fn at(seconds: u64) -> LocalTime {
@@ -173,20 +175,20 @@ mod tests {
     const THREE_DOWN: Option<Peers> = Some(Peers { live: 3, well: 0 });
     const NOBODY: Option<Peers> = Some(Peers { live: 0, well: 0 });
 
-    /// Each step that is taken from one second to another, with its second.
+    /// The actions from one second to another, each with its second.
     fn run(
         aside: &mut StepAside,
         seconds: std::ops::Range<u64>,
         down_since: Option<u64>,
         reachable_from: u64,
         peers: Option<Peers>,
-    ) -> Vec<(u64, Step)> {
+    ) -> Vec<(u64, AsideAction)> {
         let mut steps = Vec::new();
         for second in seconds {
             let down_since = down_since.map(at);
-            let look = Look { now: at(second), down_since, is_reachable: second >= reachable_from, peers };
+            let look = AsideInput { now: at(second), down_since, is_reachable: second >= reachable_from, peers };
             let step = aside.next(&look);
-            if step != Step::None {
+            if step != AsideAction::None {
                 steps.push((second, step));
             }
         }
@@ -197,38 +199,38 @@ mod tests {
 
     #[test]
     fn a_short_outage_is_not_told() {
-        let mut aside = StepAside::new(false);
+        let mut aside = StepAside::new(false, SESSION);
         assert_eq!(run(&mut aside, 10..12, Some(10), NEVER, ONE_WELL), []);
         assert_eq!(run(&mut aside, 12..60, None, NEVER, ONE_WELL), []);
     }
 
     #[test]
     fn a_worker_whose_handler_is_down_leaves_where_another_is_well() {
-        let mut aside = StepAside::new(false);
+        let mut aside = StepAside::new(false, SESSION);
         let steps = run(&mut aside, 10..60, Some(10), NEVER, ONE_WELL);
-        assert_eq!(steps, [(13, Step::Tell(true)), (40, Step::Leave)]);
+        assert_eq!(steps, [(13, AsideAction::Tell(true)), (40, AsideAction::Leave)]);
         assert_eq!(aside.is_aside(), Some((at(40), at(80))));
     }
 
     #[test]
     fn nobody_moves_where_all_are_down_or_nobody_else_is_there_or_known() {
         for peers in [THREE_DOWN, NOBODY, None] {
-            let mut aside = StepAside::new(false);
-            assert_eq!(run(&mut aside, 10..2_000, Some(10), NEVER, peers), [(13, Step::Tell(true))]);
+            let mut aside = StepAside::new(false, SESSION);
+            assert_eq!(run(&mut aside, 10..2_000, Some(10), NEVER, peers), [(13, AsideAction::Tell(true))]);
         }
     }
 
     #[test]
     fn it_comes_back_when_its_handler_can_be_reached_and_tells_so_once_it_answers() {
-        let mut aside = StepAside::new(false);
+        let mut aside = StepAside::new(false, SESSION);
         run(&mut aside, 10..41, Some(10), NEVER, ONE_WELL);
-        assert_eq!(run(&mut aside, 41..66, Some(10), 45, ONE_WELL), [(60, Step::Return)]);
-        assert_eq!(run(&mut aside, 66..70, None, 45, ONE_WELL), [(66, Step::Tell(false))]);
+        assert_eq!(run(&mut aside, 41..66, Some(10), 45, ONE_WELL), [(60, AsideAction::Return)]);
+        assert_eq!(run(&mut aside, 66..70, None, 45, ONE_WELL), [(66, AsideAction::Tell(false))]);
     }
 
     #[test]
     fn each_try_that_fails_doubles_the_time_away() {
-        let mut aside = StepAside::new(false);
+        let mut aside = StepAside::new(false, SESSION);
         let steps = run(&mut aside, 10..2_000, Some(10), NEVER, ONE_WELL);
         let away: Vec<u64> = steps[1..].chunks_exact(2).map(|pair| pair[1].0 - pair[0].0).collect();
         assert_eq!(away[..6], [40, 70, 130, 250, 310, 310], "{steps:?}");
@@ -238,7 +240,7 @@ mod tests {
 
     #[test]
     fn after_a_long_time_without_an_outage_the_next_one_is_the_first_again() {
-        let mut aside = StepAside::new(false);
+        let mut aside = StepAside::new(false, SESSION);
         run(&mut aside, 10..90, Some(10), NEVER, ONE_WELL);
         run(&mut aside, 90..500, None, NEVER, ONE_WELL);
         run(&mut aside, 500..531, Some(500), NEVER, ONE_WELL);
@@ -247,17 +249,17 @@ mod tests {
 
     #[test]
     fn where_nobody_else_is_left_it_comes_back_at_once() {
-        let mut aside = StepAside::new(false);
+        let mut aside = StepAside::new(false, SESSION);
         run(&mut aside, 10..41, Some(10), NEVER, ONE_WELL);
-        assert_eq!(run(&mut aside, 41..43, Some(10), NEVER, NOBODY), [(41, Step::Return)]);
+        assert_eq!(run(&mut aside, 41..43, Some(10), NEVER, NOBODY), [(41, AsideAction::Return)]);
     }
 
     #[test]
     fn what_was_told_before_a_restart_is_taken_back_and_what_could_not_be_told_is_told_again() {
-        let mut aside = StepAside::new(true);
-        assert_eq!(run(&mut aside, 1..3, None, NEVER, None), [(1, Step::Tell(false))]);
-        assert_eq!(run(&mut aside, 10..15, Some(10), NEVER, None), [(13, Step::Tell(true))]);
+        let mut aside = StepAside::new(true, SESSION);
+        assert_eq!(run(&mut aside, 1..3, None, NEVER, None), [(1, AsideAction::Tell(false))]);
+        assert_eq!(run(&mut aside, 10..15, Some(10), NEVER, None), [(13, AsideAction::Tell(true))]);
         aside.not_told();
-        assert_eq!(run(&mut aside, 15..16, Some(10), NEVER, ONE_WELL), [(15, Step::Tell(true))]);
+        assert_eq!(run(&mut aside, 15..16, Some(10), NEVER, ONE_WELL), [(15, AsideAction::Tell(true))]);
     }
 }

@@ -1,8 +1,8 @@
-//! Moments as Kafka writes them.
+//! Kafka timestamps.
 
 use std::fmt;
 use std::ops::{Add, Sub};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Milliseconds since the Unix epoch, as in Kafka record timestamps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -21,7 +21,7 @@ impl Timestamp {
         self.0
     }
 
-    /// As epoch microseconds; the extremes stay extremes.
+    /// As epoch microseconds, saturating.
     #[must_use]
     pub const fn as_micros(self) -> i64 {
         self.0.saturating_mul(1_000)
@@ -35,13 +35,22 @@ impl Timestamp {
 }
 
 impl Timestamp {
-    /// As people and machines write it: `2026-01-31T12:00:00Z`.
+    /// In RFC 3339: `2026-01-31T12:00:00Z`.
     #[must_use]
     pub fn to_rfc3339(self) -> String {
-        let after_epoch = Duration::from_millis(u64::try_from(self.0).unwrap_or(0));
-        // The calendar ends somewhere; nobody who writes a moment beyond it means one.
-        let last = Duration::from_secs(253_402_300_799);
-        humantime::format_rfc3339_seconds(UNIX_EPOCH + after_epoch.min(last)).to_string()
+        humantime::format_rfc3339_seconds(self.within_four_digits()).to_string()
+    }
+
+    /// The same with milliseconds: `2026-01-31T12:00:00.000Z`.
+    #[must_use]
+    pub fn to_rfc3339_millis(self) -> String {
+        humantime::format_rfc3339_millis(self.within_four_digits()).to_string()
+    }
+
+    /// Years beyond 9999 have no such form.
+    fn within_four_digits(self) -> SystemTime {
+        let last = Duration::from_millis(253_402_300_799_999);
+        UNIX_EPOCH + Duration::from_millis(u64::try_from(self.0).unwrap_or(0)).min(last)
     }
 }
 

@@ -1,22 +1,21 @@
-//! Topic, group and transactional names, all derived from the ladder's name.
+//! Topic names, group ids and transactional ids, all derived from the ladder's name.
 
 use crate::core::delay::Delay;
 use crate::core::fnv::{OFFSET, fnv};
+use crate::core::role::Role;
 
-/// What a topic of a ladder is for.
+/// The purpose of a ladder's topic.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TopicRole {
-    /// A topic that the group consumes for its business; never touched by kladder.
-    Source,
-    /// Where records of one delay wait.
+    /// Where records wait for one delay.
     Tier(Delay),
-    /// Where due records come back.
+    /// Where due records are redelivered.
     Redeliver,
     /// Where applications put failed records (relay).
     Inbox,
-    /// Where records end that are not tried again.
+    /// Final destination of records that are not retried.
     Dlq,
-    /// Compacted: what became of each dead letter, and what every worker must obey.
+    /// Compacted: the states of dead letters, and what every worker must obey.
     State,
 }
 
@@ -52,7 +51,7 @@ pub fn dlq_topic(ladder: &str) -> String {
     format!("{ladder}.dlq")
 }
 
-/// `{ladder}.dlq-{name}`: a dead-letter topic of its own for what a rule rejects.
+/// `{ladder}.dlq-{name}`: a separate dead-letter topic for records rejected by a rule.
 #[must_use]
 pub fn own_dlq_topic(ladder: &str, name: &str) -> String {
     format!("{ladder}.dlq-{name}")
@@ -64,11 +63,11 @@ pub fn state_topic(ladder: &str) -> String {
     format!("{ladder}.state")
 }
 
-/// The delay of a tier topic of this ladder, or `None` where the topic is no tier of it.
+/// The delay of a tier topic of this ladder, or `None` for any other topic.
 #[must_use]
 pub fn delay_of_tier_topic(ladder: &str, topic: &str) -> Option<Delay> {
     let delay: Delay = topic.strip_prefix(ladder)?.strip_prefix(".retry-")?.parse().ok()?;
-    // Only the canonical form: `retry-60s` is not a topic that this ladder ever made.
+    // Only the canonical form: this ladder never created `retry-60s`.
     (tier_topic(ladder, delay) == topic).then_some(delay)
 }
 
@@ -86,22 +85,22 @@ pub fn router_group(ladder: &str) -> String {
 
 /// The transactional.id of a worker: `{ladder}.{role}.{instance}`
 #[must_use]
-pub fn transactional_id(ladder: &str, role: &str, instance: &str) -> String {
+pub fn transactional_id(ladder: &str, role: Role, instance: &str) -> String {
     format!("{ladder}.{role}.{instance}")
 }
 
-/// The longest name of a member that brokers and tools take for granted, as that of a topic.
+/// Maximum length of a member name that all brokers and tools accept, as for topics.
 const LONGEST_NAME: usize = 249;
 
-/// The name of a worker's member for one topic in a group in which it has one for each: `{instance}.{topic}`, and where that is too long
-/// the instance and a hash of the topic.
+/// The name of a worker's member in a group with one member per topic: `{instance}.{topic}`, or if that is too long, the instance and a
+/// hash of the topic.
 #[must_use]
 pub fn member_name(instance: &str, topic: &str) -> String {
     let name = format!("{instance}.{topic}");
     if name.len() <= LONGEST_NAME { name } else { format!("{instance}.{}", short(topic)) }
 }
 
-/// The name of the worker of which this is the member for one of these topics.
+/// The worker's instance name, from its member for one of these topics.
 #[must_use]
 pub fn worker_of_member<'a>(member: &'a str, topics: &[String]) -> &'a str {
     let worker_for = |topic: &String| {
@@ -115,7 +114,8 @@ fn short(topic: &str) -> String {
     format!("{:016x}", fnv(OFFSET, topic.as_bytes()))
 }
 
-/// The partition of a ladder topic for a record of this source partition: the same one, modulo the topic's count.
+/// The partition of a ladder topic for a record of this source partition: the same number, modulo the topic's
+/// count.
 #[must_use]
 pub fn target_partition(source_partition: i32, partitions: i32) -> i32 {
     source_partition.rem_euclid(partitions.max(1))
@@ -131,7 +131,7 @@ mod tests {
         assert_eq!(delay_of_tier_topic("billing", "billing.retry-1m30s"), Some("90s".parse().unwrap()));
         assert_eq!(delay_of_tier_topic("billing", "billing.retry-90s"), None);
         assert_eq!(delay_of_tier_topic("billing", "billing2.retry-1m"), None);
-        assert_eq!(transactional_id("billing", "mover", "pod-0"), "billing.mover.pod-0");
+        assert_eq!(transactional_id("billing", Role::Mover, "pod-0"), "billing.mover.pod-0");
         assert_eq!(target_partition(14, 12), 2);
     }
 

@@ -1,19 +1,19 @@
-//! Where a record stands in a trace: what its header `traceparent` says (W3C Trace Context), or, where it has none, what its idempotency
-//! key makes of it, so that all hops of a record are in one trace.
+//! A record's place in a trace: its `traceparent` header (W3C Trace Context), or without one, a context derived from its idempotency
+//! key, so that all hops of a record are in one trace.
 
-/// The span that a record's hops are children of.
+/// The parent span of a record's hops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TraceContext {
     /// The trace; never all zeros.
     pub trace_id: [u8; 16],
     /// The parent span; never all zeros.
     pub span_id: [u8; 8],
-    /// Whether whoever began the trace records it.
+    /// Whether the trace is sampled.
     pub sampled: bool,
 }
 
 impl TraceContext {
-    /// Reads a `traceparent`: `00-{32 hex digits}-{16}-{2}`, in lower case. A later version may have more behind that; `ff` is none
+    /// Parses a `traceparent`: `00-{32 hex digits}-{16}-{2}`, in lower case. A later version may append more; `ff` is invalid
     /// (<https://www.w3.org/TR/trace-context/#traceparent-header>).
     #[must_use]
     pub fn parse(header: &[u8]) -> Option<Self> {
@@ -27,19 +27,19 @@ impl TraceContext {
         is_sound.then_some(Self { trace_id, span_id, sampled: flags[0] & 1 == 1 })
     }
 
-    /// Of a record without one: by its idempotency key alone, so that each worker comes to the same. Nobody has made that parent span;
-    /// it only holds the others together.
+    /// For a record without one: derived from its idempotency key alone, so that all workers compute the same. The parent span does
+    /// not exist; it only groups the others.
     #[must_use]
     pub fn of_record(id: &str) -> Self {
-        // FNV-1a, 128 bits (https://www.rfc-editor.org/rfc/rfc9923): the same in every build, which the standard library's hash is not.
+        // FNV-1a, 128 bits (https://www.rfc-editor.org/rfc/rfc9923): the same in every build, unlike the standard library's hash.
         let hash = |bytes: &[u8]| {
             bytes.iter().fold(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d_u128, |hash, byte| {
                 (hash ^ u128::from(*byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b)
             })
         };
         let trace = hash(id.as_bytes());
-        // The lower half of another hash of it.
-        #[expect(clippy::cast_possible_truncation, reason = "the half that is wanted")]
+        // The lower half of a second hash.
+        #[expect(clippy::cast_possible_truncation, reason = "only the lower half is used")]
         let span = hash(&trace.to_be_bytes()) as u64;
         Self { trace_id: trace.max(1).to_be_bytes(), span_id: span.max(1).to_be_bytes(), sampled: true }
     }

@@ -1,10 +1,15 @@
-//! What a dead letter carries: its record as it was fetched, or as somebody has made it.
+//! The content of a dead letter: its record as fetched, or a replacement.
 
+use crate::core::dead_letter::LetterKey;
 use crate::core::time::Timestamp;
 use crate::kafka::NativeHeaders;
 use crate::kafka::consumer::Record;
+use crate::kafka::error::ClientError;
+use crate::kafka::fetch::Fetcher;
+use crate::kafka::headers::HeaderFault;
+use crate::kafka::partition::TopicPartition;
 
-/// A record without its place.
+/// A record without its position.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Content {
     /// When the broker appended it.
@@ -13,9 +18,11 @@ pub struct Content {
     pub key: Option<Vec<u8>>,
     /// Its value.
     pub value: Option<Vec<u8>>,
-    /// Its headers, all of them.
+    /// All its headers.
     pub headers: Vec<(Vec<u8>, Option<Vec<u8>>)>,
-    /// What was changed, as a diff.
+    /// Why some of the record's headers are missing here.
+    pub fault: Option<HeaderFault>,
+    /// The diff, if it was changed.
     pub diff: Option<String>,
 }
 
@@ -28,17 +35,29 @@ impl Content {
             key: record.key().map(<[u8]>::to_vec),
             value: record.value().map(<[u8]>::to_vec),
             headers: record.headers().map(|(name, value)| (name.to_vec(), value.map(<[u8]>::to_vec))).collect(),
+            fault: record.header_fault(),
             diff: None,
         }
     }
+
+    /// Reads the record of a letter; `None` if it no longer exists.
+    ///
+    /// # Errors
+    /// The topic cannot be read.
+    pub fn fetch(fetcher: &mut Fetcher, topic: &str, letter: LetterKey) -> Result<Option<Self>, ClientError> {
+        let tp = TopicPartition { topic: topic.into(), partition: letter.partition };
+        let mut found = None;
+        fetcher.fetch(&tp, &[letter.offset], |record| found = Some(Self::of(&record)))?;
+        Ok(found)
+    }
 }
 
-/// What is to be sent. A record goes from the memory that it was fetched into: to copy each first, header by header, took more time
-/// than all the rest of sending it.
+/// What is sent. A fetched record is sent from the memory that it was fetched into: copying each one, header by header, took more
+/// time than everything else about sending it.
 pub enum Body {
     /// The record itself.
     Fetched(Record),
-    /// Something else in its place.
+    /// Replacement content.
     Made(Content),
 }
 
@@ -61,7 +80,7 @@ impl Body {
         }
     }
 
-    /// The headers that it had in the dead-letter topic, or was given; none are left here.
+    /// The headers from the dead-letter topic, or the new ones; leaves none behind.
     #[must_use]
     pub fn take_headers(&mut self) -> NativeHeaders {
         match self {
@@ -76,7 +95,7 @@ impl Body {
         }
     }
 
-    /// What was changed, as a diff, which is not kept here.
+    /// Takes the diff, if it was changed.
     #[must_use]
     pub fn take_diff(&mut self) -> Option<String> {
         match self {
@@ -85,7 +104,7 @@ impl Body {
         }
     }
 
-    /// How long key and value are together, in bytes.
+    /// Size of key and value in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.key().map_or(0, <[u8]>::len) + self.value().map_or(0, <[u8]>::len)

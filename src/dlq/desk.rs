@@ -1,20 +1,19 @@
-//! Where what becomes of dead letters is written: in turns, by one at a time.
+//! Writes the states of dead letters: in turns, one writer at a time.
 //!
-//! A record that is sent back and the record that says so are one transaction, so none is lost or doubled by a crash between them. Two
-//! who send back at once would each be atomic, and still do it twice. So all who write take turns under one transactional.id: to begin
-//! a turn fences whoever had it (what they had open is aborted, and they find out at their next call), then the state topic is read
-//! to its very end, and only what is open *then* is touched. Whatever goes wrong in a transaction ends the turn: also an unknown
-//! outcome, since the next turn's reading tells it, and a client that was made anew behind one's back.
+//! A record that is sent back and its state record are one transaction, so a crash in between loses or duplicates neither. Two
+//! concurrent writers would each be atomic, but could send a letter twice. So all writers share one transactional.id and take turns:
+//! beginning a turn fences the previous writer (whose open transaction is aborted, and whose next call fails), then the state topic is
+//! read to its very end, and only letters that are open *then* are touched. Any error in a transaction ends the turn, also an unknown
+//! outcome, since the next turn reads it, and a client that was recreated meanwhile.
 //!
-//! The lease is for people. Nothing rests on it; it makes a second redrive ask before it begins, and ends the first when the second
-//! was told to take over.
-
-use std::time::Duration;
+//! The lease is a courtesy to users; correctness does not depend on it. It makes a second redrive refuse to start, and ends the
+//! first one if the second was told to take over.
 
 use thiserror::Error;
 
 use crate::config::KafkaConfig;
-use crate::core::dead_letter::{Fate, Job, JobStatus, LEASE_KEY, Lease, LetterKey, LetterState, Outcome, to_value};
+use crate::core::backoff::Backoff;
+use crate::core::dead_letter::{Fate, Job, JobStatus, LEASE_KEY, Lease, LetterKey, LetterState, RedriveOutcome, to_value};
 use crate::core::time::Timestamp;
 use crate::dlq::content::Body;
 use crate::dlq::feed::{Feed, FeedError, Progress};
@@ -25,26 +24,22 @@ use crate::kafka::admin::KafkaCluster;
 use crate::kafka::clock::Clock;
 use crate::kafka::error::{ClientError, TxnError, WriteFault};
 use crate::kafka::producer::{HopProducer, Outgoing, TopicId};
-use crate::kafka::transaction::{Ended, Refusal, Transaction};
+use crate::kafka::transaction::{Ended, Transaction, TransactionRefusal};
 
-/// A transaction writes at most so many state records.
+/// Maximum number of state records in a transaction.
 const MOST_FATES: usize = 2_000;
 
-/// Fates of letters that retention has taken are forgotten so many at a time.
+/// Number of states of deleted letters that are removed at a time.
 const MOST_FORGOTTEN: usize = 1_000;
 
-/// That a letter was sent back is remembered for so long, in milliseconds, also when the letter itself has gone: a file that it was
-/// exported to before must not send it once more. 30 days.
+/// How long, in milliseconds, a letter's redrive is remembered even if the letter itself has been deleted: a file exported before
+/// must not send it again. 30 days.
 const SENT_REMEMBERED: i64 = 30 * 86_400_000;
 
-/// At most half the smallest `max.message.bytes` that a topic of the ladder has, by default 1 MiB.
+/// At most half the smallest `max.message.bytes` of the ladder's topics, whose default is 1 MiB.
 const LARGEST_BATCH: usize = 500_000;
 
-/// How long a turn that was lost at once is waited for, growing up to the last.
-const PAUSES: [Duration; 4] =
-    [Duration::from_millis(50), Duration::from_millis(200), Duration::from_millis(700), Duration::from_secs(2)];
-
-/// No more turns are lost one after the other.
+/// Maximum number of turns lost in a row.
 const MOST_LOST: usize = 30;
 
 /// Why nothing was written.
@@ -53,35 +48,35 @@ pub enum DeskError {
     /// The topics or the index cannot be read.
     #[error(transparent)]
     Feed(#[from] FeedError),
-    /// Nothing can be written.
-    #[error("writing what becomes of dead letters: {0}")]
+    /// Writing failed.
+    #[error("writing the states of dead letters: {0}")]
     Client(#[from] ClientError),
-    /// Nothing is known of where to write.
+    /// The queue has no state topic.
     #[error(
-        "{topic} can only be looked at: what is done with its letters has no place to be written to; give it a section [dlq.NAME] in \
+        "{topic} is read-only: there is no topic for the states of its letters; give it a section [dlq.NAME] in \
          the configuration and run `kladder setup`"
     )]
     ReadOnly {
         /// The topic.
         topic: String,
     },
-    /// Somebody else is at work.
-    #[error("{} redrives here ({}, last heard {ago} s ago); wait for it, or pause or cancel it, or add --take-over", .lease.owner, .lease.job.as_deref().unwrap_or("no job"))]
+    /// Another redriver holds the lease.
+    #[error("{} is redriving here ({}, last active {ago} s ago); wait for it, or pause or cancel it, or add --take-over", .lease.owner, .lease.job.as_deref().unwrap_or("no job"))]
     Leased {
-        /// Who.
+        /// Its lease.
         lease: Lease,
-        /// How long ago they were heard, in seconds.
+        /// Time since its last heartbeat, in seconds.
         ago: i64,
     },
-    /// Turns are lost one after the other.
+    /// Too many turns were lost in a row.
     #[error(
-        "{turns} turns were lost one after the other, the last by this: {cause}; if others write here all the time, `kladder dlq jobs` \
-         names them; what was sent is known, so the same command goes on from there"
+        "{turns} turns were lost in a row, the last one because of: {cause}; if others keep writing here, `kladder dlq jobs` \
+         lists them; sent letters are recorded, so the same command continues from there"
     )]
     Crowded {
-        /// How many.
+        /// Number of lost turns.
         turns: usize,
-        /// Why the last one was.
+        /// Why the last one was lost.
         cause: ClientError,
     },
 }
@@ -92,10 +87,10 @@ impl From<crate::dlq::index::IndexError> for DeskError {
     }
 }
 
-/// What the state topic is to say of a key; `None` takes it out.
+/// A key of the state topic and its new value; `None` is a tombstone.
 pub type StateEntry = (String, Option<String>);
 
-/// A record to be sent.
+/// A record to send.
 pub struct Sending {
     /// The topic.
     pub topic: TopicId,
@@ -107,62 +102,74 @@ pub struct Sending {
     pub headers: NativeHeaders,
 }
 
-/// How a transaction ended.
+/// The outcome of a transaction.
 #[derive(Debug)]
 pub enum WriteOutcome {
-    /// All of it is written.
+    /// All of it was written.
     Committed,
-    /// Nothing is, because of these records (their indices).
+    /// Nothing was written, because of these records (their indices).
     Refused(Vec<(usize, WriteFault)>),
-    /// It is not known, and not one's own turn any more.
-    TurnLost(ClientError),
+    /// The outcome is unknown, and the turn is lost.
+    TurnLost,
 }
 
-/// Writes what becomes of the letters of one queue.
+/// Writes the states of one queue's letters.
 pub struct Desk {
     feed: Feed,
     producer: HopProducer,
     state: TopicId,
     turn: Option<u64>,
     lost: usize,
+    /// Pauses after turns that were lost.
+    backoff: Backoff,
     lost_by: Option<ClientError>,
     clock: Clock,
     owner: String,
 }
 
 impl Desk {
-    /// Sits down: nothing is written yet.
+    /// Opens the writer; writes nothing.
     ///
     /// # Errors
-    /// When the queue can only be looked at, or its topics cannot be read.
+    /// The queue is read-only, or its topics cannot be read.
     pub fn open(kafka: &KafkaConfig, cluster: KafkaCluster, queue: &Queue, index: Index, owner: &str) -> Result<Self, DeskError> {
         let Some(state) = &queue.state_topic else { return Err(DeskError::ReadOnly { topic: queue.topic.clone() }) };
         let clock = Clock::system();
         let mut producer = HopProducer::new(kafka, Some(queue.transactional_id()), LARGEST_BATCH, clock.clone());
         let state = producer.topic(state);
         let feed = Feed::open(kafka, cluster, queue, index)?;
-        Ok(Self { feed, producer, state, turn: None, lost: 0, lost_by: None, clock, owner: owner.to_owned() })
+        Ok(Self {
+            feed,
+            producer,
+            state,
+            turn: None,
+            lost: 0,
+            backoff: Backoff::of_transactions(),
+            lost_by: None,
+            clock,
+            owner: owner.to_owned(),
+        })
     }
 
-    /// The index and what feeds it.
+    /// The index and its feed.
     #[must_use]
     pub fn feed(&mut self) -> &mut Feed {
         &mut self.feed
     }
 
-    /// What is known.
+    /// The index.
     #[must_use]
     pub fn index(&self) -> &Index {
         self.feed.index()
     }
 
-    /// Whose letters they are.
+    /// The queue.
     #[must_use]
     pub fn queue(&self) -> &Queue {
         self.feed.queue()
     }
 
-    /// The time.
+    /// The current time.
     #[must_use]
     pub fn now(&self) -> Timestamp {
         self.clock.now().timestamp()
@@ -174,48 +181,55 @@ impl Desk {
         self.clock.clone()
     }
 
-    /// A topic to send to.
+    /// Registers a topic to send to.
     pub fn topic(&mut self, name: &str) -> TopicId {
         self.producer.topic(name)
     }
 
-    /// How many partitions a topic has.
+    /// Number of partitions of a topic.
     ///
     /// # Errors
-    /// When it does not exist, or the brokers do not answer.
+    /// It does not exist, or the brokers do not answer.
     pub fn partition_count(&mut self, name: &str) -> Result<i32, DeskError> {
         Ok(self.producer.partition_count(name)?)
     }
 
-    /// Whether the turn is one's own, as far as one knows.
+    /// Whether the turn is held, as far as known.
     #[must_use]
     pub fn has_turn(&self) -> bool {
         self.turn == Some(self.producer.times_made())
     }
 
-    /// Another turn is needed before anything more is written.
+    /// Ends the turn for a known reason: a new one is needed before the next write.
     pub fn give_turn_up(&mut self) {
         self.turn = None;
-        self.lost += 1;
     }
 
-    /// Reads both topics to their ends as of now, committed or not.
+    /// Ends the turn for an unknown reason: the number of such turns is limited.
+    pub fn lose_turn(&mut self) {
+        self.turn = None;
+        self.lost += 1;
+        self.backoff.failed(self.clock.now());
+    }
+
+    /// Reads both topics to their committed ends. (Uncommitted records of others are not included; whoever takes the turn reads the state
+    /// to its very end.)
     ///
     /// # Errors
-    /// When they cannot be read.
+    /// They cannot be read.
     pub fn catch_up(&mut self, tell: impl FnMut(Progress)) -> Result<(), DeskError> {
         let ends = self.feed.ends()?;
         self.feed.catch_up(&ends, None, tell)?;
         Ok(())
     }
 
-    /// Takes the turn: whoever had it has it no more, and what they have done is known.
+    /// Takes the turn: the previous writer is fenced, and its writes are read.
     ///
     /// # Errors
-    /// When the brokers do not answer, or turns are lost all the time.
+    /// The brokers do not answer, or too many turns are lost in a row.
     pub fn take_turn(&mut self) -> Result<(), DeskError> {
         match self.lost_by.take() {
-            // It does not pass by itself.
+            // Retrying would not help.
             Some(cause) if cause.is_denied() => return Err(cause.into()),
             cause if self.lost > MOST_LOST => {
                 let cause = cause.unwrap_or_else(|| ClientError::text("writing", "records were refused again and again"));
@@ -224,19 +238,19 @@ impl Desk {
             _ => {}
         }
         if self.lost > 0 {
-            std::thread::sleep(PAUSES[(self.lost - 1).min(PAUSES.len() - 1)]);
+            std::thread::sleep(self.backoff.pause());
         }
         self.producer.rebuild();
         self.producer.connect().map_err(|error| error.cause().clone())?;
         self.turn = Some(self.producer.times_made());
-        // To its end, committed or not: behind what somebody else has open there may be what was written in an earlier turn. What was
-        // open under this transactional.id is ended by now.
+        // To the very end, committed or not: after an open transaction of someone else there may be records of an earlier turn. Any
+        // transaction under this transactional.id has ended by now.
         let ends = self.feed.ends_of(self.producer.topic_name(self.state))?;
         self.feed.catch_up(&ends, None, |_| {})?;
         Ok(())
     }
 
-    /// Refuses where somebody else redrives, unless one was told to take over.
+    /// Refuses if another redriver holds the lease, unless told to take over.
     ///
     /// # Errors
     /// [`DeskError::Leased`].
@@ -251,21 +265,21 @@ impl Desk {
         }
     }
 
-    /// Writes records and state records in one transaction.
+    /// Writes records and state entries in one transaction.
     pub fn write(&mut self, sendings: Vec<Sending>, entries: &[StateEntry]) -> WriteOutcome {
         match self.try_write(sendings, entries) {
             Ok(faults) if faults.is_empty() => {
                 self.lost = 0;
+                self.backoff.reset();
                 WriteOutcome::Committed
             }
             Ok(faults) => WriteOutcome::Refused(faults),
             Err(error) => {
-                self.turn = None;
-                self.lost += 1;
+                self.lose_turn();
                 self.producer.rebuild();
                 tracing::info!(%error, "turn lost");
                 self.lost_by = Some(error.cause().clone());
-                WriteOutcome::TurnLost(error.cause().clone())
+                WriteOutcome::TurnLost
             }
         }
     }
@@ -284,24 +298,25 @@ impl Desk {
             let out = Outgoing { key: Some(key.as_bytes()), value: value.as_ref().map(String::as_bytes) };
             transaction.send((self.state, 0), out, NativeHeaders::new(), tag);
         }
-        let Refusal { faults, denied, .. } = match transaction.commit(None)? {
+        let TransactionRefusal { faults, denied, .. } = match transaction.commit(None)? {
             Ended::Committed(_) => return Ok(Vec::new()),
             Ended::Refused(refusal) => refusal,
         };
-        // Of which topic is not told: the client gives up all that it had to send.
+        // The topic is not known: the client fails everything that it had to send.
         if denied && !faults.iter().any(|(_, fault)| *fault == WriteFault::Denied) {
             let doing = "writing to where the letters are sent, or to the state topic".to_owned();
             return Err(TxnError::Abort(ClientError::fault(doing, WriteFault::Denied)));
         }
-        // A time-out is the transaction's, not the record's.
-        if let Some((_, fault)) = faults.iter().find(|(_, fault)| fault.is_passing()) {
+        // A timeout concerns the transaction, not the record; it may have waited for a refused one.
+        let has_lasting = faults.iter().any(|(_, fault)| fault.lasts());
+        if let Some((_, fault)) = faults.iter().find(|(_, fault)| fault.is_passing() && !has_lasting) {
             return Err(TxnError::Abort(ClientError::fault("writing".to_owned(), *fault)));
         }
         if self.has_turn() { Ok(faults) } else { Err(made_anew()) }
     }
 
-    /// What a transaction of a job writes besides: the job and the lease. Whoever leaves gives both back, so that the job can be taken
-    /// up at once.
+    /// The records that each transaction of a job also writes: the job and the lease. A job that stops releases both, so that it can
+    /// be resumed at once.
     pub fn beside(&self, job: &mut Job, leaves: bool) -> Vec<StateEntry> {
         let now = self.now();
         job.heard = if leaves { 0 } else { now.as_millis() };
@@ -310,10 +325,10 @@ impl Desk {
         vec![(job.to_key(), Some(to_value(job))), (LEASE_KEY.to_owned(), Some(to_value(&lease)))]
     }
 
-    /// Writes how a job stands, and nothing else: what is known of it, as `set` changes it. For jobs without a lease.
+    /// Writes only a job's state: the latest known one, as changed by `set`. For jobs without a lease.
     ///
     /// # Errors
-    /// When the state cannot be written.
+    /// The state cannot be written.
     pub fn note(&mut self, job: Job, set: impl Fn(&mut Job)) -> Result<Job, DeskError> {
         loop {
             self.take_turn()?;
@@ -323,21 +338,21 @@ impl Desk {
             match self.write(Vec::new(), &[(job.to_key(), Some(to_value(&job)))]) {
                 WriteOutcome::Committed => return Ok(job),
                 WriteOutcome::Refused(faults) => return Err(self.refused(&faults)),
-                WriteOutcome::TurnLost(_) => {}
+                WriteOutcome::TurnLost => {}
             }
         }
     }
 
-    /// The state topic takes nothing.
+    /// The state topic refuses records.
     fn refused(&self, faults: &[(usize, WriteFault)]) -> DeskError {
         let fault = faults.first().map_or(WriteFault::Passing("refused"), |(_, fault)| *fault);
         ClientError::fault(format!("writing to the state of {}", self.queue().name), fault).into()
     }
 
-    /// Forgets what became of letters that retention has taken. To be called in one's turn.
+    /// Removes the states of deleted letters. Must be called within a turn.
     ///
     /// # Errors
-    /// When the index fails, or nothing can be written.
+    /// The index fails, or writing fails.
     pub fn forget_gone(&mut self) -> Result<(), DeskError> {
         let lows: Vec<(i32, i64)> = (0..).zip(self.feed.lows().iter().copied()).collect();
         let since = self.now().as_millis().saturating_sub(SENT_REMEMBERED);
@@ -353,20 +368,20 @@ impl Desk {
             if let Some(id) = fate.id
                 && !self.index().has_letter_of(&id)?
             {
-                entries.push((Outcome::key_of(&id), None));
+                entries.push((RedriveOutcome::key_of(&id), None));
             }
         }
         if let WriteOutcome::Refused(faults) = self.write(Vec::new(), &entries) {
-            tracing::warn!(fault = ?faults.first(), "what became of old letters cannot be forgotten");
+            tracing::warn!(fault = ?faults.first(), "states of deleted letters cannot be removed");
         }
         Ok(())
     }
 
-    /// Gives letters a fate without sending anything: resolved, discarded, or open again. Those that have one already that does not
-    /// allow it are passed over. The job as it ended is returned.
+    /// Sets the state of letters without sending anything: resolved, discarded, or open again. Letters whose current state does not
+    /// allow it are skipped. Returns the finished job.
     ///
     /// # Errors
-    /// When the state cannot be written.
+    /// The state cannot be written.
     pub fn mark(
         &mut self,
         mut job: Job,
@@ -377,7 +392,8 @@ impl Desk {
         let prefix = self.queue().prefix.clone();
         loop {
             self.take_turn()?;
-            // What was done in an earlier turn is counted, and not chosen again: its state has changed.
+            // Letters changed in an earlier turn are counted, and not selected again: their state has
+            // changed.
             job = self.index().job(&job.id)?.unwrap_or(job);
             let chosen = choose(self.index(), &job)?;
             job.total = job.done + u64::try_from(chosen.len()).unwrap_or(u64::MAX);
@@ -395,7 +411,7 @@ impl Desk {
                 match self.write(Vec::new(), &entries) {
                     WriteOutcome::Committed => job = next,
                     WriteOutcome::Refused(faults) => return Err(self.refused(&faults)),
-                    WriteOutcome::TurnLost(_) => {
+                    WriteOutcome::TurnLost => {
                         lost = true;
                         break;
                     }
@@ -411,5 +427,5 @@ impl Desk {
 }
 
 fn made_anew() -> TxnError {
-    TxnError::Abort(ClientError::text("writing", "the client was made anew"))
+    TxnError::Abort(ClientError::text("writing", "the client was recreated"))
 }

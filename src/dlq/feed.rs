@@ -1,14 +1,18 @@
-//! Keeps an index as young as its topics: reads on where it ends, and forgets what retention has taken.
+//! Keeps an index up to date with its topics: reads on from its position, and removes letters deleted
+//! by retention.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
 
 use thiserror::Error;
 
 use crate::config::KafkaConfig;
-use crate::core::dead_letter::{Entry, LetterKey};
+use crate::core::dead_letter::{DeadLetterEntry, LetterKey};
+use crate::core::envelope::LADDER;
 use crate::core::leader_clock::LocalTime;
+use crate::core::time::Timestamp;
 use crate::dlq::index::{Index, IndexError, Spot, Taken};
 use crate::dlq::letter::Letter;
 use crate::dlq::queue::Queue;
@@ -16,23 +20,24 @@ use crate::kafka::admin::KafkaCluster;
 use crate::kafka::clock::Clock;
 use crate::kafka::consumer::Record;
 use crate::kafka::error::ClientError;
+use crate::kafka::isolation::Isolation;
 use crate::kafka::partition::TopicPartition;
-use crate::kafka::tail::TopicTail;
+use crate::kafka::tail::{TailFrom, TopicTail};
 use crate::topology::ClusterError;
 
-/// What is taken into the index at once.
+/// Number of records added to the index at once.
 const BATCH: usize = 20_000;
 
-/// How often what retention has taken is looked for.
+/// Interval of removing letters deleted by retention.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(60);
 
-/// How long a topic may take to be found.
+/// Time limit for finding a topic.
 const ASK_WITHIN: Duration = Duration::from_secs(15);
 
-/// How long nothing may come while there is something to come.
+/// Maximum silence while records remain to be read.
 const SILENCE: Duration = Duration::from_secs(30);
 
-/// Why an index cannot be fed.
+/// Why an index cannot be updated.
 #[derive(Debug, Error)]
 pub enum FeedError {
     /// The index failed.
@@ -41,7 +46,7 @@ pub enum FeedError {
     /// A topic cannot be read.
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// The cluster cannot be asked.
+    /// The cluster does not answer.
     #[error(transparent)]
     Cluster(#[from] ClusterError),
 }
@@ -49,21 +54,61 @@ pub enum FeedError {
 /// How far an index is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// Offsets that were read, of those that the topics hold.
+    /// Offsets read, of those in the topics.
     pub read: u64,
-    /// Offsets that the topics hold.
+    /// Offsets in the topics.
     pub of: u64,
 }
 
 impl Progress {
-    /// Whether nothing is missing.
+    /// Whether the index is complete.
     #[must_use]
     pub fn is_complete(self) -> bool {
         self.read >= self.of
     }
 }
 
-/// Feeds one index.
+/// Time limit for reading uncommitted records.
+const LOOK_FOR_FIRST: Duration = Duration::from_secs(2);
+
+/// An open transaction on the dead-letter topic: records after its first one are invisible until it ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenTransaction {
+    /// The partition.
+    pub tp: TopicPartition,
+    /// Its first record there.
+    pub offset: i64,
+    /// Number of offsets from there on.
+    pub behind: i64,
+    /// When that record was written.
+    pub since: Option<Timestamp>,
+    /// The ladder of that record, if it names one.
+    pub ladder: Option<String>,
+}
+
+impl fmt::Display for OpenTransaction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { tp, offset, behind, since, ladder } = self;
+        write!(f, "a transaction is open on {tp} at offset {offset}")?;
+        if let Some(since) = since {
+            write!(f, " since {}", since.to_rfc3339())?;
+        }
+        match ladder {
+            Some(ladder) => write!(f, ", by a worker of ladder {ladder} (its transactional.id begins with `{ladder}.`): ")?,
+            None => write!(f, ", by a producer other than kladder: ")?,
+        }
+        write!(
+            f,
+            "{behind} offsets from there on are invisible until it ends (`kafka-transactions.sh --bootstrap-server … describe-producers \
+             --topic {topic} --partition {partition}` shows its producer; if that is gone, `kafka-transactions.sh --bootstrap-server … \
+             abort --topic {topic} --partition {partition} --start-offset {offset}` ends it)",
+            topic = tp.topic,
+            partition = tp.partition
+        )
+    }
+}
+
+/// Updates one index.
 pub struct Feed {
     queue: Queue,
     cluster: KafkaCluster,
@@ -76,10 +121,10 @@ pub struct Feed {
 }
 
 impl Feed {
-    /// Opens the index of a queue and the topics from where it ends.
+    /// Opens the index of a queue, and its topics from the index's position on.
     ///
     /// # Errors
-    /// When a topic cannot be read, or the index not opened.
+    /// A topic cannot be read, or the index cannot be opened.
     pub fn open(kafka: &KafkaConfig, cluster: KafkaCluster, queue: &Queue, mut index: Index) -> Result<Self, FeedError> {
         let bounds = cluster.bounds(&queue.topic)?;
         forget_what_was_made_anew(&mut index, queue, &cluster)?;
@@ -99,13 +144,13 @@ impl Feed {
         Ok(feed)
     }
 
-    /// What is known.
+    /// The index.
     #[must_use]
     pub fn index(&self) -> &Index {
         &self.index
     }
 
-    /// Whose letters they are.
+    /// The queue.
     #[must_use]
     pub fn queue(&self) -> &Queue {
         &self.queue
@@ -123,7 +168,7 @@ impl Feed {
         &self.lows
     }
 
-    /// Takes in what there is, waiting for the first of it no longer than this. How many records there were is returned.
+    /// Adds the available records to the index, waiting at most `timeout` for the first. Returns the number of records.
     ///
     /// # Errors
     /// See [`FeedError`].
@@ -148,14 +193,14 @@ impl Feed {
         Ok(count)
     }
 
-    /// The topic is another one of the same name: all of it is read.
+    /// The topic was recreated: all of it is read again.
     fn begin_anew(&mut self) -> Result<(), FeedError> {
-        tracing::info!(topic = self.queue.topic, "topic was made anew: its index is too");
+        tracing::info!(topic = self.queue.topic, "topic was recreated: rebuilding its index");
         self.index.clear()?;
         self.read_on()
     }
 
-    /// Reads from where the index ends, whatever was read and not taken.
+    /// Reads from the index's position; records read but not added yet are read again.
     fn read_on(&mut self) -> Result<(), FeedError> {
         self.tail = tail_of(&self.kafka, std::iter::once((&self.queue, &self.index)))?;
         Ok(())
@@ -167,35 +212,85 @@ impl Feed {
         for (partition, low) in (0..).zip(&self.lows) {
             let gone = self.index.forget_below(partition, *low)?;
             if gone > 0 {
-                tracing::debug!(topic = self.queue.topic, partition, gone, "dead letters that retention has taken are forgotten");
+                tracing::debug!(topic = self.queue.topic, partition, gone, "removed dead letters deleted by retention");
             }
         }
         self.prune_at = self.clock.now().later(PRUNE_INTERVAL);
         Ok(())
     }
 
-    /// Where the topics end now, committed or not.
+    /// The current ends of the topics for read-committed consumers: records of open transactions are invisible to everyone, and
+    /// waiting for them could take as long as a foreign transaction. A partition whose leader does not answer ends where it was read
+    /// to.
     ///
     /// # Errors
-    /// When the cluster cannot be asked.
+    /// No broker answers.
     pub fn ends(&self) -> Result<Vec<(String, i32, i64)>, FeedError> {
-        let ends = self.queue.topics().into_iter().map(|topic| self.ends_of(&topic));
-        Ok(ends.collect::<Result<Vec<_>, _>>()?.concat())
+        let ends = self.tail.ends_by_partition(ASK_WITHIN)?;
+        Ok(ends.into_iter().map(|(tp, end)| (tp.topic.to_string(), tp.partition, end)).collect())
     }
 
-    /// The same of one of them.
+    /// The transactions on the dead-letter topic that have been open for at least this long, if that can be
+    /// determined.
     ///
     /// # Errors
-    /// When the cluster cannot be asked.
+    /// No broker answers.
+    pub fn open_transactions(&self, since: Duration) -> Result<Vec<OpenTransaction>, FeedError> {
+        // In this order, commits in between make a partition look as if no transaction were open, never the reverse.
+        let all = self.ends_of(&self.queue.topic)?;
+        let stable = self.tail.ends_by_partition(ASK_WITHIN)?;
+        let mut held_up = Vec::new();
+        for (topic, partition, end) in all {
+            let tp = TopicPartition { topic: topic.as_str().into(), partition };
+            if let Some(stable) = stable.get(&tp).filter(|stable| **stable < end) {
+                held_up.push((tp, *stable, end - *stable));
+            }
+        }
+        if held_up.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut open = self.first_of(&held_up)?;
+        let now = self.clock.now().timestamp();
+        open.retain(|open| open.since.is_some_and(|begun| now.since(begun) >= since));
+        Ok(open)
+    }
+
+    /// Reads uncommitted: the first record after a last stable offset belongs to the longest open transaction.
+    fn first_of(&self, held_up: &[(TopicPartition, i64, i64)]) -> Result<Vec<OpenTransaction>, FeedError> {
+        let from = held_up.iter().map(|(tp, stable, _)| (tp.clone(), *stable)).collect();
+        let mut tail = TopicTail::new(&self.kafka, TailFrom::Offsets(from), Isolation::Uncommitted)?;
+        tail.add(&self.queue.topic, ASK_WITHIN)?;
+        let mut first: BTreeMap<TopicPartition, (Timestamp, Option<String>)> = BTreeMap::new();
+        let deadline = self.clock.now().later(LOOK_FOR_FIRST);
+        while self.clock.now() < deadline && held_up.iter().any(|(tp, ..)| !first.contains_key(tp)) {
+            tail.poll(Duration::from_millis(50), |tp, record| {
+                if held_up.iter().any(|(known, stable, _)| known == tp && record.offset() >= *stable) && !first.contains_key(tp) {
+                    let names = record.headers().filter(|(name, _)| *name == LADDER.as_bytes());
+                    let ladder = names.last().and_then(|(_, value)| Some(String::from_utf8_lossy(value?).into_owned()));
+                    first.insert(tp.clone(), (record.timestamp(), ladder));
+                }
+            })?;
+        }
+        let of = |(tp, offset, behind): &(TopicPartition, i64, i64)| {
+            let (since, ladder) = first.get(tp).cloned().unzip();
+            OpenTransaction { tp: tp.clone(), offset: *offset, behind: *behind, since, ladder: ladder.flatten() }
+        };
+        Ok(held_up.iter().map(of).collect())
+    }
+
+    /// The current ends of a topic's partitions, including uncommitted records.
+    ///
+    /// # Errors
+    /// The cluster does not answer.
     pub fn ends_of(&self, topic: &str) -> Result<Vec<(String, i32, i64)>, FeedError> {
         let bounds = self.cluster.bounds(topic)?;
         Ok((0..).zip(bounds).map(|(partition, marks)| (topic.to_owned(), partition, marks.high)).collect())
     }
 
-    /// Below which offset each partition of the dead-letter topic is in the index: what came later was shown to nobody.
+    /// Up to which offset each partition of the dead-letter topic is indexed: later letters were not shown to anyone.
     ///
     /// # Errors
-    /// When the index fails.
+    /// The index fails.
     pub fn letters_below(&self) -> Result<Vec<(i32, i64)>, FeedError> {
         let positions = self.index.positions()?;
         let read = |partition: i32| {
@@ -205,11 +300,11 @@ impl Feed {
         Ok((0..).zip(&self.lows).map(|(partition, low)| (partition, read(partition).unwrap_or(*low).max(*low))).collect())
     }
 
-    /// Reads until everything below these ends is in the index, or the time is over or nothing comes for 30 s (a transaction may be
-    /// open); [`None`] waits as long as something comes. Reading and parsing go on beside the database.
+    /// Reads until everything below these ends is indexed, the time limit is reached, or nothing arrives for 30 s; with [`None`] there is no time
+    /// limit. Reading and parsing run in parallel to the database.
     ///
     /// # Errors
-    /// See [`FeedError`]; without a time also when nothing comes for 30 s.
+    /// See [`FeedError`]; without a time limit also if nothing arrives for 30 s.
     pub fn catch_up(
         &mut self,
         ends: &[(String, i32, i64)],
@@ -239,7 +334,7 @@ impl Feed {
                     break;
                 }
             }
-            // The channel is gone by now, which ends the reading.
+            // The channel is closed by now, which ends the reading thread.
             let read = reading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             taken.map_err(FeedError::from).and(read.map_err(FeedError::from)).map(|()| reached)
         });
@@ -257,14 +352,14 @@ impl Feed {
     }
 }
 
-/// What was read at a time, and how far that is.
+/// A batch of records, and the position after it.
 struct Read {
     batch: Vec<Taken>,
     positions: Vec<(String, i32, i64)>,
     progress: Progress,
 }
 
-/// Reads and parses until the ends are reached, or nobody takes it any more.
+/// Reads and parses until the ends are reached, or the receiver is gone.
 fn read_to(
     tail: &mut TopicTail,
     queue: &Queue,
@@ -294,12 +389,12 @@ fn read_to(
                 return Ok(());
             }
             let doing = format!("reading {} to the end", queue.topics().join(" and "));
-            return Err(ClientError::text(doing, "nothing comes: a transaction is open, or a broker does not answer"));
+            return Err(ClientError::text(doing, "no records arrive: a transaction is open, or a broker does not answer"));
         }
     }
 }
 
-/// How far below these ends the topics are read.
+/// How far the topics are read, in relation to these ends.
 fn progress_of(tail: &TopicTail, queue: &Queue, lows: &[i64], ends: &[(String, i32, i64)]) -> Progress {
     let mut progress = Progress::default();
     for (topic, partition, end) in ends {
@@ -313,7 +408,7 @@ fn progress_of(tail: &TopicTail, queue: &Queue, lows: &[i64], ends: &[(String, i
     progress
 }
 
-/// What a record is to the index of a queue; `None` where it is nothing.
+/// What a record adds to the index of a queue; `None` if nothing.
 pub(super) fn taken(queue: &Queue, tp: &TopicPartition, record: &Record) -> Option<Taken> {
     if *tp.topic == *queue.topic {
         return Some(Taken::letter(Letter::of(tp, record, queue.dialect)));
@@ -322,11 +417,11 @@ pub(super) fn taken(queue: &Queue, tp: &TopicPartition, record: &Record) -> Opti
         return None;
     }
     let at = Spot { topic: tp.topic.clone(), partition: tp.partition, offset: record.offset() };
-    match Entry::read(&queue.prefix, record.key(), record.value())? {
+    match DeadLetterEntry::read(&queue.prefix, record.key(), record.value())? {
         Ok(entry) => Some(Taken::Entry(Box::new(entry), at)),
         Err(error) => {
             tracing::warn!(topic = %tp.topic, offset = at.offset, %error, "unreadable state of a letter");
-            let unreadable = Entry::of_unreadable(&queue.prefix, record.key())?;
+            let unreadable = DeadLetterEntry::of_unreadable(&queue.prefix, record.key())?;
             Some(Taken::Entry(Box::new(unreadable), at))
         }
     }
@@ -339,7 +434,7 @@ pub(super) fn keep(tail: &TopicTail, queue: &Queue) -> Vec<(String, i32, i64)> {
     partitions.filter_map(|tp| Some((tp.topic.to_string(), tp.partition, tail.position(&tp)?))).collect()
 }
 
-/// Where the topic of this name is not the one that was indexed, everything is read again.
+/// If the topic of this name was recreated since it was indexed, the index is cleared.
 pub(super) fn forget_what_was_made_anew(index: &mut Index, queue: &Queue, cluster: &KafkaCluster) -> Result<(), FeedError> {
     let positions = index.positions()?;
     for of in queue.topics() {
@@ -352,25 +447,25 @@ pub(super) fn forget_what_was_made_anew(index: &mut Index, queue: &Queue, cluste
             *topic == of && *next > end
         };
         if positions.iter().any(is_beyond) {
-            tracing::info!(topic = of, "topic was made anew: the index is too");
+            tracing::info!(topic = of, "topic was recreated: rebuilding the index");
             return Ok(index.clear()?);
         }
     }
     Ok(())
 }
 
-/// Reads the topics of queues from where their indexes end.
+/// Reads the topics of queues from their indexes' positions.
 pub(super) fn tail_of<'a>(
     kafka: &KafkaConfig,
     queues: impl Iterator<Item = (&'a Queue, &'a Index)>,
 ) -> Result<TopicTail, FeedError> {
-    // A state topic may belong to several: the one that is furthest behind counts, and one that has read nothing of it is.
+    // A state topic may belong to several queues: the lowest position counts, and one without a position is at the start.
     let mut read: BTreeMap<(String, i32), Vec<i64>> = BTreeMap::new();
     let mut topics: BTreeMap<String, usize> = BTreeMap::new();
     for (queue, index) in queues {
         queue.topics().into_iter().for_each(|topic| *topics.entry(topic).or_default() += 1);
         for (topic, partition, next) in index.positions()? {
-            // The last letter is read once more: if another one stands there, the topic was made anew.
+            // The last letter is read again: if it differs, the topic was recreated.
             let last = if topic == queue.topic { index.last_letter(partition)? } else { None };
             let offset = last.map_or(next, |last: LetterKey| last.offset.min(next));
             read.entry((topic, partition)).or_default().push(offset);

@@ -1,18 +1,17 @@
-//! Which dead letters belong together: those of one error class and reason whose messages are the same but for numbers, ids, hex and
-//! quoted values.
+//! Groups dead letters: the same error class and reason, and the same message except for numbers, ids, hex and quoted values.
 //!
-//! What is left of a message is its *shape*. It is made in one pass, without a regular expression, since each dead letter goes
-//! through it.
+//! The rest of the message is its *shape*. It is computed in one pass without a regular expression, since every dead letter
+//! goes through it.
 
 use crate::core::fnv::{OFFSET, fnv};
 
-/// More of a message is not looked at, in bytes: what differs stands at its beginning.
+/// Only the beginning of a message counts, in bytes.
 const SHAPE_LIMIT: usize = 300;
 
-/// Stands for what was taken out.
+/// Replaces the removed parts.
 const GAP: char = '…';
 
-/// A message without what differs from letter to letter.
+/// A message without the parts that vary between letters.
 #[must_use]
 pub fn shape(message: &str) -> String {
     let mut out = String::with_capacity(message.len().min(SHAPE_LIMIT));
@@ -22,7 +21,7 @@ pub fn shape(message: &str) -> String {
         if out.len() >= SHAPE_LIMIT {
             break;
         }
-        // An apostrophe inside a word opens nothing.
+        // An apostrophe inside a word is not an opening quote.
         if matches!(first, '"' | '\'' | '`')
             && !before.is_alphanumeric()
             && let Some(end) = rest[1..].find(first).filter(|end| is_quote(&rest[1..], *end, first))
@@ -59,12 +58,12 @@ pub fn shape(message: &str) -> String {
     out
 }
 
-/// Whether the quote that ends here ends a value: what follows is no letter, as it would be in `don't`.
+/// Whether the quote that ends here closes a value: it is not followed by a letter, as in `don't`.
 fn is_quote(text: &str, end: usize, quote: char) -> bool {
     !text[end + quote.len_utf8()..].chars().next().is_some_and(char::is_alphanumeric)
 }
 
-/// Words and the parts of `dashed-words` stay, unless there is a digit in them, or they are long and all hex.
+/// Words and parts of `dashed-words` stay, unless they contain a digit, or are long and all hex.
 fn word_shape(word: &str, out: &mut String) {
     if !word.bytes().any(|b| b.is_ascii_digit()) && !is_hex(word) {
         out.push_str(word);
@@ -83,21 +82,21 @@ fn is_hex(word: &str) -> bool {
     word.len() >= 8 && word.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
-/// Several in a row are one: a list of ids is as long as it happens to be.
+/// Several gaps in a row are merged: the length of a list of ids does not matter.
 fn gap(out: &mut String) {
     if !out.ends_with(GAP) {
         out.push(GAP);
     }
 }
 
-/// The name of a group: 10 hex digits that are the same wherever they are made (FNV-1a over class, reason and shape).
+/// The id of a group: 10 hex digits, the same everywhere (FNV-1a of class, reason and shape).
 #[must_use]
 pub fn group_id(class: &str, reason: &str, shape: &str) -> String {
     let parts = [class, "\0", reason, "\0", shape];
     format!("{:010x}", parts.iter().fold(OFFSET, |hash, part| fnv(hash, part.as_bytes())) >> 24)
 }
 
-/// A hash that is the same wherever it is made (FNV-1a).
+/// A hash that is the same everywhere (FNV-1a).
 #[must_use]
 pub fn hash(bytes: &[u8]) -> i64 {
     fnv(OFFSET, bytes).cast_signed()

@@ -1,8 +1,7 @@
-//! A dead letter as the index knows it: what its headers say, whoever wrote them.
+//! A dead letter as indexed: what its headers say, whichever framework wrote them.
 //!
-//! kladder's own envelope is read first. Where there is none, the headers of another framework are, of the dialect that is told or of
-//! the first one that says where the record came from. What is malformed says nothing: the letter is still there, with its key, its
-//! time and its headers.
+//! kladder's own envelope is read first. Without one, the headers of another framework are read, in the given dialect or the first
+//! one that yields an origin. Malformed headers yield nothing: the letter is still listed, with its key, time and headers.
 
 use crate::core::coordinates::Coordinates;
 use crate::core::dead_letter::LetterKey;
@@ -12,43 +11,43 @@ use crate::core::time::Timestamp;
 use crate::kafka::consumer::Record;
 use crate::kafka::partition::TopicPartition;
 
-/// No more of a message is kept in the index, in bytes; the record itself has all of it.
+/// Maximum size of a message in the index, in bytes; the record itself has all of it.
 const MESSAGE_LIMIT: usize = 1024;
 
 /// A dead letter without its payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Letter {
-    /// Where it stands.
+    /// Its position.
     pub at: LetterKey,
     /// Its key; null and empty are different.
     pub key: Option<Vec<u8>>,
-    /// Why it is dead, as kladder says; other frameworks do not.
+    /// Its reason, from kladder; other frameworks have none.
     pub reason: Option<&'static str>,
-    /// The class of the last error.
+    /// Class of the last error.
     pub class: Option<String>,
-    /// Its message, cut to 1 KiB.
+    /// Message of the last error, cut to 1 KiB.
     pub message: Option<String>,
-    /// Its HTTP status.
+    /// HTTP status of the last error.
     pub status: Option<u16>,
-    /// The attempts that were made.
+    /// Attempts made.
     pub attempts: Option<u32>,
-    /// How often it was sent back before.
+    /// Number of earlier redrives.
     pub redrives: u32,
-    /// The tier that it last waited in.
+    /// The tier of its last wait.
     pub tier: Option<u32>,
-    /// Where it first came from, as far as that is told.
+    /// Its origin, as far as known.
     pub origin: Origin,
     /// Its idempotency key, if it has been on a ladder.
     pub id: Option<String>,
-    /// When its first attempt failed.
+    /// Time of its first failed attempt.
     pub first_failed: Option<Timestamp>,
-    /// Those headers that are neither kladder's nor another framework's.
+    /// Headers other than kladder's and other frameworks'.
     pub headers: Vec<(Vec<u8>, Option<Vec<u8>>)>,
-    /// How long its value is, in bytes; `None` where it is null.
+    /// Size of its value in bytes; `None` for null.
     pub bytes: Option<usize>,
 }
 
-/// Where a record first came from.
+/// The origin of a record.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Origin {
     /// The topic.
@@ -60,7 +59,7 @@ pub struct Origin {
 }
 
 impl Letter {
-    /// Reads a record of a dead-letter topic.
+    /// Parses a record of a dead-letter topic.
     #[must_use]
     pub fn of(tp: &TopicPartition, record: &Record, dialect: Option<Dialect>) -> Self {
         let at = record.coordinates(tp);
@@ -85,7 +84,8 @@ impl Letter {
             bytes: record.value().map(<[u8]>::len),
         };
         let envelope = Envelope::read_dead(&at, headers());
-        // One without a reason is of a letter that was sent back to its origin, and has died elsewhere since.
+        // A kladder envelope without a reason belongs to a letter that was sent back to its origin and has
+        // died elsewhere since.
         let died_here = envelope.as_ref().is_some_and(|envelope| envelope.reason.is_some());
         if !died_here {
             letter.take_foreign(&at, headers(), dialect);
@@ -113,6 +113,10 @@ impl Letter {
             self.message = error.message.map(|text| envelope::cut(&text, MESSAGE_LIMIT).to_owned());
             self.status = error.status;
         }
+        // Its cause of death is the refusal of its origin, not the earlier failure of the handler.
+        if let Some(refusal) = envelope.refusal {
+            self.message = Some(envelope::cut(&refusal, MESSAGE_LIMIT).to_owned());
+        }
     }
 
     fn take_foreign<'a>(
@@ -132,11 +136,11 @@ impl Letter {
     }
 }
 
-/// Of a dialect, what a record's headers say in it: the one that is told, or the first that says where the record came from.
+/// The origin and error in a record's foreign headers: in the given dialect, or the first one that yields an origin.
 pub fn foreign<'a, I: Iterator<Item = (&'a [u8], Option<&'a [u8]>)>>(
     headers: &impl Fn() -> I,
     dialect: Option<Dialect>,
-) -> Option<(Dialect, crate::core::dialect::Told)> {
+) -> Option<(Dialect, crate::core::dialect::ForeignHeaders)> {
     if !headers().any(|(name, _)| is_foreign_control(name)) {
         return None;
     }
@@ -146,8 +150,8 @@ pub fn foreign<'a, I: Iterator<Item = (&'a [u8], Option<&'a [u8]>)>>(
         .find(|(_, told)| told.place.topic.is_some() || told.class.is_some() || told.message.is_some())
 }
 
-/// By which a foreign letter is recognised when it is dead again: the place that it came from, which its framework keeps.
-fn foreign_id(at: &Coordinates, place: &crate::core::dialect::Place) -> Option<String> {
+/// The id of a foreign letter, by which it is recognised when it dies again: its origin, which its framework keeps.
+fn foreign_id(at: &Coordinates, place: &crate::core::dialect::PartialCoordinates) -> Option<String> {
     let (topic, partition, offset) = (place.topic.as_deref()?, place.partition?, place.offset?);
     Some(format!("{}/{topic}/{partition}/{offset}", at.topic))
 }

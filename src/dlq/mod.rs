@@ -1,4 +1,4 @@
-//! Dead letters: what is there, what it is, and what is done with it.
+//! Dead letters: index, search, payloads, redrive.
 
 pub mod content;
 pub mod desk;
@@ -8,7 +8,12 @@ pub mod groups;
 pub mod index;
 pub mod letter;
 pub mod payload;
+pub mod private;
 pub mod queue;
 pub mod redrive;
+#[cfg(feature = "jq")]
+pub mod transform;
+#[cfg(not(feature = "jq"))]
+#[path = "no_transform.rs"]
 pub mod transform;
 pub mod watch;

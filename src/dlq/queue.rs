@@ -1,4 +1,4 @@
-//! A dead-letter topic with all that is known of it: whose it is, where what becomes of its letters is written, and where they may go.
+//! A dead-letter topic and everything known about it: owner, state topic, redrive targets.
 
 use std::path::{Path, PathBuf};
 
@@ -10,29 +10,30 @@ use crate::dlq::groups::hash;
 /// A dead-letter topic.
 #[derive(Debug, Clone)]
 pub struct Queue {
-    /// What it is called: the ladder's name, or that of its own section, or the topic.
+    /// Its name: that of the ladder or the [dlq] section, or the topic.
     pub name: String,
     /// The topic.
     pub topic: String,
-    /// Where what becomes of its letters is written; without it they can only be looked at.
+    /// The topic of its letters' states; without one the queue is read-only.
     pub state_topic: Option<String>,
-    /// Before the keys of its letters in that topic, to tell the dead-letter topics of one ladder apart.
+    /// Prefix of its letters' keys in that topic, to distinguish several dead-letter topics of one
+    /// ladder.
     pub prefix: String,
-    /// The framework that writes it; found out for each letter where it is not told.
+    /// The framework that writes it; detected per letter if `None`.
     pub dialect: Option<Dialect>,
     /// The ladder that it belongs to.
     pub ladder: Option<Ladder>,
-    /// Topics that letters may be sent to: the ladder's sources, and what the configuration names.
+    /// Redrive targets: the ladder's sources, and topics named in the configuration.
     pub targets: Vec<String>,
-    /// A letter that was sent back so often is parked.
+    /// Number of redrives after which a letter is parked.
     pub park_after: u32,
 }
 
-/// Of letters in the main dead-letter topic.
+/// Prefix of letters in the main dead-letter topic.
 const LETTER: &str = "letter";
 
 impl Queue {
-    /// The dead-letter topic of a ladder: its main one, or the one of its own that a rule names.
+    /// The dead-letter topic of a ladder: its main one, or that of a rule.
     #[must_use]
     pub fn of_ladder(ladder: &Ladder, own: Option<&str>, targets: &[String], park_after: u32) -> Self {
         let mut all: Vec<String> = ladder.sources().to_vec();
@@ -49,7 +50,7 @@ impl Queue {
         }
     }
 
-    /// A topic of which nothing else is known.
+    /// A topic that is not in the configuration.
     #[must_use]
     pub fn of_topic(topic: &str, dialect: Option<Dialect>, park_after: u32) -> Self {
         Self {
@@ -64,7 +65,7 @@ impl Queue {
         }
     }
 
-    /// The dead-letter topic of another framework that the configuration names.
+    /// The dead-letter topic of another framework, from the configuration.
     #[must_use]
     pub fn of_section(name: &str, topic: &str, dialect: Option<Dialect>, targets: &[String], park_after: u32) -> Self {
         Self {
@@ -75,20 +76,20 @@ impl Queue {
         }
     }
 
-    /// The topics that its index is made of.
+    /// The topics that its index is built from.
     #[must_use]
     pub fn topics(&self) -> Vec<String> {
         std::iter::once(self.topic.clone()).chain(self.state_topic.clone()).collect()
     }
 
-    /// By which all who write what becomes of its letters take turns.
+    /// The transactional.id shared by all writers of its letters' states, who take turns.
     #[must_use]
     pub fn transactional_id(&self) -> String {
         let name = self.name.split('/').next().unwrap_or(&self.name);
         format!("{name}.dlq")
     }
 
-    /// Where its index is kept: one file for a topic of a cluster.
+    /// The path of its index: one file per topic and cluster.
     #[must_use]
     pub fn index_path(&self, state_dir: &Path, cluster: &str) -> PathBuf {
         let safe: String =

@@ -1,18 +1,18 @@
-//! A jq program over the values of letters.
+//! A jq program that changes the values of letters.
 //!
-//! A program gets the value as `.` and what is known of the letter as `$letter`, and must give back exactly one value: to drop a record
-//! is `dlq discard`, not `empty`. It sees neither files nor the environment.
+//! A program gets the value as `.` and the letter's metadata as `$letter`, and must return exactly one value: to drop a record, use
+//! `dlq discard`, not `empty`. It has no access to files or the environment.
 //!
-//! jaq keeps numbers as they are written as long as nothing is computed with them, so an amount of `1.10` or an id of twenty digits
-//! comes out as it went in; only `-0` becomes `0`. Whole numbers are computed with exactly, all others as 64-bit floating point. Of a name
-//! that stands twice in an object the last value counts, and only that is written.
+//! jaq keeps numbers as written as long as nothing is computed with them, so an amount of `1.10` or an id of twenty digits is unchanged;
+//! only `-0` becomes `0`. Integers are computed exactly, all other numbers as 64-bit floating point. If an object has a duplicate key,
+//! only the last value is kept.
 //!
-//! jaq reads and writes more than JSON: comments, `NaN`, bytes, names that are numbers, strings that are no UTF-8, of which it would
-//! replace what it cannot show. None of that is let in or out.
+//! jaq reads and writes more than JSON: comments, `NaN`, bytes, keys that are numbers, strings that are not UTF-8, in which it would
+//! replace invalid characters. None of that is accepted as input or output.
 //!
-//! There is no bound on what a program does: jaq cannot be told to stop after so many steps. One that runs for ever hangs the command, and
-//! one that calls itself for ever ends it, as the stack does. A redrive that ends so loses nothing, since what was sent and that it was
-//! sent are one transaction.
+//! There is no limit on a program's run time: jaq cannot be stopped after a number of steps. An endless loop hangs the command, and an
+//! endless recursion ends it with a stack overflow. A redrive that ends like that loses nothing, since each letter and its state record
+//! are sent in one transaction.
 
 use jaq_core::data::JustLut;
 use jaq_core::load::{Arena, File, Loader};
@@ -23,14 +23,16 @@ use serde::de::IgnoredAny;
 use serde_json::Value;
 use thiserror::Error;
 
-/// What of jaq's own would let a program out: it can end the process, read the environment, or write to the terminal.
+use crate::dlq::payload::json_text::BYTE_ORDER_MARK;
+
+/// jaq's own definitions that are removed: they can end the process, read the environment, or write to the terminal.
 const LEFT_OUT: [&str; 4] = ["halt", "env", "debug_empty", "stderr_empty"];
 
-/// Arrays and objects within one another. jaq calls itself for each, and whoever produced the record must not choose how often. It is
-/// what `serde_json` bears too.
+/// Maximum nesting of arrays and objects. jaq recurses for each level, and the producer of the record must not control how deep.
+/// `serde_json` has the same limit.
 const DEEPEST: usize = 128;
 
-/// What is quoted of a mistake, in characters.
+/// Maximum number of characters quoted in an error.
 const QUOTED: usize = 20;
 
 /// A compiled program.
@@ -42,47 +44,47 @@ pub struct Transform {
 /// Why a value cannot be changed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum TransformError {
-    /// The program cannot be read.
+    /// The program does not compile.
     #[error("jq program `{program}`: {reason}")]
     Program {
         /// The program.
         program: String,
-        /// Where and why.
+        /// Position and reason.
         reason: String,
     },
     /// The value is null.
-    #[error("its value is null, which is no JSON")]
+    #[error("its value is null, not JSON")]
     Null,
-    /// The value is no JSON.
-    #[error("its value is no JSON: {0}")]
+    /// The value is not JSON.
+    #[error("its value is not JSON: {0}")]
     NoJson(String),
-    /// The value is too deep.
+    /// The value is nested too deeply.
     #[error("its value is nested more than {DEEPEST} deep")]
     TooDeep,
     /// The program failed on this value.
     #[error("the program failed: {0}")]
     Failed(String),
-    /// The program gave nothing back.
-    #[error("the program gave nothing back; to leave a letter out, use the filter")]
+    /// The program returned no value.
+    #[error("the program returned no value; to exclude a letter, use the filter")]
     Nothing,
-    /// It gave several values back.
-    #[error("the program gave more than one value back")]
+    /// The program returned several values.
+    #[error("the program returned more than one value")]
     Several,
-    /// What it gave back cannot be written as JSON.
-    #[error("the program gave back what is no JSON: {0}")]
+    /// The returned value cannot be written as JSON.
+    #[error("the program returned something that is not JSON: {0}")]
     NoJsonGiven(String),
 }
 
 impl Transform {
-    /// Reads a program.
+    /// Compiles a program.
     ///
     /// # Errors
-    /// When it is no jq, or uses what there is not.
+    /// It is not valid jq, or uses something that is not available.
     pub fn compile(program: &str) -> Result<Self, TransformError> {
         let wrong = |reason: String| TransformError::Program { program: program.to_owned(), reason };
         let arena = Arena::default();
         let defs = jaq_core::defs().chain(jaq_std::defs()).chain(jaq_json::defs());
-        // Definitions that rest on what is left out go with it.
+        // Definitions that depend on removed ones are removed too.
         let defs = defs.filter(|def| !["halt_error", "halt", "env", "debug", "stderr", "input_line_number"].contains(&def.name));
         let modules = Loader::new(defs).load(&arena, File { code: program, path: () }).map_err(|errors| {
             use jaq_core::load::Error as LoadError;
@@ -95,7 +97,7 @@ impl Transform {
                 };
             }
             wrong(at.map_or_else(
-                || "import and include are not to be had: a program is all in one".to_owned(),
+                || "import and include are not supported: write one self-contained program".to_owned(),
                 |(expected, rest)| format!("{expected} expected at {}", place(program, rest)),
             ))
         })?;
@@ -117,14 +119,17 @@ impl Transform {
         &self.program
     }
 
-    /// Changes a value. One that comes out as it was stays as it is, byte for byte; the order of names does not count.
+    /// Changes a value. An unchanged one keeps its exact bytes; the order of keys does not count.
     ///
     /// # Errors
-    /// When the value is no JSON or too deep, or the program does not give back one value that is JSON.
+    /// The value is not JSON or nested too deeply, or the program does not return exactly one JSON
+    /// value.
     pub fn apply(&self, value: Option<&[u8]>, letter: &Value) -> Result<Vec<u8>, TransformError> {
         let value = value.ok_or(TransformError::Null)?;
-        check(value)?;
-        let input = read::parse_single(value).map_err(|error| TransformError::NoJson(error.to_string()))?;
+        // A byte order mark is not part of the JSON after it.
+        let json = value.strip_prefix(BYTE_ORDER_MARK.encode_utf8(&mut [0; 3]).as_bytes()).unwrap_or(value);
+        check(json)?;
+        let input = read::parse_single(json).map_err(|error| TransformError::NoJson(error.to_string()))?;
         let letter =
             read::parse_single(letter.to_string().as_bytes()).map_err(|error| TransformError::Failed(error.to_string()))?;
         let context = Ctx::<JustLut<Val>>::new(&self.filter.lut, Vars::new([letter]));
@@ -140,7 +145,7 @@ impl Transform {
     }
 }
 
-/// Whether a value is JSON and nothing more, and not too deep.
+/// Checks that a value is JSON and not nested too deeply.
 fn check(value: &[u8]) -> Result<(), TransformError> {
     let no_json = |error: &dyn std::fmt::Display| TransformError::NoJson(error.to_string());
     let text = std::str::from_utf8(value).map_err(|error| no_json(&error))?;
@@ -148,7 +153,7 @@ fn check(value: &[u8]) -> Result<(), TransformError> {
     if depth(text) > DEEPEST { Err(TransformError::TooDeep) } else { Ok(()) }
 }
 
-/// How deep JSON is.
+/// The nesting depth of JSON.
 fn depth(json: &str) -> usize {
     let (mut now, mut deepest, mut in_string, mut escaped) = (0_usize, 0, false, false);
     for byte in json.bytes() {
@@ -168,15 +173,15 @@ fn depth(json: &str) -> usize {
 }
 
 fn check_given(value: &[u8]) -> Result<(), TransformError> {
-    let text = std::str::from_utf8(value).map_err(|_| TransformError::NoJsonGiven("a string that is no UTF-8".to_owned()))?;
+    let text = std::str::from_utf8(value).map_err(|_| TransformError::NoJsonGiven("a string that is not UTF-8".to_owned()))?;
     serde_json::from_str::<IgnoredAny>(text).map(|_| ()).map_err(|error| {
-        // It has one line, and columns are bytes.
+        // The error is in the only line; its columns are bytes.
         let rest = text.get(error.column().saturating_sub(1)..).unwrap_or(text);
         TransformError::NoJsonGiven(format!("{error}, `{}`", rest.chars().take(QUOTED).collect::<String>()))
     })
 }
 
-/// Whether nothing was changed. jaq's own comparison would take numbers for equal that differ behind the 17th digit.
+/// Whether two values are equal. jaq's own comparison ignores differences after the 17th digit of a number.
 fn is_same(a: &Val, b: &Val) -> bool {
     match (a, b) {
         (Val::Arr(a), Val::Arr(b)) => a.len() == b.len() && a.iter().zip(b.iter()).all(|(a, b)| is_same(a, b)),
@@ -185,13 +190,13 @@ fn is_same(a: &Val, b: &Val) -> bool {
     }
 }
 
-/// Where in a program a piece of it stands, in characters from 1; none for a piece of something else.
+/// The column of a piece of the program, in characters from 1; `None` for other text.
 fn column_of(program: &str, piece: &str) -> Option<usize> {
     let at = piece.as_ptr().addr().checked_sub(program.as_ptr().addr())?;
     program.get(..at).filter(|_| at + piece.len() <= program.len()).map(|before| before.chars().count() + 1)
 }
 
-/// Where the rest of a program begins.
+/// The position where the rest of a program begins.
 fn place(program: &str, rest: &str) -> String {
     let at = program.len().saturating_sub(rest.len());
     let column = program.get(..at).map_or(1, |before| before.chars().count() + 1);
@@ -260,7 +265,7 @@ mod tests {
         }
         let no_text = b"{\"a\":\"\xff\"}";
         let told = Transform::compile(".b = 1").unwrap().apply(Some(no_text), &Value::Null).unwrap_err().to_string();
-        assert!(told.starts_with("its value is no JSON: invalid utf-8"), "{told}");
+        assert!(told.starts_with("its value is not JSON: invalid utf-8"), "{told}");
     }
 
     #[test]
@@ -300,7 +305,7 @@ mod tests {
         assert_eq!(Transform::compile(".").unwrap().apply(None, &Value::Null), Err(TransformError::Null));
         let told = |program: &str| Transform::compile(program).err().unwrap().to_string();
         assert!(told("\"ü\" | foo | $x").ends_with("no filter `foo` at column 7, no variable `$x` at column 13"));
-        assert!(told("include \"a\"; .").contains("all in one"), "{}", told("include \"a\"; ."));
+        assert!(told("include \"a\"; .").contains("self-contained"), "{}", told("include \"a\"; ."));
         assert!(told(".a = (1").contains("expected at"), "{}", told(".a = (1"));
     }
 

@@ -1,8 +1,8 @@
-//! Keeps the indexes of a process young while it runs, and tells by metrics how much there is.
+//! Keeps the indexes of a process up to date while it runs, and exports counts as metrics.
 //!
-//! One thread and one client read the dead-letter topics and the state topics of all its ladders. The index of a command that is
-//! called beside it is the same file, and finds most of its work done. Where the state directory cannot be written there is no index
-//! and there are no such metrics, which is told once; nothing else depends on it.
+//! One thread and one client read the dead-letter topics and state topics of all ladders. A command run on the same machine uses the
+//! same index file, and finds most of its work done. If the state directory cannot be written, there is no index and there are no
+//! such metrics, which is logged once; nothing else depends on it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -23,30 +23,30 @@ use crate::kafka::clock::Clock;
 use crate::kafka::tail::{ASK_WITHIN, Ends, TopicTail};
 use crate::telemetry::standing::{DlqMetrics, IndexMetrics, RedriveMetrics};
 
-/// How long is waited for the next record.
+/// Maximum wait for the next record.
 const TICK: Duration = Duration::from_millis(500);
 
-/// How often it is counted how much there is, and how often it is looked what retention has taken and how long it lets letters be.
+/// Interval of counting, and of checking retention and its setting.
 const COUNT_INTERVAL: Duration = Duration::from_secs(5);
 const PRUNE_INTERVAL: Duration = Duration::from_secs(60);
 
-/// How often it is looked whether it has ended, once it is to.
+/// Interval of checking whether the thread has ended, after it was told to.
 const END_LOOK: Duration = Duration::from_millis(50);
 
-/// How long after a failure it is tried again.
+/// Pause after a failure.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// Feeds indexes until it is dropped.
+/// Updates indexes until it is dropped.
 pub struct IndexWatch {
     end: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl IndexWatch {
-    /// Begins, on a thread of its own. Several queues may belong to one ladder.
+    /// Starts the thread. Several queues may belong to one ladder.
     ///
     /// # Errors
-    /// When the thread cannot be made.
+    /// The thread cannot be created.
     pub fn start(kafka: &KafkaConfig, queues: Vec<Kept>, state_dir: PathBuf) -> std::io::Result<Self> {
         let end = Arc::new(AtomicBool::new(false));
         let watching = Watching { kafka: kafka.clone(), queues, state_dir, end: end.clone(), clock: Clock::system() };
@@ -58,7 +58,7 @@ impl IndexWatch {
 impl Drop for IndexWatch {
     fn drop(&mut self) {
         self.end.store(true, Ordering::Release);
-        // It may be asking brokers that do not answer, and nothing of it needs an orderly end: what is not written is read again.
+        // It may be waiting for brokers that do not answer, and needs no orderly end: unwritten records are read again.
         let Some(thread) = self.thread.take() else { return };
         for _ in 0..20 {
             if thread.is_finished() {
@@ -69,13 +69,13 @@ impl Drop for IndexWatch {
     }
 }
 
-/// A queue of a ladder, and for how long its records are to be kept.
+/// A queue of a ladder, and its retention.
 pub struct Kept {
     /// The ladder.
     pub ladder: String,
     /// Its dead letters.
     pub queue: Queue,
-    /// As the configuration has it; what the brokers say goes before.
+    /// As configured; the brokers' setting takes precedence.
     pub retention: Duration,
 }
 
@@ -87,7 +87,7 @@ struct Watching {
     clock: Clock,
 }
 
-/// One queue with what is known of it.
+/// One queue and its state.
 struct Watched {
     ladder: String,
     queue: Queue,
@@ -104,10 +104,10 @@ impl Watching {
             let outcome = self.watch();
             let Err(error) = outcome else { return };
             failures.values().for_each(IndexMetrics::failed);
-            // Once, and not every five seconds.
+            // Once, not every five seconds.
             let text = error.to_string();
             if text != told {
-                tracing::warn!(error = %text, "dead letters are not indexed at the moment; nothing else depends on it");
+                tracing::warn!(error = %text, "cannot index dead letters at the moment; nothing else depends on it");
                 told = text;
             }
             let until = self.clock.now().later(RETRY);
@@ -132,7 +132,7 @@ impl Watching {
             all.push(Watched { ladder, queue, index, batch: Vec::new(), retention });
         }
         let mut tail = self.open_tail(&cluster, &mut all)?;
-        // Made when there is something to tell: a gauge says 0 from the moment on in which it is made.
+        // Created when there is something to report: a gauge exports 0 from its creation on.
         let mut metrics: Option<(Gauges<DlqMetrics>, Gauges<RedriveMetrics>)> = None;
         let mut goal = Some(goal_of(&tail)?);
         let (mut count_at, mut prune_at) = (self.clock.now(), self.clock.now());
@@ -192,7 +192,7 @@ impl Watching {
 /// Metrics by ladder.
 type Gauges<T> = BTreeMap<String, T>;
 
-/// Where all that is read ends now.
+/// The current ends of all topics.
 fn goal_of(tail: &TopicTail) -> Result<Ends, FeedError> {
     let topics: BTreeSet<String> = tail.partitions().into_iter().map(|tp| tp.topic.to_string()).collect();
     Ok(tail.ends(&topics.iter().map(String::as_str).collect::<Vec<_>>(), ASK_WITHIN)?)
@@ -200,7 +200,7 @@ fn goal_of(tail: &TopicTail) -> Result<Ends, FeedError> {
 
 fn prune(cluster: &KafkaCluster, all: &mut [Watched]) -> Result<(), FeedError> {
     for watched in all {
-        // Who may not ask for it has what the configuration says.
+        // Without permission to read the setting, the configured value is used.
         watched.retention = cluster.retention(&watched.queue.topic).unwrap_or(watched.retention);
         for (partition, marks) in (0..).zip(cluster.bounds(&watched.queue.topic)?) {
             watched.index.forget_below(partition, marks.low)?;
@@ -209,11 +209,12 @@ fn prune(cluster: &KafkaCluster, all: &mut [Watched]) -> Result<(), FeedError> {
     Ok(())
 }
 
-/// Jobs that are at work or wait; those that whoever did them has left are not.
+/// Running and waiting jobs, without abandoned ones.
 fn count_redrives(all: &[Watched], metrics: &Gauges<RedriveMetrics>, now: Timestamp) -> Result<(), FeedError> {
     let mut running: BTreeMap<&str, BTreeMap<String, Job>> = BTreeMap::new();
     for watched in all {
-        // Several topics of a ladder have one state topic, so that each index may know of a job.
+        // Several queues of a ladder share one state topic, so that several indexes may contain the
+        // same job.
         let jobs = running.entry(&watched.ladder).or_default();
         let is_running = |job: &Job| !job.status.is_over() && !job.is_left(now) && matches!(job.verb, Verb::Redrive | Verb::Edit);
         jobs.extend(watched.index.jobs()?.into_iter().filter(is_running).map(|job| (job.id.clone(), job)));

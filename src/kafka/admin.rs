@@ -1,13 +1,13 @@
-//! Administration of a real cluster: the [`Cluster`] of the topology.
+//! Administration of a real cluster: implements [`Cluster`] of the topology.
 //!
-//! Blocking, for the command line. Nothing here alters the settings of a topic that exists: the client's `alter_configs` is the
-//! legacy call that resets every setting which it is not given.
+//! Blocking, for the command line. Nothing here alters the settings of an existing topic: the client's `alter_configs` is the
+//! legacy call that resets every setting not passed to it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
+use rdkafka::admin::AdminClient;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
@@ -17,18 +17,22 @@ use crate::core::leader_clock::LocalTime;
 use crate::core::state::{OWNER_KEY, OwnerRecord};
 use crate::kafka::client_config::{consumer_config, producer_config};
 use crate::kafka::clock::Clock;
-use crate::kafka::error::ClientError;
+use crate::kafka::error::{ClientError, is_denial};
+use crate::kafka::ffi;
+use crate::kafka::ffi::admin::{Denial, Earnest, TopicToMake, validate_setting};
+use crate::kafka::lookup;
+use crate::kafka::trial;
 use crate::kafka::watch::Watch;
-use crate::topology::{Change, Cluster, ClusterError, Observed, Position, Scope};
+use crate::topology::{Change, Cluster, ClusterError, Observed, Position, Refused, RefusedFor, Scope};
 
-/// How long until nobody is there.
+/// Time limit of connecting.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
-/// How long one question to the cluster may take.
+/// Time limit of a request to the cluster.
 pub(super) const ASK_WITHIN: Duration = Duration::from_secs(15);
-/// How long new partitions may take to find their leaders.
+/// Time limit for new partitions to get leaders.
 const USABLE_WITHIN: Duration = Duration::from_secs(30);
 
-/// A cluster that was reached.
+/// A connected cluster.
 pub struct KafkaCluster {
     pub(super) kafka: KafkaConfig,
     /// Without a group: for metadata and offsets.
@@ -40,12 +44,15 @@ pub struct KafkaCluster {
 }
 
 impl KafkaCluster {
-    /// Connects, and makes sure that somebody answers.
+    /// Connects, and makes sure that a broker answers.
     ///
     /// # Errors
-    /// When the properties are refused, nobody answers within 10 s, or the login fails.
+    /// The properties are refused, no broker answers within 10 s, or authentication fails.
     pub fn connect(kafka: &KafkaConfig) -> Result<Self, ClusterError> {
         let settings = |error: KafkaError| ClusterError::Settings { reason: error.to_string() };
+        for properties in [kafka.for_consumer(), kafka.for_producer()] {
+            trial::login(&properties).map_err(|reason| ClusterError::Settings { reason })?;
+        }
         let watch = Watch::default();
         let client = observing(consumer_config(kafka)).create_with_context(watch.clone()).map_err(settings)?;
         let admin = producer_config(kafka).create_with_context(watch.clone()).map_err(settings)?;
@@ -58,7 +65,7 @@ impl KafkaCluster {
         Ok(cluster)
     }
 
-    /// In short rounds, since what librdkafka has to say of the connection is only heard between them.
+    /// In short rounds, since librdkafka's connection errors are only received between them.
     fn reach(&self) -> Result<(), ClusterError> {
         let deadline = self.deadline(CONNECT_WITHIN);
         let mut round = Duration::from_millis(250);
@@ -79,9 +86,9 @@ impl KafkaCluster {
         }
     }
 
-    /// Serves the events that have come in; [`Watch`] keeps what matters of them.
+    /// Serves received events; [`Watch`] stores the relevant ones.
     fn listen(&self) {
-        // An event that was consumed within looks like no event, so an empty answer is no end.
+        // An event consumed internally looks like none, so an empty result does not mean the end.
         for _ in 0..32 {
             let _ = self.client.poll(Duration::ZERO);
         }
@@ -106,10 +113,18 @@ impl KafkaCluster {
         config.create_with_context(self.watch.clone()).map_err(|error| ClusterError::Settings { reason: error.to_string() })
     }
 
-    /// What an error means to an operator.
+    /// Why there was no answer, as far as reported.
+    fn refusal(&self, action: &str) -> Option<ClusterError> {
+        let brokers = self.kafka.brokers();
+        self.watch.refusal(brokers).or_else(|| self.watch.elsewhere(action, brokers))
+    }
+
+    /// Converts an error for the operator.
     pub(super) fn error(&self, action: &str, error: &KafkaError) -> ClusterError {
         self.listen();
-        if let Some(refusal) = self.watch.refusal(self.kafka.brokers()).filter(|_| is_unreachable(error)) {
+        if is_unreachable(error)
+            && let Some(refusal) = self.refusal(action)
+        {
             return refusal;
         }
         error.rdkafka_error_code().map_or_else(
@@ -135,12 +150,12 @@ impl KafkaCluster {
         self.runtime.block_on(call).map_err(|error| self.error(action, &error))
     }
 
-    /// Looks offsets up, all partitions in one round trip a broker.
+    /// Looks up offsets, for all partitions in one round trip per broker.
     pub(super) fn offsets(&self, wanted: &[(&str, i32, Offset)], action: &str) -> Result<Vec<Offset>, ClusterError> {
         self.patiently(action, || self.offsets_within(wanted, ASK_WITHIN))
     }
 
-    /// Asks again while the answer is one that passes.
+    /// Repeats a request while its error is temporary.
     pub(super) fn patiently<T>(&self, action: &str, ask: impl Fn() -> KafkaResult<T>) -> Result<T, ClusterError> {
         let deadline = self.deadline(ASK_WITHIN);
         loop {
@@ -159,7 +174,7 @@ impl KafkaCluster {
         }
         let mut list = TopicPartitionList::with_capacity(wanted.len());
         for (topic, partition, at) in wanted {
-            // The call takes a time where a list has its offset; -1 and -2, the logical offsets, are the end and the beginning.
+            // The call takes a timestamp in place of the offset; -1 and -2, the logical offsets, are the end and the beginning.
             list.add_partition_offset(topic, *partition, *at)?;
         }
         let found = self.client.offsets_for_times(list, within)?;
@@ -181,29 +196,31 @@ impl KafkaCluster {
     }
 }
 
-/// Open transactions must not hold an answer up.
+/// Open transactions must not delay an answer.
 fn observing(mut config: ClientConfig) -> ClientConfig {
     config.set("enable.auto.commit", "false").set("isolation.level", "read_uncommitted");
     config
 }
 
 fn is_unreachable(error: &KafkaError) -> bool {
+    error.rdkafka_error_code().is_some_and(is_unreachable_code)
+}
+
+fn is_unreachable_code(code: RDKafkaErrorCode) -> bool {
     use RDKafkaErrorCode as Code;
     matches!(
-        error.rdkafka_error_code(),
-        Some(
-            Code::BrokerTransportFailure
-                | Code::AllBrokersDown
-                | Code::OperationTimedOut
-                | Code::RequestTimedOut
-                | Code::Resolve
-                | Code::TimedOutQueue
-        )
+        code,
+        Code::BrokerTransportFailure
+            | Code::AllBrokersDown
+            | Code::OperationTimedOut
+            | Code::RequestTimedOut
+            | Code::Resolve
+            | Code::TimedOutQueue
     )
 }
 
-/// A partition that has just been made, or moves, is told of before it is led; and the first question about any group makes a new
-/// cluster create the topic that its coordinators are found by.
+/// A partition that was just created, or is being moved, is visible before it has a leader; and the first request about any group
+/// makes a new cluster create the topic of its coordinators.
 fn is_passing(error: &KafkaError) -> bool {
     use RDKafkaErrorCode as Code;
     matches!(
@@ -227,26 +244,54 @@ impl Cluster for KafkaCluster {
         self.look(scope)
     }
 
-    fn create_topics(&self, topics: &[&Change]) -> Result<(), ClusterError> {
-        let new: Vec<NewTopic> = topics.iter().filter_map(|change| new_topic(change)).collect();
-        let options = AdminOptions::new().operation_timeout(Some(USABLE_WITHIN)).request_timeout(Some(USABLE_WITHIN));
-        for result in self.wait(self.admin.create_topics(&new, &options), "create topics")? {
-            match result {
-                Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
-                Err((topic, code)) => return Err(Self::code(&format!("create topic {topic}"), code)),
+    fn validate(&self, changes: &[&Change]) -> Result<Vec<Refused>, ClusterError> {
+        match self.make_topics(changes, Earnest::OnlyValidate) {
+            Ok(mut refused) => {
+                for change in changes {
+                    let Change::AddPartitions { topic, want, .. } = change else { continue };
+                    let denial = self.make_partitions(topic, *want, Earnest::OnlyValidate)?;
+                    refused.extend(denial.map(|denial| Self::refused(topic.clone(), denial)));
+                }
+                Ok(refused)
             }
+            Err(ClusterError::Unsupported { .. }) => Ok(Vec::new()),
+            Err(error) => Err(error),
         }
-        Ok(())
+    }
+
+    fn refuses(&self, topic: &str, setting: &str, have: &str, want: &str) -> Result<Option<String>, ClusterError> {
+        let rk = self.admin.inner().native_ptr();
+        // If it cannot be determined (permissions, an older broker), the change is assumed to be accepted: the suggested
+        // command will then say more.
+        if let Ok(Some(denial)) = validate_setting(rk, topic, setting, want, ASK_WITHIN)
+            && is_policy(denial.code)
+        {
+            return Ok(Some(denial.words));
+        }
+        // Policies for new topics apply in clusters that have none for existing ones. Whether they concern this setting is tested with
+        // the topic's current value.
+        let name = format!("{topic}{TO_ASK_WITH}");
+        let asked = |value: &str| {
+            let settings = BTreeMap::from([(setting.to_owned(), value.to_owned())]);
+            let topic = TopicToMake { name: &name, partitions: 1, replication_factor: -1, settings: &settings };
+            let denials = ffi::admin::create_topics(rk, &[topic], Earnest::OnlyValidate, ASK_WITHIN);
+            denials.map(|mut denials| denials.pop().map(|(_, denial)| denial))
+        };
+        match (asked(want), asked(have)) {
+            (Ok(Some(denial)), Ok(None)) if is_policy(denial.code) => Ok(Some(denial.words)),
+            _ => Ok(None),
+        }
+    }
+
+    fn create_topics(&self, topics: &[&Change]) -> Result<Vec<Refused>, ClusterError> {
+        self.make_topics(topics, Earnest::Do)
     }
 
     fn create_partitions(&self, topic: &str, total: i32) -> Result<(), ClusterError> {
-        let action = format!("add partitions to {topic}");
-        let new = [NewPartitions::new(topic, usize::try_from(total).unwrap_or(0))];
-        let options = AdminOptions::new().operation_timeout(Some(USABLE_WITHIN)).request_timeout(Some(USABLE_WITHIN));
-        for result in self.wait(self.admin.create_partitions(&new, &options), &action)? {
-            result.map_err(|(_, code)| Self::code(&action, code))?;
+        match self.make_partitions(topic, total, Earnest::Do)? {
+            Some(denial) => Err(Self::denied(&format!("add partitions to {topic}"), &denial)),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn wait_usable(&self, topics: &BTreeMap<String, i32>) -> Result<(), ClusterError> {
@@ -275,15 +320,18 @@ impl Cluster for KafkaCluster {
         for (partition, start) in partitions.iter().zip(&starts) {
             list.add_partition_offset(topic, *partition, *start).map_err(|e| self.error(&action, &e))?;
         }
-        consumer.commit(&list, CommitMode::Sync).map_err(|error| match error.rdkafka_error_code() {
-            // A commit from outside has no generation; a group with members takes only those of its own.
-            Some(
-                RDKafkaErrorCode::UnknownMemberId
-                | RDKafkaErrorCode::IllegalGeneration
-                | RDKafkaErrorCode::RebalanceInProgress
-                | RDKafkaErrorCode::StaleMemberEpoch,
-            ) => ClusterError::GroupActive { group: group.to_owned(), topic: topic.to_owned() },
-            _ => self.error(&action, &error),
+        consumer.commit(&list, CommitMode::Sync).inspect_err(|_| lookup::serve(&consumer)).map_err(|error| {
+            match error.rdkafka_error_code() {
+                // A commit from outside has no generation; a group with members accepts only those of its
+                // own.
+                Some(
+                    RDKafkaErrorCode::UnknownMemberId
+                    | RDKafkaErrorCode::IllegalGeneration
+                    | RDKafkaErrorCode::RebalanceInProgress
+                    | RDKafkaErrorCode::StaleMemberEpoch,
+                ) => ClusterError::GroupActive { group: group.to_owned(), topic: topic.to_owned() },
+                _ => self.error(&action, &error),
+            }
         })
     }
 
@@ -293,14 +341,70 @@ impl Cluster for KafkaCluster {
     }
 }
 
-/// What an error of a worker's client means to an operator.
-pub(super) fn told(action: &str, error: &ClientError) -> ClusterError {
+/// Converts an error of a worker's client for the operator.
+pub(super) fn cluster_error(action: &str, error: &ClientError) -> ClusterError {
     let (action, reason) = (action.to_owned(), error.without_remedy());
     if error.is_denied() { ClusterError::NotAuthorised { action, reason } } else { ClusterError::Failed { action, reason } }
 }
 
-fn new_topic(change: &Change) -> Option<NewTopic<'_>> {
+/// Suffix of the name of a topic that is only validated and never created.
+const TO_ASK_WITH: &str = ".asked";
+
+/// Whether the cause is a policy or limit of the cluster's operators.
+fn is_policy(code: RDKafkaErrorCode) -> bool {
+    matches!(code, RDKafkaErrorCode::PolicyViolation | RDKafkaErrorCode::InvalidConfig | RDKafkaErrorCode::InvalidRequest)
+}
+
+impl KafkaCluster {
+    /// Returns those that were refused. Other kinds of changes are ignored.
+    fn make_topics(&self, changes: &[&Change], earnest: Earnest) -> Result<Vec<Refused>, ClusterError> {
+        let new: Vec<TopicToMake<'_>> = changes.iter().filter_map(|change| topic_to_make(change)).collect();
+        if new.is_empty() {
+            return Ok(Vec::new());
+        }
+        let denials = ffi::admin::create_topics(self.admin.inner().native_ptr(), &new, earnest, USABLE_WITHIN);
+        let denials = denials.map_err(|denial| self.failed("create topics", &denial))?;
+        let refused = denials.into_iter().filter(|(_, denial)| denial.code != RDKafkaErrorCode::TopicAlreadyExists);
+        Ok(refused.map(|(topic, denial)| Self::refused(topic, denial)).collect())
+    }
+
+    fn make_partitions(&self, topic: &str, total: i32, earnest: Earnest) -> Result<Option<Denial>, ClusterError> {
+        let total = usize::try_from(total).unwrap_or(0);
+        let answer = ffi::admin::create_partitions(self.admin.inner().native_ptr(), topic, total, earnest, USABLE_WITHIN);
+        answer.map_err(|denial| self.failed(&format!("add partitions to {topic}"), &denial))
+    }
+
+    fn refused(topic: String, denial: Denial) -> Refused {
+        use RDKafkaErrorCode as Code;
+        let cause = match denial.code {
+            Code::PolicyViolation | Code::InvalidConfig | Code::InvalidRequest => RefusedFor::Policy,
+            Code::InvalidTopic => RefusedFor::Name,
+            Code::InvalidReplicationFactor | Code::InvalidReplicaAssignment => RefusedFor::Replicas,
+            Code::InvalidPartitions => RefusedFor::Partitions,
+            code if is_denial(code) => RefusedFor::Rights,
+            _ => RefusedFor::Other,
+        };
+        Refused { topic, cause, words: denial.words }
+    }
+
+    /// Converts a refusal of a whole request for the operator.
+    pub(super) fn failed(&self, action: &str, denial: &Denial) -> ClusterError {
+        self.listen();
+        let refusal = if is_unreachable_code(denial.code) { self.refusal(action) } else { None };
+        refusal.unwrap_or_else(|| Self::denied(action, denial))
+    }
+
+    /// A refusal with the broker's message.
+    pub(super) fn denied(action: &str, denial: &Denial) -> ClusterError {
+        match Self::code(action, denial.code) {
+            ClusterError::Failed { action, .. } => ClusterError::Failed { action, reason: denial.words.clone() },
+            ClusterError::NotAuthorised { action, .. } => ClusterError::NotAuthorised { action, reason: denial.words.clone() },
+            other => other,
+        }
+    }
+}
+
+fn topic_to_make(change: &Change) -> Option<TopicToMake<'_>> {
     let Change::CreateTopic { topic, partitions, replication_factor, settings } = change else { return None };
-    let new = NewTopic::new(topic, *partitions, TopicReplication::Fixed(*replication_factor));
-    Some(settings.iter().fold(new, |new, (name, value)| new.set(name, value)))
+    Some(TopicToMake { name: topic, partitions: *partitions, replication_factor: *replication_factor, settings })
 }

@@ -1,4 +1,4 @@
-//! What every client is made with: the user's properties and kladder's defaults.
+//! The configuration of every client: the user's properties and kladder's defaults.
 
 use std::collections::BTreeMap;
 
@@ -9,17 +9,17 @@ use crate::config::KafkaConfig;
 
 const CLIENT_ID: &str = "kladder";
 
-/// For consumers, before what [`crate::kafka::consumer`] owns.
+/// For consumers, before the settings of [`crate::kafka::consumer`].
 pub(crate) fn consumer_config(kafka: &KafkaConfig) -> ClientConfig {
     client_config(&kafka.for_consumer())
 }
 
-/// For producers, before what [`crate::kafka::producer`] owns.
+/// For producers, before the settings of [`crate::kafka::producer`].
 pub(crate) fn producer_config(kafka: &KafkaConfig) -> ClientConfig {
     client_config(&kafka.for_producer())
 }
 
-/// Sets what the user has not set. The configuration knows every property by one name, so an alias cannot slip past.
+/// Sets what the user has not set. The configuration has every property by one name, so an alias cannot be missed.
 pub(crate) fn set_unless_given<'a>(config: &mut ClientConfig, defaults: impl IntoIterator<Item = (&'a str, impl Into<String>)>) {
     for (key, value) in defaults {
         if config.get(key).is_none() {
@@ -28,7 +28,7 @@ pub(crate) fn set_unless_given<'a>(config: &mut ClientConfig, defaults: impl Int
     }
 }
 
-/// What kladder's clients of this configuration call themselves.
+/// The client.id of kladder's clients with this configuration.
 #[must_use]
 pub fn client_id(kafka: &KafkaConfig) -> String {
     kafka.for_consumer().remove("client.id").unwrap_or_else(|| CLIENT_ID.to_owned())
@@ -40,10 +40,13 @@ fn client_config(properties: &BTreeMap<String, String>) -> ClientConfig {
     for (key, value) in properties {
         config.set(key, value);
     }
+    // Producers and admin clients also request topics by name, and by default create them if the cluster allows auto-creation:
+    // then a misspelt name becomes a topic, and waits for records instead of failing.
+    config.set("allow.auto.create.topics", "false");
     config
 }
 
-/// Passes a line of librdkafka's log on. Most of what it calls an error heals by itself.
+/// Passes on a log line of librdkafka. Most of what it calls an error recovers by itself.
 pub(crate) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     match level {
         RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {

@@ -1,22 +1,27 @@
-//! The clock adapter: the only place that asks what time it is.
+//! The clock adapter: the only place that reads the time.
 //!
-//! Workers wait and measure on the monotonic clock, so that a jump of the machine's wall clock neither brings a record back early
-//! nor leaves it waiting. It is anchored to the wall clock once, at first use in the process.
+//! Workers wait and measure by the monotonic clock, so that a jump of the machine's wall clock neither makes a record early nor
+//! delays it. It is anchored to the wall clock once, at the first use in the process.
 
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
+#[cfg(test)]
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, Ordering},
+};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::core::leader_clock::LocalTime;
 
-/// Tells the time; cheap to clone and to ask.
+/// Returns the time; cheap to clone and to call.
 #[derive(Debug, Clone)]
 pub struct Clock(Source);
 
 #[derive(Debug, Clone)]
 enum Source {
     System,
-    /// Epoch microseconds; stands still until it is advanced.
+    /// Epoch microseconds; constant until advanced.
+    #[cfg(test)]
     Manual(Arc<AtomicI64>),
 }
 
@@ -27,26 +32,28 @@ struct Anchor {
 }
 
 impl Clock {
-    /// The clock of this machine; all of them in a process share one anchor.
+    /// The clock of this machine; all in a process share one anchor.
     #[must_use]
     pub fn system() -> Self {
         Self(Source::System)
     }
 
     /// A clock for tests, which moves only by [`Clock::advance`].
+    #[cfg(test)]
     #[must_use]
     pub fn manual(start: LocalTime) -> Self {
         Self(Source::Manual(Arc::new(AtomicI64::new(start.as_micros()))))
     }
 
-    /// Moves a manual clock on; the machine's clock does not care.
+    /// Advances a manual clock; no effect on the system clock.
+    #[cfg(test)]
     pub fn advance(&self, by: Duration) {
         if let Source::Manual(micros) = &self.0 {
             micros.fetch_add(whole_micros(by), Ordering::Relaxed);
         }
     }
 
-    /// The worker's own time: the wall clock at first use, counted on by the monotonic clock.
+    /// The worker's own time: the wall clock at the first use, advanced by the monotonic clock.
     #[must_use]
     pub fn now(&self) -> LocalTime {
         match &self.0 {
@@ -54,24 +61,27 @@ impl Clock {
                 let anchor = anchor();
                 LocalTime::from_micros(anchor.wall_micros.saturating_add(whole_micros(anchor.monotonic.elapsed())))
             }
+            #[cfg(test)]
             Source::Manual(micros) => LocalTime::from_micros(micros.load(Ordering::Relaxed)),
         }
     }
 
-    /// The time since the process first asked: never goes back.
+    /// The time since the process first read the clock: never decreases.
     #[must_use]
     pub fn monotonic(&self) -> Duration {
         match &self.0 {
             Source::System => anchor().monotonic.elapsed(),
+            #[cfg(test)]
             Source::Manual(micros) => Duration::from_micros(u64::try_from(micros.load(Ordering::Relaxed)).unwrap_or(0)),
         }
     }
 
-    /// The wall clock as it stands now, jumps and all: only for dates that others wrote by theirs, such as `Retry-After`.
+    /// The current wall clock, including jumps: only for dates written by others, such as `Retry-After`.
     #[must_use]
     pub fn wall(&self) -> SystemTime {
         match &self.0 {
             Source::System => system_time(),
+            #[cfg(test)]
             Source::Manual(_) => UNIX_EPOCH + self.monotonic(),
         }
     }

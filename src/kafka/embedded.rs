@@ -1,8 +1,8 @@
-//! A broker inside the process, for trying things out: librdkafka's mock cluster behind real sockets.
+//! A broker inside the process, for demos: librdkafka's mock cluster behind real sockets.
 //!
-//! It serves whatever kladder's clients need to run a ladder, but it is no Kafka. Topics cannot be made over the wire, so they are
-//! made here; they have no settings, and records carry the time at which they were produced. It keeps 5 MiB a partition, in memory.
-//! Offsets that are committed in a transaction are discarded, so a ladder on it runs with at-least-once hops.
+//! It supports everything that kladder's clients need to run a ladder, but it is not Kafka. Topics cannot be created over the wire,
+//! so they are created here; they have no settings, and records have the time at which they were produced. It keeps 5 MiB per
+//! partition, in memory. Offsets committed in a transaction are discarded, so a ladder on it runs with at-least-once hops.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use rdkafka::producer::DefaultProducerContext;
 use crate::config::KafkaConfig;
 use crate::kafka::admin::KafkaCluster;
 use crate::kafka::error::ClientError;
-use crate::topology::{Change, Cluster, ClusterError, Observed, Position, Scope};
+use crate::topology::{Change, Cluster, ClusterError, Observed, Position, Refused, Scope};
 
 /// A broker that lives as long as this value. It listens on a free port of 127.0.0.1.
 pub struct EmbeddedBroker {
@@ -23,22 +23,22 @@ impl EmbeddedBroker {
     /// Starts it.
     ///
     /// # Errors
-    /// When it cannot listen, or there are no threads for it.
+    /// It cannot listen, or its threads cannot be created.
     pub fn start() -> Result<Self, ClientError> {
         let mock = MockCluster::new(1).map_err(|e| ClientError::new("starting the embedded broker", &e))?;
         Ok(Self { mock })
     }
 
-    /// Where it listens.
+    /// Its address.
     #[must_use]
     pub fn brokers(&self) -> String {
         self.mock.bootstrap_servers()
     }
 
-    /// Its administration; `kafka` has to lead to it.
+    /// Its administration; `kafka` must point to it.
     ///
     /// # Errors
-    /// When it cannot be reached.
+    /// It cannot be reached.
     pub fn cluster(&self, kafka: &KafkaConfig) -> Result<EmbeddedCluster<'_>, ClusterError> {
         Ok(EmbeddedCluster { broker: self, reached: KafkaCluster::connect(kafka)? })
     }
@@ -52,21 +52,29 @@ pub struct EmbeddedCluster<'a> {
 
 impl Cluster for EmbeddedCluster<'_> {
     fn observe(&self, scope: &Scope) -> Result<Observed, ClusterError> {
-        // There are no settings that could be in the way.
+        // There are no settings that could be wrong.
         self.reached.look_without_settings(scope)
     }
 
-    fn create_topics(&self, topics: &[&Change]) -> Result<(), ClusterError> {
+    fn validate(&self, _: &[&Change]) -> Result<Vec<Refused>, ClusterError> {
+        Ok(Vec::new())
+    }
+
+    fn refuses(&self, _: &str, _: &str, _: &str, _: &str) -> Result<Option<String>, ClusterError> {
+        Ok(None)
+    }
+
+    fn create_topics(&self, topics: &[&Change]) -> Result<Vec<Refused>, ClusterError> {
         for change in topics {
             let Change::CreateTopic { topic, partitions, .. } = change else { continue };
             let created = self.broker.mock.create_topic(topic, *partitions, 1);
             created.map_err(|error| failed(&format!("create topic {topic}"), &error.to_string()))?;
         }
-        Ok(())
+        Ok(Vec::new())
     }
 
     fn create_partitions(&self, topic: &str, _: i32) -> Result<(), ClusterError> {
-        Err(failed(&format!("add partitions to {topic}"), "the embedded broker cannot"))
+        Err(failed(&format!("add partitions to {topic}"), "the embedded broker does not support it"))
     }
 
     fn wait_usable(&self, topics: &BTreeMap<String, i32>) -> Result<(), ClusterError> {

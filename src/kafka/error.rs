@@ -1,4 +1,4 @@
-//! What can go wrong with a Kafka client, sorted by what has to be done about it.
+//! Errors of Kafka clients, classified by the necessary reaction.
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use thiserror::Error;
@@ -36,31 +36,31 @@ impl ClientError {
         Self { doing: doing.into(), cause: code.to_string(), code: Some(code), fatal: false, rival: false }
     }
 
-    /// The client is of no use any more, and its successor will do.
+    /// The client is unusable, and must be replaced.
     pub(crate) fn done_for(doing: impl Into<String>, cause: impl Into<String>) -> Self {
         Self { fatal: true, ..Self::text(doing, cause) }
     }
 
-    /// What a client has declared itself beyond repair for.
+    /// A client's fatal error.
     pub(crate) fn beyond_repair(doing: impl Into<String>, (code, text): (RDKafkaErrorCode, String)) -> Self {
         Self { doing: doing.into(), cause: text, code: Some(code), fatal: true, rival: false }
     }
 
-    /// The same, by a live worker of the same name.
+    /// The same, caused by a live worker with the same name.
     pub(crate) fn by_rival(mut self) -> Self {
         self.rival = true;
         self
     }
 
-    /// Whether another live worker of the same name has taken this one's place: a group has one member of a name, and one producer
-    /// of a transactional.id. To join again would throw the other one out, and so on in turn.
+    /// Whether another live worker with the same name has taken this one's place: a group has one member per name, and a
+    /// transactional.id one producer. Joining again would fence the other one, and so on in turn.
     #[must_use]
     pub fn is_rival(&self) -> bool {
         self.rival || self.code == Some(RDKafkaErrorCode::FencedInstanceId)
     }
 
-    /// Whether the group still has a member of this name. By the newer group protocol a name is free again only when its last owner
-    /// has left or its session has ended, so a worker that comes back after a crash has to wait for that.
+    /// Whether the group still has a member with this name. In the newer group protocol a name becomes free only when its last
+    /// owner has left or its session has expired, so a worker that restarts after a crash must wait for that.
     #[must_use]
     pub fn is_name_taken(&self) -> bool {
         self.code == Some(RDKafkaErrorCode::UnreleasedInstanceId)
@@ -74,22 +74,22 @@ impl ClientError {
         }
     }
 
-    /// Whether the broker does not allow it. Somebody has to grant it; asked for again after that, it will be done.
+    /// Whether the broker denies it. An operator must grant it; a later retry will then succeed.
     #[must_use]
     pub fn is_denied(&self) -> bool {
         self.code.is_some_and(is_denial)
     }
 
     fn remedy(&self) -> &'static str {
-        if self.is_denied() { " (`kladder generate acls` prints the rules that are needed)" } else { "" }
+        if self.is_denied() { " (`kladder generate acls` prints the required rules)" } else { "" }
     }
 
-    /// What was being done, and what came of it, for those who add the remedy themselves.
+    /// The action and its error, for callers that add the remedy themselves.
     pub(crate) fn without_remedy(&self) -> String {
         format!("{}: {}", self.doing, self.cause)
     }
 
-    /// Whether the client itself is beyond repair and has to be made anew.
+    /// Whether the client itself has failed fatally and must be recreated.
     #[must_use]
     pub fn is_fatal(&self) -> bool {
         self.fatal
@@ -101,7 +101,7 @@ impl ClientError {
         self.code.is_some_and(is_fence)
     }
 
-    /// Whether nobody answered: that passes, however long it takes.
+    /// Whether no broker answered: temporary, however long it takes.
     #[must_use]
     pub fn is_outage(&self) -> bool {
         matches!(
@@ -121,7 +121,7 @@ impl ClientError {
         )
     }
 
-    /// Whether the group has moved on: this member's assignment is, or will be, another one.
+    /// Whether it is due to a rebalance: this member's assignment is changing or has changed.
     #[must_use]
     pub fn is_group_change(&self) -> bool {
         matches!(
@@ -149,29 +149,29 @@ pub(crate) fn is_fence(code: RDKafkaErrorCode) -> bool {
     )
 }
 
-/// For the model of the committer, in which there is no client that could fail.
+/// For the model of the committer, which has no client that could fail.
 #[cfg(test)]
 impl ClientError {
     fn of_model(code: RDKafkaErrorCode, fatal: bool) -> Self {
         Self { fatal, ..Self::code("a call of the model", code) }
     }
 
-    /// The group has moved on.
+    /// A rebalance.
     pub(crate) fn group_change() -> Self {
         Self::of_model(RDKafkaErrorCode::IllegalGeneration, false)
     }
 
-    /// Another producer of the same name has begun.
+    /// Another producer of the same name has started.
     pub(crate) fn fenced() -> Self {
         Self::of_model(RDKafkaErrorCode::ProducerFenced, true)
     }
 
-    /// Nobody answers.
+    /// No broker answers.
     pub(crate) fn outage() -> Self {
         Self::of_model(RDKafkaErrorCode::OperationTimedOut, false)
     }
 
-    /// The client is beyond repair.
+    /// A fatal error.
     pub(crate) fn fatal() -> Self {
         Self::of_model(RDKafkaErrorCode::Fatal, true)
     }
@@ -187,26 +187,28 @@ pub(crate) fn is_denial(code: RDKafkaErrorCode) -> bool {
     )
 }
 
-/// How a transaction failed, by what has to follow.
+/// How a transaction failed, by the necessary reaction.
 #[derive(Debug, Clone, Error)]
 pub enum TxnError {
-    /// Abort, keep the records, take the group metadata anew, try again if the partitions are still assigned.
+    /// Abort, keep the records, read the group metadata again, retry if the partitions are still assigned.
     #[error("transaction to be aborted: {0}")]
     Abort(#[source] ClientError),
-    /// The producer is beyond repair: rebuild it. The transaction did not commit.
-    #[error("producer to be rebuilt: {0}")]
+    /// The producer has failed fatally: recreate it. The transaction did not commit.
+    #[error("producer to be recreated: {0}")]
     Rebuild(#[source] ClientError),
-    /// Nobody knows whether the transaction committed: rebuild the producer, then read the committed offsets.
+    /// It is unknown whether the transaction committed: recreate the producer, then read the committed
+    /// offsets.
     #[error("transaction of unknown outcome: {0}")]
     Unknown(#[source] ClientError),
-    /// Another live worker of the same name uses the transactional.id: to rebuild the producer would fence that one in turn.
+    /// Another live worker with the same name uses the transactional.id: recreating the producer would fence that one in
+    /// turn.
     #[error("transaction fenced: {0}")]
     Rival(#[source] ClientError),
 }
 
 impl TxnError {
-    /// Sorts an error of a transaction call other than commit. What librdkafka marks neither as retriable nor as abortable is
-    /// fatal.
+    /// Classifies an error of a transaction call other than commit. Errors that librdkafka marks neither as retriable nor as
+    /// abortable are fatal.
     pub(crate) fn of(doing: &str, error: &KafkaError) -> Self {
         let cause = ClientError::new(doing, error);
         match error {
@@ -217,7 +219,7 @@ impl TxnError {
         }
     }
 
-    /// What happened.
+    /// The error.
     #[must_use]
     pub fn cause(&self) -> &ClientError {
         match self {
@@ -229,57 +231,126 @@ impl TxnError {
 /// Why one record could not be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum WriteFault {
-    /// It is larger than the topic takes, alone or with the records that were sent along with it.
-    #[error("record is larger than the topic takes")]
+    /// It is larger than the topic allows, alone or with the records sent together with it.
+    #[error("record is larger than the topic allows")]
     TooLarge,
+    /// It is larger than this client's settings allow.
+    #[error("record is larger than the client's queue.buffering.max.kbytes")]
+    TooLargeForClient,
     /// The topic may not be written to, whatever the record.
     #[error("not authorised to write to the topic")]
     Denied,
-    /// The broker refuses it, and will tomorrow: unknown topic or partition, invalid.
+    /// The topic or partition does not exist, whatever the record.
+    #[error("topic or partition does not exist")]
+    Missing,
+    /// The broker refuses it, or one sent together with it, permanently.
+    ///
+    /// Before it was sent alone it is unknown which one is meant: if a broker names one record of a batch, librdkafka 2.12 gives its error to
+    /// all of them, since it calls its interceptors first; if the broker names several, it gives the others an error of their own.
+    ///
+    /// The broker's own sentence (KIP-467) cannot be read. When a delivery report arrives, librdkafka 2.12.1 has freed it:
+    /// `rd_kafka_message_produce_errstr` points into the response, and the report owns a copy that nothing gives access to
+    /// (`rd_kafka_dr_msgq0`). An interceptor is called before that, but the same pointer is never initialised (`rd_kafka_msg_new00`), and set
+    /// only if the response has a sentence, which cannot be told from one that has none.
     #[error("broker refuses the record: {0}")]
     Refused(&'static str),
-    /// The client gave the transaction up before the record went out; whatever made it do so is no fault of the record.
+    /// Another record of its batch was refused, so this one was not written either.
+    #[error("another record of its batch was refused")]
+    Beside,
+    /// The client failed the transaction before the record was sent; the cause is not the record.
     ///
     /// That happens once after a record was refused: librdkafka 2.12 numbers the next batch of the partition as if the refused one
     /// had been written, so the broker finds a gap, and the client aborts and begins a new numbering.
-    #[error("transaction was given up before the record went out")]
+    #[error("transaction failed before the record was sent")]
     Aborted,
-    /// Something that passes: no leader, a time-out.
+    /// Temporary: no leader, a timeout.
     #[error("record could not be delivered: {0}")]
     Passing(&'static str),
 }
 
 impl WriteFault {
-    /// Whether it passes by itself: it is not the record that is at fault.
+    /// Whether it is temporary: the record is not faulty.
     #[must_use]
     pub fn is_passing(&self) -> bool {
         matches!(self, Self::Passing(_))
     }
 
-    /// Whether the record is at fault: trying again as it was would end the same way.
+    /// Whether a retry would fail the same way until somebody changes something. Which record of a batch is faulty shows when each is
+    /// sent alone.
     #[must_use]
     pub fn lasts(&self) -> bool {
-        matches!(self, Self::TooLarge | Self::Refused(_))
+        matches!(self, Self::TooLarge | Self::TooLargeForClient | Self::Missing | Self::Refused(_))
     }
 
-    /// Sorts the error of a delivery report or of a local refusal.
+    /// What to do about it; nothing if it is temporary.
+    #[must_use]
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::TooLarge => "raise max.message.bytes of the topic: for the ladder's topics `kladder setup` shows the command",
+            Self::TooLargeForClient => "raise queue.buffering.max.kbytes in [kafka.producer]",
+            Self::Denied => "grant Write on the topic: `kladder generate acls` prints the rules",
+            Self::Missing => "create the topic with as many partitions as it had: `kladder setup` creates the ladder's topics",
+            Self::Refused(_) => {
+                "the topic must accept every record: `kladder doctor` names settings that prevent it, such as cleanup.policy; policies \
+                 and schema validation of the brokers must exclude it"
+            }
+            Self::Beside | Self::Aborted | Self::Passing(_) => "it is retried automatically",
+        }
+    }
+
+    /// Classifies the error of a delivery report or of a local refusal.
     pub(crate) fn of(code: RDKafkaErrorCode) -> Self {
         use RDKafkaErrorCode as Code;
         match code {
             Code::MessageSizeTooLarge | Code::MessageBatchTooLarge => Self::TooLarge,
             Code::TopicAuthorizationFailed => Self::Denied,
-            Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition => {
-                Self::Refused("topic or partition does not exist")
+            Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition | Code::InvalidTopic => Self::Missing,
+            Code::InvalidTimestamp => Self::Refused(
+                "INVALID_TIMESTAMP: its timestamp is outside of the topic's limits (message.timestamp.before.max.ms, \
+                 message.timestamp.after.max.ms)",
+            ),
+            Code::InvalidRecord => Self::Refused(
+                "INVALID_RECORD: the broker's validation failed (a compacted topic accepts no record without a key, one with schema validation \
+                 none that violates its schema)",
+            ),
+            Code::InvalidMessage | Code::BadMessage | Code::InvalidMessageSize => {
+                Self::Refused("CORRUPT_MESSAGE: the broker cannot read it, or accepts none without a key")
             }
-            Code::InvalidTimestamp => Self::Refused("invalid timestamp"),
-            Code::InvalidMessage | Code::BadMessage | Code::InvalidMessageSize | Code::InvalidRecord => {
-                Self::Refused("invalid record")
+            Code::PolicyViolation => Self::Refused("POLICY_VIOLATION: it violates a policy of the brokers"),
+            Code::UnsupportedForMessageFormat => {
+                Self::Refused("UNSUPPORTED_FOR_MESSAGE_FORMAT: the topic's message format does not support it")
             }
-            Code::PolicyViolation => Self::Refused("against the broker's policy"),
+            Code::UnsupportedCompressionType => {
+                Self::Refused("UNSUPPORTED_COMPRESSION_TYPE: the broker does not accept its compression (compression.type)")
+            }
+            Code::InvalidDifferentRecord => Self::Beside,
             Code::MessageTimedOut => Self::Passing("timed out"),
             Code::NotEnoughReplicas | Code::NotEnoughReplicasAfterAppend => Self::Passing("not enough replicas in sync"),
             Code::PurgeQueue | Code::PurgeInflight => Self::Aborted,
             _ => Self::Passing("broker not reachable or transaction aborted"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::error::RDKafkaErrorCode as Code;
+
+    use super::*;
+
+    #[test]
+    fn what_is_refused_for_good_is_told_from_what_passes_and_from_who_stood_beside_it() {
+        for code in [Code::InvalidRecord, Code::InvalidTimestamp, Code::PolicyViolation, Code::UnsupportedForMessageFormat] {
+            let fault = WriteFault::of(code);
+            assert!(matches!(fault, WriteFault::Refused(_)) && fault.lasts() && !fault.is_passing(), "{code:?}");
+            assert!(!fault.remedy().contains("max.message.bytes"), "{code:?}");
+        }
+        let beside = WriteFault::of(Code::InvalidDifferentRecord);
+        assert!(!beside.lasts() && !beside.is_passing());
+        for code in [Code::MessageTimedOut, Code::NotEnoughReplicas, Code::Unknown] {
+            assert!(WriteFault::of(code).is_passing(), "{code:?}");
+        }
+        assert_eq!(WriteFault::of(Code::UnknownTopicOrPartition), WriteFault::Missing);
+        assert!(WriteFault::TooLarge.remedy().contains("max.message.bytes"));
     }
 }

@@ -1,7 +1,7 @@
-//! Reads single records by their offsets, without a group.
+//! Reads single records by offset, without a group.
 //!
-//! Wanted offsets that are near one another are read in one go, and what lies between them is passed over; for far ones the client is
-//! told to begin elsewhere, which costs a round trip.
+//! Wanted offsets near each other are read in one go, dropping the records between them; for far ones the client is repositioned,
+//! which costs a round trip.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,22 +16,22 @@ use crate::kafka::error::{ClientError, is_denial};
 use crate::kafka::ffi::{Polled, RawReader};
 use crate::kafka::isolation::Isolation;
 use crate::kafka::partition::TopicPartition;
-use crate::kafka::reader;
+use crate::kafka::reader::{self, LostPlace};
 use crate::kafka::watch::Watch;
 
-/// Fewer records than that are read and passed over rather than skipped.
+/// Number of records that are read and dropped rather than skipped.
 const NEAR: i64 = 1_000;
 
-/// How long nothing may come before a fetch has failed.
+/// Maximum silence before a fetch has failed.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// Reads records by their offsets.
+/// Reads records by offset.
 pub struct Fetcher {
-    // Before the client that it came from.
+    // Declared before its client, so that it is dropped first.
     reader: RawReader,
     client: Arc<BaseConsumer<Watch>>,
     clock: Clock,
-    /// What is being read, and the offset that comes next.
+    /// The partition being read, and its next offset.
     open: Option<(TopicPartition, i64)>,
     reads: u64,
 }
@@ -40,22 +40,22 @@ impl Fetcher {
     /// Connects at the first fetch.
     ///
     /// # Errors
-    /// When the client cannot be made.
+    /// The client cannot be created.
     pub fn new(kafka: &KafkaConfig) -> Result<Self, ClientError> {
-        // Where a partition has ended, the client's last request for it waits on the broker that long, and holds up the first one for the
-        // next partition: with the default of 500 ms that was half the time of sending dead letters of six partitions back.
+        // At the end of a partition, the client's last request for it waits on the broker that long, and delays the first one for the
+        // next partition: with the default of 500 ms that was half the time of sending back dead letters of six partitions.
         let defaults = [("fetch.queue.backoff.ms", "10"), ("fetch.wait.max.ms", "20"), ("queued.max.messages.kbytes", "16384")];
-        let (reader, client) = reader::make(kafka, Isolation::Committed, &defaults)?;
+        let (reader, client) = reader::make(kafka, Isolation::Committed, LostPlace::Oldest, &defaults)?;
         Ok(Self { reader, client, clock: Clock::system(), open: None, reads: 0 })
     }
 
-    /// Hands over the records of a partition that have these offsets, which must rise. Those that are gone, or never were, are passed
-    /// over.
+    /// Passes on the records of a partition with these offsets, which must be ascending. Deleted or nonexistent ones are skipped.
     ///
     /// # Errors
-    /// When the partition may not be read, or nothing comes for 15 s.
+    /// The partition may not be read, or nothing arrives for 15 s.
     pub fn fetch(&mut self, tp: &TopicPartition, offsets: &[i64], mut each: impl FnMut(Record)) -> Result<(), ClientError> {
-        let mut wanted = offsets.iter().copied().peekable();
+        // Negative offsets have a special meaning to the client: end and beginning.
+        let mut wanted = offsets.iter().copied().filter(|offset| *offset >= 0).peekable();
         let mut heard = self.clock.now();
         while let Some(first) = wanted.peek().copied() {
             self.go_to(tp, first)?;
@@ -80,7 +80,7 @@ impl Fetcher {
                             each(record);
                         }
                     }
-                    // Nothing is there beyond it.
+                    // There is nothing beyond it.
                     Polled::End(offset) => {
                         next = Some(offset);
                         over = true;

@@ -1,4 +1,4 @@
-//! Where a group stands that this process is no member of.
+//! Committed offsets of a group of which this process is not a member.
 
 use std::time::Duration;
 
@@ -11,17 +11,17 @@ use crate::kafka::error::ClientError;
 use crate::kafka::lookup;
 use crate::kafka::partition::TopicPartition;
 
-/// Asks for the committed offsets of one group, without joining it.
+/// Reads the committed offsets of one group, without joining it.
 pub struct GroupOffsets {
     client: BaseConsumer,
     group: String,
 }
 
 impl GroupOffsets {
-    /// Of this group. It connects at the first question.
+    /// For this group. It connects at the first request.
     ///
     /// # Errors
-    /// When the client cannot be made.
+    /// The client cannot be created.
     pub fn new(kafka: &KafkaConfig, group: &str) -> Result<Self, ClientError> {
         let mut config = client_config::consumer_config(kafka);
         config.set("group.id", group).set("enable.auto.commit", "false").set("isolation.level", "read_uncommitted");
@@ -29,10 +29,10 @@ impl GroupOffsets {
         Ok(Self { client, group: group.to_owned() })
     }
 
-    /// The committed offsets on all partitions of these topics, where there are some.
+    /// The committed offsets on all partitions of these topics, if any.
     ///
     /// # Errors
-    /// When a topic does not exist, or the broker does not answer in time or refuses.
+    /// A topic does not exist, or the broker does not answer in time or refuses.
     pub fn on_topics(&self, topics: &[String], within: Duration) -> Result<Vec<(TopicPartition, i64)>, ClientError> {
         let mut partitions = Vec::new();
         for topic in topics {
@@ -42,17 +42,17 @@ impl GroupOffsets {
         self.committed(&partitions, within)
     }
 
-    /// The committed offsets on these partitions, where there are some.
+    /// The committed offsets on these partitions, if any.
     ///
     /// # Errors
-    /// When the broker does not answer in time or refuses.
+    /// The broker does not answer in time or refuses.
     pub fn committed(&self, partitions: &[TopicPartition], within: Duration) -> Result<Vec<(TopicPartition, i64)>, ClientError> {
         let doing = || format!("reading the committed offsets of group {}", self.group);
         let mut list = TopicPartitionList::with_capacity(partitions.len());
         for tp in partitions {
             list.add_partition(&tp.topic, tp.partition);
         }
-        // The client's events have to be served by somebody.
+        // Somebody must serve the client's events.
         let _ = self.client.poll(Duration::ZERO);
         let answer = self.client.committed_offsets(list, within).map_err(|e| ClientError::new(doing(), &e))?;
         answer.elements().iter().try_for_each(TopicPartitionListElem::error).map_err(|e| ClientError::new(doing(), &e))?;

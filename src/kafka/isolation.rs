@@ -1,12 +1,12 @@
-//! What a reader sees of transactions.
+//! Isolation levels of consumers.
 
-/// What a reader sees of transactions.
+/// Isolation level of a consumer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Isolation {
-    /// Only what is committed. Behind an open transaction nothing is seen until it ends.
+    /// Only committed records. Records after an open transaction are invisible until it ends.
     Committed,
-    /// Everything at once, what is aborted later too: for records that are never written in a transaction, and must not wait for
-    /// those of others.
+    /// All records at once, including those aborted later: for records that are never written in a transaction, and must not
+    /// wait for those of others.
     Uncommitted,
 }
 

@@ -1,23 +1,23 @@
-//! How long a transaction's markers take, which the next one must wait for.
+//! How long a transaction's markers take to be written, which delays the next transaction.
 //!
-//! A commit is confirmed before its markers are written. Until they are the coordinator answers the next transaction's first request
-//! with `CONCURRENT_TRANSACTIONS`, and librdkafka repeats it after 20 ms, whatever is configured (`rd_kafka_txn_handle_AddPartitionsToTxn`
-//! in 2.12). So it pays to begin a little later: a gap that holds on just long enough costs some milliseconds instead of 20. How
-//! long that is depends on the broker and its load, and nobody tells; it is found by trying, like a congestion window: a request
-//! that met the markers widens the gap by a step, every other one narrows it by a fraction of one.
+//! A commit is confirmed before its markers are written. Until they are, the coordinator answers the next transaction's first request with
+//! `CONCURRENT_TRANSACTIONS`, and librdkafka repeats it after 20 ms, regardless of configuration (`rd_kafka_txn_handle_AddPartitionsToTxn`
+//! in 2.12). So it pays to begin a little later: a gap that is just long enough costs some milliseconds instead of 20. Its length depends
+//! on the broker and its load, and is not reported; it is found by trial, like a congestion window: a request that met the markers widens
+//! the gap by a step, every other one narrows it by a fraction of one.
 
 use std::time::Duration;
 
-/// What a first delivery takes at least after its request met the markers of the transaction before.
+/// Minimum duration of a first delivery whose request met the markers of the previous transaction.
 const REPEATED: Duration = Duration::from_millis(20);
 
-/// How much is waited longer after that: at 64 transactions without between two with, half of it is given back.
+/// Increase of the gap after that: with 64 transactions between two such ones, half of it is given back.
 const STEP: Duration = Duration::from_millis(1);
 
-/// How much is waited less after a transaction that met none.
+/// Decrease of the gap after a transaction that met none.
 const GIVEN_BACK: Duration = Duration::from_micros(8);
 
-/// More than a repetition costs is never waited.
+/// The gap never exceeds the cost of a repetition.
 const WIDEST: Duration = Duration::from_millis(20);
 
 /// The gap between one transaction's commit and the next one's beginning.
@@ -25,7 +25,7 @@ const WIDEST: Duration = Duration::from_millis(20);
 pub(crate) struct MarkerGap(Duration);
 
 impl MarkerGap {
-    /// Notes how long the first delivery of a transaction took that was begun after this gap.
+    /// Reports how long the first delivery of a transaction took that was begun after this gap.
     pub(crate) fn first_delivery(&mut self, took: Duration) {
         self.0 = if took >= REPEATED { (self.0 + STEP).min(WIDEST) } else { self.0.saturating_sub(GIVEN_BACK) };
     }
@@ -40,7 +40,7 @@ impl MarkerGap {
 mod tests {
     use super::*;
 
-    /// Transactions of a broker that needs so long for its markers: how many of them met markers, and the width in the end.
+    /// Transactions of a broker that needs this long for its markers: how many of them met markers, and the final width.
     fn after(transactions: usize, markers: Duration) -> (usize, Duration) {
         let mut gap = MarkerGap::default();
         let mut met = 0;

@@ -1,25 +1,26 @@
-//! What a real cluster tells of itself.
+//! Observes a real cluster.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use rdkafka::admin::{AdminOptions, ResourceSpecifier};
+use rdkafka::admin::AdminOptions;
 use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::MetadataTopic;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
 
-use crate::core::state::{Entry, LadderState, OwnerRecord};
+use crate::core::state::{LadderState, OwnerRecord, StateValue};
 use crate::core::topics::state_topic;
-use crate::kafka::admin::{ASK_WITHIN, KafkaCluster, told};
+use crate::kafka::admin::{ASK_WITHIN, KafkaCluster, cluster_error};
 use crate::kafka::ffi;
+use crate::kafka::lookup;
 use crate::kafka::state::{read_states, write_state};
 use crate::topology::{ClusterError, GroupFacts, GroupMember, Observed, Scope, TopicFacts, Watermarks};
 
 /// The committed offsets of a group, by topic and partition.
 type GroupOffsets = BTreeMap<String, BTreeMap<i32, i64>>;
 
-/// How long records are kept that are never deleted by their age: a thousand years.
+/// Retention of records that are never deleted by age: a thousand years.
 const FOR_EVER: Duration = Duration::from_secs(1_000 * 365 * 86_400);
 
 impl KafkaCluster {
@@ -29,10 +30,10 @@ impl KafkaCluster {
         Ok(observed)
     }
 
-    /// For those who may not see the settings: a worker needs them for nothing else.
+    /// Without settings, for users who may not read them: a worker needs them for nothing else.
     ///
     /// # Errors
-    /// When the cluster cannot be asked, or does not let a topic or group be seen.
+    /// The cluster does not answer, or a topic or group may not be described.
     pub fn look_without_settings(&self, scope: &Scope) -> Result<Observed, ClusterError> {
         let mut topics = self.topics(scope)?;
         for topic in scope.named_topics().filter(|topic| !topics.contains_key(*topic)) {
@@ -42,15 +43,15 @@ impl KafkaCluster {
         let groups = scope.groups().map(|group| Ok((group.to_owned(), self.group(group, &topics)?)));
         let groups = groups.collect::<Result<_, ClusterError>>()?;
         let owners = self.owners(scope, &topics)?;
-        Ok(Observed { topics, groups, owners })
+        Ok(Observed { topics, groups, owners, ..Observed::default() })
     }
 
-    /// What the state topics that exist say of whom their ladders belong to.
+    /// The owner records of existing state topics.
     fn owners(
         &self,
         scope: &Scope,
         topics: &BTreeMap<String, TopicFacts>,
-    ) -> Result<BTreeMap<String, Entry<OwnerRecord>>, ClusterError> {
+    ) -> Result<BTreeMap<String, StateValue<OwnerRecord>>, ClusterError> {
         let existing =
             scope.ladders().map(|ladder| (ladder, state_topic(ladder))).filter(|(_, state)| topics.contains_key(state));
         let (ladders, states): (Vec<&str>, Vec<String>) = existing.unzip();
@@ -59,10 +60,10 @@ impl KafkaCluster {
         Ok(ladders.into_iter().zip(&states).map(owner).collect())
     }
 
-    /// Who is in a group.
+    /// The members of a group.
     ///
     /// # Errors
-    /// When the group may not be described, or the cluster does not answer.
+    /// The group may not be described, or the cluster does not answer.
     pub fn members_of(&self, group: &str) -> Result<Vec<GroupMember>, ClusterError> {
         let action = format!("list the members of group {group}");
         self.patiently(&action, || {
@@ -70,38 +71,23 @@ impl KafkaCluster {
         })
     }
 
-    /// What these state topics say now, by their names.
+    /// The current content of these state topics, by name.
     ///
     /// # Errors
     /// When one does not exist or may not be read, or the cluster does not answer.
     pub fn states(&self, topics: &[String]) -> Result<BTreeMap<String, LadderState>, ClusterError> {
-        read_states(&self.kafka, topics).map_err(|error| told("read the state of the ladders", &error))
+        read_states(&self.kafka, topics).map_err(|error| cluster_error("read the state of the ladders", &error))
     }
 
-    /// Writes one record into a state topic, confirmed by all replicas in sync.
+    /// Writes one record to a state topic, confirmed by all in-sync replicas.
     ///
     /// # Errors
-    /// When it was refused or not confirmed.
+    /// It was refused or not confirmed.
     pub fn write_state(&self, topic: &str, key: &str, value: &str) -> Result<(), ClusterError> {
-        write_state(&self.kafka, topic, key, value).map_err(|error| told(&format!("write {key} to {topic}"), &error))
+        write_state(&self.kafka, topic, key, value).map_err(|error| cluster_error(&format!("write {key} to {topic}"), &error))
     }
 
-    /// Topics and groups as they stand now; no settings and no members.
-    ///
-    /// The offsets of all groups are read before the ends of any topic: a record on its way from one topic to the next is then
-    /// seen in one of them, or in both, and never in none.
-    pub(super) fn look_at_offsets(&self, scope: &Scope) -> Result<Observed, ClusterError> {
-        let mut topics = self.topics(scope)?;
-        let groups = scope.groups().map(|group| {
-            let offsets = self.offsets_of(group, &topics)?;
-            Ok((group.to_owned(), GroupFacts { members: 0, offsets }))
-        });
-        let groups = groups.collect::<Result<_, ClusterError>>()?;
-        self.watermarks(&mut topics)?;
-        Ok(Observed { topics, groups, ..Observed::default() })
-    }
-
-    /// From the metadata of all topics: to ask for one by name might create it.
+    /// From the metadata of all topics: requesting one by name might create it.
     pub(super) fn topics(&self, scope: &Scope) -> Result<BTreeMap<String, TopicFacts>, ClusterError> {
         let metadata = self.client.fetch_metadata(None, ASK_WITHIN).map_err(|e| self.error("read the metadata", &e))?;
         let within = metadata.topics().iter().filter(|t| t.error().is_none() && scope.contains(t.name()));
@@ -118,7 +104,8 @@ impl KafkaCluster {
             .collect())
     }
 
-    /// The list of all topics leaves out what may not be described. Asked for by its name it is told apart from what is not there.
+    /// The list of all topics omits those that may not be described. Requested by name, such a topic is distinguished from a
+    /// missing one.
     fn is_missing(&self, topic: &str) -> Result<(), ClusterError> {
         let action = format!("describe topic {topic}");
         let metadata = self.client.fetch_metadata(Some(topic), ASK_WITHIN).map_err(|e| self.error(&action, &e))?;
@@ -129,10 +116,10 @@ impl KafkaCluster {
         }
     }
 
-    /// The first offset of each partition of a topic, and the one after its last, whether committed or not.
+    /// The first offset of each partition of a topic, and its end, whether committed or not.
     ///
     /// # Errors
-    /// When it does not exist or may not be seen, or the cluster does not answer.
+    /// It does not exist, may not be described, or the cluster does not answer.
     pub fn bounds(&self, topic: &str) -> Result<Vec<Watermarks>, ClusterError> {
         let action = format!("look topic {topic} up");
         let metadata = self.client.fetch_metadata(Some(topic), ASK_WITHIN).map_err(|e| self.error(&action, &e))?;
@@ -153,7 +140,7 @@ impl KafkaCluster {
         Ok(topics.remove(topic).map(|facts| facts.partitions).unwrap_or_default())
     }
 
-    /// For how long a topic keeps its records; `None` where for ever, or where that may not be seen.
+    /// The retention time of a topic; `None` if unlimited or unknown.
     #[must_use]
     pub fn retention(&self, topic: &str) -> Option<Duration> {
         let facts = TopicFacts { replication_factor: 0, partitions: Vec::new(), settings: BTreeMap::new() };
@@ -165,17 +152,18 @@ impl KafkaCluster {
         }
     }
 
-    /// By what the cluster is told apart from others; empty where it does not say.
+    /// The cluster id; empty if the cluster has none.
     #[must_use]
     pub fn cluster_id(&self) -> String {
         self.client.client().fetch_cluster_id(ASK_WITHIN).unwrap_or_default()
     }
 
-    /// Deletes the records of a topic below these offsets, by partition.
+    /// Deletes the records of a topic below these offsets, by partition, and returns the reasons of failures. Below the first offset of
+    /// a partition there is nothing to delete, so such a request tests whether deletion is permitted.
     ///
     /// # Errors
-    /// When the cluster does not do it.
-    pub fn delete_below(&self, topic: &str, offsets: &[(i32, i64)]) -> Result<(), ClusterError> {
+    /// The cluster does not answer, and it is unknown what it has deleted.
+    pub fn delete_below(&self, topic: &str, offsets: &[(i32, i64)]) -> Result<Vec<(i32, ClusterError)>, ClusterError> {
         let action = format!("delete records of {topic}");
         let mut list = TopicPartitionList::with_capacity(offsets.len());
         for (partition, offset) in offsets {
@@ -183,7 +171,21 @@ impl KafkaCluster {
         }
         let options = AdminOptions::new().request_timeout(Some(ASK_WITHIN)).operation_timeout(Some(ASK_WITHIN));
         let deleted = self.wait(self.admin.delete_records(&list, &options), &action)?;
-        deleted.elements().iter().try_for_each(TopicPartitionListElem::error).map_err(|e| self.error(&action, &e))
+        let failed = |element: TopicPartitionListElem<'_>| {
+            let error = element.error().err()?;
+            let code = error.rdkafka_error_code();
+            let reason = match code {
+                Some(RDKafkaErrorCode::PolicyViolation) => {
+                    let remedy = "Kafka cannot delete from a topic whose cleanup.policy is only compact: set it to `compact,delete`, or wait for \
+                                  tombstones to be compacted";
+                    ClusterError::Failed { action: action.clone(), reason: remedy.to_owned() }
+                }
+                Some(code) => Self::code(&action, code),
+                None => self.error(&action, &error),
+            };
+            Some((element.partition(), reason))
+        };
+        Ok(deleted.elements().into_iter().filter_map(failed).collect())
     }
 
     pub(super) fn watermarks(&self, topics: &mut BTreeMap<String, TopicFacts>) -> Result<(), ClusterError> {
@@ -205,21 +207,13 @@ impl KafkaCluster {
         if topics.is_empty() {
             return Ok(());
         }
-        let action = "read the settings of the topics";
-        let names: Vec<String> = topics.keys().cloned().collect();
-        let resources: Vec<ResourceSpecifier> = names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
-        let options = AdminOptions::new().request_timeout(Some(ASK_WITHIN));
-        let described = self.wait(self.admin.describe_configs(&resources, &options), action)?;
-        for resource in described {
-            let resource = resource.map_err(|code| Self::code(action, code))?;
-            let rdkafka::admin::OwnedResourceSpecifier::Topic(name) = &resource.specifier else { continue };
-            // The binding drops the error of a resource. Every topic has settings, so none at all means that they were denied.
-            if resource.entries.is_empty() {
-                let action = format!("read the settings of topic {name}");
-                return Err(Self::code(&action, RDKafkaErrorCode::TopicAuthorizationFailed));
-            }
-            if let Some(facts) = topics.get_mut(name) {
-                facts.settings = resource.entries.into_iter().filter_map(|e| Some((e.name, e.value?))).collect();
+        let names: Vec<&str> = topics.keys().map(String::as_str).collect();
+        let described = ffi::admin::describe_topics(self.admin.inner().native_ptr(), &names, ASK_WITHIN);
+        let described = described.map_err(|denial| self.failed("read the settings of the topics", &denial))?;
+        for (name, settings) in described {
+            let settings = settings.map_err(|denial| Self::denied(&format!("read the settings of topic {name}"), &denial))?;
+            if let Some(facts) = topics.get_mut(&name) {
+                facts.settings = settings;
             }
         }
         Ok(())
@@ -241,7 +235,8 @@ impl KafkaCluster {
         let action = format!("read the offsets of group {group}");
         let consumer = self.of_group(group, &[])?;
         let committed = self.patiently(&action, || {
-            let committed = consumer.committed_offsets(list.clone(), ASK_WITHIN)?;
+            // Connection errors are reported to this client only.
+            let committed = consumer.committed_offsets(list.clone(), ASK_WITHIN).inspect_err(|_| lookup::serve(&consumer))?;
             committed.elements().iter().try_for_each(TopicPartitionListElem::error)?;
             Ok(committed)
         })?;
@@ -254,14 +249,14 @@ impl KafkaCluster {
         Ok(offsets)
     }
 
-    /// How many members a group has; none where the broker does not say so, since then the commit itself will tell.
+    /// Number of members of a group; 0 if the broker does not say, since then the commit itself will fail.
     fn members(&self, group: &str) -> usize {
         let Ok(list) = self.client.fetch_group_list(Some(group), ASK_WITHIN) else { return 0 };
         list.groups().iter().filter(|g| g.name() == group).map(|g| g.members().len()).sum()
     }
 }
 
-/// A real offset, and none of the logical ones.
+/// A real offset, not a logical one.
 pub(super) fn raw(offset: Offset) -> Option<i64> {
     match offset {
         Offset::Offset(number) => Some(number),

@@ -1,9 +1,9 @@
-//! Looks at ladders again and again, for a live picture.
+//! Observes ladders repeatedly, for a live picture.
 //!
-//! [`KafkaCluster`] makes a client for each question about a group or a record, which is right for a command that asks once. Asked
-//! each second that would be a dozen connections a second, so here they are kept: one client for each group, one for the state
-//! topics, which are read on from where the last look ended, and one for the heads of the tiers. A head is read once for each place
-//! where the group stands, since as long as it stands there, the head is the same.
+//! [`KafkaCluster`] creates a client for each request about a group or a record, which is right for a command that asks once. With
+//! a request per second that would be a dozen connections per second, so here they are kept: one client per group, one for the
+//! state topics, which continues where the last observation ended, and one for the heads of the tiers. A head is read once per
+//! committed offset, since it does not change as long as the offset does not.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use rdkafka::error::RDKafkaErrorCode;
 use crate::core::leader_clock::LocalTime;
 use crate::core::state::LadderState;
 use crate::core::time::Timestamp;
-use crate::kafka::admin::{ASK_WITHIN, KafkaCluster, told};
+use crate::kafka::admin::{ASK_WITHIN, KafkaCluster, cluster_error};
 use crate::kafka::clock::Clock;
 use crate::kafka::consumer::Record;
 use crate::kafka::error::{ClientError, is_denial};
@@ -23,15 +23,15 @@ use crate::kafka::ffi::{Polled, RawReader};
 use crate::kafka::group_offsets::GroupOffsets;
 use crate::kafka::isolation::Isolation;
 use crate::kafka::partition::TopicPartition;
-use crate::kafka::reader;
+use crate::kafka::reader::{self, LostPlace};
 use crate::kafka::tail::{TailFrom, TopicTail};
 use crate::kafka::watch::Watch;
 use crate::topology::{ClusterError, GroupFacts, Observed, PartitionTail, Scope, TopicFacts};
 
-/// How long the list of topics counts: it is that of the whole cluster, and changes seldom.
+/// How long the topic list is cached: it covers the whole cluster, and rarely changes.
 const TOPICS_FOR: Duration = Duration::from_secs(10);
 
-/// Looks at the same ladders again and again.
+/// Observes the same ladders repeatedly.
 pub struct Onlooker {
     cluster: KafkaCluster,
     topics: Option<(LocalTime, BTreeMap<String, TopicFacts>)>,
@@ -42,28 +42,29 @@ pub struct Onlooker {
 }
 
 impl Onlooker {
-    /// On a cluster that was reached.
+    /// For a connected cluster.
     ///
     /// # Errors
-    /// When a client cannot be made.
+    /// A client cannot be created.
     pub fn new(cluster: KafkaCluster) -> Result<Self, ClusterError> {
-        let made = |error: ClientError| told("make a reader", &error);
-        // What is read of state topics is never written in a transaction.
+        let made = |error: ClientError| cluster_error("make a reader", &error);
+        // The records read from state topics are never written in transactions.
         let tail = TopicTail::new(&cluster.kafka, TailFrom::Beginning, Isolation::Uncommitted).map_err(made)?;
         let heads = Heads::new(&cluster).map_err(made)?;
         Ok(Self { cluster, topics: None, groups: BTreeMap::new(), tail, states: BTreeMap::new(), heads })
     }
 
-    /// The cluster that is looked at.
+    /// The observed cluster.
     #[must_use]
     pub fn cluster(&self) -> &KafkaCluster {
         &self.cluster
     }
 
-    /// Where topics end and groups stand; see [`KafkaCluster::standing`]. Topics that are made meanwhile are seen within 10 s.
+    /// Topic ends and group offsets; without settings and members. Never less than the true number of waiting records, see
+    /// [`PartitionTail`]. New topics are seen within 10 s.
     ///
     /// # Errors
-    /// When the cluster cannot be asked.
+    /// The cluster does not answer.
     pub fn standing(&mut self, scope: &Scope) -> Result<Observed, ClusterError> {
         let mut topics = self.topics(scope)?;
         let mut partitions = Vec::new();
@@ -73,7 +74,12 @@ impl Onlooker {
         }
         let mut groups = BTreeMap::new();
         for group in scope.groups() {
-            groups.insert(group.to_owned(), self.offsets_of(group, &partitions)?);
+            let offsets = self.offsets_of(group, &partitions).or_else(|error| {
+                // The cluster's own client knows whether a broker is not where the cluster says.
+                self.cluster.watermarks(&mut topics)?;
+                Err(error)
+            })?;
+            groups.insert(group.to_owned(), offsets);
         }
         // After the offsets: a record on its way from one topic to the next is then seen in one of them, or in both.
         self.cluster.watermarks(&mut topics)?;
@@ -93,7 +99,7 @@ impl Onlooker {
     }
 
     fn offsets_of(&mut self, group: &str, partitions: &[TopicPartition]) -> Result<GroupFacts, ClusterError> {
-        let failed = |error: ClientError| told(&format!("read the offsets of group {group}"), &error);
+        let failed = |error: ClientError| cluster_error(&format!("read the offsets of group {group}"), &error);
         if !self.groups.contains_key(group) {
             let client = GroupOffsets::new(&self.cluster.kafka, group).map_err(failed)?;
             self.groups.insert(group.to_owned(), client);
@@ -106,12 +112,12 @@ impl Onlooker {
         Ok(facts)
     }
 
-    /// What a state topic says by now.
+    /// The current content of a state topic.
     ///
     /// # Errors
     /// When it does not exist or may not be read, or the cluster does not answer.
     pub fn state(&mut self, topic: &str) -> Result<&LadderState, ClusterError> {
-        let failed = |error: ClientError| told(&format!("read {topic}"), &error);
+        let failed = |error: ClientError| cluster_error(&format!("read {topic}"), &error);
         self.tail.add(topic, ASK_WITHIN).map_err(failed)?;
         let states = &mut self.states;
         let caught_up = self.tail.catch_up(ASK_WITHIN, |tp, record| {
@@ -121,30 +127,30 @@ impl Onlooker {
         Ok(self.states.entry(topic.to_owned()).or_default())
     }
 
-    /// When the oldest record that waits was appended; `None` where there is none, but transaction markers at most.
+    /// When the oldest waiting record was appended; `None` if there are only transaction markers, or nothing.
     ///
     /// # Errors
-    /// When the topic may not be read, or nothing comes for 15 s.
+    /// The topic may not be read, or nothing arrives for 15 s.
     pub fn oldest(&mut self, topic: &str, tails: &[PartitionTail]) -> Result<Option<Timestamp>, ClusterError> {
-        self.heads.oldest(topic, tails).map_err(|error| told(&format!("read {topic}"), &error))
+        self.heads.oldest(topic, tails).map_err(|error| cluster_error(&format!("read {topic}"), &error))
     }
 }
 
-/// Reads the first record that waits in each partition.
+/// Reads the first waiting record of each partition.
 struct Heads {
-    // Before the client that it came from.
+    // Declared before its client, so that it is dropped first.
     reader: RawReader,
     client: Arc<BaseConsumer<Watch>>,
     clock: Clock,
-    /// The place, and when the record was appended that was found there.
+    /// The offset, and when the record found there was appended.
     known: BTreeMap<(String, i32), (i64, Timestamp)>,
 }
 
 impl Heads {
     fn new(cluster: &KafkaCluster) -> Result<Self, ClientError> {
-        // For one record of each partition the default of 1 MiB each would be a waste.
+        // For one record per partition the default of 1 MiB each would be a waste.
         let defaults = [("fetch.message.max.bytes", "16384"), ("fetch.queue.backoff.ms", "10"), ("fetch.wait.max.ms", "50")];
-        let (reader, client) = reader::make(&cluster.kafka, Isolation::Committed, &defaults)?;
+        let (reader, client) = reader::make(&cluster.kafka, Isolation::Committed, LostPlace::Oldest, &defaults)?;
         Ok(Self { reader, client, clock: cluster.clock.clone(), known: BTreeMap::new() })
     }
 
@@ -157,7 +163,7 @@ impl Heads {
             waiting().filter(|(partition, tail)| !is_known(self, *partition, tail)).map(|(p, tail)| (p, *tail)).collect();
         if !wanted.is_empty() {
             let outcome = self.look_up(topic, &wanted);
-            // Whatever came of it, the next look begins elsewhere.
+            // In any case the next observation begins elsewhere.
             for (partition, _) in &wanted {
                 self.reader.stop(topic, *partition);
             }
@@ -189,7 +195,7 @@ impl Heads {
                             known.insert((topic.to_owned(), partition), (tail.position(), record.timestamp()));
                         }
                     }
-                    // Only markers, or a transaction that is still open: perhaps there is one the next time.
+                    // Only markers, or an open transaction: perhaps there is a record the next time.
                     Polled::End(_) => drop(open.remove(&partition)),
                     Polled::Error(code) if is_denial(code) => denied = Some(code),
                     Polled::Error(code) => tracing::debug!(topic, partition, %code, "partition error that passes"),

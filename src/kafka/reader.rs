@@ -1,4 +1,4 @@
-//! What all who read without a group are made of.
+//! The basis of all consumers without a group.
 
 use std::sync::Arc;
 
@@ -12,13 +12,33 @@ use crate::kafka::ffi::RawReader;
 use crate::kafka::isolation::Isolation;
 use crate::kafka::watch::Watch;
 
-/// A client that commits nothing and is a member of nothing, and the queue that its partitions are read by. The queue has to go first.
+/// What happens if the broker does not have the requested offset: it was deleted, or never existed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LostPlace {
+    /// Continue with the oldest record.
+    Oldest,
+    /// Return an error, and nothing more of the partition.
+    Told,
+}
+
+impl LostPlace {
+    /// The value of `auto.offset.reset`.
+    fn property(self) -> &'static str {
+        match self {
+            Self::Oldest => "earliest",
+            Self::Told => "error",
+        }
+    }
+}
+
+/// A client without group membership or commits, and the queue of its partitions. The queue must be dropped first.
 ///
 /// # Errors
-/// When a property is refused or the client cannot be made.
+/// A property is refused or the client cannot be created.
 pub(super) fn make(
     kafka: &KafkaConfig,
     isolation: Isolation,
+    lost: LostPlace,
     defaults: &[(&str, &str)],
 ) -> Result<(RawReader, Arc<BaseConsumer<Watch>>), ClientError> {
     let mut config = consumer_config(kafka);
@@ -28,8 +48,7 @@ pub(super) fn make(
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
         .set("enable.partition.eof", "true")
-        .set("auto.offset.reset", "earliest")
-        .set("allow.auto.create.topics", "false")
+        .set("auto.offset.reset", lost.property())
         .set_log_level(RDKafkaLogLevel::Warning);
     let client = BaseConsumer::from_config_and_context(&config, Watch::default());
     let client = Arc::new(client.map_err(|e| ClientError::new("making a reader", &e))?);

@@ -1,7 +1,7 @@
-//! Reads and writes what a ladder's state topic says of the ladder as a whole.
+//! Reads and writes the records of a ladder's state topic about the ladder as a whole.
 //!
-//! What is read here is never written in a transaction, so it is read whether committed or not: a mover's open transaction, or the
-//! one of a mover that was killed, must not hide a hold that stands behind it for seconds.
+//! The records read here are never written in a transaction, so they are read uncommitted: a mover's open transaction, or that of
+//! a killed mover, must not hide a hold after it for seconds.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,13 +16,13 @@ use crate::kafka::producer::{HopProducer, Outgoing};
 use crate::kafka::tail::{ASK_WITHIN, TailFrom, TopicTail};
 use crate::kafka::transaction::{Ended, Transaction};
 
-/// How long between two tries to read partitions that have no leader yet.
+/// Pause between two tries to read partitions without a leader.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Larger than any state record.
 const LARGEST_BATCH: usize = 100_000;
 
-/// What the state topics say now, by their names.
+/// The current content of the state topics, by name.
 ///
 /// # Errors
 /// When one does not exist or may not be read, or the brokers do not answer within 15 s.
@@ -69,7 +69,7 @@ pub fn clear_state(kafka: &KafkaConfig, topic: &str, key: &str) -> Result<(), Cl
 /// See [`write_state`]; several records.
 ///
 /// # Errors
-/// When one is not confirmed, or refused.
+/// A record was not confirmed, or was refused.
 pub fn write_states(kafka: &KafkaConfig, topic: &str, entries: &[(String, String)]) -> Result<(), ClientError> {
     let entries: Vec<_> = entries.iter().map(|(key, value)| (key.as_str(), Some(value.as_str()))).collect();
     write_all(kafka, topic, &entries)

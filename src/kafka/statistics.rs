@@ -1,8 +1,8 @@
-//! What librdkafka tells of itself from time to time.
+//! The periodic statistics of librdkafka.
 //!
-//! It is a JSON text of some 600 bytes for each partition, of which next to nothing is used: what is passed over is skipped as text and
-//! never becomes values (measured: 0.7 ms to read that of 600 partitions, in a build that is hardly optimised). Its
-//! totals count from the client's making, so what is told on is what has come since the last time.
+//! It is a JSON text of about 600 bytes per partition, of which very little is used: unused parts are skipped as text and never parsed
+//! to values (measured: 0.7 ms to read that of 600 partitions, in a build with little optimisation). Its totals count from the client's
+//! creation, so only increases since the last report are passed on.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,10 +15,10 @@ use serde::Deserialize;
 use crate::kafka::client_config;
 use crate::telemetry::standing::{ClientMetrics, Side};
 
-/// How often a client tells.
+/// Interval of a client's statistics.
 const INTERVAL_MILLIS: &str = "15000";
 
-/// Takes what one client tells, and makes metrics of it.
+/// Receives the statistics of one client, and converts them to metrics.
 pub(super) struct Statistics {
     metrics: ClientMetrics,
     side: Side,
@@ -26,14 +26,14 @@ pub(super) struct Statistics {
     queued: AtomicU64,
 }
 
-/// Since the client was made.
+/// Since the client's creation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Totals {
     request_errors: u64,
     disconnects: u64,
 }
 
-/// What stands in the text, as far as it is used (`STATISTICS.md` of librdkafka).
+/// The used parts of the text (`STATISTICS.md` of librdkafka).
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Told {
@@ -71,7 +71,7 @@ struct Partition {
     fetchq_cnt: i64,
 }
 
-/// Asks a client to tell, unless the user has said how often.
+/// Enables statistics, unless the user has configured an interval.
 pub(super) fn ask_for(config: &mut ClientConfig) {
     client_config::set_unless_given(config, [("statistics.interval.ms", INTERVAL_MILLIS)]);
 }
@@ -81,7 +81,7 @@ impl Statistics {
         Self { metrics, side, told: Mutex::default(), queued: AtomicU64::new(0) }
     }
 
-    /// Takes what the client has told.
+    /// Processes one report.
     pub(super) fn take(&self, text: &[u8]) {
         let told: Told = match serde_json::from_slice(text) {
             Ok(told) => told,
@@ -92,7 +92,7 @@ impl Statistics {
         };
         let totals = told.totals();
         let before = std::mem::replace(&mut *self.told.lock().unwrap_or_else(PoisonError::into_inner), totals);
-        // A broker that is not known any more takes its share away.
+        // When a broker is removed, its share disappears from the totals.
         self.metrics.troubles(
             totals.request_errors.saturating_sub(before.request_errors),
             totals.disconnects.saturating_sub(before.disconnects),

@@ -1,4 +1,4 @@
-//! What waits in a ladder's topics, read from the cluster.
+//! The waiting records of a ladder's topics, read from the cluster.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,36 +12,27 @@ use crate::core::time::Timestamp;
 use crate::kafka::admin::KafkaCluster;
 use crate::kafka::observe::raw;
 use crate::kafka::watch::Watch;
-use crate::topology::{ClusterError, Observed, PartitionTail, Scope};
+use crate::topology::{ClusterError, Observed, PartitionTail};
 
-/// How long a scan may stand still.
+/// Maximum time that a scan may stall.
 const SCAN_STALLS_AFTER: Duration = Duration::from_secs(15);
 
-/// What a group has still to read of a topic, record by record.
+/// A group's unread records of a topic, counted individually.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Scanned {
-    /// Committed records behind the group's offsets.
+    /// Committed records after the group's offsets.
     pub records: u64,
-    /// Those of them appended at or before the moment that was asked for.
+    /// Those appended at or before the given time.
     pub due: u64,
     /// When the oldest of them was appended.
     pub oldest: Option<Timestamp>,
 }
 
 impl KafkaCluster {
-    /// Where topics end and groups stand within the scope; no settings and no members. Never less than waits, see
-    /// [`PartitionTail`].
+    /// A group's offsets on a topic. With `due_before`, also the first offset appended later.
     ///
     /// # Errors
-    /// When the cluster cannot be asked.
-    pub fn standing(&self, scope: &Scope) -> Result<Observed, ClusterError> {
-        self.look_at_offsets(scope)
-    }
-
-    /// Where a group stands on a topic. With `due_before`, also up to where records were appended by then.
-    ///
-    /// # Errors
-    /// When the cluster cannot be asked.
+    /// The cluster does not answer.
     pub fn tails(
         &self,
         standing: &Observed,
@@ -53,7 +44,7 @@ impl KafkaCluster {
         let not_due = match due_before {
             None => vec![Offset::End; facts.partitions.len()],
             Some(moment) => {
-                // The first record that was appended later than that.
+                // The first record appended later than that.
                 let after = Offset::Offset((moment.as_millis() + 1).max(0));
                 let wanted: Vec<_> = (0..facts.partition_count()).map(|p| (topic, p, after)).collect();
                 self.offsets(&wanted, "look due records up")?
@@ -70,37 +61,16 @@ impl KafkaCluster {
             .collect())
     }
 
-    /// When the oldest record that waits was appended. The group is not joined and nothing is committed.
+    /// Counts the waiting committed records. Takes time proportional to their number.
     ///
     /// # Errors
-    /// When the cluster cannot be asked.
-    pub fn oldest(&self, group: &str, topic: &str, tails: &[PartitionTail]) -> Result<Option<Timestamp>, ClusterError> {
-        // Only the heads: a partition's first answer is enough.
-        let heads = self.scan(group, topic, tails, Timestamp::from_millis(i64::MAX), true)?;
-        Ok(heads.oldest)
-    }
-
-    /// Counts the committed records that wait. As slow as there are records.
-    ///
-    /// # Errors
-    /// When the cluster cannot be asked, or does not go on.
+    /// The cluster does not answer, or the scan stalls.
     pub fn count(
         &self,
         group: &str,
         topic: &str,
         tails: &[PartitionTail],
         due_before: Timestamp,
-    ) -> Result<Scanned, ClusterError> {
-        self.scan(group, topic, tails, due_before, false)
-    }
-
-    fn scan(
-        &self,
-        group: &str,
-        topic: &str,
-        tails: &[PartitionTail],
-        due_before: Timestamp,
-        heads_only: bool,
     ) -> Result<Scanned, ClusterError> {
         let action = format!("read {topic}");
         let mut scanned = Scanned::default();
@@ -113,7 +83,7 @@ impl KafkaCluster {
             let at = Offset::Offset(tail.position());
             start.add_partition_offset(topic, partition, at).map_err(|e| self.error(&action, &e))?;
         }
-        let consumer = self.reader(group, heads_only)?;
+        let consumer = self.reader(group)?;
         consumer.assign(&start).map_err(|e| self.error(&action, &e))?;
         let mut deadline = self.deadline(SCAN_STALLS_AFTER);
         while !open.is_empty() {
@@ -123,7 +93,7 @@ impl KafkaCluster {
                     return Err(ClusterError::Failed { action, reason });
                 }
                 None => continue,
-                // The end of what is committed: only transaction markers, or a transaction still open, lie between here and the
+                // The end of the committed records: only transaction markers, or an open transaction, are between here and the
                 // end that was seen.
                 Some(Err(KafkaError::PartitionEOF(partition))) => Some(partition),
                 Some(Err(error)) if is_passing(&error) && !self.left(deadline).is_zero() => continue,
@@ -136,7 +106,7 @@ impl KafkaCluster {
                         scanned.due += u64::from(appended.is_some_and(|t| t <= due_before));
                         scanned.oldest = scanned.oldest.into_iter().chain(appended).min();
                     }
-                    (heads_only || message.offset() + 1 >= end).then_some(message.partition())
+                    (message.offset() + 1 >= end).then_some(message.partition())
                 }
             };
             deadline = self.deadline(SCAN_STALLS_AFTER);
@@ -147,16 +117,13 @@ impl KafkaCluster {
         Ok(scanned)
     }
 
-    fn reader(&self, group: &str, heads_only: bool) -> Result<BaseConsumer<Watch>, ClusterError> {
-        // For one record a partition the default prefetch of 1 MiB each would be a waste.
-        let fetch = if heads_only { "16384" } else { "1048576" };
+    fn reader(&self, group: &str) -> Result<BaseConsumer<Watch>, ClusterError> {
         self.of_group(
             group,
             &[
                 ("isolation.level", "read_committed"),
                 ("enable.partition.eof", "true"),
                 ("auto.offset.reset", "earliest"),
-                ("fetch.message.max.bytes", fetch),
                 ("fetch.queue.backoff.ms", "10"),
             ],
         )

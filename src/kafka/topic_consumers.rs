@@ -1,10 +1,11 @@
-//! A member of a group for each topic that a worker consumes.
+//! One group member for each topic that a worker consumes.
 //!
-//! An assignor spreads all partitions of a member's subscription evenly, not those of each topic: of one member for several topics the
-//! partitions of a source may all end up at one worker, and those of another topic at its neighbour (as `cooperative-sticky` does in
-//! librdkafka). With a member for each topic, the workers share each topic by itself.
+//! An assignor distributes all partitions of a member's subscription evenly, not those of each topic: with one member for several
+//! topics, the partitions of a source may all be assigned to one worker, and those of another topic to another one (as
+//! `cooperative-sticky` does in librdkafka). With one member per topic, the workers share each topic separately.
 //!
-//! Offsets are committed by the member that owns the partition, or the broker could not tell a worker that has lost it.
+//! Offsets are committed by the member that owns the partition; otherwise the broker could not reject a worker that has
+//! lost it.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -19,7 +20,7 @@ use crate::kafka::error::ClientError;
 use crate::kafka::partition::TopicPartition;
 use crate::telemetry::standing::ClientMetrics;
 
-/// The members of a worker in its group; none while it has left.
+/// A worker's members of its group; none while it has left.
 pub struct TopicConsumers {
     kafka: KafkaConfig,
     membership: Membership,
@@ -31,21 +32,21 @@ pub struct TopicConsumers {
 struct Member {
     topic: Arc<str>,
     consumer: GroupConsumer,
-    /// How many partitions were started and not released yet.
+    /// Number of partitions that were started and not released yet.
     owned: AtomicUsize,
-    /// The group has told it for the first time what it owns.
+    /// Whether the group has assigned partitions for the first time.
     has_joined: AtomicBool,
 }
 
-/// The names that a worker has in its group, for whoever has to know whether they are still its own.
+/// A worker's member names in its group, to check whether they are still its own.
 #[derive(Clone, Default)]
 pub struct OwnNames(Arc<Mutex<Vec<OwnName>>>);
 
 impl OwnNames {
-    /// Asks whether other members have these names now. As long as nobody answers, nobody is a rival.
+    /// Checks whether other members have these names now. Without an answer, there is no rival.
     ///
     /// # Errors
-    /// When there is one; see [`ClientError::is_rival`].
+    /// There is a rival; see [`ClientError::is_rival`].
     pub fn look_for_rival(&self) -> Result<(), ClientError> {
         let names = self.lock().clone();
         names.iter().try_for_each(OwnName::look_for_rival)
@@ -63,7 +64,7 @@ impl From<OwnName> for OwnNames {
 }
 
 impl TopicConsumers {
-    /// Joins for each of the topics. The name of each member is made of that of the membership and of its topic.
+    /// Joins for each topic. Each member's name is derived from that of the membership and from its topic.
     ///
     /// # Errors
     /// See [`GroupConsumer::join`].
@@ -79,7 +80,7 @@ impl TopicConsumers {
         Ok(consumers)
     }
 
-    /// Joins where it has left; nothing happens where it has not.
+    /// Joins if it has left; otherwise does nothing.
     ///
     /// # Errors
     /// See [`GroupConsumer::join`].
@@ -105,7 +106,8 @@ impl TopicConsumers {
         Ok(())
     }
 
-    /// Leaves the group. All that is owned has to be released before. Its partitions are given to others when the session has ended, since
+    /// Leaves the group. All partitions must be released before. They are assigned to others when the session has expired, since the
+    /// members are static (KIP-345).
     /// its members are static ones (KIP-345).
     pub fn leave(&mut self) {
         self.members.clear();
@@ -120,18 +122,18 @@ impl TopicConsumers {
 
     fn of(&self, topic: &str) -> Result<&Member, ClientError> {
         let missing =
-            || ClientError::text(format!("consuming {topic}"), "this worker is no member of its group for it".to_owned());
+            || ClientError::text(format!("consuming {topic}"), "this worker has no member for it in its group".to_owned());
         self.members.iter().find(|member| *member.topic == *topic).ok_or_else(missing)
     }
 
-    /// The members that some partitions belong to, each with its own of them.
+    /// The members of these partitions, each with its own ones.
     fn by_member<'a>(&'a self, partitions: &'a [TopicPartition]) -> impl Iterator<Item = (&'a Member, Vec<TopicPartition>)> + 'a {
         let own = |member: &Member| partitions.iter().filter(|tp| tp.topic == member.topic).cloned().collect::<Vec<_>>();
         self.members.iter().map(move |member| (member, own(member))).filter(|(_, own)| !own.is_empty())
     }
 
-    /// See [`GroupConsumer::serve`]: what is told at once is of one member. A change that gives or takes nothing is answered here, since
-    /// nobody could tell from it which member it was; unanswered, that member would take no part in the group any more.
+    /// See [`GroupConsumer::serve`]; returns the event of one member. An empty change is answered here, since the caller could not tell
+    /// which member it belongs to; without an answer, that member would take no further part in the group.
     ///
     /// # Errors
     /// As there.
@@ -189,7 +191,7 @@ impl TopicConsumers {
         Ok(ends)
     }
 
-    /// See [`GroupConsumer::start`]; the partitions are those of one member.
+    /// See [`GroupConsumer::start`]; the partitions belong to one member.
     ///
     /// # Errors
     /// As there.
@@ -218,8 +220,8 @@ impl TopicConsumers {
         Ok(())
     }
 
-    /// Commits points of one member, and waits no longer than the answer takes usually: what waits for a member that rejoins may wait for
-    /// another one of this worker, which is to be served by whoever waits. See [`GroupConsumer::commit_in_time`].
+    /// Commits points of one member, and waits only as long as an answer usually takes: a commit delayed by a rejoining member may wait
+    /// for another member of this worker, which must be served meanwhile. See [`GroupConsumer::commit_in_time`].
     ///
     /// # Errors
     /// As there.
@@ -238,13 +240,13 @@ impl TopicConsumers {
         (!self.members.is_empty()).then_some(live)
     }
 
-    /// Whether the group has told each member what it owns.
+    /// Whether the group has assigned partitions to each member.
     #[must_use]
     pub fn have_joined(&self) -> bool {
         self.members.iter().all(|member| member.has_joined.load(Ordering::Relaxed))
     }
 
-    /// See [`GroupConsumer::assignment_lost`]; of any member.
+    /// See [`GroupConsumer::assignment_lost`]; for any member.
     #[must_use]
     pub fn assignment_lost(&self) -> bool {
         self.members.iter().any(|member| member.consumer.assignment_lost())

@@ -1,10 +1,11 @@
 //! One transaction from its beginning to its end: the protocol, in one place.
 //!
-//! The order is fixed: write, wait until every record is written or not, put the consumed offsets in, commit. If any record could not be
-//! written, nothing of it happens and what was written is aborted. A writer without a transactional.id has no transactions; there the same
-//! steps are a batch of confirmed writes, and the offsets are committed by whoever owns them.
+//! The order is fixed: write, wait until every record is written or has failed, add the consumed offsets, commit. If any record could not
+//! be written, the transaction is aborted. A writer without a transactional.id has no transactions; there the same steps are a batch of
+//! confirmed writes, and the offsets are committed by their owner.
 //!
-//! What an error demands is done before it is told ([`Writer::recover`]), so whoever gets one may begin anew at any time.
+//! The recovery from an error is done before it is returned ([`Writer::recover`]), so the caller may begin again at any
+//! time.
 
 use crate::core::ack_tracker::CommitPoint;
 use crate::core::time::Timestamp;
@@ -13,37 +14,36 @@ use crate::kafka::error::{TxnError, WriteFault};
 use crate::kafka::partition::TopicPartition;
 use crate::kafka::producer::{ClockReading, Outgoing, Settled, TopicId};
 
-/// A producer, by the steps of a transaction. What they do and how they fail stands at [`HopProducer`]; nobody but [`Transaction`] takes
-/// them.
+/// A producer, by the steps of a transaction, for use by [`Transaction`] only. For their effects and errors see [`HopProducer`].
 ///
 /// [`HopProducer`]: crate::kafka::producer::HopProducer
 pub(crate) trait Writer {
-    /// What offsets are sent under.
+    /// The membership under which offsets are sent.
     type Group;
 
     /// Whether there are transactions.
     fn is_transactional(&self) -> bool;
-    /// Connects if need be, and opens a transaction (nothing more for an idempotent producer).
+    /// Connects if necessary, and begins a transaction (nothing more for an idempotent producer).
     fn begin(&mut self) -> Result<(), TxnError>;
-    /// Hands a record over; what becomes of it is told by `settle` under this tag. Fails when this record cannot be written.
+    /// Hands a record over; its result is returned by `settle` under this tag. Fails if this record cannot be written.
     fn send(&mut self, to: (TopicId, i32), record: Outgoing<'_>, headers: NativeHeaders, tag: usize) -> Result<(), WriteFault>;
-    /// Waits until every record that was handed over is written or not. Fails when the producer is beyond repair.
+    /// Waits until every handed-over record is written or has failed. Fails if the producer has failed fatally.
     fn settle(&mut self) -> Result<Settled, TxnError>;
-    /// Puts consumed offsets into the transaction.
+    /// Adds consumed offsets to the transaction.
     fn send_offsets(&mut self, group: &Self::Group, points: &[(TopicPartition, CommitPoint)]) -> Result<(), TxnError>;
-    /// Commits the transaction. [`TxnError::Unknown`] when the coordinator's answer never came.
+    /// Commits the transaction. [`TxnError::Unknown`] if the coordinator's answer never came.
     fn commit(&mut self) -> Result<(), TxnError>;
-    /// Aborts the open transaction, if there is one; where that fails, the producer is made anew, which aborts it too.
+    /// Aborts the open transaction, if there is one; if that fails, the producer is recreated, which aborts it too.
     fn abort(&mut self);
-    /// Does what an error demands before anything is written again: aborts, or has the producer made anew.
+    /// Recovers from an error before anything is written again: aborts, or recreates the producer.
     fn recover(&mut self, error: &TxnError);
 }
 
-/// Consumed offsets, and the membership that they are sent under.
+/// Consumed offsets, and the membership under which they are sent.
 type Offsets<'a, W> = (&'a <W as Writer>::Group, &'a [(TopicPartition, CommitPoint)]);
 
-/// An open transaction. Dropped, it is aborted.
-#[must_use = "what is dropped is aborted"]
+/// An open transaction. Dropping it aborts it.
+#[must_use = "dropping a transaction aborts it"]
 pub(crate) struct Transaction<'a, W: Writer> {
     writer: &'a mut W,
     faults: Vec<(usize, WriteFault)>,
@@ -53,16 +53,16 @@ pub(crate) struct Transaction<'a, W: Writer> {
 /// How a transaction ended.
 #[derive(Debug)]
 pub(crate) enum Ended {
-    /// All of it is written, and the offsets are committed along with it.
+    /// Everything is written, and the offsets are committed with it.
     Committed(Written),
-    /// Some records could not be written, and so nothing was.
-    Refused(Refusal),
+    /// Some records could not be written, so nothing was.
+    Refused(TransactionRefusal),
 }
 
-/// What brokers said of what was written.
+/// The brokers' reports of a committed transaction.
 #[derive(Debug, Default)]
 pub(crate) struct Written {
-    /// When brokers that date records themselves appended them, by their tags.
+    /// Append times by tag, from brokers that set them.
     pub appended: Vec<(usize, Timestamp)>,
     /// A reading of the clock of the broker that confirmed last.
     pub clock: Option<ClockReading>,
@@ -70,16 +70,17 @@ pub(crate) struct Written {
 
 /// Why nothing was written.
 #[derive(Debug)]
-pub(crate) struct Refusal {
+pub(crate) struct TransactionRefusal {
     /// The tags of the records that could not be written, and why; at least one.
     pub faults: Vec<(usize, WriteFault)>,
-    /// Some topic in it may not be written to. Which one is not told; see [`Settled::denied`].
+    /// A topic of the transaction may not be written to. It is unknown which one; see
+    /// [`Settled::denied`].
     pub denied: bool,
     /// A reading of the clock of the broker that confirmed last.
     pub clock: Option<ClockReading>,
 }
 
-impl Refusal {
+impl TransactionRefusal {
     /// Why the first of them could not be written.
     pub fn fault(&self) -> WriteFault {
         self.faults.first().map_or(WriteFault::Aborted, |(_, fault)| *fault)
@@ -87,7 +88,7 @@ impl Refusal {
 }
 
 impl<'a, W: Writer> Transaction<'a, W> {
-    /// Opens one.
+    /// Begins a transaction.
     ///
     /// # Errors
     /// See [`TxnError`].
@@ -99,7 +100,7 @@ impl<'a, W: Writer> Transaction<'a, W> {
         Ok(Self { writer, faults: Vec::new(), is_open: true })
     }
 
-    /// Hands a record over; the tag names it if it cannot be written.
+    /// Hands a record over; the tag identifies it if it cannot be written.
     pub fn send(&mut self, to: (TopicId, i32), record: Outgoing<'_>, headers: NativeHeaders, tag: usize) {
         if let Err(fault) = self.writer.send(to, record, headers, tag) {
             self.faults.push((tag, fault));
@@ -116,10 +117,10 @@ impl<'a, W: Writer> Transaction<'a, W> {
         self.writer
     }
 
-    /// Waits for all that was handed over, and commits it together with these consumed offsets.
+    /// Waits for all handed-over records, and commits them together with these consumed offsets.
     ///
     /// # Errors
-    /// See [`TxnError`]; the transaction is over then, too, or its outcome unknown.
+    /// See [`TxnError`]; the transaction is over then too, or its outcome unknown.
     pub fn commit(mut self, offsets: Option<Offsets<'_, W>>) -> Result<Ended, TxnError> {
         self.is_open = false;
         let ended = self.end(offsets);
@@ -134,7 +135,7 @@ impl<'a, W: Writer> Transaction<'a, W> {
         self.faults.extend(faults);
         if self.is_refused() {
             self.writer.abort();
-            return Ok(Ended::Refused(Refusal { faults: std::mem::take(&mut self.faults), denied, clock }));
+            return Ok(Ended::Refused(TransactionRefusal { faults: std::mem::take(&mut self.faults), denied, clock }));
         }
         if self.writer.is_transactional() {
             if let Some((group, points)) = offsets {

@@ -1,4 +1,5 @@
-//! What librdkafka reports beside its calls. A refused login makes no call fail with that reason: the call just times out.
+//! Collects librdkafka's connection errors. A failed authentication makes no call fail with that reason: the call just
+//! times out.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,18 +12,47 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use crate::kafka::client_config;
 use crate::topology::ClusterError;
 
-/// A client context that remembers why there is no connection; clones share what they remember.
+/// A client context that stores why there is no connection; clones share it.
 #[derive(Clone, Default)]
-pub(super) struct Watch(Arc<Mutex<Option<Trouble>>>);
+pub(super) struct Watch(Arc<Mutex<Seen>>);
 
-/// What is wrong with the connection, worst last.
+#[derive(Default)]
+struct Seen {
+    worst: Option<ConnectionProblem>,
+    /// The last broker that was unreachable at its advertised address.
+    elsewhere: Option<Elsewhere>,
+}
+
+/// A broker at its advertised address, not the configured one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Elsewhere {
+    id: i32,
+    address: String,
+    reason: String,
+}
+
+impl Elsewhere {
+    /// Parses a librdkafka line, which begins with the broker: `host:9092/1: Failed to resolve …`. Configured brokers have `bootstrap`
+    /// as their number until the cluster has reported it.
+    fn of(line: &str) -> Option<Self> {
+        let (broker, reason) = line.split_once(": ")?;
+        let (address, id) = broker.rsplit_once('/')?;
+        let address = address.split_once("://").map_or(address, |(_, address)| address);
+        // The loss of an established connection does not concern the address.
+        let is_of_address = reason.contains("in state CONNECT") || reason.contains("resolve");
+        let id = id.parse().ok().filter(|_| is_of_address)?;
+        Some(Self { id, address: address.to_owned(), reason: reason.to_owned() })
+    }
+}
+
+/// The problem with the connection, most severe last.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
-enum Trouble {
-    /// Nobody there, or not for long.
+enum ConnectionProblem {
+    /// Nobody answers, or the connection was lost.
     Connection(String),
-    /// No amount of waiting mends it.
+    /// Waiting does not help.
     Tls(String),
-    /// No amount of waiting mends it.
+    /// Waiting does not help.
     Login(String),
 }
 
@@ -35,42 +65,71 @@ impl ClientContext for Watch {
         tracing::debug!(target: "librdkafka", %error, reason);
         let reason = reason.to_owned();
         let trouble = match error.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed) => Trouble::Login(reason),
-            Some(RDKafkaErrorCode::SSL) => Trouble::Tls(reason),
-            // A peer that hangs up in the handshake is told as any other lost connection.
-            Some(_) if reason.contains("SSL handshake failed") => Trouble::Tls(reason),
-            // That all brokers are down says less than why the last of them went.
+            Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed) => {
+                ConnectionProblem::Login(reason)
+            }
+            Some(RDKafkaErrorCode::SSL) => ConnectionProblem::Tls(reason),
+            // A peer that closes the connection during the handshake is reported like any lost
+            // connection.
+            Some(_) if reason.contains("SSL handshake failed") => ConnectionProblem::Tls(reason),
+            // "All brokers down" says less than why the last of them failed.
             Some(RDKafkaErrorCode::AllBrokersDown) | None => return,
-            Some(_) => Trouble::Connection(reason),
+            Some(_) => ConnectionProblem::Connection(reason),
         };
         let mut seen = self.seen();
-        *seen = seen.take().max(Some(trouble));
+        if let ConnectionProblem::Connection(reason) = &trouble {
+            seen.elsewhere = Elsewhere::of(reason).or(seen.elsewhere.take());
+        }
+        seen.worst = seen.worst.take().max(Some(trouble));
     }
 }
 
 impl ConsumerContext for Watch {}
 
 impl Watch {
-    fn seen(&self) -> MutexGuard<'_, Option<Trouble>> {
+    fn seen(&self) -> MutexGuard<'_, Seen> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The refusal that no amount of waiting mends, when there was one.
+    /// The permanent error, if there was one.
     pub fn refusal(&self, brokers: &str) -> Option<ClusterError> {
         let brokers = brokers.to_owned();
-        match self.seen().clone()? {
-            Trouble::Login(reason) => Some(ClusterError::Authentication { brokers, reason }),
-            Trouble::Tls(reason) => Some(ClusterError::Tls { brokers, reason }),
-            Trouble::Connection(_) => None,
+        match self.seen().worst.clone()? {
+            ConnectionProblem::Login(reason) => Some(ClusterError::Authentication { brokers, reason }),
+            ConnectionProblem::Tls(reason) => Some(ClusterError::Tls { brokers, reason }),
+            ConnectionProblem::Connection(_) => None,
         }
     }
 
-    /// Why nobody answered.
+    /// The broker that was unreachable at its advertised address, if there was one.
+    pub fn elsewhere(&self, action: &str, brokers: &str) -> Option<ClusterError> {
+        let Elsewhere { id, address, reason } = self.seen().elsewhere.clone()?;
+        Some(ClusterError::Advertised { action: action.to_owned(), brokers: brokers.to_owned(), id, address, reason })
+    }
+
+    /// Why no broker answered.
     pub fn nobody(&self, brokers: &str, within: Duration) -> ClusterError {
-        let reason = match self.seen().clone() {
-            Some(Trouble::Connection(reason)) => Some(reason),
+        let reason = match self.seen().worst.clone() {
+            Some(ConnectionProblem::Connection(reason)) => Some(reason),
             _ => None,
         };
         self.refusal(brokers).unwrap_or_else(|| ClusterError::NoBroker { brokers: brokers.to_owned(), within, reason })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broker_that_is_not_where_it_says_is_told_from_one_of_the_configuration() {
+        let of = |line: &str| Elsewhere::of(line).map(|e| (e.id, e.address));
+        let resolve = "Failed to resolve 'kafka:9092': Name or service not known (after 2ms in state CONNECT)";
+        assert_eq!(of(&format!("kafka:9092/1: {resolve}")), Some((1, "kafka:9092".to_owned())));
+        let refused = "Connect to ipv4#10.0.0.1:9093 failed: Connection refused (after 0ms in state CONNECT)";
+        assert_eq!(of(&format!("sasl_ssl://[::1]:9093/12: {refused}")), Some((12, "[::1]:9093".to_owned())));
+        assert_eq!(of(&format!("kafka:9092/bootstrap: {resolve}")), None);
+        assert_eq!(of("kafka:9092/1: Disconnected (after 6000ms in state UP)"), None);
+        assert_eq!(of("2/2 brokers are down"), None);
     }
 }

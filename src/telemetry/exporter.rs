@@ -1,35 +1,39 @@
-//! The Prometheus exporter, without a listener of its own: [`crate::admin::health`] serves what [`Exporter::render`] gives.
+//! The Prometheus exporter, without a listener: [`crate::admin::health`] serves the result of [`Exporter::render`].
 
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use metrics::{describe_counter, describe_gauge, describe_histogram, gauge};
+use metrics::{Counter, counter, describe_counter, describe_gauge, describe_histogram, gauge};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
-use crate::telemetry::names::{self, Kind};
+use crate::telemetry::log_writer;
+use crate::telemetry::names::{self, MetricKind};
 use crate::telemetry::process;
 
-/// Histograms keep every sample until it is put into its bucket: this bounds what a process holds that nobody scrapes.
+/// Histograms keep every sample until it is sorted into its bucket: this bounds the memory of a process that is not
+/// scraped.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// Renders all metrics of the process.
 #[derive(Clone)]
 pub struct Exporter {
     handle: PrometheusHandle,
+    lines_lost: Counter,
 }
 
 impl Exporter {
-    /// The metrics in the text format of Prometheus, those of the process among them.
+    /// All metrics, including process metrics, in the Prometheus text format.
     #[must_use]
     pub fn render(&self) -> String {
+        self.lines_lost.absolute(log_writer::lost());
         self.handle.render() + &process::render()
     }
 }
 
 /// Installs the exporter for the whole process; further calls return the same one.
 ///
-/// Metrics that were made before this call feed nothing, so it comes first. An application that embeds kladder and has a `metrics`
-/// recorder of its own does not call it: the events go to that recorder then.
+/// Must come first: metrics created before this call record nothing. An application that embeds kladder and has its own `metrics`
+/// recorder does not call it: then the events go to that recorder.
 pub fn install() -> Exporter {
     static INSTALLED: OnceLock<Exporter> = OnceLock::new();
     INSTALLED
@@ -39,7 +43,7 @@ pub fn install() -> Exporter {
             if metrics::set_global_recorder(recorder).is_err() {
                 tracing::error!("another metrics recorder is installed in this process: /metrics stays empty");
             }
-            describe();
+            let lines_lost = describe();
             let upkeep = handle.clone();
             let thread = std::thread::Builder::new().name("kladder-metrics".to_owned());
             let spawned = thread.spawn(move || {
@@ -49,9 +53,9 @@ pub fn install() -> Exporter {
                 }
             });
             if let Err(error) = spawned {
-                tracing::error!(%error, "cannot start the thread that tidies metrics: memory grows unless /metrics is scraped");
+                tracing::error!(%error, "cannot start the upkeep thread of metrics: memory grows unless /metrics is scraped");
             }
-            Exporter { handle }
+            Exporter { handle, lines_lost }
         })
         .clone()
 }
@@ -59,7 +63,7 @@ pub fn install() -> Exporter {
 fn recorder() -> PrometheusRecorder {
     let mut builder = PrometheusBuilder::new();
     for metric in names::ALL {
-        if let Kind::Histogram(buckets) = metric.kind {
+        if let MetricKind::Histogram(buckets) = metric.kind {
             builder = builder
                 .set_buckets_for_metric(Matcher::Full(metric.name.to_owned()), buckets)
                 .expect("the table has no histogram without buckets");
@@ -68,25 +72,26 @@ fn recorder() -> PrometheusRecorder {
     builder.build_recorder()
 }
 
-/// Gives the recorder the help texts and the one metric that never changes.
-fn describe() {
+/// Registers the help texts and the constant metric; returns the counter that is read on each render.
+fn describe() -> Counter {
     for metric in names::ALL {
         match metric.kind {
-            Kind::Counter => describe_counter!(metric.name, metric.help),
-            Kind::Gauge => describe_gauge!(metric.name, metric.help),
-            Kind::Histogram(_) => describe_histogram!(metric.name, metric.help),
+            MetricKind::Counter => describe_counter!(metric.name, metric.help),
+            MetricKind::Gauge => describe_gauge!(metric.name, metric.help),
+            MetricKind::Histogram(_) => describe_histogram!(metric.name, metric.help),
         }
     }
     gauge!(names::BUILD_INFO.name, names::VERSION => env!("CARGO_PKG_VERSION")).set(1.0);
+    counter!(names::LOG_LINES_LOST.name)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::types::Role;
     use crate::core::envelope::Reason;
     use crate::core::failure::VerdictKind;
     use crate::core::ladder::Ladder;
+    use crate::core::role::Role;
     use crate::core::rules::{Rule, Then, When};
     use crate::telemetry::events::{
         DelivererMetrics, HandlerHealthMetrics, HoldMetrics, HttpMetrics, MoverMetrics, RouterMetrics,
@@ -95,15 +100,16 @@ mod tests {
 
     fn rendered(touch: impl FnOnce(&Ladder)) -> String {
         let recorder = recorder();
-        let exporter = Exporter { handle: recorder.handle() };
-        metrics::with_local_recorder(&recorder, || {
-            describe();
+        let handle = recorder.handle();
+        let lines_lost = metrics::with_local_recorder(&recorder, || {
+            let lines_lost = describe();
             let when = When { status: vec!["404".parse().unwrap()], ..When::default() };
             let rule = Rule { name: None, when, then: Then::Done };
             let ladder = Ladder::builder("billing", "g").source("orders").tiers(["5s", "90s"]).rule(rule).build().unwrap();
             touch(&ladder);
+            lines_lost
         });
-        exporter.render()
+        Exporter { handle, lines_lost }.render()
     }
 
     #[test]
@@ -119,12 +125,13 @@ mod tests {
             let name = metric.name;
             assert!(text.contains(&format!("# HELP {name} {}\n", metric.help)), "{name}\n{text}");
             let kind = match metric.kind {
-                Kind::Counter => "counter",
-                Kind::Gauge => "gauge",
-                Kind::Histogram(_) => "histogram",
+                MetricKind::Counter => "counter",
+                MetricKind::Gauge => "gauge",
+                MetricKind::Histogram(_) => "histogram",
             };
             assert!(text.contains(&format!("# TYPE {name} {kind}\n")), "{name}\n{text}");
-            let series = if kind == "histogram" { format!("{name}_bucket{{") } else { format!("{name}{{") };
+            let suffix = if metric.labels.is_empty() { " " } else { "{" };
+            let series = if kind == "histogram" { format!("{name}_bucket{suffix}") } else { format!("{name}{suffix}") };
             let line = text.lines().find(|l| l.starts_with(&series)).unwrap_or_else(|| panic!("no {series} in\n{text}"));
             for label in metric.labels {
                 assert!(line.contains(&format!("{label}=\"")), "{line} lacks {label}");
@@ -174,14 +181,15 @@ mod tests {
         }
     }
 
-    /// What Prometheus has to keep is known from the configuration. Each rule of a ladder adds one series, each further tier or source what
+    /// The number of series follows from the configuration. Each rule of a ladder adds one series, each further tier or source as many as
+    /// have it as a label.
     /// carries it as a label.
     #[test]
     fn twenty_ladders_of_three_tiers_are_so_many_series() {
         let recorder = recorder();
-        let exporter = Exporter { handle: recorder.handle() };
-        metrics::with_local_recorder(&recorder, || {
-            describe();
+        let handle = recorder.handle();
+        let lines_lost = metrics::with_local_recorder(&recorder, || {
+            let lines_lost = describe();
             for number in 0..20 {
                 let name = format!("ladder-{number}");
                 let ladder = Ladder::builder(&name, "g").source("orders").tiers(["5s", "1m", "10m"]).build().unwrap();
@@ -190,10 +198,11 @@ mod tests {
                 let _ = (HttpMetrics::new(&ladder), HandlerHealthMetrics::new(&ladder, 1), ClusterMetrics::new(&ladder));
                 let _ = (DlqMetrics::new(&name), RedriveMetrics::new(&name), IndexMetrics::new(&name));
             }
+            lines_lost
         });
-        let text = exporter.render();
+        let text = Exporter { handle, lines_lost }.render();
         let own = text.lines().filter(|line| line.starts_with("kladder_")).count();
-        assert_eq!(own, 20 * 292 + 1, "kladder_build_info is the one of no ladder");
+        assert_eq!(own, 20 * 295 + 2, "kladder_build_info and kladder_log_lines_lost_total belong to no ladder");
         let all = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).count();
         assert!(all < 6_000, "{all} series");
     }

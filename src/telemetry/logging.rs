@@ -1,28 +1,34 @@
-//! Logs: stderr, as text for people or JSON for collectors.
+//! Logs: on stderr, as text or as JSON for log collectors.
+//!
+//! Logging never blocks or ends the process; see [`log_writer`].
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use thiserror::Error;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::fmt::MakeWriter;
 
-/// The variables that are asked for the level, first one first.
+use crate::core::harmless;
+use crate::telemetry::log_writer::{self, LogWriter};
+
+/// The variables for the level; the first one set wins.
 const VARIABLES: [&str; 2] = ["KLADDER_LOG", "RUST_LOG"];
 
-/// How log lines are written.
+/// Format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LogFormat {
-    /// For people.
+    /// Text for people.
     #[default]
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// Logging cannot begin.
+/// The log filter is invalid.
 #[derive(Debug, Error)]
-#[error("{variable}=`{value}` is no log filter: write a level (`info`, `debug`) or `target=level` pairs, comma-separated")]
+#[error("{variable}=`{value}` is not a log filter: write a level (`info`, `debug`) or `target=level` pairs, comma-separated")]
 pub struct LogFilterError {
     variable: &'static str,
     value: String,
@@ -31,17 +37,17 @@ pub struct LogFilterError {
 /// The filter cannot be set.
 #[derive(Debug, Error)]
 pub enum SetFilterError {
-    /// It is none.
+    /// The filter is invalid.
     #[error(
-        "`{0}` is no log filter: write a level (error, warn, info, debug, trace, off) or `target=level` pairs, comma-separated"
+        "`{0}` is not a log filter: write a level (error, warn, info, debug, trace, off) or `target=level` pairs, comma-separated"
     )]
     Unreadable(String),
-    /// Somebody else logs in this process.
+    /// Another subscriber is installed in this process.
     #[error("the log of this process is not kladder's")]
     NotOurs,
 }
 
-/// The filter in force, and how to set another.
+/// The current filter, and a way to replace it.
 struct InForce {
     text: Mutex<String>,
     set: Box<dyn Fn(EnvFilter) -> bool + Send + Sync>,
@@ -49,16 +55,16 @@ struct InForce {
 
 static IN_FORCE: OnceLock<InForce> = OnceLock::new();
 
-/// The filter that log lines pass now; empty where nothing is logged by [`init`].
+/// The current log filter; empty if [`init`] was not called.
 #[must_use]
 pub fn filter_in_force() -> String {
     IN_FORCE.get().map(|now| now.text.lock().unwrap_or_else(PoisonError::into_inner).clone()).unwrap_or_default()
 }
 
-/// Sets another filter, until the process ends.
+/// Replaces the filter, until the process ends.
 ///
 /// # Errors
-/// When it cannot be read, or nothing is logged by [`init`].
+/// It is invalid, or [`init`] was not called.
 pub fn set_filter(text: &str) -> Result<(), SetFilterError> {
     let filter = parse(text).ok_or_else(|| SetFilterError::Unreadable(text.to_owned()))?;
     let in_force = IN_FORCE.get().ok_or(SetFilterError::NotOurs)?;
@@ -70,14 +76,22 @@ pub fn set_filter(text: &str) -> Result<(), SetFilterError> {
     Ok(())
 }
 
-/// Begins to log to stderr at the level of `KLADDER_LOG` or `RUST_LOG`, else `info`. Does nothing where logging has begun already.
+/// Starts logging to stderr at the level of `KLADDER_LOG` or `RUST_LOG`, else `info`. Does nothing if logging has been started.
 ///
 /// # Errors
-/// When the variable holds no filter.
+/// The variable contains an invalid filter.
 pub fn init(format: LogFormat) -> Result<(), LogFilterError> {
     let filter = filter(|name| std::env::var(name).ok())?;
     let text = filter.to_string();
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colours());
+    let shape = match format {
+        LogFormat::Json => Shape::Json,
+        LogFormat::Text if colours() => Shape::Coloured,
+        LogFormat::Text => Shape::Text,
+    };
+    let lines = Lines { shape, writer: log_writer::to_stderr() };
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(lines).with_ansi(shape == Shape::Coloured);
+    // They would go to stderr directly, and panic if it is closed.
+    let builder = builder.log_internal_errors(false);
     // An error means that the embedding application or an earlier test logs already.
     let set: Option<Box<dyn Fn(EnvFilter) -> bool + Send + Sync>> = match format {
         LogFormat::Text => {
@@ -106,13 +120,62 @@ fn filter(variable: impl Fn(&str) -> Option<String>) -> Result<EnvFilter, LogFil
     Ok(EnvFilter::new("info"))
 }
 
-/// Stricter than [`EnvFilter`], to which a mistyped level is a target, of which everything is logged and of others nothing.
+/// Stricter than [`EnvFilter`], which takes a mistyped level for a target and then logs nothing else.
 fn parse(text: &str) -> Option<EnvFilter> {
     let is_clear = |part: &str| part.contains(['=', '[']) || !part.is_empty() && part.parse::<LevelFilter>().is_ok();
     text.split(',').map(str::trim).all(is_clear).then(|| EnvFilter::try_new(text).ok()).flatten()
 }
 
-/// See <https://no-color.org>: set and not empty means none.
+/// Style of lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shape {
+    Text,
+    Coloured,
+    Json,
+}
+
+impl Shape {
+    /// A formatted event without control sequences, and in text with further lines indented, so that none of them passes for a line of
+    /// its own.
+    fn harmless(self, event: &str) -> String {
+        let event = event.strip_suffix('\n').unwrap_or(event);
+        let line = match self {
+            Self::Text => harmless::lines(event),
+            Self::Coloured => harmless::coloured_lines(event),
+            Self::Json => return format!("{}\n", harmless::json(event)),
+        };
+        format!("{}\n", line.replace('\n', "\n    "))
+    }
+}
+
+/// Turns events into lines.
+struct Lines {
+    shape: Shape,
+    writer: &'static LogWriter,
+}
+
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = &'a Self;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        self
+    }
+}
+
+/// Each write is one event, since events are formatted that way.
+impl Write for &Lines {
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        self.writer.pass(self.shape.harmless(&String::from_utf8_lossy(event)).into_bytes());
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// See <https://no-color.org>: set and not empty means no colours.
+#[expect(clippy::disallowed_methods, reason = "nothing is written")]
 fn colours() -> bool {
     io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
 }
@@ -132,8 +195,16 @@ mod tests {
         assert_eq!(level(&[("RUST_LOG", "warn")]).unwrap(), "warn");
         assert_eq!(level(&[("RUST_LOG", "warn"), ("KLADDER_LOG", "debug")]).unwrap(), "debug");
         assert_eq!(level(&[("RUST_LOG", "")]).unwrap(), "info");
-        assert!(level(&[("KLADDER_LOG", "debgu")]).unwrap_err().contains("is no log filter"), "it is no target");
+        assert!(level(&[("KLADDER_LOG", "debgu")]).unwrap_err().contains("is not a log filter"), "it is not a target");
         assert!(level(&[("KLADDER_LOG", "kladder=nonsense")]).unwrap_err().starts_with("KLADDER_LOG=`kladder=nonsense`"));
+    }
+
+    #[test]
+    fn nothing_in_a_line_steers_a_terminal_or_passes_for_a_line() {
+        let event = "INFO they said a\u{9b}2J\u{202e}b\nERROR forged\x07\n";
+        assert_eq!(Shape::Text.harmless(event), "INFO they said a\\u{9b}2J\\u{202e}b\n    ERROR forged\\x07\n");
+        assert_eq!(Shape::Coloured.harmless("\x1b[32mINFO\x1b[0m a\x1b[2J\n"), "\x1b[32mINFO\x1b[0m a\\x1b[2J\n");
+        assert_eq!(Shape::Json.harmless("{\"m\":\"a\u{9b}\"}\n"), "{\"m\":\"a\\u009b\"}\n");
     }
 
     #[test]

@@ -1,21 +1,21 @@
-//! The process as its operating system sees it, by the names that all exporters of Prometheus use.
+//! Process metrics from the operating system, by the names that all Prometheus exporters use.
 //!
-//! Read when somebody asks, and written as text here: processor time is a counter of fractions of a second, which the recorder of the
-//! other metrics does not have. Where there is no `/proc`, there are no such metrics.
+//! Read on each scrape and rendered as text here: processor time is a counter with fractions of a second, which the recorder of the
+//! other metrics does not support. Without `/proc` there are no such metrics.
 
 use std::fmt::Write;
 use std::fs;
 
 use rustix::param::{clock_ticks_per_second, page_size};
 
-use crate::telemetry::names::{self, Kind, Metric};
+use crate::telemetry::names::{self, Metric, MetricKind};
 
-/// All of [`names::PROCESS`] that can be told, in the text format of Prometheus.
+/// All available metrics of [`names::PROCESS`], in the Prometheus text format.
 #[must_use]
 pub fn render() -> String {
     let mut text = String::new();
     for (metric, value) in figures() {
-        let kind = if metric.kind == Kind::Counter { "counter" } else { "gauge" };
+        let kind = if metric.kind == MetricKind::Counter { "counter" } else { "gauge" };
         let name = metric.name;
         let _ = write!(text, "# HELP {name} {}\n# TYPE {name} {kind}\n{name} {value}\n\n", metric.help);
     }
@@ -33,7 +33,7 @@ fn figures() -> Vec<(Metric, f64)> {
         }
     }
     if let Ok(open) = fs::read_dir("/proc/self/fd") {
-        // The one that reads the directory is among them.
+        // The descriptor that reads the directory is counted too; it is subtracted.
         figures.push((names::PROCESS_OPEN_FDS, lossy((open.count() as u64).saturating_sub(1))));
     }
     if let Some(most) = fs::read_to_string("/proc/self/limits").ok().as_deref().and_then(most_files) {
@@ -42,7 +42,7 @@ fn figures() -> Vec<(Metric, f64)> {
     figures
 }
 
-/// What is used of `/proc/self/stat` (proc(5)).
+/// The used fields of `/proc/self/stat` (proc(5)).
 #[derive(Debug, PartialEq, Eq)]
 struct Stat {
     cpu_ticks: u64,
@@ -53,7 +53,7 @@ struct Stat {
 
 impl Stat {
     fn parse(line: &str) -> Option<Self> {
-        // The name of the program stands in parentheses and may hold anything; behind it stands field 3.
+        // The program's name is in parentheses and may contain anything; field 3 follows it.
         let fields: Vec<&str> = line.rsplit_once(')')?.1.split_whitespace().collect();
         let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
         Some(Self {
@@ -65,7 +65,7 @@ impl Stat {
     }
 }
 
-/// When the machine was started, in seconds since the epoch.
+/// Boot time of the machine, in seconds since the epoch.
 fn boot_time(stat: &str) -> Option<u64> {
     stat.lines().find_map(|line| line.strip_prefix("btime ")?.trim().parse().ok())
 }

@@ -1,38 +1,38 @@
-//! Queries in the language of Prometheus, made of the metrics as [`names`](crate::telemetry::names) has them.
+//! Prometheus queries, built from the metrics of [`names`](crate::telemetry::names).
 //!
-//! No name of a metric is typed by hand: dashboards and alert rules say which metric, over which series and summed by which labels.
-//! A scope is what stands between the braces, as `ladder="$ladder"`; a window is what stands between the brackets, as `5m`.
+//! No metric name is written by hand: dashboards and alert rules name the metric, the selected series and the labels to sum by. A
+//! scope is the text between the braces, such as `ladder="$ladder"`; a window is the text between the brackets, such as `5m`.
 
 use crate::telemetry::names::{BUILD_INFO, Metric};
 
-/// The window of a dashboard: wide enough for a rate at the step that is shown and at the interval that is scraped.
+/// The window of a dashboard: wide enough for a rate at the displayed step and the scrape interval.
 pub const RATE_INTERVAL: &str = "$__rate_interval";
 
-/// The series as they are.
+/// The plain series.
 #[must_use]
 pub fn series(metric: Metric, scope: &str) -> String {
     selected(metric, "", scope)
 }
 
-/// How much a counter rises a second.
+/// Increase of a counter per second.
 #[must_use]
 pub fn rate(metric: Metric, scope: &str, window: &str) -> String {
     format!("rate({}[{window}])", series(metric, scope))
 }
 
-/// How much a counter has risen.
+/// Increase of a counter.
 #[must_use]
 pub fn increase(metric: Metric, scope: &str, window: &str) -> String {
     format!("increase({}[{window}])", series(metric, scope))
 }
 
-/// How many observations a histogram has got a second.
+/// Observations of a histogram per second.
 #[must_use]
 pub fn count_rate(metric: Metric, scope: &str, window: &str) -> String {
     format!("rate({}[{window}])", selected(metric, "_count", scope))
 }
 
-/// A quantile (0 to 1) of what a histogram has got within the window.
+/// A quantile (0 to 1) of a histogram over the window.
 #[must_use]
 pub fn quantile(quantile: f64, metric: Metric, labels: &[&str], scope: &str, window: &str) -> String {
     let by: Vec<&str> = ["le"].into_iter().chain(labels.iter().copied()).collect();
@@ -40,32 +40,34 @@ pub fn quantile(quantile: f64, metric: Metric, labels: &[&str], scope: &str, win
     format!("histogram_quantile({quantile}, {})", sum(&by, &buckets))
 }
 
-/// The mean of what a histogram has got within the window.
+/// The mean of a histogram over the window.
 #[must_use]
 pub fn mean(metric: Metric, labels: &[&str], scope: &str, window: &str) -> String {
     let of = |suffix| sum(labels, &format!("rate({}[{window}])", selected(metric, suffix, scope)));
     format!("{} / {}", of("_sum"), of("_count"))
 }
 
-/// The sum over all series that agree in these labels: of what every process tells for its own part.
+/// The sum over all series with the same values of these labels: for parts reported by every
+/// process.
 #[must_use]
 pub fn sum(labels: &[&str], inner: &str) -> String {
     aggregate("sum", labels, inner)
 }
 
-/// Of series that every program has, those of kladder's own processes.
+/// Restricts series that every program has to those of kladder's processes.
 #[must_use]
 pub fn of_ours(inner: &str) -> String {
     format!("{inner} and on (job, instance) {}", series(BUILD_INFO, ""))
 }
 
-/// The largest of all series that agree in these labels: of what several processes tell of one thing.
+/// The maximum over all series with the same values of these labels: for one thing reported by
+/// several processes.
 #[must_use]
 pub fn max(labels: &[&str], inner: &str) -> String {
     aggregate("max", labels, inner)
 }
 
-/// How many series agree in these labels.
+/// Number of series with the same values of these labels.
 #[must_use]
 pub fn count(labels: &[&str], inner: &str) -> String {
     aggregate("count", labels, inner)
@@ -79,24 +81,25 @@ fn selected(metric: Metric, suffix: &str, scope: &str) -> String {
     if scope.is_empty() { format!("{}{suffix}", metric.name) } else { format!("{}{suffix}{{{scope}}}", metric.name) }
 }
 
-/// What tests of queries share.
+/// Helpers for tests of queries.
 #[cfg(test)]
 pub mod testing {
     use regex::Regex;
 
-    use crate::telemetry::names::{ALL, Kind, Metric, PROCESS};
+    use crate::telemetry::names::{ALL, Metric, MetricKind, PROCESS};
 
-    /// What a target brings along, whatever is scraped.
+    /// Labels that Prometheus adds to every target.
     const OF_THE_TARGET: [&str; 2] = ["instance", "job"];
 
-    /// The metrics that a query names; each is one of ours, has the labels that are asked for, and is treated as what it is.
+    /// The metrics of a query; checks that each exists, has the labels used, and is used according to its type.
     #[track_caller]
     pub fn metrics_of(query: &str) -> Vec<Metric> {
         let name = Regex::new(r"\b(?:kladder|process)_[a-z_]+\b").unwrap();
         let found: Vec<Metric> = name
             .find_iter(query)
             .map(|found| {
-                let metric = known(found.as_str()).unwrap_or_else(|| panic!("{} is no metric of ours: {query}", found.as_str()));
+                let metric =
+                    known(found.as_str()).unwrap_or_else(|| panic!("{} is not a metric of kladder: {query}", found.as_str()));
                 let rest = &query[found.end()..];
                 if let Some(scope) = rest.strip_prefix('{') {
                     let scope = scope.split('}').next().unwrap();
@@ -107,8 +110,8 @@ pub mod testing {
                 }
                 let before = &query[..found.start()];
                 let is_counted = ["rate(", "increase("].iter().any(|function| before.ends_with(function));
-                if metric.kind == Kind::Gauge {
-                    assert!(!is_counted, "{} is no counter: {query}", metric.name);
+                if metric.kind == MetricKind::Gauge {
+                    assert!(!is_counted, "{} is not a counter: {query}", metric.name);
                 }
                 metric
             })
@@ -126,10 +129,10 @@ pub mod testing {
 
     fn known(name: &str) -> Option<Metric> {
         ALL.into_iter().chain(PROCESS).find(|metric| match metric.kind {
-            Kind::Histogram(_) => {
+            MetricKind::Histogram(_) => {
                 ["_bucket", "_sum", "_count"].iter().any(|suffix| name.strip_suffix(suffix) == Some(metric.name))
             }
-            Kind::Counter | Kind::Gauge => metric.name == name,
+            MetricKind::Counter | MetricKind::Gauge => metric.name == name,
         })
     }
 }

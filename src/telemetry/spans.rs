@@ -1,10 +1,11 @@
-//! A span for each hop of a record and each call of its handler, so that a trace shows the ladder.
+//! A span for each hop of a record and each handler call, so that a trace shows the ladder.
 //!
-//! The records' own headers are never rewritten, and the handler is given the `traceparent` that its record came with. So the spans of
-//! one record are children of that, beside each other, in the order of their times. Only what is committed becomes a span.
+//! The records' headers are never rewritten, and the handler receives the record's original `traceparent`. So the spans of one record
+//! are children of that, side by side, in the order of their times. Only committed hops become spans.
 //!
-//! They go out by OTLP over HTTP where kladder was built with the feature `otlp` and the environment names an endpoint, as the
-//! OpenTelemetry specification has it (`OTEL_EXPORTER_OTLP_ENDPOINT` and its kin). Without the feature nothing of it is there.
+//! They are exported by OTLP over HTTP if kladder was built with the feature `otlp` and the environment names an endpoint, as
+//! the OpenTelemetry specification defines it (`OTEL_EXPORTER_OTLP_ENDPOINT` and related variables). Without the feature, no
+//! spans exist.
 
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use crate::core::ladder::Ladder;
 use crate::core::time::Timestamp;
 use crate::core::trace_context::TraceContext;
 
-/// A span that has ended.
+/// A finished span.
 #[derive(Debug, Clone)]
 pub struct Span {
     name: &'static str,
@@ -38,10 +39,10 @@ enum Value {
     Number(i64),
 }
 
-/// A record's header, as it is.
+/// A record's header, unchanged.
 type Header<'a> = (&'a [u8], Option<&'a [u8]>);
 
-/// The parent that the headers name, or that the record's id makes.
+/// The parent named by the headers, or derived from the record's id.
 fn parent<'a>(headers: impl Iterator<Item = Header<'a>>, id: Option<&str>) -> Option<(TraceContext, String)> {
     let (mut context, mut state, mut own_id) = (None, String::new(), id.map(str::to_owned));
     for (name, value) in headers {
@@ -64,11 +65,11 @@ fn parent<'a>(headers: impl Iterator<Item = Header<'a>>, id: Option<&str>) -> Op
 pub struct Call<'a> {
     /// The record's idempotency key.
     pub id: &'a str,
-    /// Where the record first stood.
+    /// The record's origin.
     pub origin: (&'a str, i32, i64),
-    /// Which attempt it was, from 1.
+    /// The attempt, from 1.
     pub attempt: u32,
-    /// The class of the failure, where it was one.
+    /// The class of the failure, if it failed.
     pub error: Option<&'a str>,
     /// When it began.
     pub began: Timestamp,
@@ -76,7 +77,7 @@ pub struct Call<'a> {
     pub took: Duration,
 }
 
-/// A call of the handler. `headers` are the record's own.
+/// The span of a handler call. `headers` are the record's own.
 #[must_use]
 pub fn delivery<'a>(ladder: &Ladder, call: &Call<'_>, headers: impl Iterator<Item = Header<'a>>) -> Option<Span> {
     let (parent, state) = parent(headers, Some(call.id))?;
@@ -92,7 +93,8 @@ pub fn delivery<'a>(ladder: &Ladder, call: &Call<'_>, headers: impl Iterator<Ite
     Some(Span { name: "deliver", kind: Kind::Client, parent, state, began: call.began, took: call.took, attributes, error })
 }
 
-/// A failed record's way into a tier or a dead-letter topic. `headers` are the record's own.
+/// The span of a failed record's hop to a tier or a dead-letter topic. `headers` are the record's
+/// own.
 #[must_use]
 pub fn hop<'a>(
     ladder: &Ladder,
@@ -115,7 +117,7 @@ pub fn hop<'a>(
     Some(Span { name, kind: Kind::Producer, parent, state, began, took: now.since(began), attributes, error })
 }
 
-/// The time in a tier, from the append there until the record is moved on. `headers` are those that it is moved with.
+/// The span of the wait in a tier, from the append to the hop out of it. `headers` are those of the moved record.
 #[must_use]
 pub fn wait<'a>(
     ladder: &Ladder,
@@ -156,7 +158,7 @@ fn common(ladder: &Ladder, operation: &str) -> Vec<(&'static str, Value)> {
 }
 
 impl Span {
-    /// The same, as having ended then.
+    /// Sets the end.
     #[must_use]
     pub fn until(mut self, now: Timestamp) -> Self {
         self.took = now.since(self.began);
@@ -164,7 +166,7 @@ impl Span {
     }
 }
 
-pub use export::{Exporter, are_made, end, install};
+pub use export::{are_made, end, install};
 
 mod export {
     use std::sync::OnceLock;
@@ -184,16 +186,15 @@ mod export {
 
     static TRACER: OnceLock<SdkTracer> = OnceLock::new();
 
-    /// Exports until it is dropped, which sends what is left.
+    /// Exports spans until it is dropped; dropping it sends the remaining ones.
     pub struct Exporter(SdkTracerProvider);
 
-    /// Begins to make spans where the environment names an endpoint; `None` where it does not, or says `OTEL_SDK_DISABLED=true`.
+    /// Starts exporting if the environment names an endpoint; `None` if it does not, or if `OTEL_SDK_DISABLED=true`.
     ///
-    /// An endpoint that is away holds nobody up: spans wait in a queue of bounded length (`OTEL_BSP_MAX_QUEUE_SIZE`), and what does not
-    /// fit is dropped.
+    /// An unreachable endpoint blocks nothing: spans wait in a bounded queue (`OTEL_BSP_MAX_QUEUE_SIZE`), and further ones are dropped.
     ///
     /// # Errors
-    /// When the endpoint cannot be used.
+    /// The endpoint is invalid.
     pub fn install() -> Result<Option<Exporter>, ExporterBuildError> {
         let given = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let is_disabled = given("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"));
@@ -201,7 +202,7 @@ mod export {
         if is_disabled || endpoint.is_none() {
             return Ok(None);
         }
-        // The library leaves this variable to whoever uses it.
+        // The library does not read this variable itself.
         let protocol = given("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL").or_else(|| given("OTEL_EXPORTER_OTLP_PROTOCOL"));
         let protocol = if protocol.as_deref() == Some("http/json") { Protocol::HttpJson } else { Protocol::HttpBinary };
         let exporter = SpanExporter::builder().with_http().with_protocol(protocol).build()?;
@@ -222,19 +223,19 @@ mod export {
         }
     }
 
-    /// Whether spans are made at all: cheap to ask.
+    /// Whether spans are recorded at all: a cheap check.
     #[must_use]
     pub fn are_made() -> bool {
         TRACER.get().is_some()
     }
 
-    /// A span has ended; it is exported some time.
+    /// Ends a span; it is exported later.
     pub fn end(span: Option<Span>) {
         let (Some(span), Some(tracer)) = (span, TRACER.get()) else { return };
         let Span { name, kind, parent, state, began, took, attributes, error } = span;
         let flags = if parent.sampled { TraceFlags::SAMPLED } else { TraceFlags::default() };
         let (trace_id, span_id) = (TraceId::from_bytes(parent.trace_id), SpanId::from_bytes(parent.span_id));
-        // One that is malformed is worth less than the trace.
+        // A malformed state is dropped rather than the trace.
         let state = state.parse::<TraceState>().unwrap_or_default();
         let context = Context::new().with_remote_span_context(SpanContext::new(trace_id, span_id, flags, true, state));
         let kind = match kind {

@@ -1,7 +1,7 @@
-//! How things stand, as functions to call: what is looked at from time to time and not counted as it happens.
+//! Gauges that are set from periodic observations instead of single events, as functions.
 //!
-//! As with [`events`](crate::telemetry::events), handles are made once. A gauge of which nothing is known yet is not there rather
-//! than 0, but for those that are 0 until something happens.
+//! As in [`events`](crate::telemetry::events), handles are created once. An unknown gauge is absent rather than 0, except for
+//! those that are 0 until something happens.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,20 +9,20 @@ use std::time::Duration;
 
 use metrics::{Counter, Gauge, counter, gauge};
 
-use crate::config::types::Role;
 use crate::core::ladder::Ladder;
+use crate::core::role::Role;
 use crate::telemetry::names;
 
-/// What a Kafka client of a worker does.
+/// The kind of a worker's Kafka client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
-    /// It reads.
+    /// Reads.
     Consumer,
-    /// It writes.
+    /// Writes.
     Producer,
 }
 
-/// What the Kafka clients of one worker tell of themselves; cheap to clone.
+/// Statistics of one worker's Kafka clients; cheap to clone.
 #[derive(Clone)]
 pub struct ClientMetrics {
     queued: Gauge,
@@ -30,15 +30,15 @@ pub struct ClientMetrics {
     reconnects: Counter,
     rtt: Gauge,
     rebuilds: Counter,
-    /// What is queued in all of them.
+    /// Number of records queued in all of them.
     in_queues: Arc<AtomicU64>,
 }
 
 impl ClientMetrics {
-    /// Makes the handles of one worker.
+    /// Creates the handles of one worker.
     #[must_use]
     pub fn new(ladder: &Ladder, role: Role) -> Self {
-        let (name, role) = (ladder.name(), names::role(role));
+        let (name, role) = (ladder.name(), role.as_str());
         let count = |metric: names::Metric| counter!(metric.name, names::LADDER => name.to_owned(), names::ROLE => role);
         let of = |metric: names::Metric| gauge!(metric.name, names::LADDER => name.to_owned(), names::ROLE => role);
         Self {
@@ -51,41 +51,41 @@ impl ClientMetrics {
         }
     }
 
-    /// So many records are in the queues of one of the clients, and so many were when it told last.
+    /// Number of records in one client's queues, now and at its previous report.
     pub fn queued(&self, before: u64, records: u64) {
         let all = self.in_queues.fetch_add(records.wrapping_sub(before), Ordering::AcqRel);
         self.queued.set(lossy(all.wrapping_add(records).wrapping_sub(before)));
     }
 
-    /// So many requests failed, and so many connections were lost, since this was told last.
+    /// Number of failed requests and lost connections since the previous report.
     pub fn troubles(&self, request_errors: u64, reconnects: u64) {
         self.request_errors.increment(request_errors);
         self.reconnects.increment(reconnects);
     }
 
-    /// So long do the producer's requests take with the slowest broker.
+    /// Duration of the producer's requests at the slowest broker.
     pub fn round_trip(&self, rtt: Duration) {
         self.rtt.set(rtt);
     }
 
-    /// The producer was made anew.
+    /// The producer was recreated.
     pub fn rebuilt(&self) {
         self.rebuilds.increment(1);
     }
 }
 
-/// How far a worker is behind in what it consumes.
+/// A worker's lag.
 pub struct LagMetrics(Vec<(String, Gauge)>);
 
 impl LagMetrics {
-    /// Makes the handles of the worker that consumes these topics of the configuration.
+    /// Creates the handles of the worker that consumes these topics of the configuration.
     #[must_use]
     pub fn new(ladder: &Ladder) -> Self {
         let of = |topic: &String| gauge!(names::CONSUMER_LAG.name, names::LADDER => ladder.name().to_owned(), names::TOPIC => topic.clone());
         Self(ladder.consumed_topics().into_iter().map(|topic| (topic.clone(), of(&topic))).collect())
     }
 
-    /// How far it is behind, by the topics and partitions that it owns; where it owns none of a topic it is 0.
+    /// The lag by topic and partition, for the partitions that it owns; 0 for a topic without any.
     pub fn behind<'a>(&self, partitions: impl Iterator<Item = (&'a str, u64)>) {
         let mut sums = vec![0_u64; self.0.len()];
         for (topic, lag) in partitions {
@@ -97,14 +97,14 @@ impl LagMetrics {
     }
 }
 
-/// What a look at the whole cluster tells of one ladder.
+/// What the observation of the cluster reports about one ladder.
 pub struct ClusterMetrics {
     stall: Gauge,
     drift: Gauge,
 }
 
 impl ClusterMetrics {
-    /// Makes the handles of one ladder, of which nothing is known yet.
+    /// Creates the handles of one ladder, without values yet.
     #[must_use]
     pub fn new(ladder: &Ladder) -> Self {
         let of = |metric: names::Metric| gauge!(metric.name, names::LADDER => ladder.name().to_owned());
@@ -114,18 +114,18 @@ impl ClusterMetrics {
         metrics
     }
 
-    /// So long has the last stable offset of a partition not moved although there is more behind it.
+    /// How long the last stable offset of a partition has not moved although there are more records.
     pub fn stalled(&self, time: Duration) {
         self.stall.set(time);
     }
 
-    /// In so many things the cluster differs from the configuration; `None` where it cannot be told.
+    /// Number of differences between cluster and configuration; `None` if unknown.
     pub fn differs(&self, things: Option<usize>) {
         self.drift.set(things.map_or(-1.0, lossy));
     }
 }
 
-/// How many dead letters there are.
+/// Counts of dead letters.
 pub struct DlqMetrics {
     letters: Gauge,
     open: Gauge,
@@ -135,7 +135,7 @@ pub struct DlqMetrics {
 }
 
 impl DlqMetrics {
-    /// Makes the handles of one ladder, or of a dead-letter topic that has a name of its own.
+    /// Creates the handles of one ladder, or of a [dlq] section.
     #[must_use]
     pub fn new(name: &str) -> Self {
         let of = |metric: names::Metric| gauge!(metric.name, names::LADDER => name.to_owned());
@@ -148,8 +148,8 @@ impl DlqMetrics {
         }
     }
 
-    /// How many there are, how many of them are open, how old the oldest of those is, how many of those retention takes within a day,
-    /// and how many groups are new.
+    /// Number of letters, number of open ones, age of the oldest open one, number that retention deletes within a day, number of new
+    /// groups.
     pub fn sizes(&self, letters: u64, open: u64, oldest: Duration, at_risk: u64, new_groups: u64) {
         self.letters.set(lossy(letters));
         self.open.set(lossy(open));
@@ -159,24 +159,24 @@ impl DlqMetrics {
     }
 }
 
-/// How the index gets on.
+/// State of the index.
 pub struct IndexMetrics(Counter);
 
 impl IndexMetrics {
-    /// Makes the handle of one ladder.
+    /// Creates the handle of one ladder.
     #[must_use]
     pub fn new(name: &str) -> Self {
-        let role = names::role(Role::Index);
+        let role = Role::Index.as_str();
         Self(counter!(names::WORKER_RESTARTS.name, names::LADDER => name.to_owned(), names::ROLE => role))
     }
 
-    /// It failed, and is tried again.
+    /// It failed, and is retried.
     pub fn failed(&self) {
         self.0.increment(1);
     }
 }
 
-/// How far redrives are.
+/// Progress of redrives.
 pub struct RedriveMetrics {
     jobs: Gauge,
     sent: Gauge,
@@ -184,14 +184,14 @@ pub struct RedriveMetrics {
 }
 
 impl RedriveMetrics {
-    /// Makes the handles of one ladder, or of a dead-letter topic that has a name of its own.
+    /// Creates the handles of one ladder, or of a [dlq] section.
     #[must_use]
     pub fn new(name: &str) -> Self {
         let of = |metric: names::Metric| gauge!(metric.name, names::LADDER => name.to_owned());
         Self { jobs: of(names::REDRIVE_JOBS), sent: of(names::REDRIVE_SENT), left: of(names::REDRIVE_LEFT) }
     }
 
-    /// So many jobs run, have sent so much, and have so much left.
+    /// Number of running jobs, and of letters sent and left.
     pub fn running(&self, jobs: u64, sent: u64, left: u64) {
         self.jobs.set(lossy(jobs));
         self.sent.set(lossy(sent));
@@ -199,7 +199,7 @@ impl RedriveMetrics {
     }
 }
 
-/// Gauges are floats: exact up to 2^53, and near enough beyond.
+/// Gauges are floats: exact up to 2^53, and close enough beyond.
 #[expect(clippy::cast_precision_loss, reason = "a count of records, for people to read")]
 fn lossy(count: impl TryInto<u64>) -> f64 {
     count.try_into().unwrap_or(u64::MAX) as f64

@@ -1,7 +1,7 @@
-//! What the workers of one process have done, counted where the metrics are, for whoever embeds them.
+//! Counts of what the workers of one process have done, for embedding applications.
 //!
-//! Metrics reach nobody where no recorder is installed, and an application has its own: so the handles of
-//! [`crate::telemetry::events`] raise these counts too, at the very same events.
+//! Metrics are lost if no recorder is installed, and an application may have its own recorder: so the
+//! handles of [`crate::telemetry::events`] also increase these counts, at the same events.
 
 use std::array::from_fn;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::core::envelope::Reason;
 use crate::core::failure::VerdictKind;
 
-/// Counts that several workers share; cheap to clone.
+/// Counts shared by several workers; cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Tally(Arc<Counts>);
 
@@ -52,7 +52,7 @@ impl Tally {
         }
     }
 
-    /// Deliveries that ended so.
+    /// Deliveries with this verdict.
     #[must_use]
     pub fn deliveries(&self, kind: VerdictKind) -> u64 {
         get(&self.0.deliveries[kind as usize])
@@ -60,7 +60,7 @@ impl Tally {
 
     /// Records that hopped into a tier.
     #[must_use]
-    pub fn into_tiers(&self) -> u64 {
+    pub fn hops_to_tiers(&self) -> u64 {
         get(&self.0.to_tiers)
     }
 
@@ -70,7 +70,7 @@ impl Tally {
         get(&self.0.back)
     }
 
-    /// Dead letters, by their reasons, those that there were none of left out.
+    /// Dead letters by reason, without those that are zero.
     pub fn dead_letters(&self) -> impl Iterator<Item = (Reason, u64)> {
         Reason::ALL.into_iter().zip(&self.0.dead_letters).map(|(reason, count)| (reason, get(count))).filter(|(_, n)| *n > 0)
     }
@@ -106,7 +106,7 @@ mod tests {
         mover.hops.to_tier(1, 1);
         mover.hops.dead_lettered(Reason::Oversize);
         assert_eq!([tally.deliveries(VerdictKind::Done), tally.deliveries(VerdictKind::Retry)], [1, 0]);
-        assert_eq!([tally.into_tiers(), tally.redelivered()], [3, 5]);
+        assert_eq!([tally.hops_to_tiers(), tally.redelivered()], [3, 5]);
         assert_eq!(tally.dead_letters().collect::<Vec<_>>(), [(Reason::Rejected, 1), (Reason::Oversize, 1)]);
     }
 }

@@ -1,39 +1,33 @@
-//! The rules that each role needs, and no more, as `kafka-acls.sh` commands.
+//! The minimum ACL rules of each role, as `kafka-acls.sh` commands.
 //!
-//! They are what a broker with an authorizer asks for, tried role by role (`tests/broker/acls.rs`). Read, Write and Alter imply
-//! Describe with Kafka's own authorizers, and since Kafka 2.8 Write on a topic implies writing to it idempotently, so neither is
-//! granted by itself.
+//! They were determined with a real authorizer, role by role (`tests/broker/acls.rs`). With Kafka's own authorizers Read, Write
+//! and Alter imply Describe, and since Kafka 2.8 Write on a topic implies idempotent writes, so neither is granted separately.
 //!
-//! Every worker reads the state topic before it begins: whether the ladder is held, and whose it is, stands there.
+//! Every worker reads the state topic before it begins, for holds and the owner.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::config::LadderConfig;
 use crate::core::ladder::{Hops, Ladder, Mode, Redelivery};
+use crate::core::role::Role;
 use crate::core::topics::{mover_group, router_group, transactional_id};
 
-/// Who works with a ladder.
+/// A role for ACLs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum AclRole {
-    /// Moves due records from the tiers to redeliver.
-    Mover,
-    /// Consumes source and redeliver (push).
-    Deliverer,
-    /// Consumes the inbox (relay).
-    Router,
-    /// Feeds the index of dead letters.
-    Index,
+    /// A role of a process.
+    Process(Role),
     /// Redrives, discards, holds and resumes.
     Redrive,
     /// `kladder setup`
     Setup,
-    /// `kladder status`, without `--exact`: that one reads the records, dead letters too.
+    /// `kladder status` without `--exact`, which reads the records, dead letters too.
     Status,
     /// The application that puts failed records into the inbox and consumes redeliver (relay).
     App,
 }
 
-/// What a rule is about; always by its literal name.
+/// The resource of a rule; a literal name unless noted.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Resource {
     /// A topic.
@@ -42,57 +36,64 @@ pub enum Resource {
     Group(String),
     /// A transactional.id
     TransactionalId(String),
+    /// All transactional ids with this prefix: if one is blocked, its worker continues under another.
+    TransactionalIds(String),
 }
 
-/// What is allowed.
+/// An allowed operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Operation {
-    /// Fetch, or commit offsets. Implies describing.
+    /// Fetch, or commit offsets. Implies Describe.
     Read,
-    /// Produce, or use a transactional.id. Implies describing.
+    /// Produce, or use a transactional.id. Implies Describe.
     Write,
-    /// Make a topic.
+    /// Create a topic.
     Create,
-    /// Add partitions. Implies describing.
+    /// Add partitions. Implies Describe.
     Alter,
-    /// Look at it.
+    /// Describe.
     Describe,
-    /// Look at its settings.
+    /// Read settings.
     DescribeConfigs,
 }
 
 /// One rule.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Acl {
-    /// On what.
+    /// The resource.
     pub resource: Resource,
-    /// Which operations.
+    /// The operations.
     pub operations: BTreeSet<Operation>,
 }
 
 impl AclRole {
-    /// All of them.
-    pub const ALL: [Self; 8] =
-        [Self::Mover, Self::Deliverer, Self::Router, Self::Index, Self::Redrive, Self::Setup, Self::Status, Self::App];
+    /// All roles.
+    pub const ALL: [Self; 8] = [
+        Self::Process(Role::Mover),
+        Self::Process(Role::Deliverer),
+        Self::Process(Role::Router),
+        Self::Process(Role::Index),
+        Self::Redrive,
+        Self::Setup,
+        Self::Status,
+        Self::App,
+    ];
 
     /// Whether a ladder of this mode has this role.
     #[must_use]
     pub fn is_of(self, mode: Mode) -> bool {
         match self {
-            Self::Deliverer => mode == Mode::Push,
-            Self::Router | Self::App => mode == Mode::Relay,
+            Self::Process(Role::Deliverer) => mode == Mode::Push,
+            Self::Process(Role::Router) | Self::App => mode == Mode::Relay,
             _ => true,
         }
     }
 
-    /// As it is written on the command line.
+    /// Its name on the command line.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
-            Self::Mover => "mover",
-            Self::Deliverer => "deliverer",
-            Self::Router => "router",
-            Self::Index => "index",
+            Self::Process(role) => role.as_str(),
             Self::Redrive => "redrive",
             Self::Setup => "setup",
             Self::Status => "status",
@@ -101,7 +102,7 @@ impl AclRole {
     }
 }
 
-/// The rules that a role needs; none where a ladder of this mode has no such role. `instances` are the workers' names.
+/// The rules of a role; none if ladders of this mode do not have it. `instances` are the workers' instance names.
 #[must_use]
 pub fn acls(config: &LadderConfig, role: AclRole, instances: &[&str]) -> Vec<Acl> {
     let ladder = &config.ladder;
@@ -110,55 +111,56 @@ pub fn acls(config: &LadderConfig, role: AclRole, instances: &[&str]) -> Vec<Acl
     }
     let mut rules = Rules::default();
     match role {
-        AclRole::Mover => {
+        AclRole::Process(Role::Mover) => {
             rules.group(mover_group(ladder.name()), &[Operation::Read]);
-            // It hops from tier to tier too: a record whose time is further off than its tier waits on.
+            // It also hops between tiers: a record whose not-before time is later than its tier waits
+            // again.
             rules.topics(tiers(ladder), &[Operation::Read, Operation::Write]);
-            // It reads a broker's clock by a record of its own in the state topic.
+            // It reads a broker's clock by writing a record to the state topic.
             rules.topics(ladder.back_topics().into_iter().chain([ladder.state_topic()]), &[Operation::Write]);
             rules.topics([ladder.state_topic()], &[Operation::Read]);
-            if ladder.redelivery() == Redelivery::Origin {
-                // What has no origin.
-                rules.topics([ladder.dlq_topic()], &[Operation::Write]);
-            }
-            rules.transactions(ladder, "mover", instances);
+            // Records without an origin, and records that are too large with their headers.
+            rules.topics([ladder.dlq_topic()], &[Operation::Write]);
+            rules.transactions(ladder, Role::Mover, instances);
         }
-        AclRole::Deliverer => {
+        AclRole::Process(Role::Deliverer) => {
             rules.group(ladder.group().to_owned(), &[Operation::Read]);
             rules.topics(ladder.sources().iter().cloned(), &[Operation::Read]);
             rules.topics([ladder.redeliver_topic(), ladder.state_topic()], &[Operation::Read]);
-            // It tells the others that dead letters are held.
+            // It tells the other workers that dead letters are held.
             rules.topics([ladder.state_topic()], &[Operation::Write]);
             rules.topics(tiers(ladder), &[Operation::Write]);
             rules.topics(ladder.dlq_topics(), &[Operation::Write]);
-            rules.transactions(ladder, "deliverer", instances);
+            rules.transactions(ladder, Role::Deliverer, instances);
         }
-        AclRole::Router => {
+        AclRole::Process(Role::Router) => {
             rules.group(router_group(ladder.name()), &[Operation::Read]);
-            // Success is presumed from what the application's group has committed.
+            // Success is presumed from the committed offsets of the application's group.
             rules.group(ladder.group().to_owned(), &[Operation::Describe]);
             rules.topics([ladder.inbox_topic(), ladder.state_topic()], &[Operation::Read]);
-            // It holds the ladder where the application drops the headers, and dead letters where there are too many.
+            // It holds the ladder if the application drops the headers, and dead letters if there are too many.
             rules.topics([ladder.state_topic()], &[Operation::Write]);
-            // What was redelivered, to know it again without its headers.
+            // It reads redelivered records, to recognise them without their headers.
             rules.topics(ladder.back_topics(), &[Operation::Read]);
             rules.topics(tiers(ladder), &[Operation::Write]);
             rules.topics(ladder.dlq_topics(), &[Operation::Write]);
-            rules.transactions(ladder, "router", instances);
+            rules.transactions(ladder, Role::Router, instances);
         }
-        AclRole::Index => rules.topics(ladder.dlq_topics().into_iter().chain([ladder.state_topic()]), &[Operation::Read]),
+        AclRole::Process(Role::Index) => {
+            rules.topics(ladder.dlq_topics().into_iter().chain([ladder.state_topic()]), &[Operation::Read]);
+        }
         AclRole::Redrive => {
             rules.topics(ladder.dlq_topics(), &[Operation::Read]);
             rules.topics([ladder.state_topic()], &[Operation::Read, Operation::Write]);
             rules.topics(ladder.back_topics(), &[Operation::Write]);
-            // One for all who write dead-letter state: they take turns by it.
+            // One for all writers of dead-letter state: they take turns by it.
             rules.add(Resource::TransactionalId(ladder.dlq_topic()), &[Operation::Write]);
         }
         AclRole::Setup => setup(&mut rules, ladder),
         AclRole::Status => {
             let read_by_group = ladder.sources().iter().cloned().chain(ladder.back_topics());
             rules.topics(read_by_group.chain(ladder.dlq_topics()), &[Operation::Describe]);
-            // The head of a tier is read for its time, the state for whether the ladder is held.
+            // The head of a tier is read for its timestamp, the state for a hold.
             rules.topics(tiers(ladder), &[Operation::Read]);
             rules.topics([ladder.state_topic()], &[Operation::Read]);
             rules.group(mover_group(ladder.name()), &[Operation::Describe]);
@@ -170,7 +172,7 @@ pub fn acls(config: &LadderConfig, role: AclRole, instances: &[&str]) -> Vec<Acl
         }
         AclRole::App => {
             rules.group(ladder.group().to_owned(), &[Operation::Read]);
-            // What it may do on its sources is its own affair, also where records come back in them.
+            // Its rights on the sources are its own affair, also if records are redelivered to them.
             if ladder.redelivery() == Redelivery::Topic {
                 rules.topics([ladder.redeliver_topic()], &[Operation::Read]);
             }
@@ -187,7 +189,7 @@ fn setup(rules: &mut Rules, ladder: &Ladder) {
     let mut own: Vec<String> = tiers(ladder).collect();
     own.extend(ladder.dlq_topics());
     own.push(ladder.state_topic());
-    // To commit an offset takes Read on both the group and the topic.
+    // Committing an offset needs Read on both the group and the topic.
     let mut committed: Vec<String> = tiers(ladder).collect();
     if ladder.redelivery() == Redelivery::Topic {
         own.push(ladder.redeliver_topic());
@@ -209,7 +211,7 @@ fn setup(rules: &mut Rules, ladder: &Ladder) {
     }
     rules.topics(own, &[Operation::Create, Operation::Alter, Operation::DescribeConfigs]);
     rules.topics(committed, &[Operation::Read]);
-    // It reads whom the ladder belongs to, and puts that down.
+    // It reads and writes the owner record.
     rules.topics([ladder.state_topic()], &[Operation::Read, Operation::Write]);
 }
 
@@ -235,17 +237,17 @@ impl Rules {
         self.add(Resource::Group(group), operations);
     }
 
-    /// What a worker needs for its hops besides the topics.
-    fn transactions(&mut self, ladder: &Ladder, role: &str, instances: &[&str]) {
+    /// What a worker needs for transactions, besides the topics.
+    fn transactions(&mut self, ladder: &Ladder, role: Role, instances: &[&str]) {
         if ladder.hops() == Hops::ExactlyOnce {
             for instance in instances {
                 let id = transactional_id(ladder.name(), role, instance);
-                self.add(Resource::TransactionalId(id), &[Operation::Write]);
+                self.add(Resource::TransactionalIds(id), &[Operation::Write]);
             }
         }
     }
 
-    /// Without what is implied.
+    /// Without implied operations.
     fn done(self) -> Vec<Acl> {
         let implies_describe = [Operation::Read, Operation::Write, Operation::Alter];
         let rule = |(resource, mut operations): (Resource, BTreeSet<Operation>)| {
@@ -267,6 +269,7 @@ pub fn commands(acls: &[Acl], principal: &str, bootstrap_servers: &str) -> Vec<S
             Resource::Topic(_) => 0,
             Resource::Group(_) => 1,
             Resource::TransactionalId(_) => 2,
+            Resource::TransactionalIds(_) => 3,
         };
         by_operations.entry((kind, &acl.operations)).or_default().push(&acl.resource);
     }
@@ -276,7 +279,9 @@ pub fn commands(acls: &[Acl], principal: &str, bootstrap_servers: &str) -> Vec<S
         .into_iter()
         .map(|((_, operations), resources)| {
             let operations = operations.iter().map(|o| format!(" --operation {o:?}"));
-            std::iter::once(start.clone()).chain(operations).chain(resources.into_iter().map(option)).collect()
+            let is_prefix = resources.iter().any(|resource| matches!(resource, Resource::TransactionalIds(_)));
+            let pattern = is_prefix.then(|| " --resource-pattern-type prefixed".to_owned());
+            std::iter::once(start.clone()).chain(operations).chain(pattern).chain(resources.into_iter().map(option)).collect()
         })
         .collect()
 }
@@ -285,11 +290,11 @@ fn option(resource: &Resource) -> String {
     match resource {
         Resource::Topic(name) => format!(" --topic {}", quoted(name)),
         Resource::Group(name) => format!(" --group {}", quoted(name)),
-        Resource::TransactionalId(name) => format!(" --transactional-id {}", quoted(name)),
+        Resource::TransactionalId(name) | Resource::TransactionalIds(name) => format!(" --transactional-id {}", quoted(name)),
     }
 }
 
-/// Quoted for a shell where that is needed: groups and principals may hold spaces (`User:CN=a b`).
+/// Quoted for a shell if necessary: groups and principals may contain spaces (`User:CN=a b`).
 fn quoted(text: &str) -> String {
     let plain = !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-:/=,@+%".contains(&b));
     if plain { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
@@ -305,7 +310,7 @@ mod tests {
         let mut text = String::new();
         for (mode, config) in [("push", push()), ("relay", relay()), ("relay to origin", relay_to_origin())] {
             for role in AclRole::ALL {
-                text += &["# ", mode, ", ", role.name(), "\n"].concat();
+                text += &["# ", mode, ", ", role.as_str(), "\n"].concat();
                 for command in commands(&acls(&config, role, &["pod-0", "pod-1"]), "User:kladder", "kafka:9092") {
                     text += &command;
                     text.push('\n');
@@ -324,7 +329,11 @@ mod tests {
         };
         for role in AclRole::ALL {
             assert!(!writes(&push(), role) && !writes(&relay(), role), "{role:?}");
-            assert_eq!(writes(&relay_to_origin(), role), matches!(role, AclRole::Mover | AclRole::Redrive), "{role:?}");
+            assert_eq!(
+                writes(&relay_to_origin(), role),
+                matches!(role, AclRole::Process(Role::Mover) | AclRole::Redrive),
+                "{role:?}"
+            );
         }
     }
 

@@ -1,38 +1,41 @@
-//! Carries a plan out.
+//! Applies a plan.
 
 use std::collections::BTreeMap;
 
 use crate::topology::{Change, Cluster, ClusterError, Plan};
 
-/// What is being done.
+/// The step in progress.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step<'a> {
-    /// Topics are being made.
+pub enum ApplyStep<'a> {
+    /// Creating topics.
     CreatingTopics(usize),
-    /// A topic is getting partitions.
+    /// Adding partitions to a topic.
     AddingPartitions(&'a str, i32),
     /// Waiting for leaders.
     Waiting(usize),
-    /// A group is getting offsets.
+    /// Committing offsets of a group.
     Committing(&'a str, &'a str),
-    /// A group is being put down as the owner, in this state topic.
+    /// Recording a group as the owner, in this state topic.
     Claiming(&'a str, &'a str),
 }
 
-/// Carries the changes of a plan out: topics first, then, when they can be used, whose they are and the offsets on them.
+/// Applies the changes of a plan: topics first; once they are usable, owner records and offsets.
 ///
 /// # Errors
-/// The first failure. What was done until then stays; the next plan goes on from there.
+/// The first failure. Changes applied until then stay; the next plan continues from there.
 ///
 /// # Panics
-/// When the plan is refused: that is for the caller to tell.
-pub fn apply(plan: &Plan, cluster: &dyn Cluster, mut progress: impl FnMut(&Step)) -> Result<(), ClusterError> {
+/// The plan is refused: the caller must check that.
+pub fn apply(plan: &Plan, cluster: &dyn Cluster, mut progress: impl FnMut(&ApplyStep)) -> Result<(), ClusterError> {
     assert!(!plan.is_refused(), "a refused plan must not be applied");
     let mut grown = BTreeMap::new();
     let creations: Vec<&Change> = plan.changes().filter(|c| matches!(c, Change::CreateTopic { .. })).collect();
     if !creations.is_empty() {
-        progress(&Step::CreatingTopics(creations.len()));
-        cluster.create_topics(&creations)?;
+        progress(&ApplyStep::CreatingTopics(creations.len()));
+        let refused = cluster.create_topics(&creations)?;
+        if !refused.is_empty() {
+            return Err(ClusterError::Refused { made: creations.len() - refused.len(), refused });
+        }
     }
     for change in plan.changes() {
         match change {
@@ -40,7 +43,7 @@ pub fn apply(plan: &Plan, cluster: &dyn Cluster, mut progress: impl FnMut(&Step)
                 grown.insert(topic.clone(), *partitions);
             }
             Change::AddPartitions { topic, want, .. } => {
-                progress(&Step::AddingPartitions(topic, *want));
+                progress(&ApplyStep::AddingPartitions(topic, *want));
                 cluster.create_partitions(topic, *want)?;
                 grown.insert(topic.clone(), *want);
             }
@@ -48,17 +51,17 @@ pub fn apply(plan: &Plan, cluster: &dyn Cluster, mut progress: impl FnMut(&Step)
         }
     }
     if !grown.is_empty() {
-        progress(&Step::Waiting(grown.len()));
+        progress(&ApplyStep::Waiting(grown.len()));
         cluster.wait_usable(&grown)?;
     }
     for change in plan.changes() {
         match change {
             Change::Claim { topic, group, .. } => {
-                progress(&Step::Claiming(group, topic));
+                progress(&ApplyStep::Claiming(group, topic));
                 cluster.claim(topic, group)?;
             }
             Change::CommitOffsets { group, topic, at, partitions } => {
-                progress(&Step::Committing(group, topic));
+                progress(&ApplyStep::Committing(group, topic));
                 cluster.commit_offsets(group, topic, partitions, *at)?;
             }
             Change::CreateTopic { .. } | Change::AddPartitions { .. } => {}

@@ -1,4 +1,4 @@
-//! The port to a Kafka cluster, and what can go wrong behind it.
+//! The port to a Kafka cluster, and its errors.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,99 +8,158 @@ use thiserror::Error;
 use crate::core::delay::format_duration;
 use crate::topology::{Change, Observed, Position, Scope};
 
-/// A cluster that can be observed and extended. Nothing here can alter or delete what exists.
+/// A cluster that can be observed and extended. Nothing here alters or deletes what exists.
 pub trait Cluster {
-    /// What there is within the scope.
+    /// Observes what exists within the scope.
     ///
     /// # Errors
-    /// When the cluster cannot be asked.
+    /// The cluster does not answer.
     fn observe(&self, scope: &Scope) -> Result<Observed, ClusterError>;
 
-    /// Makes the topics of these [`Change::CreateTopic`]. One that exists by now is no error: the next plan will look at it.
+    /// The refusals of changes that create topics or partitions, by a dry run. Also empty if the cluster does not support dry runs.
     ///
     /// # Errors
-    /// The first topic that was refused.
-    fn create_topics(&self, topics: &[&Change]) -> Result<(), ClusterError>;
+    /// The cluster does not answer.
+    fn validate(&self, changes: &[&Change]) -> Result<Vec<Refused>, ClusterError>;
 
-    /// Gives a topic this many partitions in all.
+    /// Why a setting of an existing topic could not be altered from `have` to `want`; `None` if it could, or if that cannot be
+    /// determined. Nothing is altered.
     ///
     /// # Errors
-    /// When it was refused.
+    /// The cluster does not answer.
+    fn refuses(&self, topic: &str, setting: &str, have: &str, want: &str) -> Result<Option<String>, ClusterError>;
+
+    /// Creates the topics of these [`Change::CreateTopic`], and returns those that were refused. One that already exists is not among
+    /// them: the next plan will check it.
+    ///
+    /// # Errors
+    /// The cluster does not answer.
+    fn create_topics(&self, topics: &[&Change]) -> Result<Vec<Refused>, ClusterError>;
+
+    /// Increases the partitions of a topic to this total.
+    ///
+    /// # Errors
+    /// It was refused.
     fn create_partitions(&self, topic: &str, total: i32) -> Result<(), ClusterError>;
 
     /// Waits until all of these topics have that many partitions, each with a leader that answers.
     ///
     /// # Errors
-    /// When that takes too long.
+    /// That takes too long.
     fn wait_usable(&self, topics: &BTreeMap<String, i32>) -> Result<(), ClusterError>;
 
-    /// Commits a place for a group without members.
+    /// Commits offsets for a group without members.
     ///
     /// # Errors
-    /// When it was refused, above all because the group has members.
+    /// It was refused, usually because the group has members.
     fn commit_offsets(&self, group: &str, topic: &str, partitions: &[i32], at: Position) -> Result<(), ClusterError>;
 
-    /// Writes into a state topic which group its ladder belongs to.
+    /// Writes the owner record to a state topic.
     ///
     /// # Errors
-    /// When it was refused or not confirmed.
+    /// It was refused or not confirmed.
     fn claim(&self, topic: &str, group: &str) -> Result<(), ClusterError>;
 }
 
-/// What can go wrong with a cluster.
+/// A topic that the cluster refuses to create or to extend.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// The topic.
+    pub topic: String,
+    /// The cause, as far as the remedy depends on it.
+    pub cause: RefusedFor,
+    /// The broker's message.
+    pub words: String,
+}
+
+/// Causes of refusals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefusedFor {
+    /// A setting, or a policy of the cluster's operators.
+    Policy,
+    /// Its name.
+    Name,
+    /// More replicas than there are brokers.
+    Replicas,
+    /// The number of partitions.
+    Partitions,
+    /// Missing permissions.
+    Rights,
+    /// Any other cause.
+    Other,
+}
+
+/// Errors of a cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ClusterError {
-    /// The client was not made.
+    /// The client could not be created.
     #[error("the Kafka client refused its settings: {reason}: check the properties under [kafka]")]
     Settings {
-        /// What librdkafka says.
+        /// librdkafka's message.
         reason: String,
     },
-    /// Nobody there.
+    /// No broker answered.
     #[error("no broker answered at {brokers} within {}: check [kafka] bootstrap.servers and security.protocol, and that a broker runs there{}", format_duration(*within), because(.reason.as_deref()))]
     NoBroker {
-        /// The addresses that were tried.
+        /// The addresses tried.
         brokers: String,
-        /// For so long.
+        /// The time limit.
         within: Duration,
-        /// The last that librdkafka had to say.
+        /// librdkafka's last message.
         reason: Option<String>,
     },
-    /// The login was refused.
+    /// A broker is not reachable at its advertised address.
+    #[error(
+        "cannot {action}: the broker at {brokers} answers, but broker {id} does not answer at its advertised address {address}: check \
+         that it is running, and that its advertised.listeners are reachable from here ({reason})"
+    )]
+    Advertised {
+        /// The attempted action.
+        action: String,
+        /// The addresses of the configuration.
+        brokers: String,
+        /// The broker's number.
+        id: i32,
+        /// Its advertised address.
+        address: String,
+        /// librdkafka's message.
+        reason: String,
+    },
+    /// Authentication failed.
     #[error(
         "the broker at {brokers} refused the login: check sasl.mechanism, sasl.username and sasl.password under [kafka] ({reason})"
     )]
     Authentication {
-        /// The addresses that were tried.
+        /// The addresses tried.
         brokers: String,
-        /// What librdkafka says.
+        /// librdkafka's message.
         reason: String,
     },
-    /// TLS did not come about.
+    /// The TLS handshake failed.
     #[error(
         "TLS with the broker at {brokers} failed: check security.protocol, ssl.ca.location and the certificates under [kafka] ({reason})"
     )]
     Tls {
-        /// The addresses that were tried.
+        /// The addresses tried.
         brokers: String,
-        /// What librdkafka says.
+        /// librdkafka's message.
         reason: String,
     },
-    /// The brokers do not know such a request.
-    #[error("cannot {action}: the broker does not know how")]
+    /// The broker does not support the request.
+    #[error("cannot {action}: the broker does not support it")]
     Unsupported {
-        /// What was attempted.
+        /// The attempted action.
         action: String,
     },
-    /// Not allowed.
-    #[error("not authorised to {action}: `kladder generate acls` prints the rules that are needed ({reason})")]
+    /// Permission denied.
+    #[error("not authorised to {action}: `kladder generate acls` prints the required rules ({reason})")]
     NotAuthorised {
-        /// What was tried.
+        /// The attempted action.
         action: String,
-        /// What the broker says.
+        /// The broker's message.
         reason: String,
     },
-    /// A group with members takes offsets from nobody else.
+    /// The broker accepts offsets for a group with members only from those members.
     #[error(
         "offsets of group {group} on {topic} were refused because it has active members: stop them, or let them commit first"
     )]
@@ -110,22 +169,34 @@ pub enum ClusterError {
         /// The topic.
         topic: String,
     },
-    /// The topics are there, but not yet for use.
+    /// The topics exist, but are not usable yet.
     #[error("{topic} has no leader for every partition after {}: check that enough brokers are up, then run setup again", format_duration(*within))]
     NotUsable {
-        /// The first of them.
+        /// The first such topic.
         topic: String,
-        /// After so long.
+        /// The time waited.
         within: Duration,
     },
-    /// Anything else.
+    /// Topics that passed the dry run were refused.
+    #[error("the cluster refused to create {}; {made} of the topics were created: fix that and run setup again, which continues from there", refused_text(.refused))]
+    Refused {
+        /// Number of topics created.
+        made: usize,
+        /// The refused topics.
+        refused: Vec<Refused>,
+    },
+    /// Any other error.
     #[error("failed to {action}: {reason}")]
     Failed {
-        /// What was tried.
+        /// The attempted action.
         action: String,
-        /// What the broker or librdkafka says.
+        /// The message of the broker or of librdkafka.
         reason: String,
     },
+}
+
+fn refused_text(refused: &[Refused]) -> String {
+    refused.iter().map(|r| format!("{} ({})", r.topic, r.words)).collect::<Vec<_>>().join(", ")
 }
 
 fn because(reason: Option<&str>) -> String {

@@ -1,20 +1,22 @@
-//! What a ladder needs: its topics, and where its groups start.
+//! What a ladder needs: its topics, and the start offsets of its groups.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::config::{LadderConfig, QueueConfig, Start};
+use crate::config::{LadderConfig, QueueConfig, Start, TopicSetting, TopicSettings};
 use crate::core::ladder::{Mode, Redelivery};
 use crate::core::topics::{TopicRole, mover_group, router_group, state_topic};
 use crate::topology::TopicFacts;
 
-/// What kladder's headers may add to a record: the ladder's topics take records that much larger than the source's.
+/// Size that kladder's headers may add to a record: the ladder's topics accept records that much larger than the
+/// source's.
 pub const HEADER_BUDGET: i64 = 16 * 1024;
 
-/// More partitions than that are not made unless asked for: a transaction costs by the partitions that it touches.
+/// Maximum number of partitions unless configured: the cost of a transaction grows with the partitions that it
+/// touches.
 const MOST_PARTITIONS_UNASKED: i32 = 12;
 
-/// `max.message.bytes` of a topic that nobody has set.
+/// Kafka's default `max.message.bytes`.
 const BROKER_MAX_MESSAGE_BYTES: i64 = 1_048_588;
 
 pub(super) const CLEANUP_POLICY: &str = "cleanup.policy";
@@ -24,7 +26,10 @@ pub(super) const RETENTION_BYTES: &str = "retention.bytes";
 pub(super) const RETENTION_MS: &str = "retention.ms";
 pub(super) const TIMESTAMP_TYPE: &str = "message.timestamp.type";
 
-/// No setting, but told like one.
+/// Settings that depend on the topic's records.
+const OF_RECORDS: [&str; 3] = [MAX_MESSAGE_BYTES, RETENTION_BYTES, RETENTION_MS];
+
+/// Not a topic setting, but reported like one.
 pub(super) const REPLICATION_FACTOR: &str = "replication factor";
 
 /// What a ladder needs.
@@ -32,19 +37,19 @@ pub(super) const REPLICATION_FACTOR: &str = "replication factor";
 pub struct Desired {
     /// The ladder's name.
     pub ladder: String,
-    /// How records reach it.
+    /// Push or relay.
     pub mode: Mode,
-    /// The group that it belongs to; empty where it belongs to none.
+    /// The group that it belongs to; empty if it belongs to none.
     pub group: String,
-    /// Its topics; empty while none of its sources exists, since they follow the sources.
+    /// Its topics; empty while none of its sources exists, since they depend on the sources.
     pub topics: Vec<DesiredTopic>,
-    /// Where its groups must stand.
+    /// The start offsets of its groups.
     pub offsets: Vec<DesiredOffsets>,
     /// The sources that do not exist.
     pub missing_sources: Vec<String>,
-    /// The inbox of another framework, where it does not exist: it is nobody's to make.
+    /// The inbox of another framework, if it does not exist: setup does not create it.
     pub missing_inbox: Option<String>,
-    /// What the sources make of the ladder's durability, where that is little.
+    /// Weak durability inherited from the sources.
     pub hazards: Vec<String>,
 }
 
@@ -53,37 +58,63 @@ pub struct Desired {
 pub struct DesiredTopic {
     /// The Kafka topic.
     pub name: String,
-    /// What it is for.
+    /// Its purpose.
     pub role: TopicRole,
-    /// How many partitions it has at least.
+    /// Minimum number of partitions.
     pub partitions: i32,
-    /// How many replicas each of them has.
+    /// Replication factor.
     pub replication_factor: i32,
-    /// What is set when it is made.
+    /// Its settings.
     pub settings: BTreeMap<String, String>,
+    /// The settings left to the cluster: not set on creation, and not reported as drift. Values that would lose records are refused
+    /// nevertheless.
+    pub left_to_cluster: BTreeSet<String>,
 }
 
-/// A group must have an offset on every partition of a topic: from then on a missing one is a loss.
+impl DesiredTopic {
+    /// The settings for its creation.
+    #[must_use]
+    pub fn settings_to_make(&self) -> BTreeMap<String, String> {
+        let is_set = |(name, _): &(&String, &String)| !self.left_to_cluster.contains(*name);
+        self.settings.iter().filter(is_set).map(|(name, value)| (name.clone(), value.clone())).collect()
+    }
+
+    /// With the configured settings.
+    fn with(mut self, said: &TopicSettings) -> Self {
+        for (name, setting) in said {
+            match setting {
+                TopicSetting::OfCluster => drop(self.left_to_cluster.insert(name.clone())),
+                // Its records are kladder's own, small ones, and none of them may be deleted.
+                TopicSetting::Value(_) if self.role == TopicRole::State && OF_RECORDS.contains(&name.as_str()) => {}
+                TopicSetting::Value(value) => drop(self.settings.insert(name.clone(), value.clone())),
+            }
+        }
+        self
+    }
+}
+
+/// A group needs an offset on every partition of a topic: from then on a missing one was lost.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DesiredOffsets {
     /// The consumer group.
     pub group: String,
     /// The topic that it reads.
     pub topic: String,
-    /// Where it starts on a partition that has none.
+    /// Where it starts on a partition without offset.
     pub start: StartRule,
 }
 
-/// Where a group starts on a partition on which it has no offset.
+/// Where a group starts on a partition without offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StartRule {
-    /// With the oldest record.
+    /// At the oldest record.
     Oldest,
-    /// As configured where the group has no offset on any partition of the topic; else the partition was added, so the oldest.
+    /// As configured if the group has no offset on any partition of the topic; otherwise the partition was added, so at the
+    /// oldest record.
     Configured(Option<Start>),
 }
 
-/// What this ladder needs, given the topics that exist (only its sources are looked at).
+/// What this ladder needs, given the existing topics (only its sources matter).
 #[must_use]
 pub fn desired(config: &LadderConfig, topics: &BTreeMap<String, TopicFacts>) -> Desired {
     let ladder = &config.ladder;
@@ -91,7 +122,7 @@ pub fn desired(config: &LadderConfig, topics: &BTreeMap<String, TopicFacts>) -> 
     let missing_sources = ladder.sources().iter().filter(|s| !topics.contains_key(*s)).cloned().collect();
     let missing_inbox = ladder.dialect().map(|_| ladder.inbox_topic()).filter(|inbox| !topics.contains_key(inbox));
     let shape = Shape::of(config, &sources);
-    let mut hazards = if sources.is_empty() { Vec::new() } else { shape.hazards() };
+    let mut hazards = if sources.is_empty() { Vec::new() } else { shape.hazards(&config.topics.settings) };
     hazards.extend(compacted_origins(config, topics));
     Desired {
         ladder: ladder.name().to_owned(),
@@ -105,14 +136,15 @@ pub fn desired(config: &LadderConfig, topics: &BTreeMap<String, TopicFacts>) -> 
     }
 }
 
-/// What the dead-letter topic of another framework needs, which itself is nobody's to make: a place where it is put down what becomes
-/// of its letters.
+/// What the dead-letter topic of another framework needs: a state topic for its letters. The dead-letter topic itself is not created
+/// by setup.
 #[must_use]
 pub fn desired_of_queue(queue: &QueueConfig, topics: &BTreeMap<String, TopicFacts>) -> Desired {
     let found = topics.get(&queue.topic);
     let replication_factor = found.map_or(1, |facts| facts.replication_factor.max(1));
     let min_insync = found.and_then(|facts| facts.setting(MIN_INSYNC_REPLICAS)?.parse().ok()).unwrap_or(1);
     let state = state_of(state_topic(&queue.name), replication_factor, min_insync.clamp(1, replication_factor));
+    let state = state.with(&queue.settings);
     Desired {
         ladder: queue.name.clone(),
         mode: Mode::Relay,
@@ -125,7 +157,7 @@ pub fn desired_of_queue(queue: &QueueConfig, topics: &BTreeMap<String, TopicFact
     }
 }
 
-/// In a compacted topic the last record of a key is the one that stays, and a redelivered one may be older than that.
+/// In a compacted topic the latest record of a key is kept, and a redelivered one may be older than that.
 fn compacted_origins(config: &LadderConfig, topics: &BTreeMap<String, TopicFacts>) -> Vec<String> {
     let ladder = &config.ladder;
     if ladder.redelivery() == Redelivery::Topic {
@@ -136,7 +168,9 @@ fn compacted_origins(config: &LadderConfig, topics: &BTreeMap<String, TopicFacts
         policy.is_some_and(|policy| policy.contains("compact"))
     };
     let hazard = |source: &String| {
-        format!("source {source} is compacted, and records come back in it: an old one takes the place of a newer one of its key")
+        format!(
+            "source {source} is compacted, and records are redelivered to it: an old one replaces a newer one with the same key"
+        )
     };
     ladder.sources().iter().filter(is_compacted).map(hazard).collect()
 }
@@ -151,7 +185,8 @@ struct Shape {
 }
 
 impl Shape {
-    /// Where sources differ the strongest counts: a ladder must not lose what one of them would have kept.
+    /// If sources differ, the strictest value is used: a ladder must not lose what one of them would have
+    /// kept.
     fn of(config: &LadderConfig, sources: &[&TopicFacts]) -> Self {
         let number = |facts: &TopicFacts, name: &str| facts.setting(name).and_then(|v| v.parse::<i64>().ok());
         let largest = sources.iter().map(|s| s.partition_count()).max().unwrap_or(1);
@@ -163,25 +198,45 @@ impl Shape {
             partitions: config.topics.partitions.unwrap_or(largest.clamp(1, MOST_PARTITIONS_UNASKED)),
             replication_factor,
             configured: config.topics.replication_factor.is_some(),
-            // More than there are replicas would refuse every write.
+            // More than the number of replicas would refuse every write.
             min_insync_replicas: i32::try_from(min_insync).unwrap_or(1).clamp(1, replication_factor.max(1)),
             max_message_bytes: record.saturating_add(HEADER_BUDGET).min(i64::from(i32::MAX)),
         }
     }
 
-    fn hazards(&self) -> Vec<String> {
-        let whose = if self.configured { "configured" } else { "that of the source" };
+    fn hazards(&self, said: &TopicSettings) -> Vec<String> {
+        let whose = |configured: bool| if configured { "configured" } else { "that of the source" };
+        let number = |name: &str| match said.get(name) {
+            Some(TopicSetting::Value(value)) => value.parse::<i64>().ok(),
+            _ => None,
+        };
+        let mut hazards = Vec::new();
+        let min_insync = said.get(MIN_INSYNC_REPLICAS);
         if self.replication_factor == 1 {
-            vec![format!("replication factor 1 ({whose}): a lost disk is lost records")]
-        } else if self.min_insync_replicas == 1 {
-            vec![format!(
-                "min.insync.replicas 1 (that of the source): a record that one broker alone has confirmed can be lost, in spite of \
+            hazards.push(format!("replication factor 1 ({}): a lost disk loses records", whose(self.configured)));
+        } else if number(MIN_INSYNC_REPLICAS).unwrap_or(i64::from(self.min_insync_replicas)) == 1
+            && min_insync != Some(&TopicSetting::OfCluster)
+        {
+            hazards.push(format!(
+                "min.insync.replicas 1 ({}): a record confirmed by a single broker can be lost, despite \
                  replication factor {}",
+                whose(min_insync.is_some()),
                 self.replication_factor
-            )]
-        } else {
-            Vec::new()
+            ));
         }
+        if let Some(bytes) = number(MAX_MESSAGE_BYTES).filter(|bytes| *bytes < self.max_message_bytes) {
+            hazards.push(format!(
+                "max.message.bytes {bytes} (configured) is less than the largest records of the source with kladder's headers need \
+                 ({}): a record that does not fit is dead-lettered as oversize, and stops its partition if it does not fit there either",
+                self.max_message_bytes
+            ));
+        }
+        if let Some(bytes) = number(RETENTION_BYTES).filter(|bytes| *bytes >= 0) {
+            hazards.push(format!(
+                "retention.bytes {bytes} (configured): waiting records and dead letters are deleted when a partition grows beyond that"
+            ));
+        }
+        hazards
     }
 }
 
@@ -193,6 +248,7 @@ fn desired_topics(config: &LadderConfig, shape: &Shape) -> Vec<DesiredTopic> {
         role,
         partitions: shape.partitions,
         replication_factor: shape.replication_factor,
+        left_to_cluster: BTreeSet::new(),
         settings: settings([
             (CLEANUP_POLICY, "delete".to_owned()),
             (MAX_MESSAGE_BYTES, shape.max_message_bytes.to_string()),
@@ -207,8 +263,8 @@ fn desired_topics(config: &LadderConfig, shape: &Shape) -> Vec<DesiredTopic> {
         .iter()
         .map(|t| topic(t.topic().to_owned(), TopicRole::Tier(t.delay()), t.delay().duration().saturating_add(budget)))
         .collect();
-    // Where records come back in their origins nobody reads a redeliver topic: what was redriven to it would be lost unseen, so
-    // there is none, and a redrive goes to the origin as well.
+    // If records are redelivered to their origins, nobody reads a redeliver topic: records redriven to it would be lost
+    // unnoticed, so there is none, and redrives go to the origin too.
     if ladder.redelivery() == Redelivery::Topic {
         topics.push(topic(ladder.redeliver_topic(), TopicRole::Redeliver, budget));
     }
@@ -217,16 +273,17 @@ fn desired_topics(config: &LadderConfig, shape: &Shape) -> Vec<DesiredTopic> {
     }
     topics.extend(ladder.dlq_topics().into_iter().map(|name| topic(name, TopicRole::Dlq, config.topics.dlq_retention)));
     topics.push(state_of(ladder.state_topic(), shape.replication_factor, shape.min_insync_replicas));
-    topics
+    topics.into_iter().map(|topic| topic.with(&config.topics.settings)).collect()
 }
 
 fn state_of(name: String, replication_factor: i32, min_insync_replicas: i32) -> DesiredTopic {
     DesiredTopic {
         name,
         role: TopicRole::State,
-        // One partition, so that its records have one order.
+        // One partition, so that its records are ordered.
         partitions: 1,
         replication_factor,
+        left_to_cluster: BTreeSet::new(),
         settings: settings([
             (CLEANUP_POLICY, "compact".to_owned()),
             (MIN_INSYNC_REPLICAS, min_insync_replicas.to_string()),
@@ -249,14 +306,14 @@ fn desired_offsets(config: &LadderConfig) -> Vec<DesiredOffsets> {
         offsets.push(at_oldest(ladder.group(), &ladder.redeliver_topic()));
     }
     match ladder.mode() {
-        // What has gathered in a dead-letter topic may be years old: whether that comes back too has to be said.
+        // A dead-letter topic may contain years of records: whether to redeliver those too must be configured.
         Mode::Relay if ladder.dialect().is_some() => offsets.push(DesiredOffsets {
             group: router_group(ladder.name()),
             topic: ladder.inbox_topic(),
             start: StartRule::Configured(config.start),
         }),
         Mode::Relay => offsets.push(at_oldest(&router_group(ladder.name()), &ladder.inbox_topic())),
-        // In relay the sources are the application's own affair.
+        // In relay mode the application decides about the sources.
         Mode::Push => offsets.extend(ladder.sources().iter().map(|source| DesiredOffsets {
             group: ladder.group().to_owned(),
             topic: source.clone(),

@@ -1,8 +1,10 @@
-//! Ladders and clusters for the tests beside this file.
+//! Ladders and clusters for the tests of this module.
+
+use std::time::Duration;
 
 use crate::config::{LadderConfig, RedriveConfig, Start, TopicsConfig};
 use crate::core::ladder::{Ladder, LadderBuilder, Mode, Redelivery};
-use crate::core::state::{Entry, OwnerRecord};
+use crate::core::state::{OwnerRecord, StateValue};
 use crate::core::time::Timestamp;
 use crate::topology::{Change, Limits, Observed, Plan, Position, TopicFacts, Watermarks};
 
@@ -18,7 +20,7 @@ pub fn relay_to_origin() -> LadderConfig {
     redelivering(Redelivery::Origin, &["orders"], &["5s", "1m"])
 }
 
-/// A relay ladder whose records come back there.
+/// A relay ladder with this redelivery.
 pub fn redelivering(redelivery: Redelivery, sources: &[&str], tiers: &[&str]) -> LadderConfig {
     let ladder = builder(Mode::Relay, sources, tiers).redelivery(redelivery).reaches_all_groups(true);
     LadderConfig {
@@ -34,6 +36,8 @@ pub fn redelivering(redelivery: Redelivery, sources: &[&str], tiers: &[&str]) ->
 
 fn builder(mode: Mode, sources: &[&str], tiers: &[&str]) -> LadderBuilder {
     let builder = Ladder::builder("billing-orders", "billing").tiers(tiers.iter().copied()).mode(mode);
+    // No longer than its tiers support.
+    let builder = builder.max_not_before(Duration::from_secs(3_600));
     sources.iter().fold(builder, |b, s| b.source(*s))
 }
 
@@ -53,7 +57,7 @@ pub fn limits() -> Limits {
     Limits { max_partitions: 1_000, take_over: false, bootstrap_servers: "kafka:9092".to_owned() }
 }
 
-/// A source with the settings that a broker tells.
+/// A source with the settings that a broker reports.
 pub fn source(partitions: usize, replication_factor: i32, min_insync_replicas: i32) -> TopicFacts {
     let settings = [
         ("cleanup.policy", "compact".to_owned()),
@@ -74,7 +78,7 @@ pub fn with_sources(topics: &[(&str, TopicFacts)]) -> Observed {
     Observed { topics: topics.iter().map(|(n, t)| ((*n).to_owned(), t.clone())).collect(), ..Observed::default() }
 }
 
-/// What a cluster does with a plan.
+/// The cluster after a plan was applied.
 pub fn applied(plan: &Plan, observed: &Observed) -> Observed {
     let mut after = observed.clone();
     for change in plan.changes() {
@@ -85,16 +89,16 @@ pub fn applied(plan: &Plan, observed: &Observed) -> Observed {
                     partitions: vec![Watermarks::default(); usize::try_from(*partitions).unwrap()],
                     settings: settings.clone(),
                 };
-                assert!(after.topics.insert(topic.clone(), facts).is_none(), "{topic} was there");
+                assert!(after.topics.insert(topic.clone(), facts).is_none(), "{topic} existed");
             }
             Change::AddPartitions { topic, want, .. } => {
                 let facts = after.topics.get_mut(topic).unwrap();
                 facts.partitions.resize(usize::try_from(*want).unwrap(), Watermarks::default());
             }
             Change::Claim { topic, group, .. } => {
-                assert!(after.topics.contains_key(topic), "{topic} is not there");
+                assert!(after.topics.contains_key(topic), "{topic} does not exist");
                 let owner = OwnerRecord { group: group.clone(), at: Timestamp::from_millis(1) };
-                after.owners.insert(topic.trim_end_matches(".state").to_owned(), Entry::Read(owner));
+                after.owners.insert(topic.trim_end_matches(".state").to_owned(), StateValue::Read(owner));
             }
             Change::CommitOffsets { group, topic, at, partitions } => {
                 let marks = after.topics[topic].partitions.clone();

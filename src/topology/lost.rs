@@ -1,10 +1,10 @@
-//! Offsets that groups no longer have, although their ladder was set up: from then on a missing offset is a loss.
+//! Offsets missing from a ladder that was set up: there a missing offset means that it was lost.
 
 use std::fmt;
 
 use crate::topology::{Change, LadderPlan};
 
-/// A group that has lost its offsets on a topic: where it goes on is for somebody to decide.
+/// A group that has lost its offsets on a topic: the user must decide where it continues.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LostOffsets {
     /// The group.
@@ -16,13 +16,13 @@ pub struct LostOffsets {
 }
 
 impl LostOffsets {
-    /// How somebody says where to go on.
+    /// How to set the offsets.
     #[must_use]
     pub fn remedy(&self) -> String {
         let Self { group, topic, bootstrap_servers } = self;
         format!(
-            "`kladder setup` tells where it would begin and how many records that concerns, and does it once it is confirmed; any \
-             other place is set with `kafka-consumer-groups.sh --bootstrap-server {bootstrap_servers} --group {group} --topic \
+            "`kladder setup` shows the start offsets and the number of records concerned, and commits them after confirmation; any \
+             other offset is set with `kafka-consumer-groups.sh --bootstrap-server {bootstrap_servers} --group {group} --topic \
              {topic} --reset-offsets --to-datetime TIME --execute` (or --to-earliest, --to-latest, --to-offset N)"
         )
     }
@@ -34,14 +34,14 @@ impl fmt::Display for LostOffsets {
         write!(
             f,
             "group {group} has no offsets on {topic}, although the ladder is set up: they were deleted or have expired, unless {topic} \
-             is a new source. Nothing starts, since records would be skipped or moved again. Decide where to go on, while no worker \
+             is a new source. No worker starts, since records would be skipped or repeated. Set an offset, while no worker \
              runs: {}",
             self.remedy()
         )
     }
 }
 
-/// Groups that lack the offsets of a topic in a ladder whose topics are all there: it was set up once, so they had them.
+/// Missing offsets in a ladder whose topics all exist: it was set up before, so the offsets existed.
 #[must_use]
 pub fn lost_offsets(ladder: &LadderPlan, bootstrap_servers: &str) -> Vec<LostOffsets> {
     if ladder.changes.iter().any(|change| matches!(change, Change::CreateTopic { .. })) {
@@ -58,8 +58,8 @@ pub fn lost_offsets(ladder: &LadderPlan, bootstrap_servers: &str) -> Vec<LostOff
 }
 
 impl Change {
-    /// A topic that is not there, or a group that does not know it: no worker starts without. Partitions that were added later are
-    /// taken up by the workers, and a ladder that was set up before owners were put down is nobody else's.
+    /// A missing topic or start offset: no worker starts without. Partitions added later are consumed anyway, and a ladder without
+    /// an owner record belongs to no other group.
     #[must_use]
     pub fn is_missing(&self) -> bool {
         match self {

@@ -1,31 +1,32 @@
-//! Who is in a consumer group: kladder's own, strangers, or the deliverers of another ladder.
+//! The members of a consumer group: kladder's own, foreign ones, or deliverers of another ladder.
 //!
-//! Kladder's members are told by their `client.id` (`kladder` unless it is configured), and where that is another on each host by the
-//! redeliver topic, which nobody else reads: its reader's other members have the same `client.id` and host.
+//! Kladder's members are recognised by their `client.id` (`kladder` unless configured), and if that differs between hosts, by the
+//! redeliver topic, which nobody else reads: a reader of it and members with the same `client.id` and host are kladder's.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::core::harmless::OneLine;
 use crate::core::topics;
 
-/// So many of them are named.
+/// Number of members that are named.
 const NAMED: usize = 3;
 
 /// A member of a consumer group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupMember {
-    /// What the coordinator calls it; another one each time that it joins anew.
+    /// Its member id; changes each time it joins.
     pub id: String,
-    /// Its name, if it is a static member.
+    /// Its group.instance.id, if it is a static member.
     pub instance: Option<String>,
-    /// What it calls itself.
+    /// Its client.id.
     pub client_id: String,
-    /// From where.
+    /// The host that it connects from.
     pub host: String,
-    /// The partitions that it has, by their topics.
+    /// Its partitions, by topic.
     pub topics: BTreeMap<String, BTreeSet<i32>>,
 }
 
-/// The members that are not kladder's, in words; `None` where there is none. `own` is the `client.id` of this configuration.
+/// The members that are not kladder's, in words; `None` if there are none. `own` is the `client.id` of this configuration.
 #[must_use]
 pub fn foreign_members(members: &[GroupMember], own: &str) -> Option<String> {
     let reads_ladder = |m: &&GroupMember| m.topics.keys().any(|topic| topics::ladder_of_redeliver_topic(topic).is_some());
@@ -34,7 +35,7 @@ pub fn foreign_members(members: &[GroupMember], own: &str) -> Option<String> {
     let is_foreign = |m: &&GroupMember| {
         m.client_id != own && !m.client_id.starts_with("kladder") && !known.contains(&(m.client_id.as_str(), m.host.as_str()))
     };
-    let told = |m: &GroupMember| format!("client.id `{}` from {}", m.client_id, m.host);
+    let told = |m: &GroupMember| format!("client.id `{}` from {}", OneLine(&m.client_id), OneLine(&m.host));
     let foreign: Vec<String> = members.iter().filter(is_foreign).map(told).collect();
     let named = foreign[..foreign.len().min(NAMED)].join(", ");
     match foreign.len() {
@@ -44,8 +45,8 @@ pub fn foreign_members(members: &[GroupMember], own: &str) -> Option<String> {
     }
 }
 
-/// The other ladder that has members here. A source may be taken out of a ladder while workers still have it; only a redeliver
-/// topic says whose member it is.
+/// The other ladder with members in this group. A source may be removed from a ladder while workers still consume it; only a
+/// redeliver topic identifies the ladder.
 #[must_use]
 pub fn other_ladder<'a>(members: &'a [GroupMember], own: &str) -> Option<&'a str> {
     let ladders = members.iter().flat_map(|m| m.topics.keys()).filter_map(|topic| topics::ladder_of_redeliver_topic(topic));

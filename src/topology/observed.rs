@@ -1,10 +1,10 @@
-//! What there is in a cluster, as far as ladders are concerned.
+//! What exists in a cluster, as far as ladders are concerned.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::config::{LadderConfig, QueueConfig};
 use crate::core::ladder::Mode;
-use crate::core::state::{Entry, OwnerRecord};
+use crate::core::state::{OwnerRecord, StateValue};
 use crate::core::topics::{delay_of_tier_topic, mover_group, router_group, state_topic};
 
 /// A snapshot of the topics and groups within a [`Scope`].
@@ -12,20 +12,23 @@ use crate::core::topics::{delay_of_tier_topic, mover_group, router_group, state_
 pub struct Observed {
     /// The topics that exist, by name.
     pub topics: BTreeMap<String, TopicFacts>,
-    /// The consumer groups, by name; one that is absent has neither members nor offsets.
+    /// The consumer groups, by name; an absent one has neither members nor offsets.
     pub groups: BTreeMap<String, GroupFacts>,
-    /// What the state topics say of whom the ladders belong to, by the ladders' names.
-    pub owners: BTreeMap<String, Entry<OwnerRecord>>,
+    /// The owner records of the state topics, by ladder.
+    pub owners: BTreeMap<String, StateValue<OwnerRecord>>,
+    /// The settings whose desired value the cluster does not accept, by topic and name, with its message; see
+    /// [`ask_caps`](crate::topology::ask_caps).
+    pub caps: BTreeMap<(String, String), String>,
 }
 
-/// A topic that exists.
+/// An existing topic.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TopicFacts {
-    /// The smallest number of replicas of any of its partitions.
+    /// The smallest number of replicas of its partitions.
     pub replication_factor: i32,
-    /// What each partition holds, in their order.
+    /// The watermarks of each partition, in order.
     pub partitions: Vec<Watermarks>,
-    /// The effective settings, the broker's defaults included.
+    /// The effective settings, with the broker's defaults.
     pub settings: BTreeMap<String, String>,
 }
 
@@ -41,13 +44,13 @@ pub struct Watermarks {
 /// A consumer group.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GroupFacts {
-    /// How many members are active.
+    /// Number of active members.
     pub members: usize,
     /// The committed offsets by topic and partition.
     pub offsets: BTreeMap<String, BTreeMap<i32, i64>>,
 }
 
-/// What must be looked at for some ladders.
+/// What to observe for some ladders.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Scope {
     topics: BTreeSet<String>,
@@ -56,13 +59,13 @@ pub struct Scope {
 }
 
 impl TopicFacts {
-    /// How many partitions it has.
+    /// Number of partitions.
     #[must_use]
     pub fn partition_count(&self) -> i32 {
         i32::try_from(self.partitions.len()).unwrap_or(i32::MAX)
     }
 
-    /// A setting, when the broker has told it.
+    /// A setting, if the broker has reported it.
     #[must_use]
     pub fn setting(&self, name: &str) -> Option<&str> {
         self.settings.get(name).map(String::as_str)
@@ -84,7 +87,8 @@ impl Observed {
         self.groups.get(group)?.offset(topic, partition)
     }
 
-    /// About how many records a group has still to read of a topic. Offsets, so transaction markers count too.
+    /// Estimated number of records of a topic that a group has still to read. By offsets, so transaction
+    /// markers count too.
     #[must_use]
     pub fn waiting(&self, group: &str, topic: &str) -> i64 {
         let Some(facts) = self.topics.get(topic) else { return 0 };
@@ -96,7 +100,7 @@ impl Observed {
 }
 
 impl Scope {
-    /// What must be looked at for these ladders.
+    /// The scope of these ladders.
     #[must_use]
     pub fn of(ladders: &[&LadderConfig]) -> Self {
         let mut scope = Self::default();
@@ -115,20 +119,20 @@ impl Scope {
         scope
     }
 
-    /// And what must be looked at for these dead-letter topics.
+    /// Adds these dead-letter topics.
     #[must_use]
     pub fn with_queues(mut self, queues: &[&QueueConfig]) -> Self {
         self.topics.extend(queues.iter().flat_map(|queue| [queue.topic.clone(), state_topic(&queue.name)]));
         self
     }
 
-    /// Whether a topic is within: named by a ladder, or a tier of one, whether or not it is still configured.
+    /// Whether a topic is in scope: named by a ladder, or one of its tiers, configured or not.
     #[must_use]
     pub fn contains(&self, topic: &str) -> bool {
         self.topics.contains(topic) || self.ladders.iter().any(|l| delay_of_tier_topic(l, topic).is_some())
     }
 
-    /// The topics that are known by name: all but the tiers.
+    /// The topics known by name: all but the tiers.
     pub fn named_topics(&self) -> impl Iterator<Item = &str> {
         self.topics.iter().map(String::as_str)
     }

@@ -1,17 +1,17 @@
-//! What must be done to a cluster so that the ladders find what they need.
+//! The changes that a cluster needs for the ladders.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-/// The whole plan. With a refusal in it nothing of it is carried out.
+/// The whole plan. With a refusal in it nothing is applied.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Plan {
-    /// What each ladder needs.
+    /// The plan of each ladder.
     pub ladders: Vec<LadderPlan>,
-    /// What the ladders' own topics come to, once the plan is applied.
+    /// Totals of the ladders' own topics, once the plan is applied.
     pub totals: Totals,
-    /// What is refused of the whole.
+    /// Refusals of the plan as a whole.
     pub refusals: Vec<Refusal>,
 }
 
@@ -22,41 +22,43 @@ pub struct LadderPlan {
     pub ladder: String,
     /// The group that it belongs to.
     pub group: String,
-    /// What setup will do, in this order.
+    /// The changes, in this order.
     pub changes: Vec<Change>,
-    /// What differs and somebody else must change.
+    /// Differences that the user must change.
     pub drift: Vec<Drift>,
-    /// Why nothing will be done.
+    /// Differences that the cluster does not allow to change.
+    pub caps: Vec<Cap>,
+    /// Why nothing is applied.
     pub refusals: Vec<Refusal>,
-    /// What is worth knowing.
+    /// Worth knowing.
     pub notes: Vec<Note>,
 }
 
-/// Something that setup does.
+/// A change made by setup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "change", rename_all = "kebab-case")]
 pub enum Change {
-    /// A topic is made.
+    /// Creates a topic.
     CreateTopic {
         /// The topic.
         topic: String,
-        /// How many partitions it gets.
+        /// Number of partitions.
         partitions: i32,
-        /// How many replicas each of them gets.
+        /// Replication factor.
         replication_factor: i32,
         /// Its settings.
         settings: BTreeMap<String, String>,
     },
-    /// A topic gets more partitions.
+    /// Adds partitions to a topic.
     AddPartitions {
         /// The topic.
         topic: String,
-        /// How many it has.
+        /// Current number of partitions.
         have: i32,
-        /// How many it gets.
+        /// Number of partitions afterwards.
         want: i32,
     },
-    /// A group gets an offset on partitions where it has none.
+    /// Commits start offsets of a group on partitions where it has none.
     CommitOffsets {
         /// The group.
         group: String,
@@ -64,107 +66,134 @@ pub enum Change {
         topic: String,
         /// Where it starts.
         at: Position,
-        /// On these partitions.
+        /// The partitions.
         partitions: Vec<i32>,
     },
-    /// The ladder is put down as belonging to a group.
+    /// Records a group as the ladder's owner.
     Claim {
-        /// The state topic, where that stands.
+        /// The state topic with the owner record.
         topic: String,
         /// The group.
         group: String,
-        /// The group that it belonged to, or what stood there instead.
+        /// The previous owner, or what the record contained instead.
         from: Option<String>,
     },
 }
 
-/// A place in a partition that is looked up when the plan is applied.
+/// A position in a partition, looked up when the plan is applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Position {
     /// The oldest record.
     Oldest,
-    /// The next record to be produced.
+    /// The end of the partition.
     End,
 }
 
-/// A setting that differs, and the command that alters it.
+/// A setting that differs, and the command that changes it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Drift {
     /// The topic.
     pub topic: String,
-    /// What differs.
+    /// The setting.
     pub setting: String,
-    /// What it is.
+    /// Its current value.
     pub have: String,
-    /// What it should be.
+    /// The desired value.
     pub want: String,
-    /// Alters exactly that.
+    /// The command that changes exactly that.
     pub command: String,
 }
 
-/// Why the plan is not carried out.
+/// A setting that differs, and whose desired value the cluster does not accept: nobody can change it, so it is not drift.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Cap {
+    /// The topic.
+    pub topic: String,
+    /// The setting.
+    pub setting: String,
+    /// Its current value.
+    pub have: String,
+    /// The desired value.
+    pub want: String,
+    /// Why the cluster does not accept it: its message.
+    pub words: String,
+}
+
+/// Why the plan is not applied.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Refusal {
     /// The topic, group or option.
     pub subject: String,
     /// What is wrong.
     pub problem: String,
-    /// What to do about it.
+    /// What to do.
     pub remedy: String,
 }
 
-/// Something worth knowing.
+/// A note.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Note {
     /// The topic or ladder.
     pub subject: String,
-    /// What is worth knowing of it.
+    /// The text.
     pub text: String,
 }
 
-/// What the ladders' own topics come to.
+/// Totals of the ladders' own topics.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Totals {
     /// Topics.
     pub topics: i64,
-    /// Partitions of them.
+    /// Their partitions.
     pub partitions: i64,
-    /// Replicas of those.
+    /// The partitions' replicas.
     pub replicas: i64,
 }
 
-/// What a plan keeps to.
+/// Limits of a plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// No plan adds to more partitions than that in total.
+    /// Maximum number of partitions added in total.
     pub max_partitions: u32,
-    /// Ladders of other groups are taken over, not refused.
+    /// Whether ladders of other groups are taken over instead of refused.
     pub take_over: bool,
-    /// The brokers' addresses, for the commands that it prints.
+    /// The brokers' addresses, for the commands in the plan.
     pub bootstrap_servers: String,
 }
 
+impl Change {
+    /// The topic that is created or extended.
+    #[must_use]
+    pub fn topic_that_grows(&self) -> Option<&str> {
+        match self {
+            Self::CreateTopic { topic, .. } | Self::AddPartitions { topic, .. } => Some(topic),
+            Self::CommitOffsets { .. } | Self::Claim { .. } => None,
+        }
+    }
+}
+
 impl Plan {
-    /// Nothing to do, nothing that differs, nothing refused.
+    /// No changes, no drift, no refusals.
+    #[cfg(test)]
     #[must_use]
     pub fn is_in_order(&self) -> bool {
         !self.is_refused() && !self.has_changes() && !self.has_drift()
     }
 
-    /// Whether it must not be carried out.
+    /// Whether it must not be applied.
     #[must_use]
     pub fn is_refused(&self) -> bool {
         !self.refusals.is_empty() || self.ladders.iter().any(|l| !l.refusals.is_empty())
     }
 
-    /// Whether there is something to carry out.
+    /// Whether there are changes to apply.
     #[must_use]
     pub fn has_changes(&self) -> bool {
         self.changes().next().is_some()
     }
 
-    /// Whether something differs that somebody else must change.
+    /// Whether something differs that the user must change.
     #[must_use]
     pub fn has_drift(&self) -> bool {
         self.ladders.iter().any(|l| !l.drift.is_empty())

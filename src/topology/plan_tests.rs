@@ -1,10 +1,10 @@
-//! What the plan says of an empty, a complete, a drifted and a dangerous cluster.
+//! Plans for an empty, a complete, a drifted and a dangerous cluster.
 
 use std::time::Duration;
 
 use crate::config::Start;
 use crate::core::ladder::Mode;
-use crate::core::state::{Entry, OwnerRecord, StateError};
+use crate::core::state::{OwnerRecord, StateError, StateValue};
 use crate::core::time::Timestamp;
 use crate::topology::fixtures::{applied, ladder, limits, push, relay, relay_to_origin, source, with_sources};
 use crate::topology::{Change, GroupFacts, Limits, Observed, Plan, Position, desired, plan, render};
@@ -104,7 +104,7 @@ fn what_would_lose_records_or_make_them_early_is_refused() {
     insta::assert_snapshot!("refused_text", render(&plan));
 }
 
-fn owned_by(config: &crate::config::LadderConfig, entry: Entry<OwnerRecord>) -> Observed {
+fn owned_by(config: &crate::config::LadderConfig, entry: StateValue<OwnerRecord>) -> Observed {
     let mut observed = complete(config);
     observed.owners.insert("billing-orders".to_owned(), entry);
     observed
@@ -112,22 +112,22 @@ fn owned_by(config: &crate::config::LadderConfig, entry: Entry<OwnerRecord>) -> 
 
 #[test]
 fn a_ladder_that_was_set_up_before_owners_were_put_down_is_claimed() {
-    for entry in [None, Some(Entry::Absent)] {
+    for entry in [None, Some(StateValue::Absent)] {
         let mut observed = complete(&push());
         observed.owners.clear();
         observed.owners.extend(entry.map(|entry| ("billing-orders".to_owned(), entry)));
         let plan = planned(&push(), &observed);
         assert!(!plan.is_refused());
         let changes: Vec<String> = plan.changes().map(ToString::to_string).collect();
-        assert_eq!(changes, ["+ put group billing down as the ladder's owner in billing-orders.state"]);
+        assert_eq!(changes, ["+ record group billing as the ladder's owner in billing-orders.state"]);
         assert!(planned(&push(), &applied(&plan, &observed)).is_in_order());
     }
 }
 
 #[test]
 fn a_ladder_of_another_group_is_refused_unless_it_is_taken_over() {
-    let shipping = Entry::Read(OwnerRecord { group: "shipping".to_owned(), at: Timestamp::from_millis(7) });
-    for (name, entry) in [("other", shipping), ("unreadable", Entry::Unreadable(StateError::Version(2)))] {
+    let shipping = StateValue::Read(OwnerRecord { group: "shipping".to_owned(), at: Timestamp::from_millis(7) });
+    for (name, entry) in [("other", shipping), ("unreadable", StateValue::Unreadable(StateError::Version(2)))] {
         let observed = owned_by(&push(), entry);
         let refused = planned(&push(), &observed);
         assert!(refused.is_refused() && !refused.has_changes());
@@ -142,7 +142,7 @@ fn a_ladder_of_another_group_is_refused_unless_it_is_taken_over() {
 #[test]
 fn a_source_that_is_missing_is_refused() {
     let plan = planned(&push(), &Observed::default());
-    assert_eq!(refusals(&plan), ["orders: source topic does not exist, or may not be described"]);
+    assert_eq!(refusals(&plan), ["orders: source topic does not exist, or Describe is not permitted"]);
     assert!(!plan.has_changes());
 }
 
@@ -150,7 +150,7 @@ fn a_source_that_is_missing_is_refused() {
 fn a_group_without_offsets_needs_a_start() {
     let config = ladder(Mode::Push, &["orders"], &["5s"], None);
     let plan = planned(&config, &with_sources(&[("orders", source(3, 1, 1))]));
-    assert_eq!(refusals(&plan), ["orders: group billing has no offsets on it, and nothing says where to start"]);
+    assert_eq!(refusals(&plan), ["orders: group billing has no offsets on it, and `start` is not set"]);
     assert_eq!(plan.ladders[0].refusals[0].remedy, "add start = \"earliest\" or \"latest\" to [ladder.billing-orders]");
 }
 
@@ -175,7 +175,7 @@ fn a_group_that_has_offsets_needs_no_start_and_added_partitions_begin_at_the_old
 fn a_start_at_the_end_tells_what_it_skips() {
     let config = ladder(Mode::Push, &["orders"], &["5s"], Some(Start::Latest));
     let plan = planned(&config, &with_sources(&[("orders", source(3, 3, 2))]));
-    assert!(plan.ladders[0].notes.iter().any(|n| n.text.contains("about 300 records that it holds will be skipped")));
+    assert!(plan.ladders[0].notes.iter().any(|n| n.text.contains("about 300 existing records will be skipped")));
 }
 
 #[test]
@@ -184,7 +184,11 @@ fn a_group_with_members_cannot_be_given_offsets() {
     observed.topics.get_mut("orders").unwrap().partitions.push(crate::topology::Watermarks::default());
     observed.groups.get_mut("billing").unwrap().members = 2;
     let plan = planned(&push(), &observed);
-    assert!(refusals(&plan).iter().any(|r| r.contains("group billing lacks offsets on it and has 2 active members")));
+    assert!(
+        refusals(&plan)
+            .iter()
+            .any(|r| r.contains("group billing lacks offsets on it, and none can be set while it has 2 active members"))
+    );
 }
 
 #[test]

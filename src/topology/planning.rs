@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 
 use crate::config::Start;
 use crate::core::ladder::Mode;
-use crate::core::state::Entry;
+use crate::core::state::StateValue;
 use crate::core::topics::{delay_of_tier_topic, mover_group, redeliver_topic, state_topic};
 use crate::topology::compare::compare;
+use crate::topology::desired::MIN_INSYNC_REPLICAS;
 use crate::topology::{
     Change, Desired, DesiredOffsets, DesiredTopic, Drift, LadderPlan, Limits, Note, Observed, Plan, Position, Refusal, StartRule,
     TopicFacts, Totals,
 };
 
-/// Compares what the ladders need with what there is.
+/// Compares what the ladders need with what exists.
 #[must_use]
 pub fn plan(desired: &[Desired], observed: &Observed, limits: &Limits) -> Plan {
     let ladders: Vec<LadderPlan> = desired.iter().map(|d| plan_ladder(d, observed, limits)).collect();
@@ -24,7 +25,7 @@ pub fn plan(desired: &[Desired], observed: &Observed, limits: &Limits) -> Plan {
         refusals.push(Refusal {
             subject: "--max-partitions".to_owned(),
             problem: format!("{} partitions in total are more than {}", totals.partitions, limits.max_partitions),
-            remedy: "give the ladders fewer with [ladder.NAME.topics] partitions = N, or raise --max-partitions".to_owned(),
+            remedy: "reduce them with [ladder.NAME.topics] partitions = N, or raise --max-partitions".to_owned(),
         });
     }
     Plan { ladders, totals, refusals }
@@ -48,13 +49,14 @@ fn plan_ladder(desired: &Desired, observed: &Observed, limits: &Limits) -> Ladde
         group: desired.group.clone(),
         changes: Vec::new(),
         drift: Vec::new(),
+        caps: Vec::new(),
         refusals: Vec::new(),
         notes: desired.hazards.iter().map(|text| note(&desired.ladder, text.clone())).collect(),
     };
     for source in &desired.missing_sources {
         plan.refusals.push(Refusal {
             subject: source.clone(),
-            problem: "source topic does not exist, or may not be described".to_owned(),
+            problem: "source topic does not exist, or Describe is not permitted".to_owned(),
             remedy:
                 "create it, correct `sources`, or allow Describe and DescribeConfigs on it (kladder generate acls --role setup)"
                     .to_owned(),
@@ -63,26 +65,25 @@ fn plan_ladder(desired: &Desired, observed: &Observed, limits: &Limits) -> Ladde
     if let Some(inbox) = &desired.missing_inbox {
         plan.refusals.push(Refusal {
             subject: inbox.clone(),
-            problem: "the dead-letter topic does not exist, or may not be described".to_owned(),
+            problem: "the dead-letter topic does not exist, or Describe is not permitted".to_owned(),
             remedy:
-                "let its framework make it, correct its name in the configuration, or allow Describe and DescribeConfigs on it (kladder generate acls \
+                "let its framework create it, correct its name in the configuration, or allow Describe and DescribeConfigs on it (kladder generate acls \
                      --role setup)"
                     .to_owned(),
         });
     }
     let mut counts: BTreeMap<&str, i32> = observed.topics.iter().map(|(name, t)| (name.as_str(), t.partition_count())).collect();
     for topic in &desired.topics {
-        let partitions = plan_topic(&mut plan, topic, observed.topics.get(&topic.name), limits);
+        let partitions = plan_topic(&mut plan, topic, observed, limits);
         counts.insert(&topic.name, partitions);
     }
     plan_owner(&mut plan, desired, observed, limits);
-    // A tier that was taken out of the configuration still waits to be emptied, so its mover needs a place to start from.
+    // A tier removed from the configuration must still be emptied, so the mover needs a start offset on it.
     let removed = removed_tiers(desired, observed);
     for topic in &removed {
         let waiting = observed.waiting(&mover_group(&desired.ladder), topic);
         let text = if waiting == 0 {
-            "is no longer configured and holds nothing that waits: it may be deleted once no worker still has it configured"
-                .to_owned()
+            "is no longer configured and holds no waiting records: it may be deleted once no worker has it configured".to_owned()
         } else {
             format!(
                 "is no longer configured, holds about {waiting} waiting records and is still emptied by the mover: it is not dropped"
@@ -101,27 +102,27 @@ fn plan_ladder(desired: &Desired, observed: &Observed, limits: &Limits) -> Ladde
     plan
 }
 
-/// Two groups never share a ladder: they would take each other's records. One that was set up before owners were put down is
-/// claimed by whoever sets it up next.
+/// Two groups never share a ladder: they would take each other's records. A ladder without an owner record is claimed by the
+/// group that sets it up next.
 fn plan_owner(plan: &mut LadderPlan, desired: &Desired, observed: &Observed, limits: &Limits) {
-    // Its topics follow the sources: without any there is nothing to own yet.
+    // Its topics depend on the sources: without any there is nothing to own yet.
     let topic = state_topic(&desired.ladder);
     if desired.topics.is_empty() || desired.group.is_empty() {
         return;
     }
     let group = desired.group.clone();
     let (from, problem) = match observed.owners.get(&desired.ladder) {
-        None | Some(Entry::Absent) => {
+        None | Some(StateValue::Absent) => {
             plan.changes.push(Change::Claim { topic, group, from: None });
             return;
         }
-        Some(Entry::Read(owner)) if owner.group == group => return,
-        Some(Entry::Read(owner)) => {
+        Some(StateValue::Read(owner)) if owner.group == group => return,
+        Some(StateValue::Read(owner)) => {
             let from = format!("group {}", owner.group);
             (from.clone(), format!("the ladder belongs to {from}, not to group {group}"))
         }
-        Some(Entry::Unreadable(error)) => {
-            let problem = format!("the record that says whom the ladder belongs to cannot be read: {error}");
+        Some(StateValue::Unreadable(error)) => {
+            let problem = format!("the owner record of the ladder cannot be read: {error}");
             ("an unreadable record".to_owned(), problem)
         }
     };
@@ -133,14 +134,14 @@ fn plan_owner(plan: &mut LadderPlan, desired: &Desired, observed: &Observed, lim
         subject: topic,
         problem,
         remedy: format!(
-            "give this ladder another name, or correct `group` of [ladder.{}]; if group {group} is to have it from now on, stop the \
-             workers of the other and run kladder setup --take-over --ladder {}",
+            "give this ladder another name, or correct `group` of [ladder.{}]; if group {group} is to own it from now on, stop the \
+             workers of the other group and run kladder setup --take-over --ladder {}",
             desired.ladder, desired.ladder
         ),
     });
 }
 
-/// A redeliver topic from before records came back in their origins.
+/// A redeliver topic from before redelivery to the origins.
 fn left_behind(desired: &Desired, observed: &Observed) -> Option<Note> {
     let redeliver = redeliver_topic(&desired.ladder);
     if desired.topics.is_empty() || desired.topics.iter().any(|topic| topic.name == redeliver) {
@@ -148,10 +149,10 @@ fn left_behind(desired: &Desired, observed: &Observed) -> Option<Note> {
     }
     observed.topics.get(&redeliver)?;
     let text = match observed.waiting(&desired.group, &redeliver) {
-        0 => "is no longer used, since records come back in their origins: it may be deleted once no worker has it configured"
+        0 => "is no longer used, since records are redelivered to their origins: it may be deleted once no worker has it configured"
             .to_owned(),
         waiting => format!(
-            "is no longer used, since records come back in their origins, and holds about {waiting} records that group {} has not \
+            "is no longer used, since records are redelivered to their origins, and holds about {waiting} records that group {} has not \
              read: let it read them first",
             desired.group
         ),
@@ -165,28 +166,45 @@ fn removed_tiers(desired: &Desired, observed: &Observed) -> Vec<String> {
     observed.topics.keys().filter(is_tier).filter(|name| !is_configured(name)).cloned().collect()
 }
 
-/// Plans one topic and tells how many partitions it will have.
-fn plan_topic(plan: &mut LadderPlan, topic: &DesiredTopic, facts: Option<&TopicFacts>, limits: &Limits) -> i32 {
-    let Some(facts) = facts else {
+/// Plans one topic and returns the number of partitions that it will have.
+fn plan_topic(plan: &mut LadderPlan, topic: &DesiredTopic, observed: &Observed, limits: &Limits) -> i32 {
+    let Some(facts) = observed.topics.get(&topic.name) else {
+        plan.refusals.extend(refused_writes(topic));
         plan.changes.push(Change::CreateTopic {
             topic: topic.name.clone(),
             partitions: topic.partitions,
             replication_factor: topic.replication_factor,
-            settings: topic.settings.clone(),
+            settings: topic.settings_to_make(),
         });
         return topic.partitions;
     };
-    let found = compare(topic, facts, limits);
+    let found = compare(topic, facts, observed, limits);
     plan.drift.extend(found.drift);
+    plan.caps.extend(found.caps);
     plan.refusals.extend(found.refusals);
     let (have, want) = (facts.partition_count(), topic.partitions);
     if have < want {
         plan.changes.push(Change::AddPartitions { topic: topic.name.clone(), have, want });
     } else if have > want {
         plan.notes
-            .push(note(&topic.name, format!("has {have} partitions where {want} would do: partitions cannot be taken away")));
+            .push(note(&topic.name, format!("has {have} partitions where {want} would suffice: partitions cannot be removed")));
     }
     have.max(want)
+}
+
+/// A minimum of in-sync replicas above their number refuses every write. Values derived from the source never do
+/// that.
+fn refused_writes(topic: &DesiredTopic) -> Option<Refusal> {
+    let made = topic.settings_to_make();
+    let min_insync = made.get(MIN_INSYNC_REPLICAS)?;
+    (min_insync.parse::<i32>().ok()? > topic.replication_factor).then(|| Refusal {
+        subject: topic.name.clone(),
+        problem: format!(
+            "{MIN_INSYNC_REPLICAS}={min_insync} is more than its replication factor of {}: every write would be refused",
+            topic.replication_factor
+        ),
+        remedy: "lower it in `settings`, or raise `replication_factor`, of [ladder.NAME.topics]".to_owned(),
+    })
 }
 
 fn plan_offsets(
@@ -210,7 +228,7 @@ fn plan_offsets(
         StartRule::Configured(None) => {
             plan.refusals.push(Refusal {
                 subject: topic.clone(),
-                problem: format!("group {group} has no offsets on it, and nothing says where to start"),
+                problem: format!("group {group} has no offsets on it, and `start` is not set"),
                 remedy: format!("add start = \"earliest\" or \"latest\" to [ladder.{}]", desired.ladder),
             });
             return;
@@ -227,9 +245,9 @@ fn plan_offsets(
     plan.changes.push(Change::CommitOffsets { group: group.clone(), topic: topic.clone(), at, partitions });
 }
 
-/// Kafka takes offsets from outside only for a group without members. For the ladder's own groups that is a reason to stop: they
-/// would meet partitions without an offset. In relay the redeliver topic is read by the application's group, which is none of ours
-/// to stop before the topics even exist.
+/// Kafka accepts offsets from outside only for a group without members. For the ladder's own groups that is a refusal: they would
+/// find partitions without an offset. In relay mode the redeliver topic is read by the application's group, which need not be
+/// stopped before the topics even exist.
 fn refuse_active_group(plan: &mut LadderPlan, desired: &Desired, offsets: &DesiredOffsets, members: usize, limits: &Limits) {
     let DesiredOffsets { group, topic, .. } = offsets;
     if desired.mode == Mode::Relay && *group == desired.group {
@@ -247,7 +265,7 @@ fn refuse_active_group(plan: &mut LadderPlan, desired: &Desired, offsets: &Desir
     }
     plan.refusals.push(Refusal {
         subject: topic.clone(),
-        problem: format!("group {group} lacks offsets on it and has {members} active members, so that none can be set"),
+        problem: format!("group {group} lacks offsets on it, and none can be set while it has {members} active members"),
         remedy:
             "stop the group's members and run setup again; a worker's name stays in its group for ten seconds after it has ended"
                 .to_owned(),
@@ -263,9 +281,9 @@ fn note_existing_records(plan: &mut LadderPlan, offsets: &DesiredOffsets, at: Po
     let DesiredOffsets { group, topic, .. } = offsets;
     let text = match at {
         Position::Oldest => {
-            format!("group {group} has no offsets there: about {held} records that it holds will be read from the oldest")
+            format!("group {group} has no offsets there: about {held} existing records will be read from the oldest")
         }
-        Position::End => format!("group {group} has no offsets there: about {held} records that it holds will be skipped"),
+        Position::End => format!("group {group} has no offsets there: about {held} existing records will be skipped"),
     };
     plan.notes.push(note(topic, text));
 }

@@ -1,10 +1,11 @@
-//! A plan as a diff for people.
+//! A plan as a diff in text form.
 
 use std::fmt::{self, Display, Write};
 
-use crate::topology::{Change, Drift, Plan, Position, Refusal};
+use crate::core::harmless::OneLine;
+use crate::topology::{Cap, Change, Drift, Plan, Position, Refusal};
 
-/// The plan as a diff: `+` is made, `~` is changed, `!` needs somebody.
+/// The plan as a diff: `+` is created, `~` is changed, `!` needs action by the user.
 #[must_use]
 pub fn render(plan: &Plan) -> String {
     let mut text = String::new();
@@ -32,8 +33,11 @@ fn write_plan(out: &mut String, plan: &Plan) -> fmt::Result {
         if ladder.changes.is_empty() && ladder.drift.is_empty() && ladder.refusals.is_empty() {
             writeln!(out, "  in order")?;
         }
+        for cap in &ladder.caps {
+            writeln!(out, "  note: {cap}")?;
+        }
         for note in &ladder.notes {
-            writeln!(out, "  note: {}: {}", note.subject, note.text)?;
+            writeln!(out, "  note: {}: {}", OneLine(&note.subject), OneLine(&note.text))?;
         }
         writeln!(out)?;
     }
@@ -72,9 +76,9 @@ impl Display for Change {
                 };
                 write!(f, "+ start group {group} on {topic} at the {at} of {}", spans(partitions))
             }
-            Self::Claim { topic, group, from: None } => write!(f, "+ put group {group} down as the ladder's owner in {topic}"),
+            Self::Claim { topic, group, from: None } => write!(f, "+ record group {group} as the ladder's owner in {topic}"),
             Self::Claim { topic, group, from: Some(from) } => {
-                write!(f, "~ take the ladder over in {topic}: {from} -> group {group}")
+                write!(f, "~ take over the ladder in {topic}: {} -> group {group}", OneLine(from))
             }
         }
     }
@@ -83,13 +87,20 @@ impl Display for Change {
 impl Display for Drift {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { topic, setting, have, want, command } = self;
-        write!(f, "! drift: {topic}: {setting} is {have}, not {want}\n      {command}")
+        write!(f, "! drift: {topic}: {setting} is {}, not {want}\n      {command}", OneLine(have))
+    }
+}
+
+impl Display for Cap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { topic, setting, have, want, words } = self;
+        write!(f, "{topic}: {setting} is {have}, not {want}, which the cluster does not accept: {}", OneLine(words))
     }
 }
 
 impl Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "! refused: {}: {}\n      {}", self.subject, self.problem, self.remedy)
+        write!(f, "! refused: {}: {}\n      {}", OneLine(&self.subject), OneLine(&self.problem), self.remedy)
     }
 }
 

@@ -1,50 +1,50 @@
-//! How much waits in a topic, from what its partitions tell.
+//! The number of waiting records in a topic, from its partitions' offsets.
 
-/// What is known of one partition and the group that empties it.
+/// The offsets of one partition and its consumer group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PartitionTail {
-    /// The first offset that there is.
+    /// The first offset.
     pub low: i64,
     /// The offset that the next record will have.
     pub high: i64,
-    /// Up to where the group is done; `None` where it has no offset.
+    /// The committed offset; `None` if the group has none.
     pub committed: Option<i64>,
-    /// The first offset that is not due yet; `None` where all is due.
+    /// The first offset that is not due yet; `None` if all are due.
     pub first_not_due: Option<i64>,
 }
 
-/// The sums over a topic. Offsets, so transaction markers count too.
+/// The sums over a topic. By offsets, so transaction markers count too.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TailTotals {
-    /// What the group has not done.
+    /// Waiting records.
     pub waiting: i64,
-    /// What of it is due.
+    /// Due ones among them.
     pub due: i64,
-    /// On how many partitions the group has no offset.
+    /// Number of partitions without a committed offset.
     pub without_offset: usize,
 }
 
 impl PartitionTail {
-    /// Where the group goes on reading.
+    /// The offset at which the group continues.
     #[must_use]
     pub fn position(&self) -> i64 {
         self.committed.unwrap_or(self.low).clamp(self.low, self.high.max(self.low))
     }
 
-    /// What the group has not done.
+    /// Waiting records.
     #[must_use]
     pub fn waiting(&self) -> i64 {
         (self.high - self.position()).max(0)
     }
 
-    /// What of it is due.
+    /// Due ones among them.
     #[must_use]
     pub fn due(&self) -> i64 {
         (self.first_not_due.unwrap_or(self.high) - self.position()).clamp(0, self.waiting())
     }
 }
 
-/// Sums partitions up.
+/// Sums over partitions.
 #[must_use]
 pub fn tail_totals(tails: &[PartitionTail]) -> TailTotals {
     TailTotals {

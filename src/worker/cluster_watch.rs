@@ -1,15 +1,17 @@
-//! Looks at the cluster from time to time, as no worker does by its work: whether an open transaction holds up those who read committed,
-//! and whether the cluster still is what the configuration asks for.
+//! Observes the cluster periodically, beyond what the workers see: whether an open transaction blocks read-committed consumers, and
+//! whether the cluster still matches the configuration.
 //!
-//! One thread for all ladders of a process. Nothing depends on it: what it cannot see it tells nothing of.
+//! One thread for all ladders of a process. Nothing depends on it: it reports nothing about what it cannot
+//! see.
 
 use std::collections::HashMap;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::config::{KafkaConfig, LadderConfig, Role};
+use crate::config::{KafkaConfig, LadderConfig};
 use crate::core::ladder::Mode;
 use crate::core::leader_clock::LocalTime;
+use crate::core::role::Role;
 use crate::kafka::clock::Clock;
 use crate::kafka::error::ClientError;
 use crate::kafka::partition::TopicPartition;
@@ -18,29 +20,29 @@ use crate::telemetry::standing::ClusterMetrics;
 use crate::worker::set_up;
 use crate::worker::stop::Stop;
 
-/// How often the ends of partitions are looked at, and how long one question may take.
+/// Interval of looking up partition ends, and time limit of a request.
 const ENDS_INTERVAL: Duration = Duration::from_secs(15);
 const ASK_WITHIN: Duration = Duration::from_secs(10);
 
-/// How often the topology is looked at, and how soon again where that failed.
+/// Interval of checking the topology, and of retrying after a failure.
 const TOPOLOGY_INTERVAL: Duration = Duration::from_secs(600);
 const TOPOLOGY_INTERVAL_FAILED: Duration = Duration::from_secs(60);
 
-/// How often it is looked whether it is to end, and how long it is waited for then: it may be asking brokers that do not answer.
+/// Interval of checking for the end, and maximum wait for the thread then: it may be waiting for brokers that do not answer.
 const TICK: Duration = Duration::from_millis(100);
 const END_LOOKS: u32 = 10;
 
-/// Watches until it is dropped.
+/// Observes until it is dropped.
 pub struct ClusterWatch {
     end: Stop,
     thread: Option<JoinHandle<()>>,
 }
 
 impl ClusterWatch {
-    /// Begins, on a thread of its own, for what these roles read of the ladders.
+    /// Starts the thread, for the topics that these roles read.
     ///
     /// # Errors
-    /// When the thread cannot be made.
+    /// The thread cannot be created.
     pub fn start(kafka: &KafkaConfig, ladders: &[&LadderConfig], roles: &[Role]) -> std::io::Result<Self> {
         let end = Stop::new();
         let ladders = ladders.iter().map(|config| Watched {
@@ -75,7 +77,7 @@ impl Drop for ClusterWatch {
     }
 }
 
-/// What these roles read of a ladder.
+/// The topics of a ladder that these roles read.
 fn topics(config: &LadderConfig, roles: &[Role]) -> Vec<String> {
     let ladder = &config.ladder;
     let mut topics = Vec::new();
@@ -120,7 +122,7 @@ impl Watching {
             }
             if now >= ends_at {
                 if let Err(error) = self.look_at_ends() {
-                    tracing::debug!(%error, "whether transactions are held up is told later");
+                    tracing::debug!(%error, "cannot check for blocked transactions; retrying later");
                 }
                 ends_at = self.clock.now().later(ENDS_INTERVAL);
             }
@@ -128,15 +130,15 @@ impl Watching {
         }
     }
 
-    /// Whether it could be seen.
+    /// Returns whether it could be read.
     fn look_at_topology(&mut self) -> bool {
         let ladders: Vec<&LadderConfig> = self.ladders.iter().map(|watched| &watched.config).collect();
         let found = set_up::differences(&self.kafka, &ladders)
-            .inspect_err(|error| tracing::debug!(%error, "how far the cluster is from the configuration cannot be told"))
+            .inspect_err(|error| tracing::debug!(%error, "cannot compare the cluster with the configuration"))
             .ok();
         for watched in &mut self.ladders {
             watched.metrics.differs(found.as_ref().and_then(|found| found.get(watched.config.ladder.name()).copied()));
-            // Partitions may have been added: they are counted anew.
+            // Partitions may have been added: they are counted again.
             watched.partitions.clear();
         }
         found.is_some()
@@ -163,12 +165,12 @@ impl Watching {
     }
 }
 
-/// Since when last stable offsets stand where they do although there is more behind them.
+/// Since when each last stable offset has not moved although there are more records.
 #[derive(Default)]
 struct Stalls(HashMap<TopicPartition, (i64, LocalTime)>);
 
 impl Stalls {
-    /// How long the longest of them has stood. What is seen for the first time may just have begun.
+    /// How long the longest of them has not moved. One seen for the first time may have just begun.
     fn look(&mut self, now: LocalTime, seen: Vec<TwoEnds>) -> Duration {
         let before = std::mem::take(&mut self.0);
         let standing = seen.into_iter().filter(|ends| ends.stable < ends.end);
@@ -199,10 +201,10 @@ mod tests {
         let mut stalls = Stalls::default();
         assert_eq!(stalls.look(at(0), vec![ends(0, 5, 9), ends(1, 3, 3)]), Duration::ZERO);
         assert_eq!(stalls.look(at(15), vec![ends(0, 5, 12), ends(1, 3, 4)]), Duration::from_secs(15));
-        // One moves on, the other has stood since it was first seen below its end.
+        // One moves on, the other has not moved since it was first seen below its end.
         assert_eq!(stalls.look(at(30), vec![ends(0, 8, 12), ends(1, 3, 4)]), Duration::from_secs(15));
         assert_eq!(stalls.look(at(45), vec![ends(0, 12, 12), ends(1, 4, 4)]), Duration::ZERO);
-        // What stalls again begins anew.
+        // A new stall starts from zero.
         assert_eq!(stalls.look(at(60), vec![ends(0, 12, 13)]), Duration::ZERO);
     }
 }

@@ -1,4 +1,4 @@
-//! The workers of a process, each with what it needs: put together here for the command line and for whoever embeds them.
+//! Creates the workers of a process, for the command line and for embedding applications.
 
 use std::io;
 use std::sync::Arc;
@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
-use crate::config::{KafkaConfig, Role};
+use crate::config::KafkaConfig;
 use crate::core::dlq_breaker::DlqBreakerSettings;
 use crate::core::ladder::Ladder;
+use crate::core::role::Role;
 use crate::telemetry::events::{DelivererMetrics, MoverMetrics, RouterMetrics, WorkerMetrics};
-use crate::telemetry::names;
 use crate::telemetry::tally::Tally;
 use crate::worker::committer::Starts;
 use crate::worker::deliverer::{Deliverer, DelivererSettings, HandlerPlaces};
@@ -24,7 +24,7 @@ use crate::worker::quiet::Quiet;
 use crate::worker::router::{Router, RouterSettings};
 use crate::worker::supervisor::{Presence, Supervisor};
 
-/// What the workers of a process have in common.
+/// What the workers of a process share.
 pub struct Crew<'a> {
     /// Keeps them running.
     pub supervisor: &'a mut Supervisor,
@@ -32,15 +32,15 @@ pub struct Crew<'a> {
     pub watch: &'a HoldWatch,
     /// How to reach Kafka.
     pub kafka: &'a KafkaConfig,
-    /// Their name, stable over restarts.
+    /// Their instance name, stable over restarts.
     pub instance: &'a str,
-    /// How long a shutdown or a revoked partition waits for what is in flight.
+    /// How long a shutdown or a revocation waits for records in flight.
     pub drain: Duration,
-    /// Counts what they do.
+    /// Counts their work.
     pub tally: Tally,
     /// Whether deliveries may begin.
     pub quiet: Quiet,
-    /// Where the mover's time comes from.
+    /// Source of the mover's time.
     pub clock: BrokersClock,
 }
 
@@ -48,7 +48,7 @@ impl Crew<'_> {
     /// Starts the mover of a ladder. `on_joined` is called when it is a member of its group.
     ///
     /// # Errors
-    /// When the thread cannot be made.
+    /// The thread cannot be created.
     pub fn mover(&mut self, ladder: &Arc<Ladder>, on_joined: impl Fn() + Send + Sync + 'static) -> io::Result<()> {
         let settings = MoverSettings {
             ladder: ladder.clone(),
@@ -65,7 +65,7 @@ impl Crew<'_> {
     /// Starts the router of a relay ladder.
     ///
     /// # Errors
-    /// When the thread cannot be made.
+    /// The thread cannot be created.
     pub fn router(
         &mut self,
         ladder: &Arc<Ladder>,
@@ -88,7 +88,7 @@ impl Crew<'_> {
     /// Starts the deliverer of a push ladder, whose deliveries run on the runtime.
     ///
     /// # Errors
-    /// When the thread cannot be made.
+    /// The thread cannot be created.
     pub fn deliverer<H: Handler>(
         &mut self,
         ladder: &Arc<Ladder>,
@@ -129,9 +129,9 @@ impl Crew<'_> {
         on_joined: impl Fn() + Send + Sync + 'static,
         mut work: impl FnMut(&Presence) -> Result<(), WorkError> + Send + 'static,
     ) -> io::Result<()> {
-        let name = format!("{} of {}", names::role(role), ladder.name());
+        let name = format!("{} of {}", role.as_str(), ladder.name());
         let hold = self.watch.hold(ladder.name());
-        // Not before it is known whether the ladder is held, and whose it is.
+        // Not before hold and owner of the ladder are known.
         let work = move |presence: &Presence| if hold.ready(&presence.stop)? { work(presence) } else { Ok(()) };
         self.supervisor.spawn(name, metrics, on_joined, work)
     }

@@ -1,4 +1,4 @@
-//! What a handler is given.
+//! A delivery to a handler.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::core::time::Timestamp;
 
 /// One delivery of a record to the handler.
 ///
-/// Cheap to clone: what could not be sent is tried again in place.
+/// Cheap to clone: a delivery that could not be sent is retried in place.
 #[derive(Clone)]
 pub struct Delivery(Arc<Inner>);
 
@@ -29,7 +29,7 @@ struct Inner {
 }
 
 impl Delivery {
-    /// The next attempt of the record that this envelope belongs to. Of the headers, kladder's own are left out.
+    /// The next attempt of the record with this envelope. kladder's own headers are left out.
     #[must_use]
     pub fn new(envelope: &Envelope, ladder: &Ladder, key: Option<Bytes>, value: Option<Bytes>, mut headers: Headers) -> Self {
         headers.remove_if(is_own);
@@ -58,31 +58,37 @@ impl Delivery {
         self.0.value.as_deref()
     }
 
+    /// Size of key and value, in bytes.
+    pub(crate) fn size(&self) -> usize {
+        self.key().map_or(0, <[u8]>::len) + self.value().map_or(0, <[u8]>::len)
+    }
+
     /// The value without a copy of its bytes.
     #[must_use]
     pub fn value_bytes(&self) -> Option<Bytes> {
         self.0.value.clone()
     }
 
-    /// The record's headers as its producer wrote them.
+    /// The record's headers as written by its producer.
     #[must_use]
     pub fn headers(&self) -> &Headers {
         &self.0.headers
     }
 
-    /// Which attempt this is; the first delivery is attempt 1.
+    /// Number of this attempt; the first delivery is attempt 1.
     #[must_use]
     pub fn attempt(&self) -> u32 {
         self.0.attempt
     }
 
-    /// How many attempts remain if this one fails; after one that leaves 0 comes the DLQ.
+    /// Number of attempts left if this one fails; if 0, a failure leads to the DLQ.
     #[must_use]
     pub fn attempts_left(&self) -> u32 {
         self.0.attempts_left
     }
 
-    /// The tier that the record waited in before this attempt, counted from 1; none for the first delivery.
+    /// The tier that the record waited in before this attempt, counted from 1; `None` for the first
+    /// delivery.
     #[must_use]
     pub fn tier(&self) -> Option<u32> {
         self.0.tier
@@ -94,32 +100,32 @@ impl Delivery {
         &self.0.id
     }
 
-    /// The topic that the record first came from.
+    /// The record's origin topic.
     #[must_use]
     pub fn topic(&self) -> &str {
         &self.0.origin.topic
     }
 
-    /// The partition that the record first came from.
+    /// The record's origin partition.
     #[must_use]
     pub fn partition(&self) -> i32 {
         self.0.origin.partition
     }
 
-    /// The offset that the record first had.
+    /// The record's origin offset.
     #[must_use]
     pub fn offset(&self) -> i64 {
         self.0.origin.offset
     }
 
-    /// The timestamp that the record first had.
+    /// The record's origin timestamp.
     #[must_use]
     pub fn timestamp(&self) -> Timestamp {
         self.0.origin.timestamp
     }
 }
 
-/// Key, value and headers stay out of logs.
+/// Key, value and headers must not appear in logs.
 impl fmt::Debug for Delivery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let value_length = self.value().map(<[u8]>::len);

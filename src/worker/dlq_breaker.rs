@@ -1,10 +1,11 @@
-//! The breaker of a ladder's dead-letter topic, as the workers of a process meet it.
+//! The breaker of a ladder's dead-letter topic, as used by the workers of a process.
 //!
-//! That dead letters are held stands in the ladder's state topic, beside `hold`, so that all workers obey: whoever finds that there are
-//! too many writes it there, movers keep what is held waiting until it is over, and `kladder resume` ends it early. Whatever stands
-//! there, nothing is lost: a record that one worker lets go and another still holds only waits in one topic more.
+//! The hold of dead letters is recorded in the ladder's state topic, beside `hold`, so that all workers obey: a worker that finds too
+//! many writes it there, movers keep held records waiting until it is over, and `kladder resume` ends it early. Nothing is lost in any
+//! case: a record released by one worker and still held by another only waits in one more topic.
 //!
-//! It judges by what has ended since dead letters were held last: what is done meanwhile says nothing of those that wait.
+//! It counts records that have ended since dead letters were last held: records done during a hold say nothing about
+//! those that wait.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -32,7 +33,7 @@ pub struct DlqBreaker {
 }
 
 impl DlqBreaker {
-    /// A closed one, unless the ladder's state says otherwise.
+    /// Closed, unless the ladder's state says otherwise.
     #[must_use]
     pub fn new(settings: DlqBreakerSettings, ladder: &Arc<Ladder>, kafka: &KafkaConfig, instance: &str, hold: Hold) -> Arc<Self> {
         Arc::new(Self {
@@ -46,7 +47,7 @@ impl DlqBreaker {
         })
     }
 
-    /// Records that are known to be done without having been decided upon.
+    /// Records known to be done without a decision.
     pub(super) fn done(&self, records: u64) {
         let now = self.clock.now();
         if records > 0 && !self.hold.holds_dead_letters(now.timestamp()) {
@@ -54,7 +55,7 @@ impl DlqBreaker {
         }
     }
 
-    /// What has ended since dead letters were held last.
+    /// The records that have ended since dead letters were last held.
     fn endings(&self) -> MutexGuard<'_, (Endings, u64)> {
         let mut endings = self.endings.lock().unwrap_or_else(PoisonError::into_inner);
         let words = self.hold.dead_letter_words();
@@ -64,8 +65,8 @@ impl DlqBreaker {
         endings
     }
 
-    /// What becomes of a decision on a record with this envelope: a dead letter is held while there are too many. What has expired, is
-    /// poison, or has no other place is not.
+    /// Applies the breaker to a decision on a record with this envelope: dead letters are held while there are too many, except
+    /// expired and poison records and those with no other place to go.
     pub(super) fn pass(&self, before: &Envelope, decision: Decision) -> Decision {
         match decision {
             Decision::Complete => {
@@ -96,33 +97,28 @@ impl DlqBreaker {
         let DlqBreakerSettings { window, minimum, share, hold_for } = self.settings;
         let ladder = self.ladder.name();
         let why = format!(
-            "at least {minimum} records and {} % of those that ended within {} would be dead letters",
+            "at least {minimum} records and {} % of those that finished within {} would be dead letters",
             share * 100.0,
             format_duration(window)
         );
         tracing::warn!(
             ladder,
             hold_for = format_duration(hold_for),
-            "DLQ breaker is open: {why}; they wait in the largest tier instead, and no attempt is burned. Mend what fails, then \
-             `kladder resume`, or say that they are fine by `kladder resume --accept-dead-letters 24h`; it closes by itself after the time"
+            "DLQ breaker is open: {why}; they wait in the largest tier instead, and no attempt is counted. Fix the cause, then \
+             `kladder resume`, or accept them with `kladder resume --accept-dead-letters 24h`; the breaker closes by itself after the time"
         );
         self.hold.hold_dead_letters(until);
-        let record = DlqBreakerRecord {
-            until: Some(until),
-            accepted_until: None,
-            by: format!("worker {} of {ladder}", self.instance),
-            at: now,
-            why: Some(why),
-        };
+        let record =
+            DlqBreakerRecord { until: Some(until), by: format!("worker {} of {ladder}", self.instance), at: now, why: Some(why) };
         let (kafka, topic, ladder) = (self.kafka.clone(), self.ladder.state_topic(), self.ladder.clone());
-        // The worker does not wait for it: until others have read it, they have decided for themselves.
+        // The worker does not wait for it: until the others have read it, they decide for themselves.
         let write = move || {
             if let Err(error) = write_state(&kafka, &topic, DLQ_BREAKER_KEY, &record.to_value()) {
-                tracing::error!(ladder = ladder.name(), %error, "other workers cannot be told that dead letters are held");
+                tracing::error!(ladder = ladder.name(), %error, "cannot report held dead letters to other workers");
             }
         };
         if let Err(error) = std::thread::Builder::new().name("dlq-breaker".to_owned()).spawn(write) {
-            tracing::error!(ladder = self.ladder.name(), %error, "other workers cannot be told that dead letters are held");
+            tracing::error!(ladder = self.ladder.name(), %error, "cannot report held dead letters to other workers");
         }
     }
 }

@@ -2,47 +2,48 @@
 
 use thiserror::Error;
 
+use crate::core::role::Role;
 use crate::kafka::error::{ClientError, TxnError};
 use crate::kafka::partition::TopicPartition;
 use crate::worker::hop::positions::PositionError;
 
-/// Why a worker ended before it was asked to.
+/// Why a worker ended without a stop request.
 #[derive(Debug, Error)]
 pub enum WorkError {
-    /// Kafka, in a way that starting anew may heal.
+    /// A Kafka error that a restart may fix.
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// A transaction, in a way that starting anew may heal.
+    /// A transaction error that a restart may fix.
     #[error(transparent)]
     Transaction(#[from] TxnError),
-    /// Where to start is not known.
+    /// The start offset is unknown.
     #[error(transparent)]
     Position(#[from] PositionError),
-    /// Another live worker has this one's name.
+    /// Another live worker has this worker's name.
     #[error(
         "another live worker has the name of this {role} of ladder {ladder}, `{instance}`, and took its place ({cause}): give each \
-         worker an `instance` of its own below [worker]; the name of a host, or of a pod of a StatefulSet, is one"
+         worker its own `instance` in [worker]; the name of a host, or of a pod of a StatefulSet, is one"
     )]
     Rival {
         /// The ladder.
         ladder: String,
-        /// What the worker does.
-        role: &'static str,
-        /// The name.
+        /// The worker's role.
+        role: Role,
+        /// The instance name.
         instance: String,
-        /// How it was found out.
+        /// The error that shows it.
         cause: Box<ClientError>,
     },
     /// The group does not release this worker's name.
     #[error(
-        "group does not release this worker's name, so another live worker has it ({0}): give each worker an `instance` of its own \
-         below [worker]; the name of a host, or of a pod of a StatefulSet, is one"
+        "group does not release this worker's name, so another live worker has it ({0}): give each worker its own `instance` \
+         in [worker]; the name of a host, or of a pod of a StatefulSet, is one"
     )]
     NameTaken(Box<ClientError>),
-    /// Members that are not kladder's sit in the deliverer's group.
+    /// The deliverer's group has members that are not kladder's.
     #[error(
-        "group {group} has members that are not kladder's: {members}; they would take a part of the partitions, and their records \
-         would never climb the ladder: stop them, or give the ladder a `group` of its own"
+        "group {group} has members other than kladder: {members}; they would take a part of the partitions, whose failed records \
+         would never reach the ladder: stop them, or give the ladder its own `group`"
     )]
     ForeignMembers {
         /// The group.
@@ -50,10 +51,10 @@ pub enum WorkError {
         /// The first few of them.
         members: String,
     },
-    /// Deliverers of another ladder sit in the deliverer's group.
+    /// The deliverer's group has deliverers of another ladder.
     #[error(
-        "group {group} is that of ladder {other} too, whose workers are in it: each ladder would get a part of the partitions, and \
-         records of one would be given to the handler of the other; name all sources in one ladder, or give each a `group` of its own"
+        "group {group} is also that of ladder {other}, whose workers are members: each ladder would get a part of the partitions, and \
+         records of one would be delivered to the handler of the other; name all sources in one ladder, or give each its own `group`"
     )]
     SharedGroup {
         /// The group.
@@ -61,38 +62,38 @@ pub enum WorkError {
         /// The other ladder.
         other: String,
     },
-    /// The broker no longer has what the group has not yet consumed.
+    /// The broker no longer has records that the group has not consumed.
     #[error(
         "{partition} no longer has the committed offset of group {group}: records were deleted before they were consumed (retention, \
-         or the topic was made anew); decide where to go on with `kafka-consumer-groups --group {group} --topic {topic} \
+         or the topic was recreated); set an offset with `kafka-consumer-groups --group {group} --topic {topic} \
          --reset-offsets --to-earliest --execute` while no worker runs"
     )]
     OffsetLost {
-        /// Where.
+        /// The partition.
         partition: TopicPartition,
         /// Its topic.
         topic: String,
         /// The group.
         group: String,
     },
-    /// The state topic says that the ladder is another group's.
+    /// The ladder belongs to another group.
     #[error(
         "ladder {ladder} belongs to group {owner}, not to group {group}: two groups never share a ladder, so give it another name \
-         or correct its `group`; if group {group} is to have it from now on, stop the workers of the other and run `kladder setup \
+         or correct its `group`; if group {group} is to own it from now on, stop the workers of the other group and run `kladder setup \
          --take-over --ladder {ladder}`"
     )]
     OtherOwner {
         /// The ladder.
         ladder: String,
-        /// Whose it is.
+        /// The owner group.
         owner: String,
-        /// Whose it is configured to be.
+        /// The configured group.
         group: String,
     },
 }
 
 impl WorkError {
-    /// Whether starting anew cannot help, so that somebody has to decide.
+    /// Whether a restart cannot help, so that an operator must decide.
     #[must_use]
     pub fn needs_decision(&self) -> bool {
         matches!(
@@ -107,13 +108,13 @@ impl WorkError {
         )
     }
 
-    /// Whether nobody answered: the worker starts anew until somebody does.
+    /// Whether no broker answered: the worker is restarted until one does.
     #[must_use]
     pub fn is_outage(&self) -> bool {
         self.cause().is_some_and(ClientError::is_outage)
     }
 
-    /// Whether the broker does not allow something, so that somebody has to grant it.
+    /// Whether a permission is missing, so that an operator must grant it.
     #[must_use]
     pub fn is_denied(&self) -> bool {
         self.cause().is_some_and(ClientError::is_denied)
@@ -125,7 +126,7 @@ impl WorkError {
         self.cause().is_some_and(ClientError::is_name_taken)
     }
 
-    /// A name that is taken, and stays so.
+    /// Turns it into the error for a name that stays taken.
     pub(crate) fn named_for_good(self) -> Self {
         match self.cause() {
             Some(cause) => Self::NameTaken(Box::new(cause.clone())),
@@ -133,8 +134,8 @@ impl WorkError {
         }
     }
 
-    /// Names the worker where it has a rival.
-    pub(crate) fn naming(self, ladder: &str, role: &'static str, instance: &str) -> Self {
+    /// Adds the worker's name if it has a rival.
+    pub(crate) fn naming(self, ladder: &str, role: Role, instance: &str) -> Self {
         match self.cause() {
             Some(cause) if cause.is_rival() => {
                 Self::Rival { ladder: ladder.to_owned(), role, instance: instance.to_owned(), cause: Box::new(cause.clone()) }

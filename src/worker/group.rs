@@ -1,8 +1,8 @@
-//! Who else is in the deliverer's group: strangers, or the deliverers of another ladder.
+//! Checks the deliverer's group for foreign members and for deliverers of another ladder.
 //!
-//! Its other members would be given a part of the partitions, and what fails with them would never climb the ladder. Nothing would
-//! look wrong. So a deliverer does not join a group with members that are not kladder's, nor one in which another ladder's
-//! deliverers are, whom their redeliver topic tells.
+//! Foreign members would be assigned a part of the partitions, and failed records there would never climb the ladder. Nothing
+//! would look wrong. So a deliverer does not join a group with members other than kladder's, or with another ladder's deliverers,
+//! which are recognised by their redeliver topic.
 
 use std::time::Duration;
 
@@ -13,17 +13,17 @@ use crate::kafka::producer::HopProducer;
 use crate::topology::{foreign_members, other_ladder};
 use crate::worker::error::WorkError;
 
-/// How long the question may take.
+/// Time limit of the request.
 const ASK_WITHIN: Duration = Duration::from_secs(15);
 
-/// Makes sure that the group has no members but this ladder's. Where that may not be looked at, it is said.
+/// Makes sure that the group has only this ladder's members. If that may not be read, it is logged.
 pub(super) fn refuse_foreign_members(producer: &mut HopProducer, ladder: &Ladder, kafka: &KafkaConfig) -> Result<(), WorkError> {
     let group = ladder.group();
     let members = match producer.group_members(group, ASK_WITHIN) {
         Ok(members) => members,
         Err(error) if error.is_outage() => return Err(error.into()),
         Err(error) => {
-            tracing::warn!(group, %error, "cannot see whether the group has members that are not kladder's, joining it anyway");
+            tracing::warn!(group, %error, "cannot check the group for members other than kladder's, joining it anyway");
             return Ok(());
         }
     };

@@ -1,12 +1,12 @@
-//! `hold` and `resume`: what every worker of a ladder must obey, wherever it runs.
+//! `hold` and `resume`, which every worker of a ladder obeys, wherever it runs.
 //!
-//! The last word stands in the ladder's state topic, so one command stops all sidecars, and a worker that is started later obeys
-//! it too. A [`HoldWatch`] reads the state topics of all ladders of a process, by one thread and one client; workers have a
-//! [`Hold`], which costs them one look at a flag.
+//! The current state is in the ladder's state topic, so one command stops all sidecars, and a worker that starts later obeys it
+//! too. A [`HoldWatch`] reads the state topics of all ladders of a process, with one thread and one client; workers have a
+//! [`Hold`], which costs them the check of a flag.
 //!
 //! - No worker begins before its ladder's state was read to the end ([`Hold::ready`]).
-//! - An outage changes nothing: what was known last counts until something else is read.
-//! - Whose the ladder is stands in the same topic. A worker of another group does not begin, and one that runs while the ladder is
+//! - An outage changes nothing: the last known state counts until something else is read.
+//! - The owner of the ladder is in the same topic. A worker of another group does not begin, and one that runs while the ladder is
 //!   taken over is held.
 
 use std::collections::BTreeSet;
@@ -20,7 +20,7 @@ use tokio::sync::Notify;
 use crate::config::KafkaConfig;
 use crate::core::ladder::Ladder;
 use crate::core::leader_clock::LocalTime;
-use crate::core::state::{Entry, LadderState};
+use crate::core::state::{DlqBreakerRecord, LadderState, StateValue};
 use crate::core::time::Timestamp;
 use crate::kafka::clock::Clock;
 use crate::kafka::error::ClientError;
@@ -31,35 +31,35 @@ use crate::worker::error::WorkError;
 use crate::worker::stop::Stop;
 use crate::worker::wait_until;
 
-/// How long the watch waits for something to be read before it looks after everything else.
+/// How long the watch waits for a record before it does everything else.
 const TICK: Duration = Duration::from_millis(100);
 
-/// How often a state topic is tried that cannot be read.
+/// Interval of retrying a state topic that cannot be read.
 const TRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long a question about a topic that is tried may take: others must be heard meanwhile, if there are any already.
+/// Time limit of a request about such a topic: others must be read meanwhile.
 const TRY_ALONE_WITHIN: Duration = Duration::from_secs(3);
 const TRY_BESIDE_WITHIN: Duration = Duration::from_secs(1);
 
-/// Whether a ladder is held; cheap to ask and to clone.
+/// Whether a ladder is held; cheap to check and to clone.
 #[derive(Clone)]
 pub struct Hold(Option<Arc<Watched>>);
 
-/// One ladder under watch.
+/// A watched ladder.
 struct Watched {
     ladder: String,
     group: String,
     topic: String,
     held: AtomicBool,
-    /// Dead letters are held until then, in milliseconds of the epoch.
+    /// Until when dead letters are held, in epoch milliseconds.
     dead_letters_until: AtomicI64,
-    /// And accepted until then, however many there are.
+    /// Until when they are accepted, however many there are.
     dead_letters_accepted_until: AtomicI64,
-    /// Goes up with each word on that.
+    /// Increases with each record about that.
     dead_letter_words: AtomicU64,
-    /// What was told of that last.
+    /// The last state that was logged.
     dead_letters_held: AtomicBool,
-    /// Told when the ladder is released.
+    /// Notified when the ladder is resumed.
     released: Notify,
     metrics: HoldMetrics,
     inner: Mutex<Inner>,
@@ -68,50 +68,51 @@ struct Watched {
 #[derive(Default)]
 struct Inner {
     state: LadderState,
-    /// The offset of the last record that was read.
+    /// The offset of the last record read.
     last_offset: Option<i64>,
-    /// It is read again from its beginning: what was known last counts until the end is reached.
+    /// Whether it is being read again from its beginning: the last known state counts until the end
+    /// is reached.
     rereading: bool,
     known: Known,
 }
 
-/// What is known of the state.
+/// How far the state is known.
 #[derive(Default)]
 enum Known {
     #[default]
     NotYet,
-    /// It may not be read, or there is none.
+    /// It may not be read, or does not exist.
     Refused(ClientError),
     /// It was read to the end.
     Yes,
 }
 
 impl Hold {
-    /// Of a ladder without a state topic: never held.
+    /// For a ladder without a state topic: never held.
     #[must_use]
     pub fn none() -> Self {
         Self(None)
     }
 
-    /// Whether nothing may be begun now.
+    /// Whether nothing may begin now.
     #[must_use]
     pub fn is_held(&self) -> bool {
         self.0.as_ref().is_some_and(|watched| watched.held.load(Ordering::Acquire))
     }
 
-    /// Whether what would be a dead letter is held now.
+    /// Whether dead letters are held now.
     #[must_use]
     pub fn holds_dead_letters(&self, now: Timestamp) -> bool {
-        self.0.as_ref().is_some_and(|watched| now.as_millis() < watched.dead_letters_until.load(Ordering::Acquire))
+        self.0.as_ref().is_some_and(|watched| watched.holds_dead_letters(now))
     }
 
-    /// Whether somebody has said that dead letters are as they should be.
+    /// Whether a user accepts dead letters now.
     #[must_use]
     pub fn accepts_dead_letters(&self, now: Timestamp) -> bool {
-        self.0.as_ref().is_some_and(|watched| now.as_millis() < watched.dead_letters_accepted_until.load(Ordering::Acquire))
+        self.0.as_ref().is_some_and(|watched| watched.accepts_dead_letters(now))
     }
 
-    /// A number that is another one after each word on whether dead letters are held.
+    /// A number that changes with each record about held dead letters.
     pub(super) fn dead_letter_words(&self) -> u64 {
         self.0.as_ref().map_or(0, |watched| watched.dead_letter_words.load(Ordering::Acquire))
     }
@@ -123,31 +124,31 @@ impl Hold {
         }
     }
 
-    /// What people should know of dead letters that are held; nothing where none are.
+    /// A message about held dead letters; `None` if there are none.
     #[must_use]
     pub fn dead_letters_notice(&self, now: Timestamp) -> Option<String> {
         let watched = self.0.as_ref().filter(|_| self.holds_dead_letters(now))?;
         let told =
-            watched.lock().state.dead_letters_held_until(now).map(|(until, record)| format!(" {}", record.told(until, now)));
+            watched.lock().state.dead_letters_held_until(now).map(|(until, record)| format!(" {}", record.text(until, now)));
         Some(format!("DLQ breaker of {} open: dead letters wait in the largest tier{}", watched.ladder, told.unwrap_or_default()))
     }
 
-    /// The workers that have told that their handler is down.
+    /// The workers that report their handler as down.
     #[must_use]
     pub fn handlers_down(&self) -> BTreeSet<String> {
         self.0.as_ref().map(|watched| watched.lock().state.handlers_down.keys().cloned().collect()).unwrap_or_default()
     }
 
-    /// Comes back when the ladder is not held: at once, where it is not.
+    /// Waits until the ladder is not held.
     pub async fn released(&self) {
         let Some(watched) = &self.0 else { return };
-        wait_until::told(&watched.released, || !watched.held.load(Ordering::Acquire)).await;
+        wait_until::notified(&watched.released, || !watched.held.load(Ordering::Acquire)).await;
     }
 
-    /// Waits until the state was read to its end, before which no worker may begin. `false` when told to stop meanwhile.
+    /// Waits until the state was read to its end, before which no worker may begin. `false` if stopped meanwhile.
     ///
     /// # Errors
-    /// When the state may not be read or the ladder belongs to another group.
+    /// The state may not be read, or the ladder belongs to another group.
     pub fn ready(&self, stop: &Stop) -> Result<bool, WorkError> {
         let Some(watched) = &self.0 else { return Ok(true) };
         while !stop.is_set() {
@@ -166,17 +167,15 @@ impl Hold {
 }
 
 impl Inner {
-    /// By whom the ladder is held and why; `None` where it is not.
+    /// By whom the ladder is held and why; `None` if it is not.
     fn because(&self, group: &str) -> Option<String> {
         if let Some(owner) = self.state.other_owner(group) {
             return Some(format!("by group {owner}, which has taken the ladder over: stop these workers"));
         }
         match &self.state.hold {
-            Entry::Read(hold) if hold.held => Some(hold.to_string()),
-            Entry::Unreadable(error) => Some(format!(
-                "by a record that cannot be read ({error}): if it should not be held, `kladder resume` overwrites it"
-            )),
-            Entry::Read(_) | Entry::Absent => None,
+            StateValue::Read(hold) if hold.held => Some(hold.to_string()),
+            StateValue::Unreadable(error) => Some(format!("by an unreadable record ({error}): `kladder resume` overwrites it")),
+            StateValue::Read(_) | StateValue::Absent => None,
         }
     }
 }
@@ -212,12 +211,13 @@ impl Watched {
 
     fn read(&self, offset: i64, key: Option<&[u8]>, value: Option<&[u8]>) {
         let mut inner = self.lock();
-        // Offsets only go back where the topic was made anew: then nothing of the old one counts.
+        // Offsets go back only if the topic was recreated: then its previous content does not
+        // count.
         let anew = inner.last_offset.is_some_and(|last| offset <= last);
         if anew {
             tracing::warn!(
                 topic = self.topic,
-                "state topic begins anew: what stood in the old one is forgotten once it is read to its end"
+                "state topic was recreated: its previous content is dropped once it is read to the end"
             );
             inner.state = LadderState::default();
             inner.rereading = true;
@@ -239,7 +239,7 @@ impl Watched {
         self.lock().known = Known::Refused(error);
     }
 
-    /// Makes what is read so, as soon as it was read to the end: what is on the way there is the past.
+    /// Puts the state into effect once the topic was read to the end: earlier records are history.
     fn act(&self, inner: &Inner) {
         if !matches!(inner.known, Known::Yes) || inner.rereading {
             return;
@@ -250,15 +250,15 @@ impl Watched {
         self.metrics.held(because.is_some());
         let ladder = &self.ladder;
         match (&because, &inner.state.hold) {
-            (Some(because), Entry::Unreadable(_)) => tracing::error!(ladder, "ladder is held {because}"),
+            (Some(because), StateValue::Unreadable(_)) => tracing::error!(ladder, "ladder is held {because}"),
             (Some(because), _) if inner.state.other_owner(&self.group).is_some() => {
                 tracing::error!(ladder, "ladder is held {because}");
             }
             (Some(because), _) if !was_held => {
-                tracing::info!(ladder, "ladder is held {because}; nothing is moved and no delivery begun until it is resumed");
+                tracing::info!(ladder, "ladder is held {because}; no record is moved or delivered until it is resumed");
             }
-            (None, Entry::Read(hold)) if was_held => tracing::info!(ladder, "ladder is resumed {hold}"),
-            (None, _) if was_held => tracing::info!(ladder, "ladder is held no more"),
+            (None, StateValue::Read(hold)) if was_held => tracing::info!(ladder, "ladder is resumed {hold}"),
+            (None, _) if was_held => tracing::info!(ladder, "ladder is no longer held"),
             _ => {}
         }
         if because.is_none() {
@@ -268,15 +268,27 @@ impl Watched {
 }
 
 impl Watched {
+    fn holds_dead_letters(&self, now: Timestamp) -> bool {
+        now.as_millis() < self.dead_letters_until.load(Ordering::Acquire) && !self.accepts_dead_letters(now)
+    }
+
+    fn accepts_dead_letters(&self, now: Timestamp) -> bool {
+        now.as_millis() < self.dead_letters_accepted_until.load(Ordering::Acquire)
+    }
+
     fn act_on_dead_letters(&self, inner: &Inner) {
-        let (until, accepted) = match &inner.state.dlq_breaker {
-            Entry::Read(record) => (record.until, record.accepted_until),
-            Entry::Absent => (None, None),
-            Entry::Unreadable(error) => {
-                tracing::error!(ladder = self.ladder, %error, "what the state says of dead letters cannot be read: none are held");
-                (None, None)
+        let until_of = |value: &StateValue<DlqBreakerRecord>| match value {
+            StateValue::Read(record) => record.until,
+            StateValue::Absent => None,
+            StateValue::Unreadable(error) => {
+                tracing::error!(
+                    ladder = self.ladder, %error,
+                    "the record about held or accepted dead letters is unreadable: none are held or accepted by it"
+                );
+                None
             }
         };
+        let (until, accepted) = (until_of(&inner.state.dlq_breaker), until_of(&inner.state.dlq_accepted));
         let millis = |time: Option<Timestamp>| time.map_or(0, Timestamp::as_millis);
         self.dead_letters_accepted_until.store(millis(accepted), Ordering::Release);
         if self.dead_letters_until.swap(millis(until), Ordering::AcqRel) != millis(until) {
@@ -284,26 +296,22 @@ impl Watched {
         }
     }
 
-    /// Tells that dead letters are held, or are no more.
+    /// Logs that dead letters are held, or no longer.
     fn tell_of_dead_letters(&self, now: Timestamp) {
         let until = Timestamp::from_millis(self.dead_letters_until.load(Ordering::Acquire));
-        let are_held = now < until;
+        let are_held = self.holds_dead_letters(now);
         if self.dead_letters_held.swap(are_held, Ordering::AcqRel) == are_held {
             return;
         }
         self.metrics.dead_letters_held(are_held);
         let (ladder, inner) = (&self.ladder, self.lock());
         match &inner.state.dlq_breaker {
-            Entry::Read(record) if are_held => tracing::warn!(ladder, "dead letters are held {}", record.told(until, now)),
+            StateValue::Read(record) if are_held => tracing::warn!(ladder, "dead letters are held {}", record.text(until, now)),
             _ if are_held => tracing::warn!(ladder, "dead letters are held"),
-            Entry::Read(record) if record.until.is_none() => {
-                tracing::info!(
-                    ladder,
-                    by = record.by,
-                    "dead letters are let go: what was held is redelivered once more when it is due"
-                );
+            StateValue::Read(record) if record.until.is_none() => {
+                tracing::info!(ladder, by = record.by, "dead letters are released: held ones are redelivered when they are due");
             }
-            _ => tracing::info!(ladder, "dead letters are held no more: what was is redelivered once more when it is due"),
+            _ => tracing::info!(ladder, "dead letters are no longer held: held ones are redelivered when they are due"),
         }
     }
 }
@@ -316,10 +324,10 @@ pub struct HoldWatch {
 }
 
 impl HoldWatch {
-    /// Begins to read, on a thread of its own, until it is dropped.
+    /// Starts reading, on its own thread, until it is dropped.
     ///
     /// # Errors
-    /// When the thread cannot be made.
+    /// The thread cannot be created.
     pub fn start<'a>(kafka: &KafkaConfig, ladders: impl IntoIterator<Item = &'a Ladder>) -> std::io::Result<Self> {
         let ladders: Vec<Arc<Watched>> = ladders.into_iter().map(|ladder| Arc::new(Watched::new(ladder))).collect();
         let end = Stop::new();
@@ -337,10 +345,10 @@ impl HoldWatch {
         Ok(Self { ladders, end, thread: Some(thread) })
     }
 
-    /// Of one of the ladders.
+    /// The hold of one of the ladders.
     ///
     /// # Panics
-    /// When the ladder is none of those that are watched.
+    /// The ladder is not watched.
     #[must_use]
     pub fn hold(&self, ladder: &str) -> Hold {
         let watched = self.ladders.iter().find(|watched| watched.ladder == ladder);
@@ -366,12 +374,12 @@ struct Watching {
     told_outage: bool,
 }
 
-/// How far the reading of one ladder's state is.
+/// The progress of reading one ladder's state.
 struct Reading {
     watched: Arc<Watched>,
-    /// Where its topic ended when it was asked for.
+    /// The end of its topic at the last request.
     goal: Option<Goal>,
-    /// It was read, and may not be read any more.
+    /// It was read before, but reading is no longer permitted.
     deaf: bool,
     try_at: LocalTime,
 }
@@ -401,7 +409,7 @@ impl Watching {
     fn turn(&mut self, tail: &mut TopicTail) {
         self.begin_others(tail);
         let ladders = &self.ladders;
-        // Which of them may not be read is asked for one by one.
+        // Which of them may not be read is determined one by one.
         let _ = tail.poll(TICK, |tp, record| {
             if let Some(reading) = ladders.iter().find(|reading| *reading.watched.topic == *tp.topic) {
                 reading.watched.read(record.offset(), record.key(), record.value());
@@ -430,7 +438,7 @@ impl Watching {
                 }
                 Err(error) if error.is_outage() => {
                     if !std::mem::replace(&mut self.told_outage, true) {
-                        tracing::info!(%error, "brokers do not answer: no worker begins before it is known whether its ladder is held");
+                        tracing::info!(%error, "brokers do not answer: no worker starts until the state of its ladder is known");
                     }
                     reading.try_at = self.clock.now().later(TRY_INTERVAL);
                 }
@@ -462,7 +470,7 @@ impl Reading {
                 let ladder = &self.watched.ladder;
                 match denied {
                     Some(error) if !was_deaf => {
-                        tracing::error!(ladder, %error, "ladder's state can be read no more: neither hold nor resume is heard, and it stays as it is");
+                        tracing::error!(ladder, %error, "ladder's state can no longer be read: hold and resume have no effect, and it stays as it is");
                     }
                     None if was_deaf => tracing::info!(ladder, "ladder's state is read again"),
                     _ => {}

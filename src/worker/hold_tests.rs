@@ -1,4 +1,4 @@
-//! Tests of what a watch makes of the records that it reads.
+//! Tests of the hold watch with records.
 
 use super::*;
 use crate::core::state::{HOLD_KEY, HoldRecord, OWNER_KEY, OwnerRecord};
@@ -58,7 +58,7 @@ fn a_ladder_of_another_group_is_refused_and_held_where_its_workers_run() {
     assert!(hold.is_held());
     let refused = hold.ready(&Stop::new()).unwrap_err();
     assert!(refused.needs_decision() && refused.to_string().contains("group shipping"), "{refused}");
-    // A resume is not for that.
+    // A resume does not lift that.
     read_hold(&watched, 2, false);
     assert!(hold.is_held());
     read_owner(&watched, 3, "billing");
@@ -94,7 +94,7 @@ async fn whoever_waits_for_the_release_is_woken() {
         .collect();
     tokio::time::sleep(Duration::from_millis(20)).await;
     assert!(waiting.iter().all(|task| !task.is_finished()));
-    // Held anew, by somebody else: nobody is let go.
+    // Held again, by another user: nobody is released.
     read_hold(&watched, 1, true);
     tokio::time::sleep(Duration::from_millis(20)).await;
     assert!(waiting.iter().all(|task| !task.is_finished()));

@@ -1,4 +1,4 @@
-//! Connecting to a handler: plain or TLS, with a deadline of its own, and what is known of the answers on a connection.
+//! Connections to a handler: plain or TLS, with their own timeout, and a record of the answers on each.
 
 use std::error::Error;
 use std::future::Future;
@@ -11,30 +11,32 @@ use std::time::Duration;
 
 use http::Uri;
 use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
-use hyper_util::client::legacy;
-use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
+use hyper_util::client::legacy::connect::HttpConnector;
 use thiserror::Error;
 use tower_service::Service;
 
 use crate::core::failure::Failure;
 
-type BoxError = Box<dyn Error + Send + Sync>;
+pub(super) type BoxError = Box<dyn Error + Send + Sync>;
 
-#[cfg(feature = "tls")]
+#[cfg(feature = "tls-system")]
 type Transport = hyper_tls::HttpsConnector<HttpConnector>;
-#[cfg(not(feature = "tls"))]
+#[cfg(not(feature = "tls-system"))]
 type Transport = HttpConnector;
 
-/// How long connecting may take at most: DNS, TCP and TLS together.
+/// A connection.
+pub(super) type Stream = Watched<<Transport as Service<Uri>>::Response>;
+
+/// Maximum time for connecting: DNS, TCP and TLS together.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
-/// So much of an answer is read at a time.
+/// Bytes of an answer that are read at a time.
 const READ_BYTES: usize = 4 * 1024;
 
-/// Connects within a deadline.
+/// Connects within a timeout.
 ///
-/// The deadline lies well before that of the delivery: a connection that does not come about has carried nothing to the handler,
-/// so it must not look like a handler that was too slow and burn an attempt.
+/// It is well below the timeout of the delivery: a failed connection has sent nothing to the handler, so it must not look like a
+/// handler that was too slow, which would cost an attempt.
 #[derive(Clone)]
 pub(super) struct Connector {
     transport: Transport,
@@ -48,17 +50,17 @@ struct ConnectTimeout(Duration);
 impl Connector {
     pub(super) fn new(timeout: Duration) -> Self {
         let mut tcp = HttpConnector::new();
-        // Requests are written at once; Nagle's algorithm would hold back the body until the head is acknowledged.
+        // Requests are written at once; Nagle's algorithm would delay the body until the head is acknowledged.
         tcp.set_nodelay(true);
         tcp.enforce_http(false);
-        #[cfg(feature = "tls")]
+        #[cfg(feature = "tls-system")]
         let tcp = hyper_tls::HttpsConnector::new_with_connector(tcp);
         Self { transport: tcp, limit: CONNECT_LIMIT.min(timeout / 2) }
     }
 }
 
 impl Service<Uri> for Connector {
-    type Response = Watched<<Transport as Service<Uri>>::Response>;
+    type Response = Stream;
     type Error = BoxError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
 
@@ -76,16 +78,16 @@ impl Service<Uri> for Connector {
     }
 }
 
-/// Where the exchange of requests and answers on a connection stands.
+/// The state of requests and answers on a connection.
 #[derive(Clone, Default)]
-struct Answers(Arc<AtomicU8>);
+pub(super) struct Answers(Arc<AtomicU8>);
 
 impl Answers {
-    /// No answer has come on it.
+    /// No answer was read.
     const NONE: u8 = 0;
-    /// The last thing that happened is that some of an answer was read.
+    /// The last event was that a part of an answer was read.
     const READ: u8 = 1;
-    /// An answer was read before, and since then nothing but that a request was written.
+    /// An answer was read before, and since then only a request was written.
     const WRITTEN_AFTER: u8 = 2;
 
     fn note_read(&self) {
@@ -97,38 +99,34 @@ impl Answers {
             self.0.store(Self::WRITTEN_AFTER, Ordering::Relaxed);
         }
     }
+
+    /// Whether a request followed an answer, and no part of another answer was read: the handler may have closed the connection after its
+    /// last answer, and never have seen the request.
+    pub(super) fn may_have_been_closed(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == Self::WRITTEN_AFTER
+    }
+
+    /// Whether this error of a request is a reset of its connection without any part of an answer. A system does that when a process ends
+    /// that had not read, or not even accepted, what was sent to it (RFC 1122, 4.2.2.13); if it had read everything, the connection is
+    /// closed normally.
+    pub(super) fn were_reset(&self, error: &hyper::Error) -> bool {
+        let is_reset = |e: &io::Error| matches!(e.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe);
+        self.0.load(Ordering::Relaxed) != Self::READ && any(error, |e| e.downcast_ref().is_some_and(is_reset))
+    }
 }
 
-/// A connection of which it is known whether a request on it came after an answer.
+/// A connection that knows whether a request followed an answer.
 pub(super) struct Watched<T> {
     stream: T,
-    /// How much was read cannot be seen of hyper's own buffer, so it is read to here first: answers are short.
+    /// hyper's own buffer does not show how much was read, so answers are read to here first: they are short.
     buffer: Box<[u8; READ_BYTES]>,
     answers: Answers,
 }
 
-/// Whether a request failed on a connection that had been used before, without that anything of an answer was read: the handler may have
-/// closed it since its last answer, and never have seen the request.
-pub(super) fn may_have_been_closed(error: &legacy::Error) -> bool {
-    answers_of(error) == Some(Answers::WRITTEN_AFTER)
-}
-
-/// Whether the connection of a request was reset, without that anything of an answer was read. A system does that when a process ends that
-/// had not read, or not even accepted, what was sent to it (RFC 1122, 4.2.2.13); what it had read ends by a plain close.
-pub(super) fn was_reset(error: &legacy::Error) -> bool {
-    let is_reset = |e: &io::Error| matches!(e.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe);
-    answers_of(error).is_some_and(|answers| answers != Answers::READ) && any(error, |e| e.downcast_ref().is_some_and(is_reset))
-}
-
-fn answers_of(error: &legacy::Error) -> Option<u8> {
-    let mut extensions = http::Extensions::new();
-    error.connect_info()?.get_extras(&mut extensions);
-    extensions.get::<Answers>().map(|answers| answers.0.load(Ordering::Relaxed))
-}
-
-impl<T: Connection> Connection for Watched<T> {
-    fn connected(&self) -> Connected {
-        self.stream.connected().extra(self.answers.clone())
+impl<T> Watched<T> {
+    /// What was read and written so far.
+    pub(super) fn answers(&self) -> Answers {
+        self.answers.clone()
     }
 }
 
@@ -174,7 +172,7 @@ impl<T: Write + Unpin> Write for Watched<T> {
     }
 }
 
-/// The failure of a delivery for which no connection came about.
+/// The failure of a delivery without a connection.
 pub(super) fn not_connected(address: &str, error: &(dyn Error + 'static)) -> Failure {
     let class = if any(error, <dyn Error>::is::<ConnectTimeout>) {
         "connect timeout"
@@ -184,8 +182,8 @@ pub(super) fn not_connected(address: &str, error: &(dyn Error + 'static)) -> Fai
         "dns"
     } else if any(error, |e| e.to_string() == "tcp connect error") {
         "connection failed"
-    } else if cfg!(feature = "tls") {
-        // What is left of a connector that got past DNS and TCP.
+    } else if cfg!(feature = "tls-system") {
+        // Remaining errors of a connector after DNS and TCP.
         "tls"
     } else {
         "connection failed"
@@ -197,12 +195,12 @@ fn is_refused(error: &(dyn Error + 'static)) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::ConnectionRefused)
 }
 
-/// Whether an error or one that caused it fulfils the condition.
+/// Whether an error or one of its causes matches the condition.
 pub(super) fn any(error: &(dyn Error + 'static), condition: impl Fn(&(dyn Error + 'static)) -> bool) -> bool {
     causes(error).any(condition)
 }
 
-/// An error with its causes, in one line.
+/// An error with its causes, on one line.
 pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
     let parts: Vec<String> = causes(error).map(ToString::to_string).collect();
     parts.join(": ")

@@ -1,10 +1,12 @@
-//! Against real sockets: what a server does is written out byte by byte.
+//! With real sockets: the server's behaviour is written byte by byte.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
+
+use bytes::Bytes;
 
 use super::*;
 use crate::core::coordinates::Coordinates;
@@ -25,7 +27,7 @@ fn delivery(value: Option<&[u8]>) -> Delivery {
 }
 
 fn config(url: String, timeout: Duration) -> HandlerConfig {
-    HandlerConfig { url, timeout, max_in_flight: 8, redeliver_share: 0.5 }
+    HandlerConfig { url, timeout, max_in_flight: 8, batch: None, max_unsettled: 500, redeliver_share: 0.5 }
 }
 
 fn handler(address: SocketAddr, timeout: Duration) -> HttpHandler {
@@ -45,7 +47,7 @@ fn server(mut serve: impl FnMut(usize, TcpStream) + Send + 'static) -> SocketAdd
     address
 }
 
-/// Reads one request: its head, and as much body as it announces. `None` where the client has closed.
+/// Reads one request: its head, and as much body as it announces. `None` if the client has closed.
 fn read_request(stream: &mut TcpStream) -> Option<(String, Vec<u8>)> {
     let mut head = Vec::new();
     let mut byte = [0];
@@ -159,7 +161,7 @@ async fn an_unknown_host_has_been_sent_nothing() {
     assert!(matches!(failure.error().class.as_str(), "dns" | "connect timeout"), "{failure:?}");
 }
 
-#[cfg(feature = "tls")]
+#[cfg(feature = "tls-system")]
 #[tokio::test]
 async fn a_failed_tls_handshake_has_sent_nothing() {
     let plain = server(|_, mut stream| {
@@ -174,8 +176,9 @@ async fn a_failed_tls_handshake_has_sent_nothing() {
 
 #[tokio::test]
 async fn a_connection_that_is_never_made_has_carried_nothing() {
-    // Accepted by the kernel, but the TLS greeting is never answered; in plain HTTP only a full backlog would do the same.
-    if cfg!(not(feature = "tls")) {
+    // Accepted by the kernel, but the TLS greeting is never answered; with plain HTTP only a full backlog would do the
+    // same.
+    if cfg!(not(feature = "tls-system")) {
         return;
     }
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -236,7 +239,7 @@ async fn an_answer_that_is_not_http_is_unreadable() {
 
 #[tokio::test]
 async fn a_connection_is_used_again_and_given_up_when_the_server_closed_it() {
-    // The first connection serves two requests and is closed by the server while it lies idle.
+    // The first connection serves two requests and is closed by the server while idle.
     let (sender, receiver) = mpsc::channel();
     let address = server(move |number, mut stream| {
         let sender = sender.clone();
@@ -259,8 +262,8 @@ async fn a_connection_is_used_again_and_given_up_when_the_server_closed_it() {
     }
 }
 
-/// A server that answers the first request of each connection, reads the next one and hangs up after this time. It gives the number of the
-/// connection for each request that it has answered.
+/// A server that answers the first request of each connection, reads the next one and closes the connection after this time. It returns
+/// the connection number of each answered request.
 fn hanging_up_after_each_answer(pause: Duration, most: usize) -> (SocketAddr, mpsc::Receiver<usize>) {
     let (sender, receiver) = mpsc::channel();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -271,7 +274,7 @@ fn hanging_up_after_each_answer(pause: Duration, most: usize) -> (SocketAddr, mp
             read_request(&mut stream);
             sender.send(number).unwrap();
             stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").unwrap();
-            // Too short a time for the client to see that nobody listens.
+            // Too short for the client to notice the close.
             read_request(&mut stream);
             thread::sleep(pause);
         }
@@ -312,7 +315,7 @@ async fn a_connection_in_whose_place_no_other_comes_about_is_a_lost_call() {
 
 #[tokio::test]
 async fn a_connection_reset_before_it_was_accepted_is_told_from_one_that_was_read() {
-    // The kernel accepts for a process that ends without having looked at the connection.
+    // The kernel accepts for a process that ends without having accepted the connection.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let unaccepted = handler(listener.local_addr().unwrap(), LONG);
     let (verdict, ()) = tokio::join!(unaccepted.handle(delivery(Some(b"order"))), async {
@@ -340,6 +343,37 @@ async fn an_answer_that_is_too_long_counts_by_its_head() {
     handler(address, LONG).handle(delivery(None)).await.unwrap();
 }
 
+/// The message for an answer with these head lines.
+async fn message_of(head: &'static str) -> String {
+    let address = server(move |_, mut stream| {
+        thread::spawn(move || {
+            read_request(&mut stream);
+            stream.write_all(format!("HTTP/1.1 {head}\r\ncontent-length: 4\r\n\r\n\x1f\x08\x02\x03").as_bytes()).unwrap();
+        });
+    });
+    let failure = handler(address, LONG).handle(delivery(None)).await.unwrap_err();
+    failure.error().message.clone().unwrap_or_default()
+}
+
+#[tokio::test]
+async fn where_a_redirect_leads_is_told_without_its_query_and_password() {
+    for (head, leads) in [
+        ("302 Found\r\nlocation: https://me:pw@login.example/start?token=secret#x", "https://***@login.example/start"),
+        ("301 Moved\r\nlocation: /orders/", "/orders/"),
+        ("307 Temporary Redirect\r\nlocation: http://h2/orders?a=b", "http://h2/orders"),
+    ] {
+        let told = message_of(head).await;
+        assert!(told.starts_with(&format!("redirected to {leads}, which is not followed")), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_in_a_coding_that_was_not_asked_for_is_told_as_that() {
+    let told = message_of("503 Busy\r\ncontent-encoding: gzip").await;
+    assert!(told.contains("content-encoding is gzip"), "{told}");
+    assert_eq!(message_of("503 Busy\r\ncontent-encoding: identity").await, "\x1f\x08\x02\x03".trim());
+}
+
 #[test]
 fn retry_after_is_seconds_or_a_date() {
     let now = || SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
@@ -363,5 +397,5 @@ fn urls_that_cannot_be_used_are_refused_without_repeating_them() {
     assert_eq!(error("ftp://h/"), HandlerUrlError::Scheme("ftp".into()));
     assert_eq!(error("http://user:secret@h/"), HandlerUrlError::Credentials);
     assert!(check("http://[::1]:3000/a?b=c").is_ok());
-    assert_eq!(check("https://h").is_ok(), cfg!(feature = "tls"));
+    assert_eq!(check("https://h").is_ok(), cfg!(feature = "tls-system"));
 }

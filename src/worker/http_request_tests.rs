@@ -1,4 +1,4 @@
-//! What a record becomes as a request, header by header.
+//! The HTTP request of a record, header by header.
 
 use super::*;
 use crate::core::coordinates::Coordinates;
@@ -19,7 +19,7 @@ fn delivery(id: Option<&str>, key: Option<&[u8]>, value: Option<&[u8]>, headers:
 }
 
 fn headers_of(delivery: &Delivery) -> HeaderMap {
-    build(delivery, &Uri::from_static("http://h/orders")).headers().clone()
+    RequestLine::new(&Uri::from_static("http://h/orders")).of(delivery).headers().clone()
 }
 
 fn user(headers: &[(&[u8], Option<&[u8]>)]) -> HeaderMap {
@@ -34,6 +34,7 @@ fn all(map: &HeaderMap, name: &str) -> Vec<String> {
 fn a_first_delivery_tells_where_the_record_stands() {
     let map = headers_of(&delivery(None, Some(b"customer 7"), Some(b"{}"), &[]));
     for (name, value) in [
+        ("accept-encoding", "identity"),
         ("kladder-topic", "orders"),
         ("kladder-partition", "3"),
         ("kladder-offset", "42"),
@@ -118,6 +119,55 @@ fn user_headers_are_bounded_in_count_and_size() {
     let long = vec![b'a'; 2048];
     let large: Vec<(&[u8], Option<&[u8]>)> = names[..5].iter().map(|n| (n.as_slice(), Some(long.as_slice()))).collect();
     assert_eq!(count(&large), 2);
+    let missing = |headers: &[(&[u8], Option<&[u8]>)]| all(&user(headers), "kladder-omitted-headers");
+    assert_eq!((missing(&many), missing(&large)), (vec!["9936".to_owned()], vec!["3".to_owned()]));
+}
+
+#[test]
+fn only_what_does_not_fit_is_left_out_and_it_is_told_how_much_that_is() {
+    let stack = vec![b's'; 7_000];
+    let small: [(&[u8], Option<&[u8]>); 6] = [
+        (b"tenant", Some(b"acme")),
+        (b"traceparent", Some(b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")),
+        (b"ce_specversion", Some(b"1.0")),
+        (b"ce_type", Some(b"order.placed")),
+        (b"ce_traffic", Some(b"7")),
+        (b"idempotency-key", Some(b"from-the-producer")),
+    ];
+    let names =
+        ["kladder-header-tenant", "traceparent", "ce-specversion", "ce-type", "ce-traffic", "kladder-header-idempotency-key"];
+    let large: (&[u8], Option<&[u8]>) = (b"stack", Some(&stack));
+    for place in 0..=small.len() {
+        let mut headers = small.to_vec();
+        headers.insert(place, large);
+        let map = user(&headers);
+        for (name, (_, value)) in names.iter().zip(&small) {
+            assert_eq!(all(&map, name).first().map(String::as_bytes), *value, "{name}, the large one at {place}");
+        }
+        assert!(!map.contains_key("kladder-header-stack"));
+        assert_eq!(all(&map, "kladder-omitted-headers"), ["1"]);
+    }
+    assert!(!user(&small).contains_key("kladder-omitted-headers"));
+
+    // Many small ones before them, and some that HTTP does not allow.
+    let flood: Vec<Vec<u8>> = (0..200).map(|i| format!("h{i}").into_bytes()).collect();
+    let mut headers: Vec<(&[u8], Option<&[u8]>)> = flood.iter().map(|n| (n.as_slice(), Some(&b"1"[..]))).collect();
+    headers.extend([(&b"null"[..], None), (b"binary", Some(&b"\x00"[..]))]);
+    headers.extend(small);
+    let map = user(&headers);
+    for name in names.iter().filter(|name| **name != "kladder-header-tenant") {
+        assert!(map.contains_key(*name), "{name}");
+    }
+    assert_eq!(all(&map, "kladder-omitted-headers"), [(headers.len() - USER_COUNT).to_string()]);
+}
+
+#[test]
+fn a_key_that_does_not_fit_costs_nothing_else() {
+    let key = vec![b'k'; 5_000];
+    let map = headers_of(&delivery(None, Some(&key), Some(b"v"), &[(b"tenant", Some(b"acme"))]));
+    assert_eq!(all(&map, "kladder-key-encoding"), ["omitted"]);
+    assert_eq!(all(&map, "kladder-header-tenant"), ["acme"]);
+    assert_eq!(all(&map, "idempotency-key"), ["\"billing/orders/3/42/7\""]);
 }
 
 #[test]
@@ -137,5 +187,5 @@ fn a_cloud_event_goes_on_as_one() {
     assert_eq!(all(&map, "ce-subject"), ["Euro%20%E2%82%AC%205%25"]);
     assert_eq!(all(&map, "kladder-header-other"), ["1"]);
     assert!(user(&event[1..]).contains_key("kladder-header-other"));
-    assert!(!user(&event[1..]).contains_key("ce-subject"), "without specversion it is no event");
+    assert!(!user(&event[1..]).contains_key("ce-subject"), "without specversion it is not an event");
 }

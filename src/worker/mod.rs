@@ -1,5 +1,6 @@
 //! The workers: mover, deliverer, handlers, and what keeps them running.
 
+pub mod batch_handler;
 pub mod cluster_watch;
 mod committer;
 pub mod crew;
@@ -11,12 +12,20 @@ mod group;
 pub mod handler;
 pub mod hold;
 pub mod hop;
+#[cfg(feature = "cli")]
+mod http_batch;
+#[cfg(feature = "cli")]
 mod http_connect;
+#[cfg(feature = "cli")]
+mod http_connections;
+#[cfg(feature = "cli")]
 pub mod http_handler;
+#[cfg(feature = "cli")]
 mod http_request;
 #[cfg(test)]
 mod model;
 pub mod mover;
+mod no_way_back;
 pub mod quiet;
 pub mod router;
 pub mod runner;

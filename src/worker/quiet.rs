@@ -1,7 +1,8 @@
-//! No new delivery in this process, on request: so that the application behind the handler can end in good order.
+//! Stops new deliveries in this process on request, so that the application behind the handler can shut down in
+//! order.
 //!
-//! Whoever asks has to know when the last delivery is over. A delivery counts itself before it looks whether it may begin, and who
-//! asks does so before looking at the count (both sequentially consistent), so that one of the two always sees the other.
+//! The requester must know when the last delivery has ended. A delivery counts itself before it checks whether it may begin, and
+//! the request is set before the count is read (both sequentially consistent), so that one of the two always sees the other.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -11,7 +12,7 @@ use tokio::sync::Notify;
 
 use crate::worker::wait_until;
 
-/// Whether deliveries may begin, and how many are under way; clones are of one and the same.
+/// Whether deliveries may begin, and how many are in flight; clones share one state.
 #[derive(Clone, Default)]
 pub struct Quiet(Arc<Inner>);
 
@@ -22,7 +23,7 @@ struct Inner {
     changed: Notify,
 }
 
-/// A delivery that is under way, until it is dropped.
+/// A delivery in flight, until it is dropped.
 pub(super) struct UnderWay<'a>(&'a Inner);
 
 impl Quiet {
@@ -32,48 +33,48 @@ impl Quiet {
         Self::default()
     }
 
-    /// No delivery begins from now on. `false` where that was asked for before.
+    /// No delivery begins from now on. `false` if that was already requested.
     pub fn ask(&self) -> bool {
         !self.set(true)
     }
 
-    /// Deliveries begin again. `false` where they did anyway.
+    /// Deliveries may begin again. `false` if they could before.
     pub fn release(&self) -> bool {
         self.set(false)
     }
 
-    /// What it was before.
+    /// Returns the previous value.
     fn set(&self, asked: bool) -> bool {
         let before = self.0.asked.swap(asked, Ordering::SeqCst);
         self.0.changed.notify_waiters();
         before
     }
 
-    /// Whether none may begin.
+    /// Whether deliveries are stopped.
     #[must_use]
     pub fn is_asked(&self) -> bool {
         self.0.asked.load(Ordering::SeqCst)
     }
 
-    /// How many deliveries are under way.
+    /// Number of deliveries in flight.
     #[must_use]
     pub fn under_way(&self) -> usize {
         self.0.under_way.load(Ordering::SeqCst)
     }
 
-    /// Waits until none is under way, no longer than that, and tells how many are then.
+    /// Waits until none is in flight, but at most this long; returns how many are left.
     pub async fn silence(&self, within: Duration) -> usize {
-        let silent = wait_until::told(&self.0.changed, || self.under_way() == 0);
+        let silent = wait_until::notified(&self.0.changed, || self.under_way() == 0);
         let _ = tokio::time::timeout(within, silent).await;
         self.under_way()
     }
 
-    /// Comes back when deliveries may begin: at once, where they may.
+    /// Waits until deliveries may begin.
     pub(super) async fn over(&self) {
-        wait_until::told(&self.0.changed, || !self.is_asked()).await;
+        wait_until::notified(&self.0.changed, || !self.is_asked()).await;
     }
 
-    /// Begins a delivery, if it may.
+    /// Begins a delivery, if allowed.
     pub(super) fn begin(&self) -> Option<UnderWay<'_>> {
         self.0.under_way.fetch_add(1, Ordering::SeqCst);
         let under_way = UnderWay(&self.0);
@@ -97,7 +98,7 @@ mod tests {
     fn who_asks_hears_of_the_last_delivery_and_none_begins_after() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let quiet = Quiet::new();
-        let first = quiet.begin().expect("nobody has asked");
+        let first = quiet.begin().expect("not requested yet");
         assert!(quiet.ask());
         assert!(!quiet.ask(), "it was asked for before");
         assert!(quiet.begin().is_none());

@@ -1,7 +1,8 @@
-//! A push ladder's workers inside an application: mover and deliverer under one supervisor, with a handler in process.
+//! A push ladder's workers inside an application: mover and deliverer under one supervisor, with an in-process
+//! handler.
 //!
-//! What `kladder run` is for the command line, this is for a Rust program, without its configuration file, probes and signals.
-//! The workers have threads of their own; on the runtime of the caller run the handler's calls alone, and nothing here blocks it.
+//! The equivalent of `kladder run` for a Rust program, without configuration file, probes and signals. The workers have their own
+//! threads; only handler calls run on the caller's runtime, and nothing here blocks it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,14 +13,17 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::runtime::Handle;
 
-use crate::config::{self, KafkaConfig, Role, Start};
-use crate::core::dispatch::BreakerSettings;
+use crate::config::{self, KafkaConfig, Start};
+use crate::core::batch::BatchLimits;
+use crate::core::dispatch::{BreakerSettings, DispatchSettings};
 use crate::core::dlq_breaker::DlqBreakerSettings;
 use crate::core::envelope::Reason;
 use crate::core::failure::VerdictKind;
 use crate::core::ladder::{Ladder, Mode};
+use crate::core::role::Role;
 use crate::telemetry::tally::Tally;
 use crate::topology::ClusterError;
+use crate::worker::batch_handler::{BatchHandler, InBatches};
 use crate::worker::crew::Crew;
 use crate::worker::deliverer::HandlerPlaces;
 use crate::worker::handler::Handler;
@@ -56,42 +60,43 @@ pub struct Worker<H> {
     instance: String,
     drain: Duration,
     max_in_flight: usize,
+    max_unsettled: usize,
     redeliver_share: f64,
     breaker: Option<BreakerSettings>,
     dlq_breaker: Option<DlqBreakerSettings>,
     roles: Vec<Role>,
 }
 
-/// Why a worker did not run, or ended before it was told to.
+/// Why a worker did not run, or ended without a stop request.
 #[derive(Debug, Error)]
 pub enum RunError {
-    /// The ladder's records do not come here.
+    /// Records of a relay ladder do not pass through a worker with a handler.
     #[error(
         "ladder `{0}` is a relay: its application consumes the source itself and puts what failed into the inbox with \
          `Ladder::relay`; build the ladder in push mode to have a worker call the handler"
     )]
     Relay(String),
-    /// Something that was set makes no sense.
+    /// A setting is invalid.
     #[error("{name} {problem}")]
     Setting {
-        /// What was set.
+        /// The setting.
         name: &'static str,
-        /// What is wrong with it, and what would not be.
+        /// What is wrong, and what is allowed.
         problem: &'static str,
     },
-    /// The cluster could not be asked for what there is.
+    /// The cluster did not answer.
     #[error(transparent)]
     Cluster(#[from] ClusterError),
-    /// Something is missing that setting the ladder up makes.
+    /// Something is missing that setup creates.
     #[error(transparent)]
     NotSetUp(#[from] NotSetUp),
-    /// One of the workers cannot go on; the others have drained.
+    /// One of the workers cannot continue; the others have drained.
     #[error(transparent)]
     GivenUp(#[from] GivenUp),
-    /// The machine gives no thread.
+    /// The system could not create a thread.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
-    /// The runtime was shut down around the worker.
+    /// The runtime was shut down before the worker.
     #[error("the runtime has ended before the worker: keep it until `run_until` has returned")]
     RuntimeEnded,
 }
@@ -105,9 +110,16 @@ impl From<SetUpError> for RunError {
     }
 }
 
+impl<B: BatchHandler> Worker<InBatches<B>> {
+    /// A worker of this ladder that hands records to this handler in batches; `max_in_flight` is the number of concurrent batches, 8
+    /// by default.
+    pub fn in_batches(ladder: Ladder, kafka: KafkaConfig, handler: B, limits: BatchLimits) -> Self {
+        Self::new(ladder, kafka, InBatches::new(handler, limits)).max_in_flight(config::DEFAULT_BATCHES_IN_FLIGHT)
+    }
+}
+
 impl<H: Handler> Worker<H> {
-    /// A worker of this ladder, which calls this handler. It moves due records back and delivers; see the other methods for what
-    /// can be set.
+    /// A worker of this ladder with this handler. It moves due records and delivers; the other methods change its settings.
     pub fn new(ladder: Ladder, kafka: KafkaConfig, handler: H) -> Self {
         Self {
             ladder: Arc::new(ladder),
@@ -116,6 +128,7 @@ impl<H: Handler> Worker<H> {
             instance: gethostname::gethostname().to_string_lossy().into_owned(),
             drain: config::DEFAULT_DRAIN,
             max_in_flight: config::DEFAULT_MAX_IN_FLIGHT,
+            max_unsettled: config::DEFAULT_MAX_UNSETTLED,
             redeliver_share: config::DEFAULT_REDELIVER_SHARE,
             breaker: Some(BreakerSettings::default()),
             dlq_breaker: Some(DlqBreakerSettings::default()),
@@ -123,61 +136,68 @@ impl<H: Handler> Worker<H> {
         }
     }
 
-    /// The name of this worker, the host's unless said. It has to survive restarts, so that a restarted worker takes its place
-    /// back at once, and no two workers of a ladder may share one.
+    /// The instance name of this worker; default: the host name. It must survive restarts, so that a restarted worker takes
+    /// its place back at once, and no two workers of a ladder may share one.
     pub fn instance(mut self, name: impl Into<String>) -> Self {
         self.instance = name.into();
         self
     }
 
-    /// How long a shutdown or a revoked partition waits for deliveries in flight; 25 s unless said.
+    /// How long a shutdown or a revocation waits for deliveries in flight; default: 25 s.
     pub fn drain(mut self, deadline: Duration) -> Self {
         self.drain = deadline;
         self
     }
 
-    /// How many deliveries run at the same time at most (1 to 10,000); 64 unless said.
+    /// Maximum number of concurrent deliveries (1 to 10,000); default: 64.
     pub fn max_in_flight(mut self, deliveries: usize) -> Self {
         self.max_in_flight = deliveries;
         self
     }
 
-    /// The share of them that redeliveries may take (above 0, at most 1); 0.5 unless said.
+    /// Maximum number of finished deliveries whose commit or transaction is still to come (0 to 100,000); default: 500. After a crash
+    /// at most this many deliveries are repeated, besides those in flight.
+    pub fn max_unsettled(mut self, deliveries: usize) -> Self {
+        self.max_unsettled = deliveries;
+        self
+    }
+
+    /// The share of both for redeliveries (above 0, at most 1); default: 0.5.
     pub fn redeliver_share(mut self, share: f64) -> Self {
         self.redeliver_share = share;
         self
     }
 
-    /// When deliveries wait because the handler is down, and for how long; `None` for never, the default of
-    /// [`BreakerSettings`] unless said. Of a handler in process only what [`Failure::is_trouble`](crate::Failure::is_trouble) says
-    /// of counts: an error that became a retry by `?` does not.
+    /// When deliveries wait because the handler is down, and for how long; `None` for never; default: that of [`BreakerSettings`].
+    /// For an in-process handler only failures count for which [`Failure::is_trouble`](crate::Failure::is_trouble) is true: an
+    /// error that became a retry by `?` does not.
     pub fn breaker(mut self, settings: Option<BreakerSettings>) -> Self {
         self.breaker = settings;
         self
     }
 
-    /// When what would be a dead letter waits because there are too many, and for how long; `None` for never, the default of
-    /// [`DlqBreakerSettings`] unless said.
+    /// When dead letters are held because there are too many, and for how long; `None` for never; default: that of
+    /// [`DlqBreakerSettings`].
     pub fn dlq_breaker(mut self, settings: Option<DlqBreakerSettings>) -> Self {
         self.dlq_breaker = settings;
         self
     }
 
-    /// What this process does: [`Role::Mover`] and [`Role::Deliverer`] unless said. Thirty processes that deliver need not be
-    /// thirty that move.
+    /// The roles of this process; default: [`Role::Mover`] and [`Role::Deliverer`]. Thirty processes that deliver need not
+    /// all move records too.
     pub fn roles(mut self, roles: impl IntoIterator<Item = Role>) -> Self {
         self.roles = roles.into_iter().collect();
         self
     }
 
-    /// Runs until `stop` resolves, then drains: what is in flight is waited for, no longer than the deadline, and committed.
+    /// Runs until `stop` resolves, then drains: deliveries in flight may finish until the deadline, and are committed.
     ///
-    /// Dropped before its end it drains in the background. Nothing is lost in either case; what was not committed is delivered
-    /// again.
+    /// If dropped before its end, it drains in the background. Nothing is lost in either case; uncommitted records are
+    /// delivered again.
     ///
     /// # Errors
-    /// When the brokers are away at the start, when something is missing that the workers need, and when one of them is given up.
-    /// Once they run, they wait outages out.
+    /// No broker answers at the start, something is missing that the workers need, or one of them fails for good. Once they run,
+    /// they wait out outages.
     pub async fn run_until(self, stop: impl Future<Output = ()>) -> Result<Report, RunError> {
         self.check_settings()?;
         let stopping = Stop::new();
@@ -208,10 +228,16 @@ impl<H: Handler> Worker<H> {
             return Err(RunError::Relay(self.ladder.name().to_owned()));
         }
         if !config::is_instance_name(&self.instance) {
-            return refuse("instance", "is no name for a worker: 1 to 120 letters, digits, `.`, `_` or `-`");
+            return refuse("instance", "is not a valid worker name: 1 to 120 letters, digits, `.`, `_` or `-`");
         }
         if !(1..=10_000).contains(&self.max_in_flight) {
             return refuse("max_in_flight", "must be between 1 and 10,000");
+        }
+        if self.handler.batch_limits().is_some_and(|limits| !limits.is_sound()) {
+            return refuse("limits", "must have each of its values in the range that `BatchLimits` gives");
+        }
+        if self.max_unsettled > 100_000 {
+            return refuse("max_unsettled", "must be at most 100,000");
         }
         if !(self.redeliver_share > 0.0 && self.redeliver_share <= 1.0) {
             return refuse("redeliver_share", "must be above 0 and at most 1");
@@ -230,7 +256,7 @@ impl<H: Handler> Worker<H> {
 
     /// Blocks until all workers have ended.
     fn work(&self, runtime: &Handle, stop: &Stop, tally: &Tally) -> Result<(), RunError> {
-        // Where the group starts was decided when the ladder was set up, so here it is of no concern.
+        // Start offsets were decided when the ladder was set up, so they do not matter here.
         set_up::check(&self.kafka, &[&set_up::config_of(&self.ladder, Start::Earliest)])?;
         let mut supervisor = Supervisor::new(stop.clone());
         let watch = HoldWatch::start(&self.kafka, [self.ladder.as_ref()]).map_err(RunError::Thread)?;
@@ -251,7 +277,13 @@ impl<H: Handler> Worker<H> {
             crew.mover(&self.ladder, || {})?;
         }
         if self.roles.contains(&Role::Deliverer) {
-            let places = HandlerPlaces::new(&self.ladder, self.max_in_flight, self.redeliver_share, self.breaker);
+            let limits = DispatchSettings {
+                places: BatchLimits::records_of(self.handler.batch_limits(), self.max_in_flight),
+                unsettled: self.max_unsettled,
+                redeliver_share: self.redeliver_share,
+                breaker: self.breaker,
+            };
+            let places = HandlerPlaces::new(&self.ladder, limits);
             crew.deliverer(&self.ladder, self.handler.clone(), places, self.dlq_breaker, runtime.clone(), || {})?;
         }
         Ok(())
@@ -264,7 +296,7 @@ impl<H> fmt::Debug for Worker<H> {
     }
 }
 
-/// Whoever drops the future of a worker wants it to end.
+/// Dropping the future of a worker stops it.
 struct SetOnDrop(Stop);
 
 impl Drop for SetOnDrop {
@@ -273,26 +305,27 @@ impl Drop for SetOnDrop {
     }
 }
 
-/// What a worker has done while it ran.
+/// What a worker has done.
 ///
 /// It counts what this process saw: deliveries when the handler has answered, hops and dead letters when they are committed. So a
-/// record that was delivered twice counts twice, and what another worker of the ladder did is not in it.
+/// record that was delivered twice counts twice, and the work of other workers of the ladder is not included.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Report {
-    /// Deliveries that the handler was done with.
+    /// Successful deliveries.
     pub done: u64,
-    /// Deliveries that failed and are to be tried again; after the last attempt that means a dead letter.
+    /// Failed deliveries to be retried; after the last attempt they become dead letters.
     pub retried: u64,
     /// Deliveries that the handler rejected.
     pub rejected: u64,
-    /// Tries that did not reach what the handler needs ([`Failure::unsent`](crate::Failure::unsent)): no attempts.
+    /// Tries in which the handler's dependency was not reached ([`Failure::unsent`](crate::Failure::unsent)); not
+    /// attempts.
     pub unsent: u64,
     /// Hops into a tier.
     pub hops: u64,
-    /// Records that were moved back when they were due.
+    /// Records that were redelivered when they were due.
     pub redelivered: u64,
-    /// Dead letters, by their reasons.
+    /// Dead letters by reason.
     pub dead_letters: BTreeMap<Reason, u64>,
 }
 
@@ -303,13 +336,13 @@ impl Report {
             retried: tally.deliveries(VerdictKind::Retry) + tally.deliveries(VerdictKind::RetryAfter),
             rejected: tally.deliveries(VerdictKind::Reject),
             unsent: tally.deliveries(VerdictKind::Unsent),
-            hops: tally.into_tiers(),
+            hops: tally.hops_to_tiers(),
             redelivered: tally.redelivered(),
             dead_letters: tally.dead_letters().collect(),
         }
     }
 
-    /// All dead letters.
+    /// Total number of dead letters.
     #[must_use]
     pub fn dead(&self) -> u64 {
         self.dead_letters.values().sum()

@@ -1,7 +1,6 @@
-//! What workers need of the cluster before they start: the check for it, and, from code, what `kladder setup` does.
-//!
-//! Half a ladder would look like a whole one, so nothing starts without all of it. What has grown since it was set up stops nobody:
-//! a fleet must be able to restart at any time.
+//! What workers need in the cluster before they start: the check for it, and `kladder setup` from code.
+//! Half a ladder would look like a whole one, so no worker starts without all of it. Partitions added since setup stop no worker: a
+//! fleet must be able to restart at any time.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,16 +12,16 @@ use crate::core::ladder::Ladder;
 use crate::kafka::admin::KafkaCluster;
 use crate::topology::{self, Change, Cluster, ClusterError, LadderPlan, Limits, LostOffsets, Observed, Plan, Refusal, Scope};
 
-/// What code sets up at once is one ladder; more partitions than this are a slip.
+/// Limit for setup from code, which sets up one ladder; more partitions are probably a mistake.
 const MAX_PARTITIONS: u32 = 1_000;
 
 /// A ladder was not set up, or could not be.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum SetUpError {
-    /// The cluster could not be asked, or refused something.
+    /// The cluster did not answer, or refused a request.
     #[error(transparent)]
     Cluster(#[from] ClusterError),
-    /// Something is missing, or in the way.
+    /// Something is missing, or refused.
     #[error(transparent)]
     NotSetUp(#[from] NotSetUp),
 }
@@ -30,11 +29,11 @@ pub enum SetUpError {
 /// What a ladder lacks.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub struct NotSetUp {
-    /// What is in the way, with the remedy of each.
+    /// Refusals, each with its remedy.
     pub refusals: Vec<Refusal>,
-    /// What is missing and would be made by setting the ladder up.
+    /// What is missing and would be created by setup.
     pub missing: Vec<Change>,
-    /// Offsets that are gone although the ladder was set up.
+    /// Offsets that are missing although the ladder was set up.
     pub lost: Vec<LostOffsets>,
 }
 
@@ -54,21 +53,20 @@ impl fmt::Display for NotSetUp {
     }
 }
 
-/// Sets a ladder up, as `kladder setup --yes` does: makes its topics, puts down whose it is, and commits where its groups start.
-/// Done again it changes nothing. It never touches a source topic, which has to exist, and never alters a setting of a topic that
-/// exists.
+/// Sets up a ladder, as `kladder setup --yes` does: creates its topics, records its owner, and commits start offsets. Running it
+/// again changes nothing. Source topics, which must exist, and settings of existing topics are never changed.
 ///
-/// Partitions and replicas follow the sources. `start` is where the group begins on a source on which it has no offsets.
+/// Partitions and replicas follow the sources. `start` is where the group begins on a source without offsets.
 ///
 /// # Errors
-/// When the cluster cannot be reached or refuses something, or when something is in the way, above all a missing source; then
+/// The cluster cannot be reached or refuses a request, or the plan is refused, usually because of a missing source; then
 /// nothing was changed.
 pub async fn set_up(ladder: &Ladder, kafka: &KafkaConfig, start: Start) -> Result<(), SetUpError> {
     let (config, kafka) = (config_of(ladder, start), kafka.clone());
     let made = tokio::task::spawn_blocking(move || make(&config, &kafka)).await;
     made.unwrap_or_else(|ended| match ended.try_into_panic() {
         Ok(panic) => std::panic::resume_unwind(panic),
-        // The runtime itself ends.
+        // The runtime is shutting down.
         Err(_) => {
             Err(ClusterError::Failed { action: "set the ladder up".to_owned(), reason: "the runtime has ended".to_owned() }
                 .into())
@@ -76,7 +74,7 @@ pub async fn set_up(ladder: &Ladder, kafka: &KafkaConfig, start: Start) -> Resul
     })
 }
 
-/// A ladder that was built in code, with what a configuration would say besides.
+/// A ladder built in code, with the settings that a configuration would have.
 pub(crate) fn config_of(ladder: &Ladder, start: Start) -> LadderConfig {
     LadderConfig {
         ladder: ladder.clone(),
@@ -93,14 +91,16 @@ fn make(config: &LadderConfig, kafka: &KafkaConfig) -> Result<(), SetUpError> {
     apply(config, kafka, &KafkaCluster::connect(kafka)?)
 }
 
-/// Sets a ladder up on a cluster that was reached; [`set_up`] says what that means.
+/// Sets up a ladder on a connected cluster; see [`set_up`].
 ///
 /// # Errors
 /// As [`set_up`].
 pub(crate) fn apply(config: &LadderConfig, kafka: &KafkaConfig, cluster: &dyn Cluster) -> Result<(), SetUpError> {
     let make_plan = || -> Result<Plan, ClusterError> {
-        let observed = cluster.observe(&Scope::of(&[config]))?;
-        Ok(plan(&[config], &observed, kafka, MAX_PARTITIONS))
+        let mut observed = cluster.observe(&Scope::of(&[config]))?;
+        let mut plan = plan(&[config], &mut observed, kafka, MAX_PARTITIONS, cluster)?;
+        topology::ask_first(&mut plan, cluster)?;
+        Ok(plan)
     };
     let plan = make_plan()?;
     tell_drift(&plan);
@@ -109,7 +109,7 @@ pub(crate) fn apply(config: &LadderConfig, kafka: &KafkaConfig, cluster: &dyn Cl
         return Ok(());
     }
     topology::apply(&plan, cluster, |step| tracing::debug!(?step, "setting the ladder up"))?;
-    // What was made must be what was asked for: others may have been at it at the same time.
+    // Everything must be as planned: others may have changed the cluster at the same time.
     let after = make_plan()?;
     not_refused(&after)?;
     let missing: Vec<Change> = after.changes().cloned().collect();
@@ -121,23 +121,22 @@ fn not_refused(plan: &Plan) -> Result<(), NotSetUp> {
     if refusals.is_empty() { Ok(()) } else { Err(NotSetUp { refusals, missing: Vec::new(), lost: Vec::new() }) }
 }
 
-/// Whether the workers of these ladders will find what they need. What differs without stopping anybody is logged.
+/// Checks that the workers of these ladders find what they need. Differences that stop no worker are logged.
 ///
 /// # Errors
-/// When the cluster cannot be asked, and when something is missing.
+/// The cluster does not answer, or something is missing.
 pub fn check(kafka: &KafkaConfig, ladders: &[&LadderConfig]) -> Result<(), SetUpError> {
     let cluster = KafkaCluster::connect(kafka)?;
     let mut observed = match cluster.observe(&Scope::of(ladders)) {
         Ok(observed) => observed,
         Err(ClusterError::NotAuthorised { .. }) => match cluster.look_without_settings(&Scope::of(ladders)) {
             Ok(observed) => {
-                tracing::info!(
-                    "the settings of the topics are not checked: that takes DescribeConfigs, which a worker can do without"
-                );
+                tracing::info!("topic settings are not checked: that needs DescribeConfigs, which a worker does not require");
                 observed
             }
             Err(error @ ClusterError::NotAuthorised { .. }) => {
-                // A worker of one role may not see what the others need, and will tell what it lacks itself.
+                // A worker of one role may not see what other roles need, and reports missing permissions
+                // itself.
                 tracing::warn!(%error, "cannot check whether the ladders are set up");
                 return Ok(());
             }
@@ -147,16 +146,18 @@ pub fn check(kafka: &KafkaConfig, ladders: &[&LadderConfig]) -> Result<(), SetUp
     };
     // Setup needs groups without members; a worker is about to be one.
     observed.groups.values_mut().for_each(|group| group.members = 0);
-    let plan = plan(ladders, &observed, kafka, u32::MAX);
+    let plan = plan(ladders, &mut observed, kafka, u32::MAX, &cluster)?;
     tell_drift(&plan);
     let missing: Vec<Change> = plan.changes().filter(|change| change.is_missing()).cloned().collect();
     let has_grown = |change: &Change| matches!(change, Change::AddPartitions { .. } | Change::CommitOffsets { .. });
     if missing.is_empty() && plan.changes().any(has_grown) {
-        tracing::warn!("sources have more partitions than when the ladder was set up: `kladder setup` makes it grow along");
+        tracing::warn!(
+            "sources have more partitions than when the ladder was set up: `kladder setup` adds partitions to its topics"
+        );
     }
     for change in plan.changes() {
         if let Change::Claim { topic, group, .. } = change {
-            tracing::warn!(topic, group, "nothing says yet whom the ladder belongs to: `kladder setup` puts the group down");
+            tracing::warn!(topic, group, "the ladder has no owner record yet: `kladder setup` records its group");
         }
     }
     let refusals = refusals(&plan);
@@ -167,24 +168,32 @@ pub fn check(kafka: &KafkaConfig, ladders: &[&LadderConfig]) -> Result<(), SetUp
     Err(NotSetUp { refusals, missing, lost }.into())
 }
 
-/// In how many things the cluster differs from what each of the ladders asks for, by their names, as `kladder setup --dry-run` lists
-/// them. That a group is at work is none.
+/// The number of differences between the cluster and the needs of each ladder, by name, as `kladder setup --dry-run` lists them.
+/// Running group members are not a difference.
 ///
 /// # Errors
-/// When the cluster cannot be asked, or does not let something be seen.
+/// The cluster does not answer, or does not permit reading something.
 pub(crate) fn differences(kafka: &KafkaConfig, ladders: &[&LadderConfig]) -> Result<BTreeMap<String, usize>, ClusterError> {
     let cluster = KafkaCluster::connect(kafka)?;
     let mut observed = cluster.observe(&Scope::of(ladders))?;
     observed.groups.values_mut().for_each(|group| group.members = 0);
-    let plan = plan(ladders, &observed, kafka, u32::MAX);
+    let plan = plan(ladders, &mut observed, kafka, u32::MAX, &cluster)?;
     let differences = |ladder: &LadderPlan| ladder.changes.len() + ladder.drift.len() + ladder.refusals.len();
     Ok(plan.ladders.iter().map(|ladder| (ladder.ladder.clone(), differences(ladder))).collect())
 }
 
-fn plan(ladders: &[&LadderConfig], observed: &Observed, kafka: &KafkaConfig, max_partitions: u32) -> Plan {
+/// The plan, in which values that the cluster does not accept are not drift.
+fn plan(
+    ladders: &[&LadderConfig],
+    observed: &mut Observed,
+    kafka: &KafkaConfig,
+    max_partitions: u32,
+    cluster: &dyn Cluster,
+) -> Result<Plan, ClusterError> {
     let desired: Vec<_> = ladders.iter().map(|l| topology::desired(l, &observed.topics)).collect();
+    topology::ask_caps(&desired, observed, cluster)?;
     let limits = Limits { max_partitions, take_over: false, bootstrap_servers: kafka.brokers().to_owned() };
-    topology::plan(&desired, observed, &limits)
+    Ok(topology::plan(&desired, observed, &limits))
 }
 
 fn tell_drift(plan: &Plan) {
@@ -194,7 +203,7 @@ fn tell_drift(plan: &Plan) {
             setting = drift.setting,
             have = drift.have,
             want = drift.want,
-            "topic differs from what the ladder needs: `kladder setup` says how to mend it"
+            "topic differs from what the ladder needs: `kladder setup` shows how to fix it"
         );
     }
 }

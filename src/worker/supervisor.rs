@@ -1,5 +1,6 @@
-//! Keeps workers running: one thread each, started again with backoff, given up loudly.
+//! Keeps workers running: one thread each, restarted with backoff, and reported when it gives up.
 
+use std::cell::Cell;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -15,59 +16,72 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 const LONGEST_OUTAGE_PAUSE: Duration = Duration::from_secs(5);
 
-/// How often a worker tries to join whose name the group has not released yet.
+/// Interval at which a worker tries to join whose name the group has not released yet.
 const NAME_PAUSE: Duration = Duration::from_secs(2);
 
-/// The group releases the name of a dead member when its session ends, which Kafka's default lets take 45 s and at most 60 s
-/// (`group.consumer.max.session.timeout.ms`). Whoever has it for longer is alive.
+/// The group releases the name of a dead member when its session expires: 45 s by Kafka's default, at most 60 s
+/// (`group.consumer.max.session.timeout.ms`). A member that keeps it for longer is alive.
 const NAME_TAKEN_FOR_GOOD: Duration = Duration::from_secs(150);
 
-/// A worker that ran this long was healthy: its next failure is the first again.
+/// Interval of checking for a stop request.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// A worker that ran for this long was healthy: its next failure counts as the first.
 const HEALTHY: Duration = Duration::from_secs(60);
 
-/// So many failures in a row, over some minutes, are not a passing trouble.
+/// Failures in a row, over some minutes, after which the cause is not temporary.
 const GIVE_UP_AFTER: u32 = 12;
 
-/// What a worker has of the process that it runs in.
+/// The link between a worker and its process.
 pub struct Presence {
-    /// Whether it is to end.
+    /// Whether it is to stop.
     pub stop: Stop,
     on_joined: Box<dyn Fn() + Send + Sync>,
 }
 
 impl Presence {
-    /// `on_joined` is called, perhaps more than once, when the worker is a member of its group.
+    /// `on_joined` is called, possibly more than once, when the worker is a member of its group.
     #[must_use]
     pub fn new(stop: Stop, on_joined: impl Fn() + Send + Sync + 'static) -> Self {
         Self { stop, on_joined: Box::new(on_joined) }
     }
 
-    /// Says that the worker is a member of its group.
+    /// Reports that the worker is a member of its group.
     pub fn joined(&self) {
         (self.on_joined)();
     }
 }
 
-/// Why the workers ended before they were told to.
+/// Why the workers ended without a stop request.
 #[derive(Debug, Error)]
 pub enum GivenUp {
-    /// It failed in a way that somebody has to decide about, or too often in a row.
-    #[error("{worker} was given up: {error}")]
+    /// It failed in a way that needs a decision, or too often in a row.
+    #[error("{worker} has failed for good: {error}")]
     Failed {
-        /// Which worker of which ladder.
+        /// The worker and its ladder.
         worker: String,
-        /// How it failed last; its words stand in the message.
+        /// Its last failure, whose text is in the message.
         error: Box<WorkError>,
     },
-    /// A defect.
-    #[error("{worker} panicked, which is a defect of kladder: please report it with what stands on stderr")]
+    /// A bug in kladder.
+    #[error("{worker} panicked, which is a bug in kladder; please report it with the text on stderr")]
     Panicked {
-        /// Which worker of which ladder.
+        /// The worker and its ladder.
         worker: String,
     },
 }
 
-/// The first that was given up.
+thread_local! {
+    static IS_SUPERVISED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this is a worker's thread, whose panic makes the others end in order.
+#[must_use]
+pub fn is_supervised() -> bool {
+    IS_SUPERVISED.get()
+}
+
+/// The first worker that failed for good.
 type Failed = Arc<Mutex<Option<GivenUp>>>;
 
 fn lock(failed: &Failed) -> MutexGuard<'_, Option<GivenUp>> {
@@ -88,11 +102,11 @@ impl Supervisor {
         Self { stop, failed: Arc::default(), threads: Vec::new() }
     }
 
-    /// Starts a worker on a thread of its own. `work` makes it and runs it until it is told to stop; it is called again after a
+    /// Starts a worker on its own thread. `work` creates it and runs it until it is stopped; it is called again after a
     /// failure.
     ///
     /// # Errors
-    /// When the thread cannot be made.
+    /// The thread cannot be created.
     pub fn spawn(
         &mut self,
         name: String,
@@ -104,31 +118,35 @@ impl Supervisor {
         let failed = self.failed.clone();
         let thread = std::thread::Builder::new().name(name.clone());
         self.threads.push(thread.spawn(move || {
+            IS_SUPERVISED.set(true);
             let guard = EndsAll { worker: name.clone(), stop: presence.stop.clone(), failed, outcome: Err(None) };
             guard.end(supervise(&name, &metrics, &presence, &mut work));
         })?);
         Ok(())
     }
 
-    /// Waits for all workers to end.
+    /// Waits for all workers to end; without any, until a stop request: other parts of the process run until then.
     ///
     /// # Errors
-    /// The first that was given up, whereupon the others were told to end.
+    /// The first worker that failed for good, whereupon the others were stopped.
     pub fn wait(self) -> Result<(), GivenUp> {
+        while self.threads.is_empty() && !self.stop.is_set() {
+            std::thread::sleep(LOOK);
+        }
         for thread in self.threads {
-            // A panic has been told by then, and has stopped the others.
+            // A panic has been logged by then, and has stopped the others.
             let _ = thread.join();
         }
         lock(&self.failed).take().map_or(Ok(()), Err)
     }
 }
 
-/// A worker that is given up, or that panics, ends the process: half a ladder would look like a whole one.
+/// A worker that fails for good, or panics, ends the process: half a ladder would look like a whole one.
 struct EndsAll {
     worker: String,
     stop: Stop,
     failed: Failed,
-    /// Without an error it is that of a panic.
+    /// `None` as an error means a panic.
     outcome: Result<(), Option<WorkError>>,
 }
 
@@ -171,13 +189,13 @@ fn supervise(
             if name_taken_since.is_none() {
                 tracing::warn!(
                     worker = name, %error,
-                    "group still has a member of this worker's name: waiting until its predecessor's session ends (45 s by Kafka's \
+                    "group still has a member with this worker's name: waiting until its predecessor's session expires (45 s by Kafka's \
                      default, group.consumer.session.timeout.ms)"
                 );
             }
             if clock.now().since(*name_taken_since.get_or_insert(began)) > NAME_TAKEN_FOR_GOOD {
                 let error = error.named_for_good();
-                tracing::error!(worker = name, %error, "worker is given up, and the others end with it");
+                tracing::error!(worker = name, %error, "worker has failed for good; stopping the others too");
                 return Err(error);
             }
             if !rested(&clock, presence, NAME_PAUSE) {
@@ -189,15 +207,15 @@ fn supervise(
         if clock.now().since(began) > HEALTHY {
             (failures, pause) = (0, FIRST_PAUSE);
         }
-        // An outage is waited out, for hours if it must be.
+        // An outage is waited out, for hours if necessary.
         failures += u32::from(!error.is_outage());
         if error.needs_decision() || failures >= GIVE_UP_AFTER {
-            tracing::error!(worker = name, %error, failures, "worker is given up, and the others end with it");
+            tracing::error!(worker = name, %error, failures, "worker has failed for good; stopping the others too");
             return Err(error);
         }
         metrics.restarted();
         if error.is_denied() && failures == 1 {
-            tracing::error!(worker = name, %error, failures, restart_in = ?pause, "worker is not allowed what it needs");
+            tracing::error!(worker = name, %error, failures, restart_in = ?pause, "worker lacks a permission");
         } else {
             tracing::warn!(worker = name, %error, failures, restart_in = ?pause, "worker failed");
         }
@@ -208,14 +226,14 @@ fn supervise(
     }
 }
 
-/// Waits, and gives whether nobody has asked to stop meanwhile.
+/// Waits; returns whether there was no stop request meanwhile.
 fn rested(clock: &Clock, presence: &Presence, pause: Duration) -> bool {
     let until = clock.now().later(pause);
     while clock.now() < until {
         if presence.stop.is_set() {
             return false;
         }
-        std::thread::sleep(Duration::from_millis(50));
+        std::thread::sleep(LOOK);
     }
     true
 }

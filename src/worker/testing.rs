@@ -1,8 +1,7 @@
-//! How a record would climb, without Kafka and without waiting: for the tests of whoever writes a handler.
+//! Simulates a record's climb, without Kafka and without waiting: for tests of handlers.
 //!
-//! The handler gets the deliveries that a worker would give it, and what it answers goes through the same decisions
-//! ([`Ladder::judge`], [`next_move`]). Only time is virtual: it stands still while the handler runs and jumps to the moment at which
-//! the record is due.
+//! The handler gets the same deliveries as from a worker, and its verdicts go through the same decisions ([`Ladder::judge`],
+//! `next_move`). Only time is virtual: it stands still while the handler runs, and jumps to the time at which the record is due.
 
 use std::time::Duration;
 
@@ -19,56 +18,58 @@ use crate::core::time::Timestamp;
 use crate::worker::delivery::Delivery;
 use crate::worker::handler::{self, Handler};
 
-/// When the climb begins, so that times in it look like times: 2026-01-01.
+/// Start of the climb, so that times look realistic: 2026-01-01.
 const START: Timestamp = Timestamp::from_millis(1_767_225_600_000);
 
-/// Between tries in place, and the most of them in a row; a worker goes on for ever.
+/// Initial pause between in-place retries, and their maximum number in a row; a worker has no
+/// maximum.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 const MOST_IN_PLACE: usize = 100;
 
-/// One delivery of the climb, and what came of it.
+/// One delivery of the climb, and its outcome.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Step {
-    /// Which attempt it was, from 1.
+    /// Attempt, from 1.
     pub attempt: u32,
-    /// How long after the first delivery it was made.
+    /// Time since the first delivery.
     pub at: Duration,
-    /// The tiers that the record has waited in since the delivery before, by their numbers; more than one where it had to wait
-    /// beyond the largest.
+    /// The tiers that the record has waited in since the delivery before, by number; several if it had to wait longer than the
+    /// largest.
     pub waited_in: Vec<u32>,
-    /// What the handler said.
+    /// The handler's verdict.
     pub verdict: Verdict,
-    /// What the ladder did with it; `None` where it is tried again in place and no attempt is burned: nothing was reached
-    /// ([`Failure::unsent`](crate::Failure::unsent)), or the ladder repeats failed attempts at once
+    /// The ladder's decision; `None` for an in-place retry without a counted attempt: nothing was reached
+    /// ([`Failure::unsent`](crate::Failure::unsent)), or failed attempts are retried at once
     /// ([`LadderBuilder::immediate`](crate::LadderBuilder::immediate)).
     pub decision: Option<Decision>,
 }
 
 impl Step {
-    /// The tier that the record came from, counted from 1; none for the first delivery.
+    /// The tier that the record came from, counted from 1; `None` for the first delivery.
     #[must_use]
     pub fn tier(&self) -> Option<u32> {
         self.waited_in.last().copied()
     }
 
-    /// Whether it ended the climb well.
+    /// Whether the climb ended with success.
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.decision == Some(Decision::Complete)
     }
 
-    /// Whether it ended the climb in the dead-letter topic.
+    /// Whether the climb ended in the dead-letter topic.
     #[must_use]
     pub fn is_dead(&self) -> bool {
         matches!(self.decision, Some(Decision::DeadLetter { .. }))
     }
 }
 
-/// Lets a record climb until it is done or dead, and tells each delivery on its way. Its topic and partition are its origin.
+/// Simulates a record until it is done or dead, and returns all its deliveries. Its topic and partition are its origin.
 ///
-/// Where the handler says a hundred times in a row that it reached nobody, the climb ends undecided.
+/// If the handler reports a hundred times in a row that it reached nothing, the climb ends
+/// undecided.
 ///
 /// ```
 /// use kladder::{Delivery, Failure, Ladder, Record, testing};
@@ -135,7 +136,7 @@ pub async fn climb<H: Handler>(ladder: &Ladder, handler: &H, record: Record) -> 
     }
 }
 
-/// Waits as the mover lets a record wait, and says until when and in which tiers.
+/// Waits as in the mover, and returns until when and in which tiers.
 fn wait(ladder: &Ladder, envelope: &mut Envelope, mut now: Timestamp) -> (Timestamp, Vec<u32>) {
     let mut waited_in = Vec::new();
     let mut tier = envelope.tier.and_then(|number| ladder.tier(number)).unwrap_or(ladder.last_tier());

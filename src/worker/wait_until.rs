@@ -1,12 +1,12 @@
-//! Waiting to be told.
+//! Waiting for a condition.
 
 use tokio::sync::Notify;
 
-/// Comes back when the condition holds: at once, where it does. Whoever changes what it looks at tells those who wait.
-pub(super) async fn told(told: &Notify, condition: impl Fn() -> bool) {
+/// Waits until `condition` is true. Code that changes what it depends on must notify the waiters.
+pub(super) async fn notified(notify: &Notify, condition: impl Fn() -> bool) {
     loop {
-        // Registered before the look, so that a word in between is heard.
-        let mut next = std::pin::pin!(told.notified());
+        // Registered before the check, so that a notification in between is not missed.
+        let mut next = std::pin::pin!(notify.notified());
         next.as_mut().enable();
         if condition() {
             return;

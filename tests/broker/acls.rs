@@ -1,4 +1,5 @@
-//! The rules that `kladder generate acls` prints, on a broker that asks for them: enough for each role, and what happens without.
+//! The rules that `kladder generate acls` prints, on a broker with an authorizer: sufficient for each role, and what happens
+//! without them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,15 +14,16 @@ use crate::support::records;
 use crate::support::scene::{Scene, path};
 
 const TOOL: &str = "org.apache.kafka.tools.AclCommand";
-/// The user of `scripts/kafka` that may do nothing.
+/// The user of `scripts/kafka` without any rights.
 const PRINCIPAL: &str = "User:limited";
 /// The options that name resources.
 const ABOUT: [&str; 3] = ["--topic", "--group", "--transactional-id"];
 
-/// A scene whose clients may do nothing but what is granted to them. The tests' own may do everything.
+/// A scene whose clients may do only what is granted to them. The tests' own clients may do
+/// everything.
 struct Limited {
     scene: Scene,
-    /// What rules were made for, as options of the tool.
+    /// What rules were created for, as options of the tool.
     ruled: Vec<[String; 2]>,
 }
 
@@ -32,14 +34,14 @@ impl Limited {
         Self { scene, ruled: Vec::new() }
     }
 
-    /// Topics made by somebody who may, so that a test can begin with the workers.
+    /// Topics created by a privileged user, so that a test can begin with the workers.
     fn set_up(theme: &str, tiers: &[&'static str], partitions: i32, handler: &Handler) -> Self {
         let limited = Self::new(theme, tiers, partitions, handler);
         limited.scene.set_up();
         limited.log_in()
     }
 
-    /// The same of a relay.
+    /// The same for a relay.
     fn set_up_relay(theme: &str, tiers: &[&'static str]) -> Self {
         let limited = Self { scene: Scene::of_relay(theme, tiers, 1), ruled: Vec::new() };
         limited.scene.set_up();
@@ -72,9 +74,10 @@ impl Limited {
         commands.collect()
     }
 
-    /// Grants what the roles need, as far as it is kept.
+    /// Grants what the roles need, for the selected rules.
     fn grant_those(&mut self, roles: &[&str], keep: impl Fn(&str) -> bool) {
-        // Each command is a process that takes a second to start, so those that allow the same are run as one.
+        // Each command is a process that takes a second to start, so those with the same operations are run as
+        // one.
         let mut commands: BTreeMap<Vec<String>, Vec<[String; 2]>> = BTreeMap::new();
         for (allowed, resources) in self.printed(roles) {
             let kept = resources.into_iter().filter(|[kind, _]| keep(kind));
@@ -92,14 +95,14 @@ impl Limited {
         self.grant_those(roles, |_| true);
     }
 
-    /// Takes everything away.
+    /// Removes all rules.
     fn withdraw(&mut self) {
         self.ruled.sort();
         self.ruled.dedup();
         if self.ruled.is_empty() {
             return;
         }
-        let mut arguments = vec!["--remove", "--force"];
+        let mut arguments = vec!["--remove", "--force", "--resource-pattern-type", "any"];
         arguments.extend(self.ruled.iter().flatten().map(String::as_str));
         acl(&arguments);
         self.ruled.clear();
@@ -130,7 +133,7 @@ fn on_topic(action: &str, operation: &str, topic: &str) {
     acl(&arguments);
 }
 
-/// A record that the handler answers by the word in it.
+/// A record whose value tells the handler what to answer.
 fn says(word: &str, number: usize, partition: i32) -> NewRecord {
     let mut record = records::plain(number, 1);
     record.partition = partition;
@@ -138,7 +141,7 @@ fn says(word: &str, number: usize, partition: i32) -> NewRecord {
     record
 }
 
-/// `reject` is a dead letter at once, `retry` climbs one tier.
+/// `reject` becomes a dead letter at once, `retry` climbs one tier.
 fn by_word(call: &Call) -> Answer {
     match call.body.as_ref() {
         b"reject" => Answer::fail(422, "no such order"),
@@ -151,7 +154,7 @@ fn calls_of(handler: &Handler, word: &str) -> usize {
     handler.calls().iter().filter(|call| call.body == word).count()
 }
 
-/// The partitions of a worker that stand still, as it tells itself.
+/// The number of stopped partitions of a worker, by its own metric.
 fn stopped(scene: &Scene, role: &str) -> Option<f64> {
     scene.metric("kladder_partitions_stopped", &format!("role=\"{role}\""))
 }
@@ -176,7 +179,7 @@ fn each_role_works_with_the_rules_that_are_printed_for_it() {
 
     limited.withdraw();
     process::kladder(&["doctor", "-c", path(&limited.scene.write())])
-        .refuses(1, &["NOT CHECKED", "nothing of the ladder could be looked at", "kladder generate acls"]);
+        .refuses(1, &["NOT CHECKED", "the ladder could not be checked", "kladder generate acls"]);
     limited.grant(&["mover", "deliverer", "index"]);
     limited.scene.setup().refuses(1, &["not authorised", "settings", "kladder generate acls"]);
     let config = limited.scene.write();
@@ -264,7 +267,8 @@ fn denied_dlq(theme: &str, still_seen: bool) {
     clock::eventually("it works", PATIENCE, || calls_of(&handler, "retry") == 4 && broker::read(&dlq).len() == 1);
 
     on_topic("--remove", "Write", &dlq);
-    // Those of one partition are to be dead letters, those of both to climb: they meet in one transaction.
+    // Records of one partition become dead letters, those of both others climb: they meet in one
+    // transaction.
     let mut mixed: Vec<NewRecord> = (0..EACH).map(|n| says("retry", n, i32::try_from(n % 2).expect("small"))).collect();
     mixed.splice(EACH / 2..EACH / 2, (0..EACH / 2).map(|n| says("reject", n, 0)));
     limited.write(&mixed);
@@ -277,7 +281,7 @@ fn denied_dlq(theme: &str, still_seen: bool) {
         kladder.assert_running();
         calls_of(&handler, "retry") == 4 + 2 * EACH && stopped(&limited.scene, "deliverer") == Some(1.0)
     });
-    // More of them than may be in flight, so that they could not pass beside what stands still if that counted.
+    // More than max_in_flight, so that they could not pass the stopped partition if it counted.
     let more: Vec<NewRecord> = (0..limited.scene.max_in_flight * 2).map(|n| says("done", n, 1)).collect();
     limited.write(&more);
     limited.write(&[says("behind", 0, 0)]);
@@ -297,7 +301,7 @@ fn denied_dlq(theme: &str, still_seen: bool) {
     assert_eq!(calls_of(&handler, "reject"), 1 + EACH / 2, "a dead letter was delivered again");
     assert_eq!(calls_of(&handler, "retry"), 4 + 2 * EACH);
     let log = kladder.log();
-    assert!(!log.contains("worker failed") && !log.contains("is not allowed"), "a worker started anew:\n{log}");
+    assert!(!log.contains("worker failed") && !log.contains("lacks a permission"), "a worker started anew:\n{log}");
 }
 
 #[test]
@@ -327,7 +331,7 @@ fn what_is_due_waits_while_redeliver_may_not_be_written_to() {
     assert_eq!(kladder.terminate(PATIENCE).code(), Some(0));
     assert_eq!(broker::read(&redeliver).len(), 1 + RECORDS);
     let log = kladder.log();
-    assert!(!log.contains("worker failed") && !log.contains("is not allowed"), "a worker started anew:\n{log}");
+    assert!(!log.contains("worker failed") && !log.contains("lacks a permission"), "a worker started anew:\n{log}");
 }
 
 #[test]
@@ -345,7 +349,7 @@ fn a_mover_that_may_not_read_a_clock_says_so_and_goes_on_after_the_grant() {
         let said = log.lines().find(|line| line.contains("ERROR") && line.contains(&state)).unwrap_or_default();
         said.contains("not authorised to write") && said.contains("kladder generate acls")
     });
-    // It tries again each five seconds.
+    // It retries every five seconds.
     clock::pause(Duration::from_secs(6));
     let log = kladder.log();
     assert_eq!(log.lines().filter(|line| line.contains("ERROR")).count(), 1, "an error is told once:\n{log}");
@@ -393,7 +397,7 @@ fn workers_that_may_not_read_whether_the_ladder_is_held_do_not_begin() {
     let mut limited = Limited::set_up("acl-hold", &["1s"], 1, &handler);
     limited.grant(&["mover", "deliverer"]);
     let state = format!("{}.state", limited.scene.ladder);
-    // The mover may still write it, and so see it.
+    // The mover may still write it, and therefore describe it.
     on_topic("--remove", "Read", &state);
     limited.write(&[says("retry", 0, 0)]);
     let mut kladder = Kladder::run(&limited.scene.write());
@@ -406,18 +410,18 @@ fn workers_that_may_not_read_whether_the_ladder_is_held_do_not_begin() {
         })
     });
     assert_eq!(handler.count(), 0, "a worker began without knowing whether the ladder is held");
-    assert!(!kladder.log().contains("owns"), "a worker joined:\n{}", kladder.log());
+    assert!(!kladder.log().contains("partitions assigned"), "a worker joined:\n{}", kladder.log());
     on_topic("--add", "Read", &state);
     clock::eventually("the record is retried", PATIENCE, || {
         kladder.assert_running();
         handler.count() == 2
     });
 
-    // Taken away later, what was known last counts, and the loss is told.
+    // If the right is revoked later, the last known state applies, and the loss is logged.
     on_topic("--remove", "Read", &state);
-    clock::eventually("the log says that nothing is heard any more", PATIENCE, || {
+    clock::eventually("the log reports the loss", PATIENCE, || {
         let log = kladder.log();
-        log.lines().any(|line| line.contains("ERROR") && line.contains("neither hold nor resume is heard"))
+        log.lines().any(|line| line.contains("ERROR") && line.contains("hold and resume have no effect"))
     });
     limited.write(&[says("done", 1, 0)]);
     clock::eventually("it goes on", PATIENCE, || {
@@ -459,4 +463,47 @@ fn the_printed_rules_are_enough_for_the_workers_of_a_relay() {
     });
     assert_eq!(kladder.terminate(PATIENCE).code(), Some(0), "its log:\n{}", kladder.log());
     assert!(!kladder.log().contains("ERROR"), "its log:\n{}", kladder.log());
+}
+
+#[test]
+fn records_that_a_router_may_not_read_hold_up_their_partition_and_go_on_after_the_grant() {
+    let mut scene = Scene::of_relay("acl-elsewhere", &["500ms"], 2);
+    let inbox = format!("{}.dead", scene.source);
+    broker::create_topic(&inbox, 2, &[]);
+    scene.settings = format!(
+        "mode = \"relay\"\nredeliver = \"origin\"\nreaches_all_groups = true\nstart = \"earliest\"\n\
+         inbox = {{ topic = \"{inbox}\", dialect = \"share-group\" }}"
+    );
+    let limited = Limited { scene, ruled: Vec::new() };
+    limited.scene.set_up();
+    let mut limited = limited.log_in();
+    limited.grant(&["mover", "router"]);
+    let source = limited.scene.source.clone();
+    limited.write(&[records::plain(0, 1)]);
+    let letter = |partition: i32, topic: &str, value: Option<&[u8]>| {
+        let told = [("topic", topic), ("partition", "0"), ("offset", "0"), ("group", "billing")];
+        let headers = told.map(|(name, value)| (format!("__dlq.errors.{name}").into_bytes(), Some(value.as_bytes().to_vec())));
+        NewRecord { partition, key: None, value: value.map(<[u8]>::to_vec), headers: headers.to_vec() }
+    };
+    let mut kladder = Kladder::run(&limited.scene.write());
+    limited.scene.await_ready();
+    on_topic("--remove", "Read", &source);
+    on_topic("--add", "Describe", &source);
+    let inbox_writer = RawProducer::new(broker::brokers());
+    let others = [letter(1, "elsewhere", Some(b"one")), letter(1, "elsewhere", Some(b"two"))];
+    inbox_writer.write(&inbox, &[&[letter(0, &source, None)][..], &others].concat());
+    clock::eventually("those of the other partition go on", PATIENCE, || broker::read(&limited.scene.dlq_topic()).len() == 2);
+    clock::eventually("one partition is reported as stopped", PATIENCE, || stopped(&limited.scene, "router") == Some(1.0));
+    let log = kladder.log();
+    assert!(
+        log.lines().any(|line| line.contains("ERROR") && line.contains("router is not authorised to read")),
+        "its log:\n{log}"
+    );
+    kladder.assert_running();
+    on_topic("--add", "Read", &source);
+    clock::eventually("all go on", PATIENCE * 2, || {
+        broker::read(&source).len() == 2 && stopped(&limited.scene, "router") == Some(0.0)
+    });
+    assert!(broker::read(&source).iter().all(|record| record.value.is_some()));
+    assert_eq!(kladder.terminate(PATIENCE).code(), Some(0), "its log:\n{}", kladder.log());
 }

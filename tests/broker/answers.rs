@@ -1,4 +1,4 @@
-//! Handlers that answer oddly, slowly or not at all, and answers that say when to come back.
+//! Handlers that answer strangely, slowly or not at all, and answers that say when to retry.
 
 use std::time::Duration;
 
@@ -15,9 +15,9 @@ use crate::support::scene::Scene;
 fn answers_that_are_none_burn_an_attempt_and_are_retried() {
     const HALF: &str = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nonly the beginning";
     let handler = RudeHandler::start(|asked| match (asked.attempt, asked.offset) {
-        // Hangs up with the request in its hands.
+        // Closes the connection after reading the request.
         (1, 0) => Pieces::none(),
-        // Hangs up in the middle of its answer.
+        // Closes the connection in the middle of its response.
         (1, 1) => Pieces::whole(HALF),
         (1, 2) => Pieces::trickle("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", Duration::from_secs(1)),
         (1, 3) => Pieces::answer("302 Found", "Location: http://127.0.0.1:9/elsewhere\r\n"),
@@ -34,7 +34,7 @@ fn answers_that_are_none_burn_an_attempt_and_are_retried() {
     let asked = || {
         let mut asked: Vec<(i64, u32)> = handler.asked().iter().map(|a| (a.offset, a.attempt)).collect();
         asked.sort_unstable();
-        // Where a connection was lost, it is first asked once more alone.
+        // After a lost connection, the record is first delivered once more alone.
         asked.dedup();
         asked
     };
@@ -52,7 +52,7 @@ fn answers_that_are_none_burn_an_attempt_and_are_retried() {
     classes.sort_unstable();
     let expected = [(0, "connection lost"), (1, "connection lost"), (2, "timeout"), (3, "HTTP 302"), (4, "unreadable answer")];
     assert_eq!(classes, expected.map(|(offset, class)| (offset, class.to_owned())));
-    // The redirect, what was no HTTP, and the verdict that nobody knows.
+    // The redirect, the response that is not HTTP, and the unknown verdict.
     assert_eq!(scene.metric("kladder_odd_answers_total", ""), Some(3.0));
     assert_eq!(kladder.terminate(PATIENCE).code(), Some(0));
 }
@@ -60,11 +60,11 @@ fn answers_that_are_none_burn_an_attempt_and_are_retried() {
 #[test]
 fn a_handler_says_when_to_come_back_and_what_to_give_up() {
     let handler = Handler::start(|call| match (call.offset, call.attempt) {
-        // Between the tiers: the larger one.
+        // Between two tiers: the larger one.
         (0, 1) => Answer::fail(503, "busy").with("retry-after", "3"),
-        // Beyond the largest: extra rounds without an attempt.
+        // Beyond the largest tier: extra rounds without counting an attempt.
         (1, 1) => Answer::fail(503, "busy").with("retry-after", "8"),
-        // Below what the attempt has earned: the earned tier.
+        // Below the earned tier: the earned tier.
         (2, 1) => Answer::fail(503, "busy").with("retry-after", "0"),
         (3, _) => Answer::ok().with("kladder-verdict", "reject").with("kladder-error-class", "NoSuchOrder"),
         (4, 1) => Answer::ok().with("kladder-verdict", "retry"),
@@ -96,7 +96,7 @@ fn a_handler_says_when_to_come_back_and_what_to_give_up() {
     let (short, long) = (places("1s"), places("5s"));
     assert_eq!(long, [(0, 1), (1, 1)]);
     assert_eq!(short.iter().filter(|(offset, _)| *offset != 1).copied().collect::<Vec<_>>(), [(2, 1), (4, 1)]);
-    // 8 s are 5 s, then rounds of 1 s until they are over; each leaves the attempts as they are.
+    // 8 s are 5 s, then rounds of 1 s until they are over; none of them changes the attempts.
     let rounds: Vec<_> = short.iter().filter(|(offset, _)| *offset == 1).collect();
     assert!((1..=3).contains(&rounds.len()) && rounds.iter().all(|(_, attempts)| *attempts == 1), "{short:?}");
     let redelivered = broker::read(&scene.redeliver_topic());

@@ -1,5 +1,5 @@
-"""An application that is no more the moment it is told to stop: PORT LOG PARTITIONS. Each delivery is a line of the log, written
-when it begins. Record N, counted round the partitions, fails FAIL[N % 6] times; -1 is always."""
+"""An application that exits at once on SIGTERM: PORT LOG PARTITIONS. Each delivery is a line of the log, written when it begins.
+Record N, counted over the partitions in turn, fails FAIL[N % 6] times; -1 means always."""
 
 import base64
 import http.server

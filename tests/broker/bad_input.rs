@@ -1,4 +1,4 @@
-//! What is wrong from the outside: each gets a message that says what helps, the documented exit code, and loses nothing.
+//! Invalid input from outside: each case gets a helpful message and the documented exit code, and no record is lost.
 
 use std::time::Duration;
 
@@ -55,7 +55,7 @@ fn a_missing_configuration_is_named() {
 #[test]
 fn without_a_broker_the_address_and_what_to_check_are_said() {
     let mut scene = Scene::new("no-broker", &["1s"]);
-    // Nobody answers on the discard port.
+    // Nothing listens on the discard port.
     scene.brokers = "127.0.0.1:9".to_owned();
     let config = scene.write();
     process::kladder(&["setup", "-c", path(&config), "--yes"]).refuses(FAILED, &["127.0.0.1:9", "bootstrap.servers"]);
@@ -124,9 +124,9 @@ fn a_handler_that_is_down_costs_no_attempt_and_no_record() {
     let mut kladder = Kladder::run(&config);
     clock::eventually("the log names the handler and says that it waits", PATIENCE, || {
         let log = kladder.log();
-        log.contains(&address) && log.contains("refused") && log.contains("no attempt is burned")
+        log.contains(&address) && log.contains("refused") && log.contains("no attempt is counted")
     });
-    // It is there, and says so, while the handler is not.
+    // The worker is up and reports it although the handler is down.
     scene.await_ready();
     kladder.assert_running();
 

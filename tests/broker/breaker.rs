@@ -1,4 +1,4 @@
-//! The handler's breaker: a handler that is down costs no attempts, and is not run down when it comes back.
+//! The handler's breaker: a handler that is down costs no attempts, and is not overloaded when it is back.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ use crate::support::raw::{NewRecord, RawProducer};
 use crate::support::records;
 use crate::support::scene::{Scene, free_port};
 
-/// The breaker opens for 1 s, 2 s, then 4 s at most.
+/// The breaker opens for 1 s, 2 s, then at most 4 s.
 const BREAKER: &str = "open_for = \"1s\"\nopen_most = \"4s\"";
 const IN_FLIGHT: usize = 16;
 
@@ -34,7 +34,7 @@ fn an_outage_of_half_a_minute_under_load_empties_nothing_into_the_dlq() {
     let down = Arc::new(AtomicBool::new(false));
     let is_down = down.clone();
     let handler = Handler::start(move |_| {
-        // Slow enough for several to be in flight.
+        // Slow enough that several are in flight.
         let answer = if is_down.load(Ordering::Relaxed) { Answer::fail(503, "down") } else { Answer::ok() };
         answer.after(Duration::from_millis(5))
     });
@@ -59,7 +59,8 @@ fn an_outage_of_half_a_minute_under_load_empties_nothing_into_the_dlq() {
     load(10..20);
     clock::eventually("the breaker opens", PATIENCE, || state(&scene) == Some(2.0));
     let opened = handler.count();
-    // Until it is in doubt, with what was in flight then; and for a second ten more of each partition.
+    // Until the handler is in doubt, with what was in flight then; and for a second ten more of each
+    // partition.
     assert!(opened - before <= 20 + IN_FLIGHT + 10 * 3 + 5, "{} calls until it opened", opened - before);
     load(20..BATCHES / 2);
     clock::pause(OUTAGE.saturating_sub(began.elapsed()));
@@ -108,7 +109,7 @@ fn a_handler_that_cannot_be_reached_is_asked_by_one_probe_at_a_time() {
     clock::eventually("the breaker opens", PATIENCE, || state(&scene) == Some(2.0));
     clock::pause(Duration::from_secs(12));
     let unsent = scene.metric("kladder_deliveries_total", "verdict=\"unsent\"").expect("a metric");
-    // As many as were in flight, ten until the breaker opened, and two probes a second at most.
+    // As many as were in flight, ten until the breaker opened, and at most two probes a second.
     assert!(unsent <= 16.0 + 10.0 + 2.0 * 13.0, "{unsent} calls of a dead handler");
     let handler = port.open(|_| Answer::ok());
     clock::eventually("all are done", PATIENCE, || broker::lag(&scene.group, &scene.source) == 0);
@@ -129,7 +130,7 @@ fn without_a_breaker_a_handler_that_cannot_be_reached_is_tried_in_place_for_half
     let _kladder = Kladder::run(&config);
     clock::eventually("the attempt has failed", PATIENCE, || !broker::read(&scene.tier_topic("1s")).is_empty());
     let tries = scene.metric("kladder_deliveries_total", "verdict=\"unsent\"").expect("a metric");
-    // Pauses of 0.1, 0.2, 0.4, 0.8 and 1 s until they are 30 s together, and then once more.
+    // Pauses of 0.1, 0.2, 0.4, 0.8 and 1 s until their sum is 30 s, and then once more.
     assert!((30.0..=36.0).contains(&tries), "{tries} tries");
     let handler = port.open(|_| Answer::ok());
     clock::eventually("it is done by its second attempt", PATIENCE, || {
@@ -150,13 +151,13 @@ fn a_worker_whose_breaker_is_open_stays_a_member_and_ends_at_once_when_told() {
     let mut kladder = Kladder::run(&config);
     clock::eventually("the breaker opens", PATIENCE, || state(&scene) == Some(2.0));
     let rebalances = || scene.metric("kladder_rebalances_total", "role=\"deliverer\"").expect("a metric");
-    // It joins for each topic by itself, and is ready when it has all of them.
+    // It subscribes topic by topic, and is ready when it has all of them.
     scene.await_ready();
     let before = rebalances();
-    // Longer than the session of a member that does not say a word.
+    // Longer than the session of a member that does not leave its group.
     clock::pause(Duration::from_secs(12));
     let told = scene.get("/readyz").expect("an answer");
-    assert!(told.0 == 200 && told.1.contains("open: no delivery begins, next probe in"), "{told:?}");
+    assert!(told.0 == 200 && told.1.contains("open: deliveries wait, next probe in"), "{told:?}");
     assert!((rebalances() - before).abs() < 0.5, "it has kept its partitions");
     let (asked, calls) = (clock::now(), handler.count());
     assert_eq!(kladder.terminate(PATIENCE).code(), Some(0), "its log:\n{}", kladder.log());
@@ -164,7 +165,7 @@ fn a_worker_whose_breaker_is_open_stays_a_member_and_ends_at_once_when_told() {
     assert_eq!(handler.count(), calls);
 }
 
-/// `mortal_handler.py`, which is started anew each time that it dies; it ends with its value.
+/// `mortal_handler.py`, restarted each time that it dies; stopped when dropped.
 struct Mortal {
     url: String,
     log: PathBuf,
@@ -203,7 +204,7 @@ impl Mortal {
         Self { url: format!("http://127.0.0.1:{port}/"), log, stop, child, keeper: Some(keeper), _folder: folder }
     }
 
-    /// Offset and attempt of each request until now.
+    /// Offset and attempt of each request so far.
     fn asked(&self) -> Vec<(i64, u32)> {
         let text = std::fs::read_to_string(&self.log).unwrap_or_default();
         let line =
@@ -211,7 +212,7 @@ impl Mortal {
         text.lines().filter_map(line).collect()
     }
 
-    /// Ends it, and gives how often it was started.
+    /// Stops it and returns how often it was started.
     fn end(mut self) -> usize {
         self.stop();
         self.keeper.take().expect("it runs").join().expect("its keeper ended well")

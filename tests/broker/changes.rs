@@ -1,4 +1,4 @@
-//! What changes under a ladder: its tiers, the partitions of its source, the offsets of its groups, the source itself.
+//! Changes of a ladder: its tiers, the partitions of its source, the offsets of its groups, the source itself.
 
 use std::path::Path;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::support::raw::RawProducer;
 use crate::support::records;
 use crate::support::scene::{self, Scene};
 
-/// The number of the record that a call is about, by the header that the tests gave it.
+/// The record number of a call, by the header that the tests add.
 fn number_of(call: &Call) -> usize {
     call.header("kladder-header-x-id").and_then(records::number_of).expect("a record of the tests")
 }
@@ -60,7 +60,7 @@ fn tiers_that_change(theme: &str, hops: Hops) {
     assert_eq!(kladder.terminate(PATIENCE).code(), Some(0), "its log:\n{}", kladder.log());
     assert_eq!(broker::lag(&scene.mover_group(), &first) + broker::lag(&scene.mover_group(), &second), 0);
 
-    // The first tier is either of the first ones, and so on: the checker needs them as two.
+    // Records of the old first tier count as the new first tier's, and so on: the checker expects two tiers.
     let observed = scene.observe(&handler);
     let mut tiers = observed.tiers.clone();
     tiers[0].extend(broker::read(&first));
@@ -69,7 +69,7 @@ fn tiers_that_change(theme: &str, hops: Hops) {
     let report = checker::check(&scene.shape(), hops, &observed, |_| u32::MAX);
     report.assert_no_faults();
     assert_eq!(report.extra_calls, 0);
-    // By the checker nothing came back before the new delays; what waited in the old tiers has to wait for theirs.
+    // The checker has verified the new delays; records in the old tiers must wait for the old ones.
     for (tier, delay) in [(&first, 6_000), (&second, 9_000)] {
         for record in broker::read(tier) {
             let key = |name: &'static str| (record.text(records::ID), record.text(name).map(str::to_owned));
@@ -116,7 +116,7 @@ fn partitions_that_are_added(theme: &str, hops: Hops) {
         });
         let before = rebalances(first_health) + rebalances(second_health);
         broker::add_partitions(&scene.source, 6);
-        // Before any worker knows of them, so that their beginning is not their end.
+        // Before any worker knows them, so that their beginning is not their end.
         let numbers = 600_000..600_000 + ADDED;
         let added: Vec<_> = numbers.map(|n| raw_in(n, 3 + n % 3)).collect();
         RawProducer::new(&scene.brokers).write(&scene.source, &added);
@@ -190,7 +190,7 @@ fn deleted_offsets_of_the_source_stop_the_start_and_the_choice_is_told() {
     let has_none = format!("group {} has no offsets on {}", scene.group, scene.source);
     stops_for_a_decision(&config, &[&has_none, "kladder setup", "--reset-offsets", "--to-datetime"]);
     assert_eq!(handler.count(), calls, "nothing may be delivered before it is decided");
-    // Decided: from where the records are that came last.
+    // The decision: start at the records that came last.
     RawProducer::new(&scene.brokers).write(&scene.source, &[records::plain(6, 1)]);
     broker::commit(&scene.group, &scene.source, 0, 6, "");
     let _kladder = Kladder::run(&config);
@@ -217,7 +217,7 @@ fn deleted_offsets_of_a_tier_move_nothing_a_second_time() {
     assert_eq!(broker::read(&scene.redeliver_topic()).len(), 1, "what was moved before must not be moved again");
 }
 
-/// Deletes the source, makes it anew and writes so many records to it.
+/// Deletes the source, recreates it and writes this many records to it.
 fn make_anew(scene: &Scene, records: usize) {
     broker::delete_topics(&[&scene.source]);
     clock::eventually("the source is gone", PATIENCE, || !broker::topics().contains_key(&scene.source));
@@ -230,7 +230,7 @@ fn a_source_made_anew_while_no_worker_runs_is_not_taken_for_the_old_one() {
     let (scene, handler, config) = worked("anew");
     let calls = handler.count();
     let has_none = format!("group {} has no offsets on {}", scene.group, scene.source);
-    // Shorter than the old one, and longer. Kafka deletes the offsets of a topic along with it, so they can never be mistaken for
+    // Shorter than the old one, and longer. Kafka deletes the offsets along with a topic, so they can never be mistaken for
     // offsets of the new one.
     for records in [3, 20] {
         make_anew(&scene, records);
@@ -239,7 +239,7 @@ fn a_source_made_anew_while_no_worker_runs_is_not_taken_for_the_old_one() {
     assert_eq!(handler.count(), calls);
     broker::await_no_members(&scene.group);
     let setup = scene.setup().succeeds();
-    assert!(setup.to_string().contains("20 records"), "it said:\n{setup}");
+    assert!(setup.to_string().contains("about 20 existing records"), "it said:\n{setup}");
     let _kladder = Kladder::run(&config);
     clock::eventually("all of the new one is delivered", PATIENCE, || {
         handler.calls()[calls..].iter().map(|call| call.offset).collect::<std::collections::BTreeSet<_>>().len() == 20
@@ -252,7 +252,7 @@ fn offsets_that_outlived_a_source_and_lie_beyond_its_end_stop_the_worker() {
     let calls = handler.count();
     make_anew(&scene, 3);
     broker::await_no_members(&scene.group);
-    // As where offsets are restored or mirrored from elsewhere.
+    // As after restoring or mirroring offsets from elsewhere.
     broker::commit(&scene.group, &scene.source, 0, 6, "");
     stops_for_a_decision(&config, &["no longer has the committed offset", "--reset-offsets", &scene.group]);
     assert_eq!(handler.count(), calls);

@@ -1,4 +1,4 @@
-//! Rules of the configuration: what becomes of records by what their failures look like.
+//! Rules of the configuration: what happens to records depends on their failures.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -40,7 +40,7 @@ fn refund(number: usize) -> NewRecord {
 #[test]
 fn the_first_rule_that_holds_decides_what_becomes_of_an_answer() {
     let handler = Handler::start(|call| match (call.offset, call.attempt) {
-        // The first with the header that the rule asks for, the second without.
+        // The first with the header that the rule matches, the second without.
         (0 | 1, _) => Answer::fail(422, "no JSON"),
         (2, _) => Answer::fail(503, "closed until 9").with("kladder-error-class", "BankClosed"),
         (3, _) => Answer::fail(404, "no such order"),
@@ -123,7 +123,7 @@ fn what_would_come_back_too_late_is_dead_as_expired() {
     clock::eventually("it has expired", PATIENCE, || broker::read(&scene.dlq_topic()).len() == 1);
     let letter = &broker::read(&scene.dlq_topic())[0];
     assert_eq!(letter.text("kladder-reason"), Some("expired"));
-    // At 0 s, 0.5 s, 1.5 s, 2.5 s and 3.5 s, or a little later; what fails after 3 s would be due after 4.
+    // At 0 s, 0.5 s, 1.5 s, 2.5 s and 3.5 s, or a little later; a failure after 3 s would be due after 4.
     let (attempts, first) = (letter.number("kladder-attempts").expect("attempts"), letter.number("kladder-first-failed-at"));
     assert!((4..=5).contains(&attempts), "{attempts} attempts");
     let last = letter.number("kladder-last-failed-at").expect("a time");
@@ -141,13 +141,14 @@ fn a_backlog_comes_back_no_faster_than_max_rate_allows() {
     let records: Vec<NewRecord> = (0..RECORDS).map(|n| records::plain(n, 3)).collect();
     RawProducer::new(&scene.brokers).write(&scene.tier_topic("500ms"), &records);
     std::thread::sleep(Duration::from_millis(600));
-    // The limit is that of both together.
+    // The limit applies to both together.
     let (other, _) = scene.write_worker("worker-2");
     let mut movers = [&config, &other].map(|config| Kladder::run(config));
     clock::eventually("all come back", PATIENCE, || broker::read(&scene.redeliver_topic()).len() == RECORDS);
     let mut times: Vec<i64> = broker::read(&scene.redeliver_topic()).iter().map(|r| r.timestamp).collect();
     times.sort_unstable();
-    // A tenth of a second's worth goes at once, of each mover and anew when partitions move; beyond that it is the rate.
+    // A tenth of a second's records go at once, for each mover and again when partitions move; beyond that the rate
+    // applies.
     let within = |from: i64| times.iter().filter(|at| (from..from + 1_000).contains(*at)).count();
     let most = times.iter().map(|from| within(*from)).max().expect("records");
     assert!(most <= 150, "{most} within a second");
@@ -166,7 +167,7 @@ fn a_blip_is_tried_again_in_place_and_burns_no_attempt() {
         let tries = calls.entry(call.offset).or_default();
         *tries += 1;
         match (call.offset, *tries) {
-            // Over at once; goes on for one attempt; says when; will never do.
+            // Expired at once; retried for one attempt; with a retry time; rejected.
             (0, 1 | 2) | (1, 1..=3) => Answer::fail(503, "busy"),
             (2, 1) => Answer::fail(503, "busy").with("retry-after", "1"),
             (3, _) => Answer::fail(400, "bad"),

@@ -1,4 +1,5 @@
-//! What acts on a running process: quiet before the application ends, and another log filter; and what the log must never hold.
+//! Controls of a running process: quiesce before the application stops, and another log filter; and what the log must never
+//! contain.
 
 use std::time::Duration;
 
@@ -26,7 +27,7 @@ fn assert_no_attempt_was_burned(scene: &Scene, calls: &[Call], sent: usize) {
     assert_eq!(numbers, (0..sent).collect::<Vec<_>>(), "each is delivered once");
 }
 
-/// As a pod ends: the application is quiesced and stopped, the sidecar after it.
+/// As when a pod stops: the application is quiesced and stopped, then the sidecar.
 #[test]
 fn an_application_that_is_quiesced_before_it_ends_costs_no_attempt_and_no_record() {
     let handler = Handler::start(slow);
@@ -36,27 +37,27 @@ fn an_application_that_is_quiesced_before_it_ends_costs_no_attempt_and_no_record
     let config = scene.set_up();
     let (mut calls, sent) = load::under_load(&scene, PARTITIONS, Duration::from_millis(20), || {
         let mut kladder = Kladder::run(&config);
-        clock::eventually("deliveries are under way", PATIENCE, || handler.count() > 20);
+        clock::eventually("deliveries are in flight", PATIENCE, || handler.count() > 20);
         let (status, text) = scene.control("POST", "/quiesce?wait=1ms", "").expect("an answer");
-        assert!(status == 504 && text.contains("under way") || (status, text.as_str()) == (200, "quiet\n"), "{status} {text}");
+        assert!(status == 504 && text.contains("in flight") || (status, text.as_str()) == (200, "quiet\n"), "{status} {text}");
         assert_eq!(scene.control("POST", "/quiesce", ""), Some((200, "quiet\n".to_owned())));
         assert_eq!(handler.open(), 0, "it answers when the last one is over");
         clock::eventually("/readyz tells, and the mover joins all the same", PATIENCE, || {
             scene
                 .get("/readyz")
-                .is_some_and(|(status, text)| status == 200 && text.contains("quiesced: no delivery is under way"))
+                .is_some_and(|(status, text)| status == 200 && text.contains("quiesced: no delivery is in flight"))
         });
         let before = handler.count();
         clock::pause(Duration::from_secs(1));
         assert_eq!(handler.count(), before, "none begins any more");
-        // The application is gone, and new records still come.
+        // The application is gone, and new records still arrive.
         let calls = handler.calls();
         drop(handler);
         clock::pause(Duration::from_millis(500));
         assert_eq!(kladder.terminate(PATIENCE).code(), Some(0), "its log:\n{}", kladder.log());
         calls
     });
-    // The next pod does the rest.
+    // The next pod completes the rest.
     let handler = Handler::start(|_| Answer::ok());
     handler.url().clone_into(&mut scene.handler);
     let _kladder = Kladder::run(&scene.write());
@@ -75,7 +76,7 @@ fn what_was_quiesced_delivers_again_when_it_is_released() {
     clock::eventually("it listens", PATIENCE, || scene.control("POST", "/quiesce", "").is_some_and(|(status, _)| status == 200));
     RawProducer::new(&scene.brokers).write(&scene.source, &[records::plain(0, 1)]);
     clock::eventually("it is ready", PATIENCE, || scene.get("/readyz").is_some_and(|(status, _)| status == 200));
-    assert_eq!(scene.control("GET", "/quiesce", ""), Some((200, "quiesced: no delivery is under way\n".to_owned())));
+    assert_eq!(scene.control("GET", "/quiesce", ""), Some((200, "quiesced: no delivery is in flight\n".to_owned())));
     assert_eq!(handler.count(), 0);
     assert_eq!(scene.control("DELETE", "/quiesce", ""), Some((200, "delivering\n".to_owned())));
     clock::eventually("it is delivered", PATIENCE, || handler.count() == 1);
@@ -85,7 +86,7 @@ fn what_was_quiesced_delivers_again_when_it_is_released() {
     }
 }
 
-/// The other order: the sidecar ends first, as it does where it is an ordinary container of the pod.
+/// The other order: the sidecar stops first, as an ordinary container of the pod does.
 #[test]
 fn a_sidecar_that_ends_before_the_application_loses_nothing() {
     let handler = Handler::start(slow);
@@ -94,7 +95,7 @@ fn a_sidecar_that_ends_before_the_application_loses_nothing() {
     let config = scene.set_up();
     let ((), sent) = load::under_load(&scene, PARTITIONS, Duration::from_millis(20), || {
         let mut kladder = Kladder::run(&config);
-        clock::eventually("deliveries are under way", PATIENCE, || handler.count() > 20);
+        clock::eventually("deliveries are in flight", PATIENCE, || handler.count() > 20);
         assert_eq!(kladder.terminate(PATIENCE).code(), Some(0), "its log:\n{}", kladder.log());
         assert_eq!(handler.open(), 0, "what was under way is over");
     });
@@ -117,7 +118,7 @@ fn the_log_filter_is_set_in_a_running_process_and_pages_may_not_do_it() {
     assert!(!kladder.log().contains("decided"), "its log:\n{}", kladder.log());
 
     let (status, text) = scene.control("PUT", "/log", "debgu").expect("an answer");
-    assert!(status == 400 && text.contains("`debgu` is no log filter"), "{status} {text}");
+    assert!(status == 400 && text.contains("`debgu` is not a log filter"), "{status} {text}");
     for headers in ["Host: localhost\r\nOrigin: https://evil.example", "Host: evil.example"] {
         assert_eq!(scene.control_with("PUT", "/log", headers, "trace").map(|(status, _)| status), Some(403));
         assert_eq!(scene.control_with("POST", "/quiesce", headers, "").map(|(status, _)| status), Some(403));
@@ -130,7 +131,7 @@ fn the_log_filter_is_set_in_a_running_process_and_pages_may_not_do_it() {
     clock::eventually("the decision is logged", PATIENCE, || kladder.log().contains("decided"));
 }
 
-/// Payloads are of others; the log goes to whoever collects it.
+/// Payloads belong to users; the log goes to whoever collects it.
 #[test]
 fn no_key_no_value_and_no_header_is_in_the_log_and_each_line_of_json_is_one_document() {
     let handler = Handler::start(|call| match call.offset % 4 {
@@ -147,7 +148,7 @@ fn no_key_no_value_and_no_header_is_in_the_log_and_each_line_of_json_is_one_docu
         partition: 0,
         key: Some(format!("canary-key-{number}").into_bytes()),
         value: Some(format!("canary-value-{number}").into_bytes()),
-        // Some pretend to be ours, and cannot be trusted.
+        // Some look like kladder's own headers, and cannot be trusted.
         headers: vec![
             header(b"x-user", b"canary-header"),
             header(b"kladder-attempts", b"canary-many"),
@@ -157,7 +158,7 @@ fn no_key_no_value_and_no_header_is_in_the_log_and_each_line_of_json_is_one_docu
     let all: Vec<NewRecord> = (0..12).map(record).collect();
     let producer = RawProducer::new(&scene.brokers);
     producer.write(&scene.source, &all);
-    // They come back with such headers, too.
+    // They are redelivered with such headers, too.
     producer.write(&scene.redeliver_topic(), &all);
     let log = config.with_extension("json.log");
     let arguments = ["run", "-c", config.to_str().expect("a path"), "--log", "json"];

@@ -1,4 +1,4 @@
-//! `kladder demo`: on its embedded broker, which needs nothing else, on a real one, and interrupted.
+//! `kladder demo`: on its embedded broker, on a real one, and interrupted.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::support::process::{self, Finished, KLADDER, Kladder};
 use crate::support::scene;
 use crate::support::terminal::{Left, Terminal};
 
-/// The demo takes as long as it is told to, and to start and to end.
+/// The demo takes as long as configured, plus starting and stopping.
 const DEMO_PATIENCE: Duration = Duration::from_secs(180);
 
 fn demo(options: &[&str]) -> Finished {
@@ -138,5 +138,5 @@ fn the_printed_configuration_is_a_start_for_ones_own() {
 fn a_cluster_that_is_away_and_a_length_that_is_none_are_refused() {
     let away = format!("127.0.0.1:{}", scene::free_port());
     demo(&["--brokers", &away]).refuses(1, &["no broker answered", &away]);
-    demo(&["--for", "5s"]).refuses(2, &["the demo lasts between 10s and 1h"]);
+    demo(&["--for", "5s"]).refuses(2, &["must be from 10s to 1h"]);
 }

@@ -1,4 +1,5 @@
-//! The dead-letter topic of another framework as an inbox: Spring Kafka and Kafka Connect as they are, and what others would write.
+//! The dead-letter topic of another framework as an inbox: real Spring Kafka, Kafka Connect and `SmallRye`, and records written as
+//! others would write them.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -24,13 +25,13 @@ fn scene(theme: &str, dialect: &str, inbox: &str) -> Scene {
     scene
 }
 
-/// The class path of a pom, fetched by Maven where it was not yet.
+/// The class path of a pom, fetched by Maven if it is missing.
 fn jars(name: &'static str) -> PathBuf {
     static FETCHED: OnceLock<std::sync::Mutex<()>> = OnceLock::new();
     let _one_at_a_time = FETCHED.get_or_init(std::sync::Mutex::default).lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let pom = broker::in_house(&format!("tests/broker/dialects/{name}.pom.xml"));
     let folder = broker::in_house("target/dialects").join(name);
-    // Fetched anew when the versions change.
+    // Fetched again when the versions change.
     let stamp = folder.join("pom.xml");
     let wanted = std::fs::read(&pom).expect("a pom");
     if std::fs::read(&stamp).is_ok_and(|have| have == wanted) {
@@ -47,7 +48,7 @@ fn jars(name: &'static str) -> PathBuf {
     folder
 }
 
-/// A program of another framework; it ends with its value.
+/// A program of another framework; stopped when dropped.
 struct Foreign {
     child: Child,
     folder: tempfile::TempDir,
@@ -86,15 +87,31 @@ impl Drop for Foreign {
 }
 
 fn spring(scene: &Scene, mode: &str) -> Foreign {
-    let jars = jars("spring");
+    java("spring", "Spring", &[&scene.brokers, &scene.group, &scene.source, mode])
+}
+
+/// The application of `SmallRye`, with the dead-letter topic behind its last retry topic.
+fn smallrye(scene: &Scene, mode: &str) -> Foreign {
+    let retries = ["100", "200"].map(|millis| format!("{}_retry_{millis}", scene.source));
+    if mode == "delayed" {
+        for topic in &retries {
+            broker::create_topic(topic, PARTITIONS, &[]);
+        }
+    }
+    java("smallrye", "SmallRye", &[&scene.brokers, &scene.group, &scene.source, mode, &retries.join(",")])
+}
+
+/// A program of `tests/broker/dialects`, on the class path of its pom.
+fn java(pom: &'static str, class: &str, arguments: &[&str]) -> Foreign {
+    let jars = jars(pom);
     let folder = tempfile::tempdir().expect("a folder");
-    let source = broker::in_house("tests/broker/dialects/Spring.java");
+    let source = broker::in_house("tests/broker/dialects").join(format!("{class}.java"));
     let jars = format!("{}/*", jars.display());
-    let compiled = Command::new("javac").args(["-cp", &jars, "-d"]).arg(folder.path()).arg(source).output();
+    let compiled = Command::new("javac").args(["-proc:none", "-cp", &jars, "-d"]).arg(folder.path()).arg(source).output();
     let compiled = compiled.expect("a Java compiler is installed: scripts/install test");
     assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
     let class_path = format!("{}:{jars}", folder.path().display());
-    Foreign::start(&class_path, &["Spring", &scene.brokers, &scene.group, &scene.source, mode], folder)
+    Foreign::start(&class_path, &[&[class], arguments].concat(), folder)
 }
 
 fn record(number: i32, value: &str) -> NewRecord {
@@ -103,10 +120,21 @@ fn record(number: i32, value: &str) -> NewRecord {
     NewRecord { partition: number % PARTITIONS, key: Some(key), value: Some(value.as_bytes().to_vec()), headers }
 }
 
-const FOREIGN: [&str; 7] =
-    ["kafka_dlt-", "kafka_original-", "kafka_exception-", "retry_topic-", "__connect.", "__streams.", "__dlq."];
+const FOREIGN: [&str; 11] = [
+    "kafka_dlt-",
+    "kafka_original-",
+    "kafka_exception-",
+    "retry_topic-",
+    "__connect.",
+    "__streams.",
+    "__dlq.",
+    "dead-letter-",
+    "delayed-retry-",
+    "x-original-",
+    "x-exception-",
+];
 
-/// Nothing of the framework's stands on what came back, and all that is the user's does.
+/// No header of the framework is left on the redelivered record, and all of the user's are.
 fn assert_clean(records: &[Record]) {
     for record in records {
         let is_foreign = |name: &[u8]| FOREIGN.iter().any(|prefix| name.starts_with(prefix.as_bytes()));
@@ -117,11 +145,16 @@ fn assert_clean(records: &[Record]) {
 }
 
 fn climbs_behind_spring(theme: &str, mode: &str) {
-    let scene = scene(theme, "spring", "SOURCE-dlt");
+    climbs_behind(theme, "spring", |scene| spring(scene, mode));
+}
+
+/// An application on the class path of a pom, whose dead letters are in `SOURCE-dlt`.
+fn climbs_behind(theme: &str, dialect: &str, start: impl Fn(&Scene) -> Foreign) {
+    let scene = scene(theme, dialect, "SOURCE-dlt");
     broker::create_topic(&format!("{}-dlt", scene.source), PARTITIONS, &[]);
     let config = scene.set_up();
     let mut kladder = Kladder::run(&config);
-    let mut application = spring(&scene, mode);
+    let mut application = start(&scene);
     let values = ["ok", "fail 1", "fail 2", "fail 99"];
     let all: Vec<NewRecord> = (0..).zip(values).map(|(number, value)| record(number, value)).collect();
     RawProducer::new(&scene.brokers).write(&scene.source, &all);
@@ -141,9 +174,12 @@ fn climbs_behind_spring(theme: &str, mode: &str) {
     assert_eq!(dead.value.as_deref(), Some(&b"fail 99"[..]));
     assert_eq!((dead.text("kladder-reason"), dead.text("kladder-attempts")), (Some("exhausted"), Some("3")));
     assert_eq!(dead.text("kladder-error-class"), Some("java.lang.IllegalStateException"));
-    assert!(dead.text("kladder-error-stack").is_some_and(|stack| stack.contains("not yet: fail 99")), "its stack trace");
+    if dialect == "spring" {
+        assert!(dead.text("kladder-error-stack").is_some_and(|stack| stack.contains("not yet: fail 99")), "its stack trace");
+    }
+    assert_eq!(dead.text("kladder-error-message").map(|message| message.contains("not yet: fail 99")), Some(true));
     let origin = ["topic", "partition", "offset"].map(|name| dead.text(&format!("kladder-origin-{name}")).map(str::to_owned));
-    // The fourth record of two partitions is the second one of the second.
+    // The fourth record over two partitions is the second one of the second partition.
     assert_eq!(origin, [Some(scene.source.clone()), Some("1".to_owned()), Some("1".to_owned())]);
     assert_eq!(kladder.terminate(PATIENCE).code(), Some(0), "its log:\n{}", kladder.log());
 }
@@ -156,6 +192,16 @@ fn dead_letters_of_a_spring_application_climb() {
 #[test]
 fn dead_letters_of_springs_retry_topics_climb() {
     climbs_behind_spring("dialect-spring-retry", "retry");
+}
+
+#[test]
+fn dead_letters_of_a_smallrye_application_climb() {
+    climbs_behind("dialect-smallrye-dlq", "smallrye", |scene| smallrye(scene, "plain"));
+}
+
+#[test]
+fn dead_letters_of_smallryes_delayed_retries_climb() {
+    climbs_behind("dialect-smallrye-retry", "smallrye", |scene| smallrye(scene, "delayed"));
 }
 
 #[test]
@@ -173,7 +219,7 @@ fn dead_letters_of_a_connector_climb() {
         scene.brokers,
         at("offsets"),
         crate::support::scene::free_port(),
-        // It must not be empty, and what is on the class path is found anyway.
+        // It must not be empty; the class path is found anyway.
         at("plugins"),
     );
     std::fs::create_dir(at("plugins")).expect("a folder");
@@ -209,7 +255,7 @@ fn dead_letters_of_a_connector_climb() {
     assert_eq!(kladder.terminate(PATIENCE).code(), Some(0), "its log:\n{}", kladder.log());
 }
 
-/// A dead letter of a record as a framework writes it.
+/// A dead letter as a framework writes it.
 fn dead_letter(of: &NewRecord, value: Option<&[u8]>, told: &[(&str, String)]) -> NewRecord {
     let told = told.iter().map(|(name, value)| (name.as_bytes().to_vec(), Some(value.clone().into_bytes())));
     let headers = of.headers.iter().cloned().chain(told).collect();
@@ -227,7 +273,7 @@ fn come_back(theme: &str, dialect: &str, letters: impl Fn(&str, &NewRecord, i64)
     producer.write(&scene.source, &all);
     let dead: Vec<NewRecord> = (0_i64..).zip(&all).map(|(number, of)| letters(&scene.source, of, number / 2)).collect();
     producer.write(&inbox, &dead);
-    // One of a topic that is no source, and one that says nothing.
+    // One of a topic that is not a source, and one without a topic.
     producer.write(&inbox, &[letters("elsewhere", &all[0], 0), record(1, "value x")]);
     clock::eventually("four came back, two have no origin", PATIENCE, || {
         broker::read(&scene.source).len() == 8 && broker::read(&scene.dlq_topic()).len() == 2
@@ -245,6 +291,12 @@ fn come_back(theme: &str, dialect: &str, letters: impl Fn(&str, &NewRecord, i64)
     for dead in broker::read(&scene.dlq_topic()) {
         assert_eq!(dead.text("kladder-reason"), Some("no-origin"));
     }
+    // Stray records are logged and counted.
+    let told = kladder.log().lines().filter(|line| line.contains("WARN") && line.contains("no-origin")).count();
+    assert!((1..=2).contains(&told), "its log:\n{}", kladder.log());
+    clock::eventually("they are counted", PATIENCE, || {
+        scene.metric("kladder_dead_letters_total", "reason=\"no-origin\"") == Some(2.0)
+    });
     drop(kladder);
 }
 
@@ -263,18 +315,39 @@ fn dead_letters_as_kafka_streams_writes_them_come_back() {
 }
 
 #[test]
-fn dead_letters_as_smallrye_writes_them_come_back() {
+fn dead_letters_of_three_hops_of_smallrye_come_back() {
     come_back("dialect-smallrye", "smallrye", |topic, of, offset| {
-        let told = [
-            ("dead-letter-reason", "no account".to_owned()),
-            ("dead-letter-exception-class-name", "java.lang.IllegalStateException".to_owned()),
-            ("dead-letter-topic", topic.to_owned()),
-            ("dead-letter-partition", of.partition.to_string()),
-            ("dead-letter-offset", offset.to_string()),
+        let hop = |topic: &str, partition: i32, offset: i64| {
+            [
+                ("delayed-retry-exception-class-name", "java.lang.IllegalStateException".to_owned()),
+                ("delayed-retry-reason", "no account".to_owned()),
+                ("delayed-retry-topic", topic.to_owned()),
+                ("delayed-retry-partition", partition.to_string()),
+                ("delayed-retry-offset", offset.to_string()),
+            ]
+        };
+        // Each hop's headers come before those of earlier hops, and all of them before the user's; the count comes
+        // last.
+        let hops = [hop("retry_1000", 1, 4), hop("retry_500", 0, 3), hop(topic, of.partition, offset)].concat();
+        let mut letter = dead_letter(of, of.value.as_deref(), &hops);
+        letter.headers.rotate_left(of.headers.len());
+        letter.headers.extend((0..3).map(|count: i32| (b"delayed-retry-count".to_vec(), Some(count.to_string().into_bytes()))));
+        letter
+    });
+}
+
+#[test]
+fn dead_letters_as_the_binder_of_spring_cloud_stream_writes_them_come_back() {
+    come_back("dialect-binder", "spring", |topic, of, offset| {
+        let mut letter =
+            dead_letter(of, of.value.as_deref(), &[("x-exception-fqcn", "java.lang.IllegalStateException".to_owned())]);
+        let told: [(&str, Vec<u8>); 4] = [
+            ("x-original-topic", topic.as_bytes().to_vec()),
+            ("x-original-partition", of.partition.to_be_bytes().to_vec()),
+            ("x-original-offset", offset.to_be_bytes().to_vec()),
+            ("x-original-timestampType", b"CreateTime".to_vec()),
         ];
-        let mut letter = dead_letter(of, of.value.as_deref(), &told);
-        // What an earlier death has left stands behind.
-        letter.headers.push((b"dead-letter-topic".to_vec(), Some(b"older".to_vec())));
+        letter.headers.extend(told.into_iter().map(|(name, value)| (name.as_bytes().to_vec(), Some(value))));
         letter
     });
 }
@@ -349,8 +422,8 @@ fn setup_never_touches_the_dead_letter_topic_of_another_framework() {
     assert!(!broker::topics().contains_key(&scene.inbox_topic()));
     let checked = process::kladder(&["check", "-c", path(&scene.write())]).succeeds();
     assert!(checked.stdout.contains("dead letters as connect writes them"), "{checked}");
-    // Old dead letters come back only where that is said.
+    // Old dead letters are redelivered only where configured.
     scene.settings = scene.settings.replace("start = \"earliest\"\n", "");
     scene.ladder.push_str("-2");
-    scene.setup().refuses(2, &["nothing says where to start", "start ="]);
+    scene.setup().refuses(2, &["`start` is not set", "start ="]);
 }

@@ -1,4 +1,4 @@
-//! The breaker of the dead-letter topic: when most records would end there, they wait, and nothing is lost or doubled by it.
+//! The DLQ breaker: when most records would become dead letters, they wait, and none is lost or duplicated.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::support::records;
 use crate::support::scene::{Scene, path};
 
 const PARTITIONS: i32 = 3;
-/// So many dead letters open it in these tests; the one that does is held already.
+/// This many dead letters open it in these tests; the last of them is already held.
 const MINIMUM: usize = 20;
 const BREAKER: &str = "minimum = 20\nhold_for = \"1h\"";
 
@@ -31,7 +31,7 @@ fn write(scene: &Scene, records: usize) {
     RawProducer::new(&scene.brokers).write(&scene.source, &all);
 }
 
-/// How many records the worker has held.
+/// The number of records that the worker has held.
 fn held(scene: &Scene) -> Option<usize> {
     scene.metric("kladder_dead_letters_held_total", "").map(|count| format!("{count:.0}").parse().expect("a count"))
 }
@@ -54,15 +54,15 @@ fn an_outage_of_what_the_handler_needs_waits_and_does_not_pour_into_the_dlq() {
     let handler = Handler::start(move |_| if works.load(Ordering::Acquire) { Answer::ok() } else { Answer::fail(422, "no") });
     let scene = scene("dlq-breaker", &["500ms", "1s"], &handler);
     let config = scene.set_up();
-    // Deliverer and mover are processes of their own: what one finds, the other obeys.
+    // Deliverer and mover are separate processes: what one finds, the other obeys.
     let (other, _) = scene.write_worker("worker-2");
     let mut deliverer = Kladder::start(&["run", "-c", path(&config), "--role", "deliverer"], &config.with_extension("log"));
     let mut mover = Kladder::start(&["run", "-c", path(&other), "--role", "mover"], &other.with_extension("log"));
-    clock::eventually("the mover has joined", PATIENCE, || mover.log().contains("mover owns"));
+    clock::eventually("the mover has joined", PATIENCE, || mover.log().contains("partitions assigned"));
     write(&scene, RECORDS);
     clock::eventually("all have been delivered once", PATIENCE, || handler.count() == RECORDS);
     clock::eventually("they are held", PATIENCE, || held(&scene) == Some(RECORDS - MINIMUM + 1));
-    // A few times round the largest tier: no handler is called meanwhile.
+    // A few rounds through the largest tier: the handler is not called meanwhile.
     clock::eventually("they wait on", PATIENCE, || broker::read(&scene.tier_topic("1s")).len() > RECORDS * 3);
     assert_eq!(handler.count(), RECORDS, "no handler is called for what is held");
     assert!(broker::read(&scene.redeliver_topic()).is_empty());
@@ -83,7 +83,7 @@ fn an_outage_of_what_the_handler_needs_waits_and_does_not_pour_into_the_dlq() {
 
     mended.store(true, Ordering::Release);
     let resumed = process::kladder(&["resume", "-c", path(&config), "--why", "the account service is back"]).succeeds();
-    assert!(resumed.stderr.contains("they are let go"), "{resumed}");
+    assert!(resumed.stderr.contains("are released"), "{resumed}");
     clock::eventually("all are done", PATIENCE, || handler.count() == 2 * RECORDS - (MINIMUM - 1));
     clock::eventually("nothing is left", PATIENCE, || broker::lag(&scene.group, &scene.redeliver_topic()) == 0);
     let back = numbers(&broker::read(&scene.redeliver_topic()));
@@ -94,8 +94,8 @@ fn an_outage_of_what_the_handler_needs_waits_and_does_not_pour_into_the_dlq() {
     }
     assert!(handler.calls().iter().all(|call| call.attempt == 1), "no attempt is burned");
     let again = process::kladder(&["resume", "-c", path(&config)]).succeeds();
-    assert!(!again.stderr.contains("let go"), "{again}");
-    assert!(mover.log().contains("dead letters are let go"), "{}", mover.log());
+    assert!(!again.stderr.contains("released"), "{again}");
+    assert!(mover.log().contains("dead letters are released"), "{}", mover.log());
     assert_eq!(scene.metric("kladder_dlq_breaker_open", ""), Some(0.0));
     assert_eq!(deliverer.terminate(PATIENCE).code(), Some(0), "its log:\n{}", deliverer.log());
     assert_eq!(mover.terminate(PATIENCE).code(), Some(0), "its log:\n{}", mover.log());
@@ -104,7 +104,7 @@ fn an_outage_of_what_the_handler_needs_waits_and_does_not_pour_into_the_dlq() {
 #[test]
 fn an_application_that_rejects_much_by_right_is_held_up_no_longer_once_that_is_said() {
     const RECORDS: usize = 400;
-    // Three of five are rejected, for good.
+    // Three of five are always rejected.
     let is_rejected = |number: usize| number % 5 < 3;
     let handler = Handler::start(move |call| {
         let answer =
@@ -117,7 +117,7 @@ fn an_application_that_rejects_much_by_right_is_held_up_no_longer_once_that_is_s
     let config = scene.set_up();
     let mut kladder = Kladder::run(&config);
     write(&scene, RECORDS);
-    // It opens, is over, and opens again: each time after no more than it says.
+    // It opens, closes, and opens again: each time after at most the configured number.
     let openings = |log: &str| log.matches("DLQ breaker is open").count();
     clock::eventually("it has opened three times", PATIENCE, || openings(&kladder.log()) >= 3);
     let dead = broker::read(&scene.dlq_topic()).len();
@@ -158,7 +158,7 @@ fn killed_while_it_holds_it_loses_and_doubles_nothing() {
     for kill in 1..=KILLS {
         let kladder = Kladder::run(&config);
         clock::eventually("some are held", PATIENCE, || held() > kill * 40);
-        // What a worker counts it forgets when it is killed; that they are held stands in the state topic.
+        // A worker's counts are lost when it is killed; that letters are held is in the state topic.
         clock::eventually("it is on record", PATIENCE, || {
             process::kladder(&["status", "-c", path(&config)]).succeeds().stdout.contains("DEAD LETTERS HELD for")
         });
@@ -205,7 +205,7 @@ fn a_few_bad_records_among_many_are_dead_letters_at_once() {
     clock::eventually("all are done or dead", PATIENCE, || {
         broker::lag(&scene.group, &scene.source) == 0 && broker::read(&scene.dlq_topic()).len() == RECORDS / 5
     });
-    // There are enough of them, but not for their share.
+    // Their number is sufficient, but not their share.
     const { assert!(RECORDS / 5 > 2 * MINIMUM) };
     assert!(broker::read(&scene.tier_topic("500ms")).is_empty());
     assert_eq!(scene.metric("kladder_dlq_breaker_open", ""), Some(0.0));
@@ -223,7 +223,7 @@ fn a_relay_ladder_holds_them_too_and_lets_them_go_after_the_time() {
     RawProducer::new(&scene.brokers).write(&scene.inbox_topic(), &all);
     clock::eventually("they are held", PATIENCE, || held(&scene) == Some(RECORDS - MINIMUM + 1));
     assert!(broker::read(&scene.redeliver_topic()).is_empty(), "the application is not bothered");
-    clock::eventually("they are let go", PATIENCE, || broker::read(&scene.redeliver_topic()).len() == RECORDS - MINIMUM + 1);
+    clock::eventually("they are released", PATIENCE, || broker::read(&scene.redeliver_topic()).len() == RECORDS - MINIMUM + 1);
     let (dead, back) = (numbers(&broker::read(&scene.dlq_topic())), numbers(&broker::read(&scene.redeliver_topic())));
     assert_eq!(dead.len(), MINIMUM - 1);
     assert_eq!((0..RECORDS).filter(|number| dead.contains_key(number) != back.contains_key(number)).count(), RECORDS);

@@ -1,4 +1,4 @@
-//! `kladder doctor`: hazards that are made on purpose, each of which it names; and a ladder in order, of which it says so.
+//! `kladder doctor`: it names each hazard that the test creates, and reports a ladder in order as such.
 
 use std::path::Path;
 use std::time::Duration;
@@ -23,7 +23,7 @@ fn doctor(config: &Path, more: &[&str]) -> Finished {
     process::kladder(&[&["doctor", "-c", path(config)], more].concat())
 }
 
-/// What it found of the only ladder: severity, check, subject and problem.
+/// Its findings for the only ladder: severity, check, subject and problem.
 fn findings(config: &Path, code: i32) -> Vec<[String; 4]> {
     let said = doctor(config, &["-o", "json"]);
     assert_eq!(said.code, Some(code), "{said}");
@@ -39,7 +39,7 @@ fn assert_found(found: &[[String; 4]], severity: &str, check: &str, subject: &st
     assert!(found.iter().any(is_it), "no {severity} {check} of {subject} with {words:?} in {found:#?}");
 }
 
-/// A record whose producer says that it is from ten minutes ago.
+/// A record with a producer timestamp ten minutes ago.
 fn write_old(topic: &str) {
     let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", broker::brokers()).create().expect("a producer");
     let old = i64::try_from(clock::epoch_millis()).expect("a time") - 600_000;
@@ -47,7 +47,7 @@ fn write_old(topic: &str) {
     producer.flush(PATIENCE).expect("written");
 }
 
-/// A member of the group that is no worker.
+/// A group member that is not a worker.
 fn stranger(group: &str, topic: &str) -> BaseConsumer {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", broker::brokers())
@@ -69,10 +69,12 @@ fn of_a_ladder_in_order_no_hazard_is_told_whether_it_runs_or_not() {
     let handler = Handler::start(|call| if call.attempt == 1 { Answer::fail(503, "not yet") } else { Answer::ok() });
     let mut scene = Scene::with_source("healthy", &["1s", "2s"], 3);
     handler.url().clone_into(&mut scene.handler);
+    // No pause is longer than the tiers allow.
+    scene.settings.push_str("\nmax_not_before = \"1m\"");
     let config = scene.write();
     doctor(&config, &[]).refuses(HAZARD, &["HAZARD", "the ladder is not set up", "kladder setup"]);
     scene.set_up();
-    // One broker, so one replica: as weak as the source is, which is worth a note and no more.
+    // One broker, so one replica: as weak as the source, which is a note and no more.
     let note = "replication factor 1 (that of the source)";
     let found = findings(&config, DONE);
     assert_found(&found, "note", "setup", &scene.ladder, note);
@@ -118,12 +120,13 @@ fn hazards_of_topics_groups_and_tiers_are_each_named() {
     hazard("settings", &create_time, "retention.bytes is 1000000");
     hazard("settings", &scene.redeliver_topic(), "cleanup.policy is compact");
     hazard("settings", &above, "retention.ms is 3600000");
-    hazard("overdue", &create_time, &format!("and nobody is in group {mover}"));
-    hazard("offsets", &above, &format!("group {mover} stands at 100 on partition 0, which ends at 0"));
+    hazard("overdue", &create_time, &format!("and group {mover} has no members"));
+    hazard("offsets", &above, &format!("group {mover} has offset 100 on partition 0, which ends at 0"));
     hazard("offsets", &lost, &format!("group {mover} has no offsets on it"));
-    hazard("offsets", &scene.source, &format!("group {} stands at 0 on partition 0, which begins at 1", scene.group));
+    hazard("offsets", &scene.source, &format!("group {} has offset 0 on partition 0, which begins at 1", scene.group));
     hazard("members", &scene.group, "client.id `the-old-billing-app`");
     hazard("held", &scene.ladder, "the handler is being replaced");
+    assert_found(&found, "note", "retry-after", &scene.ladder, "is moved 28800 times, once each 3s");
     assert_found(&found, "note", "setup", &removed, "is no longer configured, holds about 1 waiting records");
     doctor(&config, &[])
         .refuses(HAZARD, &["HAZARD", "--reset-offsets", "kladder resume", "message.timestamp.type=LogAppendTime"]);
@@ -157,7 +160,7 @@ fn a_hold_of_the_router_is_told_as_the_application_that_drops_the_headers() {
     doctor(&config, &[]).succeeds();
 
     write("owner", None);
-    assert_found(&findings(&config, HAZARD), "hazard", "owner", &state, "nothing says whom the ladder belongs to");
+    assert_found(&findings(&config, HAZARD), "hazard", "owner", &state, "the ladder has no owner record");
     write("owner", Some(r#"{"v":1,"group":"shipping","at":1}"#.to_owned()));
     assert_found(&findings(&config, HAZARD), "hazard", "owner", &state, "belongs to group shipping");
 }

@@ -1,4 +1,4 @@
-//! A ladder that is empty reads empty: for `kladder status` and for Kafka's own tool.
+//! An empty ladder is reported as empty: by `kladder status` and by Kafka's own tool.
 
 use serde_json::Value;
 
@@ -25,7 +25,8 @@ fn after_a_drain_waiting_and_kafkas_own_lag_read_0_on_every_tier() {
     clock::eventually("all are done", PATIENCE, || handler.count() >= 3 * RECORDS);
     clock::eventually("status shows no waiting record", PATIENCE, || waiting(&scene, &config) == [0, 0]);
 
-    // Transactions leave markers, which count as offsets: they too must be committed past.
+    // Transactions write markers, which count as offsets: the committed position must pass them
+    // too.
     let mut lines = Vec::new();
     clock::eventually("Kafka's own tool shows no lag", PATIENCE, || {
         lines = broker::describe_group(&scene.mover_group());
@@ -45,7 +46,7 @@ fn after_a_drain_waiting_and_kafkas_own_lag_read_0_on_every_tier() {
     assert_eq!(waiting(&scene, &config), [0, 0]);
 }
 
-/// What `kladder status -o json` says of each tier.
+/// The output of `kladder status -o json` for each tier.
 fn waiting(scene: &Scene, config: &std::path::Path) -> Vec<u64> {
     let status = process::kladder(&["status", "-c", scene::path(config), "-o", "json"]).succeeds();
     let status: Value = serde_json::from_str(&status.stdout).expect("JSON");

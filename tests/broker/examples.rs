@@ -1,4 +1,4 @@
-//! The handlers and applications of `examples/`, each as a user would start it, with a real ladder around it.
+//! The handlers and applications of `examples/`, each started as a user would, with a real ladder.
 
 use std::fs::File;
 use std::net::TcpStream;
@@ -18,7 +18,7 @@ use crate::support::scene::{self, Scene};
 
 const PARTITIONS: i32 = 2;
 
-/// A program of the examples; it ends with its value.
+/// A program of the examples; stopped when dropped.
 struct Program {
     child: Child,
     folder: tempfile::TempDir,
@@ -36,7 +36,7 @@ impl Program {
         std::fs::read_to_string(self.folder.path().join(name)).expect("a file")
     }
 
-    /// The lines that it has said, in order of the alphabet.
+    /// The lines of its output, sorted.
     fn said(&self) -> Vec<String> {
         let mut lines: Vec<String> = self.text("said").lines().map(str::to_owned).collect();
         lines.sort();
@@ -67,11 +67,11 @@ fn example(path: &str) -> PathBuf {
     broker::in_house("examples").join(path)
 }
 
-/// What is sent, and what is to be said of it.
+/// The input, and the expected output.
 struct Order {
     key: Option<&'static [u8]>,
     value: Option<&'static str>,
-    /// Of each delivery.
+    /// For each delivery.
     verdicts: &'static [&'static str],
     /// Reason and class of its dead letter.
     dead: Option<(&'static str, &'static str)>,
@@ -102,7 +102,7 @@ fn written(scene: &Scene) {
     RawProducer::new(&scene.brokers).write(&scene.source, &ORDERS.iter().enumerate().map(record).collect::<Vec<_>>());
 }
 
-/// The dead letter of each order, byte for byte but for kladder's headers.
+/// The dead letter of each order, byte for byte except for kladder's headers.
 fn check_dead_letters(scene: &Scene, expected: impl Fn(&Order) -> Option<(&'static str, &'static str)>) {
     let dead = broker::read(&scene.dlq_topic());
     for (number, order) in ORDERS.iter().enumerate() {
@@ -119,7 +119,13 @@ fn check_dead_letters(scene: &Scene, expected: impl Fn(&Order) -> Option<(&'stat
     }
 }
 
-fn handles_orders(theme: &str, command: impl FnOnce(&str) -> Command) {
+/// Each in a request of its own, and in batches.
+fn handles_orders(theme: &str, batch: &'static str, command: impl Fn(&str) -> Command) {
+    handles_orders_with(theme, "", &command);
+    handles_orders_with(&format!("{theme}-batch"), batch, &command);
+}
+
+fn handles_orders_with(theme: &str, settings: &'static str, command: &impl Fn(&str) -> Command) {
     let port = scene::free_port();
     let mut program = Program::start(&mut command(&port.to_string()));
     clock::eventually("the handler listens", PATIENCE, || {
@@ -128,6 +134,7 @@ fn handles_orders(theme: &str, command: impl FnOnce(&str) -> Command) {
     });
     let mut scene = Scene::with_source(theme, &["500ms", "3s"], PARTITIONS);
     scene.handler = format!("http://127.0.0.1:{port}/");
+    scene.handler_settings = settings;
     let config = scene.set_up();
     written(&scene);
     let mut kladder = Kladder::run(&config);
@@ -148,7 +155,7 @@ fn handles_orders(theme: &str, command: impl FnOnce(&str) -> Command) {
         broker::lag(&scene.group, &scene.source) == 0 && broker::lag(&scene.group, &scene.redeliver_topic()) == 0
     });
     check_dead_letters(&scene, |order| order.dead);
-    // The one that asked for 2 s has waited in the tier that is long enough.
+    // The one that asked for 2 s has waited in the smallest tier that is long enough.
     let waited = broker::read(&scene.tier_topic("3s"));
     assert!(waited.iter().any(|record| record.text(records::ID) == Some("r-6") && record.text("kladder-attempts") == Some("1")));
     assert_eq!(kladder.terminate(PATIENCE).code(), Some(0), "its log:\n{}", kladder.log());
@@ -157,7 +164,7 @@ fn handles_orders(theme: &str, command: impl FnOnce(&str) -> Command) {
 
 #[test]
 fn the_handler_in_python() {
-    handles_orders("handler-python", |port| {
+    handles_orders("handler-python", "batch = { wait = \"200ms\" }", |port| {
         let mut command = Command::new("python3");
         command.arg(example("handlers/handler.py")).arg(port);
         command
@@ -166,7 +173,7 @@ fn the_handler_in_python() {
 
 #[test]
 fn the_handler_in_node() {
-    handles_orders("handler-node", |port| {
+    handles_orders("handler-node", "batch = { wait = \"200ms\", across = true }", |port| {
         let mut command = Command::new("node");
         command.arg(example("handlers/handler.mjs")).arg(port);
         command
@@ -177,11 +184,11 @@ fn the_handler_in_node() {
 fn the_handler_in_go() {
     let folder = tempfile::tempdir().expect("a folder");
     let binary = folder.path().join("handler");
-    // `go run` would not hand a signal on.
+    // `go run` would not forward a signal.
     let built = Command::new("go").arg("build").arg("-o").arg(&binary).arg(example("handlers/handler.go")).output();
     let built = built.expect("go is installed: scripts/install test");
     assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-    handles_orders("handler-go", |port| {
+    handles_orders("handler-go", "batch = { wait = \"200ms\", format = \"ndjson\" }", |port| {
         let mut command = Command::new(&binary);
         command.arg(port);
         command
@@ -190,7 +197,7 @@ fn the_handler_in_go() {
 
 #[test]
 fn the_handler_in_java() {
-    handles_orders("handler-java", |port| {
+    handles_orders("handler-java", "batch = { wait = \"200ms\", format = \"multipart\" }", |port| {
         let mut command = Command::new("java");
         command.arg(example("handlers/Handler.java")).arg(port);
         command
@@ -205,7 +212,7 @@ fn relays_orders(theme: &str, command: impl FnOnce(&Path) -> Command) {
     let mut program = Program::start(command.args([&scene.brokers, &scene.ladder, &scene.group, &scene.source]));
     let mut kladder = Kladder::run(&config);
     written(&scene);
-    // Nothing is rejected here: what can never be handled climbs to the end.
+    // Nothing is rejected here: orders that can never be handled climb to the end.
     let class = |order: &Order| order.dead.map(|(_, class)| ("exhausted", class));
     clock::eventually("two are dead", PATIENCE, || {
         program.assert_running();

@@ -1,4 +1,4 @@
-//! The harness itself: what it writes it reads, what happens it sees, and the checker finds the defects that are planted here.
+//! The harness itself: it reads what it writes, sees what happens, and the checker finds the defects planted here.
 
 use std::time::Duration;
 

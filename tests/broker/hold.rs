@@ -1,4 +1,5 @@
-//! `kladder hold` and `resume`, and whose a ladder is: one command stops all workers, wherever they run and whenever they start.
+//! `kladder hold` and `resume`, and the owner of a ladder: one command stops all workers, wherever they run and whenever they
+//! start.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -19,14 +20,15 @@ use crate::support::scene::{self, Scene, path};
 
 const PARTITIONS: i32 = 6;
 
-/// No handler call may begin, and nothing be redelivered, that long after a hold was confirmed.
+/// For this long after a confirmed hold, no handler call may begin and no record may be
+/// redelivered.
 const OBEYED_WITHIN: Duration = Duration::from_secs(2);
 
 fn failures(number: usize) -> u32 {
     [0, 1, 0, 2, u32::MAX, 1][number % 6]
 }
 
-/// When each call of the handler began.
+/// When each handler call began.
 #[derive(Clone, Default)]
 struct Begun(Arc<Mutex<Vec<Instant>>>);
 
@@ -89,7 +91,8 @@ fn three_workers_are_held(theme: &str, every: Duration, hops: Hops) {
         let answer = if fails { Answer::fail(503, FAILURE) } else { Answer::ok() };
         answer.after(Duration::from_millis(20))
     });
-    // When it is held, some in the last tier are due only after everybody must have heard of it.
+    // When it is held, some records in the last tier become due only after every worker must know
+    // it.
     let mut scene = Scene::with_source(theme, &["500ms", "1s", "5s"], PARTITIONS);
     scene.ask_for(hops);
     handler.url().clone_into(&mut scene.handler);
@@ -116,7 +119,7 @@ fn three_workers_are_held(theme: &str, every: Duration, hops: Hops) {
         let in_redeliver = redelivered();
         let waiting = || broker::lag(&scene.mover_group(), &scene.tier_topic("5s"));
         assert!(waiting() > 0, "nothing waits that the mover would have to hold back");
-        // As long as every record of the tiers needs to come due.
+        // Long enough for every record of the tiers to become due.
         clock::pause(Duration::from_secs(4));
         let late = begun.last().map_or(Duration::ZERO, |last| last.saturating_duration_since(held_at));
         println!("the last call began {late:?} after the hold was confirmed");
@@ -128,7 +131,7 @@ fn three_workers_are_held(theme: &str, every: Duration, hops: Hops) {
         assert_eq!(told, 1, "its log:\n{log}");
 
         let again = hold(&config, &[]).succeeds();
-        assert!(again.stderr.contains("is held already, since") && again.stderr.contains("being replaced"), "{again}");
+        assert!(again.stderr.contains("is already held, since") && again.stderr.contains("being replaced"), "{again}");
         let shown = process::kladder(&["status", "-c", path(&config)]).succeeds();
         assert!(shown.stdout.contains("HELD since ") && shown.stdout.contains("being replaced"), "{shown}");
         let ladder = &status(&config)["ladders"][0];
@@ -173,14 +176,14 @@ fn three_workers_are_held(theme: &str, every: Duration, hops: Hops) {
     let report = checker::check(&shape, hops, &observed, failures);
     report.assert_no_faults();
     println!("{sent} records, {} calls, {} of them beyond the plan", observed.calls.len(), report.extra_calls);
-    // Nothing was in the handler's hands when they were killed.
+    // No delivery was in flight when they were killed.
     assert_eq!(report.extra_calls, 0, "deliveries were repeated");
 }
 
 #[test]
 fn what_the_handler_has_is_finished_and_what_only_waits_for_its_turn_is_not_begun() {
     const RECORDS: usize = 8;
-    // Which of them comes first is nobody's promise: more are taken than may be in flight, and they race for the place.
+    // Their order is not guaranteed: more are taken than may be in flight, and they compete for the slot.
     let first = AtomicBool::new(true);
     let handler = Handler::start(move |_| {
         let fails = first.swap(false, Ordering::SeqCst);
@@ -198,7 +201,7 @@ fn what_the_handler_has_is_finished_and_what_only_waits_for_its_turn_is_not_begu
     clock::pause(Duration::from_secs(3));
     assert_eq!(handler.count(), 1, "a delivery was begun that had only been queued");
     assert_eq!(broker::read(&scene.redeliver_topic()).len(), 0);
-    // What waits for its turn does not keep a held worker from ending, and is not lost by it.
+    // Records that wait for their turn do not keep a held worker from stopping, and are not lost.
     assert_eq!(kladder.terminate(Duration::from_secs(5)).code(), Some(0), "its log:\n{}", kladder.log());
     assert_eq!(handler.count(), 1);
     let mut kladder = Kladder::run(&config);
@@ -247,7 +250,7 @@ fn a_hold_stops_no_other_ladder_and_one_that_was_written_while_nobody_ran_is_obe
     let config = held.write_text(&both);
     process::kladder(&["setup", "-c", path(&config), "--yes"]).succeeds();
 
-    // Of several, all are meant only when that was said.
+    // With several ladders, all are held only with the option for it.
     hold(&config, &[]).refuses(2, &["--yes", "--ladder", &held.ladder, &free.ladder]);
     assert_eq!(status(&config)["ladders"][0]["held"], false);
     let said = hold(&config, &["--ladder", &held.ladder, "-o", "json"]).succeeds();
@@ -286,7 +289,7 @@ fn a_hold_that_nobody_can_read_holds_and_resume_overwrites_it() {
     let state = format!("{}.state", scene.ladder);
     let producer = RawProducer::new(&scene.brokers);
     producer.write(&scene.source, &[records::plain(0, 1)]);
-    // Of a newer version; and what is somebody else's.
+    // A record of a newer version, and foreign ones.
     let mut foreign = state_record("dead/0/1", "\u{1}not ours");
     foreign.headers.push((b"\xff\xfe".to_vec(), None));
     producer.write(&state, &[state_record("hold", r#"{"v":9,"held":"softly"}"#), foreign]);
@@ -297,7 +300,7 @@ fn a_hold_that_nobody_can_read_holds_and_resume_overwrites_it() {
         log.lines().any(|l| l.contains("ERROR") && l.contains("format version 9") && l.contains("kladder resume"))
     });
     let shown = process::kladder(&["status", "-c", path(&config)]).succeeds();
-    assert!(shown.stdout.contains("HELD by a record that cannot be read"), "{shown}");
+    assert!(shown.stdout.contains("HELD by an unreadable record"), "{shown}");
     clock::pause(Duration::from_secs(2));
     assert_eq!(handler.count(), 0);
     let said = resume(&config, &[]).succeeds();
@@ -383,11 +386,11 @@ fn a_ladder_that_was_set_up_before_owners_were_put_down_runs_and_is_claimed_by_s
     clock::eventually("it delivers", PATIENCE, || handler.count() == 1);
     let log = kladder.log();
     assert!(
-        log.lines().any(|l| l.contains("WARN") && l.contains("whom the ladder belongs to") && l.contains("kladder setup")),
+        log.lines().any(|l| l.contains("WARN") && l.contains("the ladder has no owner record") && l.contains("kladder setup")),
         "{log}"
     );
     let claimed = process::kladder(&["setup", "-c", path(&config), "--yes"]).succeeds();
-    assert!(claimed.stdout.contains(&format!("+ put group {} down", scene.group)), "{claimed}");
+    assert!(claimed.stdout.contains(&format!("+ record group {} as", scene.group)), "{claimed}");
     kladder.assert_running();
     assert!(!scene_is_held(&scene));
 }

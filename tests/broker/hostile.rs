@@ -1,5 +1,5 @@
-//! Headers that others wrote: another ladder's, malformed ones, those of other frameworks. No record loses an attempt by them, none
-//! gains one, and nobody's own headers are touched.
+//! Headers written by others: another ladder's, malformed ones, those of other frameworks. They neither cost nor add attempts, and
+//! users' headers are unchanged.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -139,7 +139,7 @@ fn record(number: usize, headers: &Headers) -> NewRecord {
     NewRecord { headers: [before, &plain.headers, after].concat(), ..plain }
 }
 
-/// Headers, and what follows where they stand on a topic of the ladder.
+/// Headers, and what happens to the record on a topic of the ladder.
 struct Case {
     name: &'static str,
     headers: Headers,
@@ -213,7 +213,7 @@ fn cases(ladder: &str) -> Vec<Case> {
     cases
 }
 
-/// A sound envelope of a record that has failed once.
+/// A valid envelope of a record that has failed once.
 fn envelope(ladder: &str) -> Headers {
     let fields = [
         ("ladder", ladder),

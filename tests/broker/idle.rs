@@ -1,4 +1,4 @@
-//! A worker that had nothing to do for longer than its own transactions may last, and then has.
+//! A worker that is idle for longer than its transactions may last, and then gets records.
 
 use std::time::Duration;
 
@@ -11,7 +11,8 @@ use crate::support::raw::RawProducer;
 use crate::support::records;
 use crate::support::scene::Scene;
 
-/// Longer than the timeout of kladder's transactions (10 s) and than the coordinator's look for those beyond it (another 10 s).
+/// Longer than the timeout of kladder's transactions (10 s) and the coordinator's interval for aborting expired ones (another
+/// 10 s).
 const IDLE: Duration = Duration::from_secs(22);
 
 #[test]

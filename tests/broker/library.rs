@@ -1,4 +1,4 @@
-//! The library against the broker: a push ladder inside this process, and the examples as processes.
+//! The library with a broker: a push ladder in this process, and the examples as processes.
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -6,7 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use kladder::{Delivery, Failure, Handler, KafkaConfig, Ladder, Mode, Report, RunError, Start, Worker};
+use kladder::{
+    BatchHandler, BatchLimits, BatchReport, Delivery, Failure, Handler, KafkaConfig, Ladder, Mode, Report, RunError, Start,
+    Worker,
+};
 use tokio::sync::oneshot;
 
 use crate::support::broker;
@@ -16,7 +19,7 @@ use crate::support::records;
 
 const PARTITIONS: i32 = 3;
 
-/// A ladder of names that nobody else has, with its source; the topics go with it.
+/// A ladder with unique names, with its source; the topics are deleted when it is dropped.
 struct House {
     ladder: Ladder,
     source: String,
@@ -69,7 +72,7 @@ impl Drop for House {
     }
 }
 
-/// A worker on a runtime of its own, as a program has it.
+/// A worker on its own runtime, as in a program.
 struct Running {
     runtime: tokio::runtime::Runtime,
     stop: oneshot::Sender<()>,
@@ -112,6 +115,43 @@ impl Handler for Fifths {
             (1, _) => Err(failure.after(Duration::from_millis(10))),
             _ => Err(failure),
         }
+    }
+}
+
+/// The same in batches; a batch with record 9 in it panics at first.
+struct FifthsInBatches(AtomicUsize);
+
+impl BatchHandler for FifthsInBatches {
+    async fn handle(&self, batch: &[Delivery]) -> Result<BatchReport, Failure> {
+        let has_nine = batch.iter().any(|delivery| number_of(delivery) == 9);
+        assert!(!has_nine || self.0.fetch_add(1, Ordering::Relaxed) > 1, "as planned");
+        let mut report = BatchReport::all_done();
+        for delivery in batch {
+            if let Err(failure) = Fifths.handle(delivery.clone()).await {
+                report.failed(delivery, failure);
+            }
+        }
+        Ok(report)
+    }
+}
+
+#[test]
+fn a_batch_handler_climbs_in_process_and_a_panic_costs_no_record_an_attempt() {
+    const EACH: u64 = 60;
+    let house = House::new("lib-batches", Mode::Push);
+    set_up(&house);
+    house.write((0..usize::try_from(5 * EACH).unwrap()).map(|n| records::hostile(n, PARTITIONS, house.ladder.name())));
+    let limits = BatchLimits { max: 25, wait: Duration::from_millis(50), ..BatchLimits::default() };
+    let worker = Worker::in_batches(house.ladder.clone(), House::kafka(), FifthsInBatches(AtomicUsize::new(0)), limits);
+    let running = Running::start(worker.instance("in-process").dlq_breaker(None));
+    clock::eventually("all records are done or dead", PATIENCE * 2, || house.dead().len() >= 120 && house.is_at_rest());
+    let report = running.stop();
+    assert_eq!((report.done, report.rejected, report.hops), (3 * EACH, EACH, 5 * EACH), "{report}");
+    for record in house.dead() {
+        let number = records::number_of(record.text(records::ID).expect("an id")).expect("a number");
+        let expected = if number % 5 == 4 { ("rejected", "1") } else { ("exhausted", "3") };
+        let told = ["kladder-reason", "kladder-attempts"].map(|name| record.text(name).unwrap_or_default());
+        assert_eq!((told[0], told[1]), expected, "record {number}");
     }
 }
 
@@ -195,7 +235,7 @@ fn a_worker_that_is_dropped_ends_and_another_goes_on() {
     let first = Running::start(house.worker(handler(seen.clone())));
     clock::eventually("the first has all", PATIENCE, || broker::lag(house.ladder.group(), &house.source) == 0);
     first.ended.abort();
-    // A runtime waits for its blocking threads, so this comes back only when the workers have ended.
+    // A runtime waits for its blocking threads, so this returns only when the workers have stopped.
     drop(first.runtime);
     house.write((10..20).map(|n| records::plain(n, PARTITIONS)));
     let second = Running::start(house.worker(handler(seen.clone())));
@@ -223,20 +263,20 @@ fn what_keeps_a_worker_from_running_is_told_with_the_remedy() {
     let text = refused(relay.worker(done)).to_string();
     assert!(text.contains("is a relay") && text.contains("Ladder::relay"), "{text}");
     let text = refused(push.worker(done).instance("no name")).to_string();
-    assert!(text.starts_with("instance is no name for a worker"), "{text}");
+    assert!(text.starts_with("instance is not a valid worker name"), "{text}");
     let text = refused(push.worker(done).max_in_flight(0)).to_string();
     assert!(text.starts_with("max_in_flight must be"), "{text}");
     let text = refused(Worker::new(push.ladder.clone(), KafkaConfig::new("127.0.0.1:9"), done)).to_string();
     assert!(text.contains("no broker answered at 127.0.0.1:9"), "{text}");
 
-    // Another group's: found out by the workers themselves, too late for the check.
+    // Another group's: detected by the workers themselves, too late for the check.
     set_up(&push);
     let other = Ladder::builder(push.ladder.name(), "others").source(&push.source).tiers(["1s", "2s"]).build().unwrap();
     let text = refused(Worker::new(other, House::kafka(), done)).to_string();
     assert!(text.contains("others") && text.contains(push.ladder.group()), "{text}");
 }
 
-/// An example as a process, killed with its value. Cargo builds the examples along with the tests, beside them.
+/// An example as a process, killed when dropped. Cargo builds the examples with the tests.
 struct Example {
     child: Child,
     log: tempfile::NamedTempFile,
@@ -262,7 +302,7 @@ impl Example {
         std::fs::read_to_string(self.log.path()).expect("text")
     }
 
-    /// Waits for its end, and says what it said.
+    /// Waits for its end and returns its output.
     fn finish(mut self) -> String {
         let status = clock::poll(PATIENCE, || self.child.try_wait().expect("a child"));
         let said = self.said();
@@ -270,7 +310,7 @@ impl Example {
         said
     }
 
-    /// As Ctrl-C does.
+    /// Like Ctrl-C.
     fn interrupt(self) -> String {
         let sent = Command::new("kill").args(["-INT", &self.child.id().to_string()]).status().expect("kill can be run");
         assert!(sent.success(), "it does not run any more; it said:\n{}", self.said());

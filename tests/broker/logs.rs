@@ -1,4 +1,4 @@
-//! Logs: nothing of a record in them at any level, errors told once, JSON that machines can read, and `kladder log`.
+//! Logs: no record content at any level, errors logged once, JSON that machines can read, and `kladder log`.
 
 use std::fmt;
 
@@ -14,10 +14,10 @@ use crate::support::raw::{NewRecord, RawProducer};
 use crate::support::records;
 use crate::support::scene::{Scene, path};
 
-/// What must not be found, in key, value, headers and in what the handler says of them.
+/// The canaries in key, value, headers and in the handler's responses.
 const CANARY: &str = "c4n4ry";
 
-/// A JSON object with its keys as they stand, so that one that stands twice is found.
+/// A JSON object with its keys as written, so that duplicates are found.
 struct Line(Vec<(String, Value)>);
 
 impl<'de> Deserialize<'de> for Line {
@@ -52,14 +52,14 @@ impl Line {
     }
 }
 
-/// Each line of a JSON log, which is one object with the fields that all have, and no field twice.
+/// Each line of a JSON log: one object with the common fields, none of them twice.
 fn lines(log: &str) -> Vec<Line> {
     let read = |text: &str| {
         let line: Line = serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"));
         for field in ["timestamp", "level", "target"] {
             assert!(line.get(field).is_some(), "no {field}: {text}");
         }
-        // Of the libraries', not all have one.
+        // Lines of libraries do not have all fields.
         assert!(
             line.get("message").is_some() || !line.get("target").is_some_and(|t| t.starts_with("kladder")),
             "no message: {text}"
@@ -74,14 +74,14 @@ fn lines(log: &str) -> Vec<Line> {
 
 fn assert_no_canary(log: &str) {
     let encoded = base64::engine::general_purpose::STANDARD.encode(CANARY);
-    // Of base64 that begins in its midst, this is what does not depend on its neighbours.
+    // Of base64 that starts in the middle, this part does not depend on its neighbours.
     for hidden in [CANARY.to_owned(), encoded, CANARY.to_uppercase(), format!("{:?}", CANARY.as_bytes())] {
         let found = log.lines().find(|line| line.contains(hidden.trim_matches(['[', ']'])));
         assert!(found.is_none(), "something of a record is in the log: {found:?}");
     }
 }
 
-/// A record that is full of canaries, and whose value says what the handler shall do.
+/// A record full of canaries, whose value tells the handler what to do.
 fn canary(number: usize, what: &str) -> NewRecord {
     let mut record = records::plain(number, 1);
     record.key = Some(format!("key-{CANARY}-{number}").into_bytes());
@@ -108,7 +108,7 @@ fn at_trace_nothing_of_a_record_is_in_the_log_whatever_becomes_of_it() {
     let mut scene = Scene::with_source("canary", &["500ms"], 1);
     scene.handler = handler.url().to_owned();
     let config = scene.set_up();
-    // With it, what may be written nowhere: its partition stands still in the end, and that is told with care as well.
+    // Also one that cannot be written anywhere: its partition stops in the end, and the log must not leak it either.
     broker::alter_topic(&scene.dlq_topic(), "max.message.bytes=2000");
     let mut all: Vec<NewRecord> =
         ["done", "retry", "later", "exhaust", "reject", "verdict"].iter().enumerate().map(|(n, what)| canary(n, what)).collect();
@@ -130,11 +130,11 @@ fn at_trace_nothing_of_a_record_is_in_the_log_whatever_becomes_of_it() {
     let mut kladder = Kladder::start_with(&["run", "-c", path(&config), "--log", "json"], &log, &[("KLADDER_LOG", "trace")]);
     clock::eventually("each has come to its end", PATIENCE, || {
         kladder.assert_running();
-        // Done, twice those that are tried again or given up, rejected, and the malformed one.
+        // Done, two records per retry or dead letter, rejected, and the malformed one.
         handler.count() >= 11 && broker::read(&scene.dlq_topic()).len() >= 2
     });
     clock::eventually("the largest one is told of, and tried again", PATIENCE, || {
-        kladder.log().contains("still written nowhere")
+        kladder.log().contains("record still cannot be written")
     });
     kladder.signal("TERM");
     assert_eq!(kladder.ended(PATIENCE).and_then(|status| status.code()), Some(0), "its log:\n{}", kladder.log());
@@ -144,18 +144,18 @@ fn at_trace_nothing_of_a_record_is_in_the_log_whatever_becomes_of_it() {
     let lines = lines(&log);
     let has =
         |level: &str, message: &str| assert!(lines.iter().any(|line| line.says(level, message)), "no {level} {message}:\n{log}");
-    has("INFO", "kladder runs");
+    has("INFO", "kladder started");
     has("DEBUG", "decided");
     has("TRACE", "hopped");
     has("WARN", "envelope is not trusted");
-    has("ERROR", "can be written nowhere");
-    has("INFO", "deliverer owns");
+    has("ERROR", "cannot be written anywhere");
+    has("INFO", "partitions assigned");
     let decisions: Vec<&str> =
         lines.iter().filter(|line| line.says("DEBUG", "decided")).filter_map(|line| line.get("decision")).collect();
     for decision in ["complete", "hop", "dead-letter"] {
         assert!(decisions.contains(&decision), "{decision} is not among {decisions:?}");
     }
-    let told = lines.iter().filter(|line| line.says("ERROR", "can be written nowhere")).count();
+    let told = lines.iter().filter(|line| line.says("ERROR", "cannot be written anywhere")).count();
     assert_eq!(told, 1, "an error is told once");
 }
 
@@ -217,8 +217,8 @@ fn the_level_changes_while_the_worker_runs() {
     deliver();
     clock::eventually("the decision is told", PATIENCE, || decided(&kladder) == 1);
 
-    log(&["debgu"]).refuses(1, &["`debgu` is no log filter: write a level"]);
-    log(&["kladder=loud"]).refuses(1, &["is no log filter"]);
+    log(&["debgu"]).refuses(1, &["`debgu` is not a log filter: write a level"]);
+    log(&["kladder=loud"]).refuses(1, &["is not a log filter"]);
     deliver();
     clock::eventually("what is no filter changes nothing", PATIENCE, || decided(&kladder) == 2);
 

@@ -1,4 +1,5 @@
-//! Offsets that the broker has lost: the worker stops and says what to decide, and never skips in silence.
+//! Offsets that the broker has lost: the worker stops and says what to decide, and never skips records
+//! silently.
 
 use std::path::Path;
 
@@ -52,7 +53,7 @@ fn a_source_made_anew_under_a_running_worker_stops_it() {
     assert_eq!(handler.count(), 5);
 }
 
-/// A ladder over a source of one partition that holds five records and has never been run.
+/// A ladder over a source of one partition with five records, never run.
 fn five_records(theme: &str) -> (Scene, Handler, std::path::PathBuf) {
     let handler = Handler::start(|_| Answer::ok());
     let mut scene = Scene::with_source(theme, &["1s"], 1);

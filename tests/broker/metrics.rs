@@ -1,4 +1,5 @@
-//! `/metrics` tells what is so: each figure against what an independent reader finds in the topics and what the handler was asked.
+//! `/metrics` is correct: each value is compared with what an independent reader finds in the topics and with the handler's
+//! requests.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -40,7 +41,7 @@ fn when_all_is_quiet_each_figure_is_what_others_count() {
     RawProducer::new(&scene.brokers).write(&scene.source, &written);
     let mut kladder = Kladder::run(&config);
 
-    // Told every 15 seconds of the time since, so that it may be over by the time that the ladder is empty.
+    // Updated every 15 seconds, so it may be outdated when the ladder is empty.
     let round_trips = Cell::new(false);
     let look = || {
         let rtt = scene.metric("kladder_broker_rtt_seconds", "role=\"deliverer\"");
@@ -79,7 +80,7 @@ fn when_all_is_quiet_each_figure_is_what_others_count() {
     }
     count("kladder_hops_total", "tier=\"redeliver\"", seen.redeliver.len());
     count("kladder_hops_total", "tier=\"dlq\"", seen.dlq.len());
-    for reason in ["exhausted", "rejected", "expired", "poison", "oversize", "no-origin"] {
+    for reason in ["exhausted", "rejected", "expired", "poison", "oversize", "no-origin", "refused"] {
         let dead = seen.dlq.iter().filter(|record| record.text("kladder-reason") == Some(reason)).count();
         count("kladder_dead_letters_total", &format!("reason=\"{reason}\""), dead);
     }
@@ -115,7 +116,7 @@ fn when_all_is_quiet_each_figure_is_what_others_count() {
     assert!(threads > 1.0 && scene.metric("process_resident_memory_bytes", "") > Some(1e6), "{threads} threads");
 }
 
-/// Without transactions, since markers are offsets too, by which what waits is estimated.
+/// Without transactions, since markers count as offsets, by which waiting records are estimated.
 #[test]
 fn while_records_wait_as_many_are_told_as_an_independent_reader_counts() {
     let handler = Handler::start(|_| Answer::fail(503, "down"));
@@ -132,7 +133,7 @@ fn while_records_wait_as_many_are_told_as_an_independent_reader_counts() {
     });
     let seen = independent::observe(&scene, &handler);
     assert_eq!(seen.tiers[0].len(), RECORDS);
-    // Partitions whose heads wait for long are paused, and their ends asked for now and then.
+    // Partitions whose heads wait for long are paused, and their ends queried now and then.
     clock::eventually("as many are told to wait", PATIENCE, || {
         scene.metric("kladder_tier_waiting_records", "tier=\"30m\"") == Some(as_f64(seen.tiers[0].len()))
     });

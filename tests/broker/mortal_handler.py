@@ -1,4 +1,4 @@
-"""A handler that dies over a record whose value holds "poison": PORT LOG. Each request is a line of the log."""
+"""A handler that dies on a record whose value contains "poison": PORT LOG. Each request is a line of the log."""
 
 import http.server
 import os

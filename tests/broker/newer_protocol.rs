@@ -1,4 +1,4 @@
-//! The newer group protocol (KIP-848), by option: workers come, go and are killed as ever, and nothing is lost or doubled.
+//! The newer group protocol (KIP-848), by option: workers join, leave and are killed, and no record is lost or duplicated.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::support::scene::{self, Scene};
 
 const PARTITIONS: i32 = 6;
 
-/// The broker keeps the name and the partitions of a killed member for its session, 45 s by its default.
+/// The broker keeps the name and the partitions of a killed member for its session, 45 s by default.
 const SESSION_AND_MORE: Duration = Duration::from_secs(120);
 
 fn failures(number: usize) -> u32 {
@@ -58,7 +58,7 @@ fn workers_of_the_newer_protocol_join_leave_and_die_under_load() {
         delivers(&mut second, second_health);
         (first, second)
     });
-    assert!(first.log().contains("waiting until its predecessor's session ends"), "its log:\n{}", first.log());
+    assert!(first.log().contains("waiting until its predecessor's session expires"), "its log:\n{}", first.log());
     for worker in [&first, &second] {
         assert!(!worker.log().contains("another live worker"), "its log:\n{}", worker.log());
     }

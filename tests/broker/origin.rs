@@ -1,8 +1,9 @@
-//! Relay to the origin: what is due goes back to the topic and partition that it came from, or, where it has none, to the DLQ.
+//! Relay to the origin: due records go back to the topic and partition of their origin, or, without one, to the DLQ.
 
 use std::path::PathBuf;
 
 use crate::support::broker;
+use crate::support::checker::Hops;
 use crate::support::clock::{self, PATIENCE};
 use crate::support::process::{self, Kladder};
 use crate::support::raw::{Headers, NewRecord, RawProducer, Record};
@@ -11,7 +12,7 @@ use crate::support::scene::{Scene, path};
 
 const DELAY_MILLIS: i64 = 1_000;
 
-/// What other frameworks would act on.
+/// Headers that other frameworks would act on.
 const FOREIGN: [&str; 7] = [
     "retry_topic-attempts",
     "kafka_dlt-original-topic",
@@ -34,7 +35,7 @@ impl Relay {
         broker::create_topic(&scene.source, partitions, source);
         scene.settings =
             format!("mode = \"relay\"\nredeliver = \"origin\"\nreaches_all_groups = true\ntopics.partitions = 2\n{settings}");
-        // So that a larger record needs more room for certain.
+        // So that a larger record certainly needs more space.
         scene.kafka.push_str("producer.compression.type = \"none\"");
         let text = scene.toml();
         let handler = text.find(&format!("[ladder.{}.handler]", scene.ladder)).expect("a handler");
@@ -103,13 +104,13 @@ fn id_of(record: &Record) -> usize {
     record.text(records::ID).and_then(records::number_of).expect("an id")
 }
 
-/// Records of all kinds from more partitions than the source has by now go back byte for byte.
+/// Records of all kinds from more partitions than the source has now go back byte for byte.
 fn goes_back(theme: &str, settings: &str) {
     let relay = Relay::set_up(theme, 3, &[], settings);
     let source = relay.scene.source.clone();
     let written: Vec<NewRecord> = (0..280)
         .map(|number| {
-            // Of the kinds whose headers look like kladder's own the application's copy is no part of this.
+            // Of the kinds whose headers look like kladder's own, the application's copy is excluded.
             let mut record = records::hostile(number, 2, "another");
             record.headers = without(&record.headers, is_kladders);
             record.headers.insert(0, (FOREIGN[number % FOREIGN.len()].into(), Some(b"\0\0\0\x02".to_vec())));
@@ -192,7 +193,7 @@ fn what_has_no_origin_is_a_dead_letter() {
     }
     add(changed("kladder-ladder", "another"));
     add(changed("kladder-attempts", "many"));
-    // One that has an origin goes back in the midst of them.
+    // One with an origin goes back among them.
     add(relay.envelope(&scene.source, 1, 99));
     let count = written.len() - 1;
     relay.write("1s", &written);
@@ -235,7 +236,7 @@ fn what_is_too_large_for_its_origin_gives_up_diagnostics_and_then_goes_to_the_dl
         record.headers.extend(envelope);
         record
     };
-    // With all headers, without the stack, without any of the diagnostics that can go, and not even then.
+    // With all headers, without the stack, without any of the optional diagnostics, and not even then.
     for record in [sized(0, 1_000), sized(1, LIMIT - 1_500), sized(2, LIMIT - 100), sized(3, 1_000)] {
         // One by one: a batch of them all would be too large for the tier.
         relay.write("1s", &[record]);
@@ -255,8 +256,76 @@ fn what_is_too_large_for_its_origin_gives_up_diagnostics_and_then_goes_to_the_dl
     let told: Vec<_> = dead.iter().map(|r| (id_of(r), r.text("kladder-reason"), r.text("kladder-error-stack"))).collect();
     assert_eq!(told, [(2, Some("oversize"), Some(stack.as_str()))]);
     assert_eq!(relay.scene.metric("kladder_dead_letters_total", "reason=\"oversize\""), Some(1.0));
-    assert!(!kladder.log().contains("can be written nowhere"), "{}", kladder.log());
+    assert!(!kladder.log().contains("cannot be written anywhere"), "{}", kladder.log());
     assert_eq!(kladder.terminate(PATIENCE).code(), Some(0));
+}
+
+/// The fate of records some of which their origin refuses: the redelivered ones, and the dead ones with their
+/// reasons.
+fn refused(theme: &str, source: &[(&str, &str)], hops: Hops, key: impl Fn(usize) -> bool) -> (Vec<usize>, Vec<(usize, String)>) {
+    const COUNT: usize = 60;
+    let settings = if hops == Hops::AtLeastOnce { "hops = \"at-least-once\"" } else { "" };
+    let relay = Relay::set_up(theme, 2, source, settings);
+    let written: Vec<NewRecord> = (0..COUNT)
+        .map(|number| {
+            let mut record = records::plain(number, 2);
+            record.key = record.key.filter(|_| key(number));
+            record.headers.extend(relay.envelope(&relay.scene.source, i32::try_from(number % 2).expect("few"), number));
+            record
+        })
+        .collect();
+    relay.write("1s", &written);
+    let mut kladder = relay.run_mover();
+    relay.await_empty(&mut kladder);
+    let back: Vec<usize> = broker::read(&relay.scene.source).iter().map(id_of).collect();
+    let dead = relay.dead_letters();
+    for record in &dead {
+        assert_eq!(record.text("kladder-reason"), Some("refused"));
+        assert_eq!(record.text("kladder-error-class"), Some("Timeout"), "what the handler said stays");
+        assert_eq!((record.number("kladder-attempts"), record.number("kladder-tier")), (Some(1), Some(1)));
+    }
+    let told = |record: &Record| (id_of(record), record.text("kladder-refusal").unwrap_or_default().to_owned());
+    let dead: Vec<(usize, String)> = dead.iter().map(told).collect();
+    let mut all: Vec<usize> = back.iter().copied().chain(dead.iter().map(|(id, _)| *id)).collect();
+    all.sort_unstable();
+    if hops == Hops::AtLeastOnce {
+        all.dedup();
+    }
+    assert_eq!(all, (0..COUNT).collect::<Vec<_>>(), "each ends in one place, once");
+    #[expect(clippy::cast_precision_loss, reason = "few records")]
+    let count = dead.len() as f64;
+    assert_eq!(relay.scene.metric("kladder_dead_letters_total", "reason=\"refused\""), Some(count));
+    assert_eq!(relay.scene.metric("kladder_partitions_stopped", "role=\"mover\""), Some(0.0));
+    let log = kladder.log();
+    assert!(!log.contains("cannot be written anywhere") && !log.contains("max.message.bytes"), "{log}");
+    let warnings = log.lines().filter(|line| line.contains("WARN") && line.contains("origin refuses a record")).count();
+    assert!((1..=2).contains(&warnings), "once a partition: {log}");
+    assert_eq!(kladder.terminate(PATIENCE).code(), Some(0));
+    (back, dead)
+}
+
+#[test]
+fn what_its_compacted_origin_refuses_without_a_key_is_a_dead_letter_and_holds_up_nothing() {
+    // One alone, two in a row, and one at the end.
+    let keyless = [5, 20, 22, 59];
+    let (_, dead) =
+        refused("origin-compacted", &[("cleanup.policy", "compact")], Hops::ExactlyOnce, |number| !keyless.contains(&number));
+    let mut ids: Vec<usize> = dead.iter().map(|(id, _)| *id).collect();
+    ids.sort_unstable();
+    assert_eq!(ids, keyless, "and none of those that were sent along with them");
+    for (_, refusal) in dead {
+        assert!(refusal.contains(": INVALID_RECORD") && refusal.ends_with("this record has no key"), "{refusal}");
+    }
+}
+
+#[test]
+fn what_its_origin_refuses_for_its_time_is_a_dead_letter_and_holds_up_nothing() {
+    // Whatever arrives later than this is too old. (So would be the marker that ends a transaction.)
+    let source = [("message.timestamp.before.max.ms", "0")];
+    let (_, dead) = refused("origin-time", &source, Hops::AtLeastOnce, |_| true);
+    assert!(!dead.is_empty());
+    assert!(dead.iter().all(|(_, refusal)| refusal.contains(": INVALID_TIMESTAMP")), "{dead:?}");
+    assert!(dead.iter().all(|(_, refusal)| !refusal.contains("no key")), "{dead:?}");
 }
 
 #[test]

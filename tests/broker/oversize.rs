@@ -1,4 +1,4 @@
-//! A record that can be written nowhere: its partition stands still, loudly, and only its.
+//! A record that cannot be written anywhere: its partition stops with an error, and no other does.
 
 use crate::support::broker;
 use crate::support::clock::{self, PATIENCE};
@@ -8,19 +8,7 @@ use crate::support::raw::{NewRecord, RawProducer};
 use crate::support::records;
 use crate::support::scene::Scene;
 
-const NOWHERE: &str = "record can be written nowhere, so its partition stands still";
-
-/// A record whose value no compression makes smaller.
-fn large(number: usize, partition: i32, size: usize) -> NewRecord {
-    let mut state = u64::try_from(number).expect("a small number") | 0x9E37_79B9_0000_0000;
-    let value = std::iter::repeat_with(|| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()[3]
-    });
-    NewRecord { partition, value: Some(value.take(size).collect()), ..records::plain(number, 1) }
-}
+const NOWHERE: &str = "record cannot be written anywhere, so its partition stops";
 
 fn small(number: usize, partition: i32) -> NewRecord {
     NewRecord { partition, ..records::plain(number, 1) }
@@ -34,9 +22,9 @@ fn a_waiting_record_too_large_to_go_on_stops_its_partition_and_no_other() {
     let config = scene.set_up();
     let tier = scene.tier_topic("1s");
     broker::alter_topic(&scene.redeliver_topic(), "max.message.bytes=20000");
-    // Straight into the tier, where their order is certain: 10 before the large one, 10 behind it.
+    // Straight into the tier, where the order is certain: 10 before the large one, 10 behind it.
     let mut written: Vec<NewRecord> = (0..10).map(|n| small(n, 0)).collect();
-    written.push(large(10, 0, 60_000));
+    written.push(records::incompressible(10, 0, 60_000));
     written.extend((11..21).map(|n| small(n, 0)));
     written.extend((21..41).map(|n| small(n, 1 + i32::try_from(n % 2).expect("0 or 1"))));
     let producer = RawProducer::new(&scene.brokers);
@@ -46,7 +34,7 @@ fn a_waiting_record_too_large_to_go_on_stops_its_partition_and_no_other() {
     let stopped = || scene.metric("kladder_partitions_stopped", "role=\"mover\"");
     clock::eventually("one partition stands still", PATIENCE, || stopped() == Some(1.0));
     clock::eventually("all before it and all of the others have gone on", PATIENCE, || handler.count() == 30);
-    // The others go on while it stands.
+    // The others continue meanwhile.
     producer.write(&tier, &[small(41, 1), small(42, 2)]);
     clock::eventually("later records of the others too", PATIENCE, || handler.count() == 32);
     assert!(handler.calls().iter().all(|call| call.partition != 0 || call.offset < 10), "{:?}", handler.calls());
@@ -73,10 +61,10 @@ fn a_waiting_record_too_large_to_go_on_stops_its_partition_and_no_other() {
 #[test]
 fn a_failed_record_gives_up_diagnostics_in_order_until_it_fits() {
     const LIMIT: usize = 6_000;
-    // Sizes from where everything fits to where the bare record does not fit by much.
+    // Sizes from fitting completely to a bare record that is far too large.
     let sizes: Vec<usize> = (0..40).map(|n| LIMIT - 1_800 + n * 30).collect();
     let text = |seed, length| -> String {
-        large(seed, 0, length).value.expect("a value").iter().map(|b| char::from(b'A' + b % 26)).collect()
+        records::incompressible(seed, 0, length).value.expect("a value").iter().map(|b| char::from(b'A' + b % 26)).collect()
     };
     let (class, message) = (text(76, 64), text(77, 1_000));
     let (told_class, told) = (class.clone(), message.clone());
@@ -86,12 +74,12 @@ fn a_failed_record_gives_up_diagnostics_in_order_until_it_fits() {
     });
     let mut scene = Scene::with_source("trim", &["500ms"], 1);
     scene.handler = handler.url().to_owned();
-    // So that a larger record needs more room for certain.
+    // So that a larger record certainly needs more space.
     scene.kafka = "producer.compression.type = \"none\"".to_owned();
     let config = scene.set_up();
     let tier = scene.tier_topic("500ms");
     broker::alter_topic(&tier, &format!("max.message.bytes={LIMIT}"));
-    let written: Vec<NewRecord> = sizes.iter().enumerate().map(|(n, size)| large(n, 0, *size)).collect();
+    let written: Vec<NewRecord> = sizes.iter().enumerate().map(|(n, size)| records::incompressible(n, 0, *size)).collect();
     RawProducer::new(&scene.brokers).write(&scene.source, &written);
     let mut kladder = Kladder::run(&config);
     clock::eventually("all are delivered again", PATIENCE, || handler.count() >= 2 * sizes.len());
@@ -126,7 +114,7 @@ fn a_failed_record_that_fits_nowhere_stops_its_partition_and_no_other() {
     let config = scene.set_up();
     let tier = scene.tier_topic("500ms");
     broker::alter_topic(&tier, "max.message.bytes=20000");
-    let mut written = vec![small(0, 0), large(1, 0, 60_000)];
+    let mut written = vec![small(0, 0), records::incompressible(1, 0, 60_000)];
     written.extend((2..60).map(|n| small(n, i32::try_from(n % 3).expect("a partition"))));
     let producer = RawProducer::new(&scene.brokers);
     producer.write(&scene.source, &written);
@@ -163,20 +151,56 @@ fn a_partition_that_stands_still_does_not_hold_up_the_end() {
     let handler = Handler::start(|call| if call.attempt == 1 { Answer::fail(503, "no") } else { Answer::ok() });
     let mut scene = Scene::with_source("stuck-end", &["500ms"], 1);
     scene.handler = handler.url().to_owned();
-    scene.drain = "2m";
+    scene.drain = "20m";
     let config = scene.set_up();
     broker::alter_topic(&scene.tier_topic("500ms"), "max.message.bytes=20000");
-    RawProducer::new(&scene.brokers).write(&scene.source, &[large(0, 0, 60_000), small(1, 0)]);
+    RawProducer::new(&scene.brokers).write(&scene.source, &[records::incompressible(0, 0, 60_000), small(1, 0)]);
     let mut kladder = Kladder::run(&config);
     clock::eventually("it stands still", PATIENCE, || kladder.log().contains(NOWHERE));
     kladder.signal("TERM");
-    let ended = kladder.ended(std::time::Duration::from_secs(30));
+    let ended = kladder.ended(PATIENCE);
     assert_eq!(ended.and_then(|s| s.code()), Some(0), "its log:\n{}", kladder.log());
-    // Nothing of it is lost.
+    // It is not lost.
     broker::alter_topic(&scene.tier_topic("500ms"), "max.message.bytes=1000000");
     let _again = Kladder::run(&config);
     clock::eventually("both are done", PATIENCE, || {
         let done = |offset| handler.calls().iter().any(|c| c.offset == offset && c.attempt == 2);
         done(0) && done(1)
     });
+}
+
+#[test]
+fn what_a_topic_of_the_ladder_refuses_stops_its_partition_with_a_remedy_that_fits() {
+    let handler = Handler::start(|call| if call.attempt == 1 { Answer::fail(503, "no") } else { Answer::ok() });
+    let mut scene = Scene::with_source("tier-refuses", &["500ms"], 2);
+    scene.handler = handler.url().to_owned();
+    let config = scene.set_up();
+    let tier = scene.tier_topic("500ms");
+    let mut kladder = Kladder::run(&config);
+    // It accepts no record without a key then. (A worker does not start with such a tier.)
+    broker::alter_topic(&tier, "cleanup.policy=compact");
+    let mut written: Vec<NewRecord> = (0..20).map(|n| small(n, i32::try_from(n % 2).expect("0 or 1"))).collect();
+    written[6].key = None;
+    RawProducer::new(&scene.brokers).write(&scene.source, &written);
+    let stopped = || scene.metric("kladder_partitions_stopped", "role=\"deliverer\"");
+    clock::eventually("one partition stands still", PATIENCE, || stopped() == Some(1.0));
+    clock::eventually("the other goes on", PATIENCE, || {
+        handler.calls().iter().filter(|call| call.partition == 1 && call.attempt == 2).count() == 10
+    });
+    let log = kladder.log();
+    let told: Vec<&str> = log.lines().filter(|line| line.contains("ERROR") && line.contains(NOWHERE)).collect();
+    assert_eq!(told.len(), 1, "{log}");
+    for words in ["INVALID_RECORD", "kladder doctor", tier.as_str()] {
+        assert!(told[0].contains(words), "{words}: {}", told[0]);
+    }
+    assert!(!told[0].contains("max.message.bytes"), "{}", told[0]);
+
+    broker::alter_topic(&tier, "cleanup.policy=delete");
+    clock::eventually("it drains", PATIENCE, || {
+        kladder.assert_running();
+        handler.calls().iter().filter(|call| call.attempt == 2).count() == 20 && broker::lag(&scene.group, &scene.source) == 0
+    });
+    clock::eventually("none stands still", PATIENCE, || stopped() == Some(0.0));
+    assert_eq!(kladder.terminate(PATIENCE).code(), Some(0));
+    assert!(broker::read(&scene.dlq_topic()).is_empty());
 }

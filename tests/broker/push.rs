@@ -1,4 +1,5 @@
-//! Push, from source over all tiers to done or DLQ: everything arrives, once, in time, and as it was.
+//! Push, from source through all tiers to done or DLQ: every record arrives once, in time, and
+//! unchanged.
 
 use std::time::Duration;
 
@@ -13,12 +14,12 @@ use crate::support::scene::Scene;
 
 const PARTITIONS: i32 = 6;
 
-/// A third fail once, a third twice, a third always.
+/// A third fails once, a third twice, a third always.
 fn thirds(number: usize) -> u32 {
     [1, 2, u32::MAX][number % 3]
 }
 
-/// The number of a record stands in its place: records go round the partitions in order.
+/// The record number follows from its position: records are written to the partitions in turn.
 fn number_at(call: &Call) -> usize {
     usize::try_from(call.offset * i64::from(PARTITIONS) + i64::from(call.partition)).expect("a place")
 }
@@ -78,7 +79,7 @@ fn records_climb_the_ladder_and_end_done_or_dead_exactly_once() {
     check_requests(&handler.calls(), &scene);
 }
 
-/// What kladder says of itself is what stands in the topics and what the handler was asked.
+/// kladder's metrics agree with the topics and the handler's requests.
 fn honest(scene: &Scene, observed: &Observed, dead: usize) {
     let metric = |name: &str, label: &str| scene.metric(name, label);
     let tier = |topic: &str| format!("tier=\"{topic}\"");
@@ -105,7 +106,7 @@ fn honest(scene: &Scene, observed: &Observed, dead: usize) {
     }
 }
 
-/// What the handler is told beside the record itself.
+/// What the handler receives besides the record itself.
 fn check_requests(calls: &[Call], scene: &Scene) {
     for call in calls {
         let left = scene.shape().attempts - call.attempt;
@@ -161,7 +162,7 @@ fn a_rejected_record_is_a_dead_letter_at_once() {
 
 #[test]
 fn work_in_flight_is_finished_before_it_ends() {
-    // Each call lasts longer than it takes to send the signal; what was taken must be answered and committed.
+    // Each call lasts longer than sending the signal; records in flight must be answered and committed.
     let handler = Handler::start(|_| Answer::ok().after(Duration::from_millis(1500)));
     let mut scene = Scene::with_source("drain-stop", &["1s"], 1);
     scene.handler = handler.url().to_owned();

@@ -1,4 +1,5 @@
-//! In which order application and sidecar are stopped: after `/quiesce` nothing is lost half-way, and in no order is anything lost.
+//! The order in which application and sidecar are stopped: after `/quiesce` no delivery is interrupted, and in no order is a record
+//! lost.
 
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::PathBuf;
@@ -25,7 +26,7 @@ use crate::support::scene::{Scene, free_port, path};
 
 const PARTITIONS: i32 = 3;
 
-/// `application.py`: it dies at once when it is told to stop, whatever it has in its hands, and with its value.
+/// `application.py`: it dies at once on SIGTERM, with deliveries in flight; killed when dropped.
 struct Application {
     port: u16,
     log: PathBuf,
@@ -47,7 +48,7 @@ impl Application {
         clock::eventually("the application listens", PATIENCE, || TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_ok());
     }
 
-    /// SIGTERM, and gone when this returns.
+    /// SIGTERM; it has ended when this returns.
     fn stop(&mut self) {
         let mut child = self.child.take().expect("it was started");
         process::signal(&child, "TERM");
@@ -89,8 +90,8 @@ fn call(told: &Value) -> Call {
     }
 }
 
-/// Stops application and sidecar under load as the closure has it, starts both anew, lets all records come to their end, and gives
-/// how many calls there were beyond the plan. Anything lost, doubled in a topic, or counted as an attempt that was none is a fault.
+/// Stops application and sidecar under load by the closure, restarts both, lets all records finish, and returns the number of calls
+/// beyond the plan. A record lost, duplicated in a topic, or with a wrongly counted attempt is a fault.
 fn stopped_and_started(theme: &str, stop: impl FnOnce(&Scene, &mut Application, &mut Kladder)) -> usize {
     let mut application = Application::new();
     let mut scene = Scene::with_source(theme, &["500ms", "1s"], PARTITIONS);
@@ -141,20 +142,21 @@ fn an_application_stopped_after_quiesce_loses_no_delivery_and_burns_no_attempt()
     let extra = stopped_and_started("quiesce", |scene, application, kladder| {
         let said = process::finish(hook("preStop", scene.admin), PATIENCE).succeeds();
         assert_eq!(said.stdout, "quiet\n");
-        // At once: what waits is due within a second, and nothing comes after it while no delivery is made.
+        // At once: waiting records are due within a second, and no others follow while nothing is
+        // delivered.
         let moved = broker::read(&scene.redeliver_topic()).len();
         let before = application.count();
         application.stop();
         clock::eventually("/readyz tells by whom it is quiesced, and is ready all the same", PATIENCE, || {
-            let told = "quiesced: no delivery is under way (by preStop)";
+            let told = "quiesced: no delivery is in flight (by preStop)";
             scene.get("/readyz").is_some_and(|(status, text)| status == 200 && text.contains(told))
         });
-        // What is due goes on to redeliver meanwhile, and new records come in.
+        // Due records still go to redeliver meanwhile, and new records arrive.
         clock::eventually("the mover goes on", PATIENCE, || broker::read(&scene.redeliver_topic()).len() > moved);
         let unsent = scene.metric("kladder_deliveries_total", "verdict=\"unsent\"");
         assert!(unsent.is_none_or(|unsent| unsent == 0.0), "{unsent:?} calls met no application");
         assert_eq!(application.count(), before, "a delivery was begun after quiet");
-        // Started again alone, it says that it is back.
+        // Restarted alone, it reports that it is back.
         application.start();
         process::finish(hook("postStart", scene.admin), PATIENCE).succeeds();
         clock::eventually("deliveries go on", PATIENCE, || application.count() > before + 30);
@@ -182,11 +184,11 @@ fn an_application_that_stops_without_a_word_costs_no_attempt_but_calls_again() {
         clock::eventually("it is ready all the same", PATIENCE, || matches!(scene.get("/readyz"), Some((200, _))));
         kladder.signal("TERM");
     });
-    // Those that it had in its hands.
+    // Those in flight.
     assert!(extra <= 16, "{extra} calls beyond the plan, at most 16 were in flight");
 }
 
-/// What an application's container runs when it is started (`postStart`) or before it is stopped (`preStop`), by the manifest of
+/// What an application's container runs after its start (`postStart`) or before its stop (`preStop`), by the manifest of
 /// `examples/sidecar`.
 fn hook(name: &str, admin: u16) -> Command {
     let manifest = std::fs::read_to_string(broker::in_house("examples/sidecar/kubernetes/sidecar.yaml")).expect("the manifest");
@@ -205,7 +207,7 @@ fn quiesce_waits_for_a_call_keeps_all_others_and_can_be_lifted() {
     let waits = gate.clone();
     let handler = Handler::start(move |call| {
         if call.offset == 0 {
-            // Until the test lets it go; the handler's other calls have to wait too, and there are none.
+            // Until the test releases it; other calls of the handler would wait too, and there are none.
             drop(waits.lock().unwrap_or_else(PoisonError::into_inner));
         }
         Answer::ok()
@@ -218,13 +220,13 @@ fn quiesce_waits_for_a_call_keeps_all_others_and_can_be_lifted() {
     producer.write(&scene.source, &[records::plain(0, 1)]);
     let mut kladder = Kladder::run(&config);
     let ask = |method: &str, page: &str| scene.control(method, page, "");
-    let in_flight = || ask("GET", "/quiesce").is_some_and(|(_, text)| text.contains("1 delivery is under way"));
+    let in_flight = || ask("GET", "/quiesce").is_some_and(|(_, text)| text.contains("1 delivery is in flight"));
     clock::eventually("a call is under way", PATIENCE, in_flight);
 
-    assert_eq!(ask("POST", "/quiesce?wait=50ms"), Some((504, "1 delivery is under way\n".to_owned())));
+    assert_eq!(ask("POST", "/quiesce?wait=50ms"), Some((504, "1 delivery is in flight\n".to_owned())));
     let said = process::kladder(&["quiesce", "-c", path(&config), "--wait", "50ms"]);
-    said.refuses(1, &["1 delivery is under way"]);
-    // Neither a new record nor one that comes back is delivered; it is moved on time nevertheless.
+    said.refuses(1, &["1 delivery is in flight"]);
+    // Neither new nor redelivered records are delivered; due ones are still moved on time.
     producer.write(&scene.source, &[records::plain(1, 1)]);
     producer.write(&scene.tier_topic("500ms"), &[records::plain(2, 1)]);
     clock::eventually("it is moved", PATIENCE, || broker::read(&scene.redeliver_topic()).len() == 1);
@@ -239,12 +241,12 @@ fn quiesce_waits_for_a_call_keeps_all_others_and_can_be_lifted() {
     let log = kladder.log();
     assert_eq!(log.matches("quiesced on request").count(), 1, "its log:\n{log}");
     assert_eq!(kladder.terminate(PATIENCE).code(), Some(0), "its log:\n{log}");
-    assert!(kladder.log().contains("released on request"), "its log:\n{log}");
+    assert!(kladder.log().contains("resumed on request"), "its log:\n{log}");
 }
 
 #[test]
 fn where_no_worker_runs_quiesce_says_so() {
     let scene = Scene::new("quiesce-nobody", &["1s"]);
     let config = scene.write();
-    process::kladder(&["quiesce", "-c", path(&config)]).refuses(1, &["no worker can be asked at 127.0.0.1:", "[admin]"]);
+    process::kladder(&["quiesce", "-c", path(&config)]).refuses(1, &["cannot reach a worker at 127.0.0.1:", "[admin]"]);
 }

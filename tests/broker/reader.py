@@ -1,4 +1,4 @@
-"""Prints all committed records of topics as JSON lines, from their beginnings to their ends as of now.
+"""Prints all committed records of topics as JSON lines, from their beginnings to their current ends.
 
 usage: reader.py BOOTSTRAP TOPIC...
 
@@ -43,7 +43,7 @@ def main(bootstrap, topics):
         if message is None:
             continue
         if message.error() is not None:
-            # The client connects again by itself; the deadline bounds it.
+            # The client reconnects by itself; the deadline bounds it.
             if message.error().code() in (KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT):
                 continue
             if message.error().code() != KafkaError._PARTITION_EOF:

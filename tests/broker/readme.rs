@@ -1,29 +1,41 @@
-//! The README's own commands, in its own order, as a reader would type them.
+//! The commands of the README, then those of each page of `docs/`, as a reader would type them.
 //!
-//! What the test replaces in them, and nothing else:
-//! - the address of the broker, and the names `orders` and `billing` by ones that are free on it;
+//! Only the following is replaced:
+//! - the address of the broker, and the names `orders` and `billing` by unused ones;
 //! - the ports 3000 (handler), 9646 (health) and that of the admin interface by free ones;
-//! - `cargo install` builds like the tests do and installs into the walk's folder;
-//! - `kafka-topics.sh` and `kladder` are found in the walk's folder; the former is `TopicCommand`, which it is everywhere;
-//! - exit code 3 of `setup --dry-run` (the README says so) does not end the walk.
+//! - `cargo install` installs the binary under test into the walk's directory: compiling it again takes minutes, and that it builds
+//!   by itself is a check of `scripts/test`;
+//! - `kafka-topics.sh` and `kladder` are found in the walk's directory; the former is `TopicCommand`, as everywhere;
+//! - exit code 3 of `setup --dry-run` (documented in the README) does not end the walk.
+//!
+//! Blocks of `sh` are run, those of `toml` form one configuration; blocks of `text` are only shown.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use crate::support::broker;
+use crate::support::clock::PATIENCE;
 use crate::support::process::{self, Finished, KLADDER};
 use crate::support::scene::free_port;
 
-/// The blocks of one language.
+/// The README, and each page of `docs/` by its name.
+fn pages() -> Vec<String> {
+    let docs = fs::read_dir(broker::in_house("docs")).expect("the folder docs");
+    let mut paths: Vec<_> = docs.map(|entry| entry.expect("a readable folder").path()).collect();
+    paths.sort();
+    paths.insert(0, broker::in_house("README.md"));
+    assert!(paths.len() > 10, "{paths:?}");
+    paths.iter().map(|path| fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))).collect()
+}
+
+/// The blocks of one language, page by page.
 fn blocks(language: &str) -> Vec<String> {
     let fence = format!("```{language}");
-    let readme = fs::read_to_string(broker::in_house("README.md")).expect("README.md");
     let mut blocks = Vec::new();
     let mut open: Option<String> = None;
-    for line in readme.lines() {
+    for line in pages().iter().flat_map(|page| page.lines()) {
         match &mut open {
             None if line == fence => open = Some(String::new()),
             None => {}
@@ -50,7 +62,7 @@ fn every_command_of_the_walk_works() {
         &bin.join("kafka-topics.sh"),
         &format!("exec {:?} tool org.apache.kafka.tools.TopicCommand \"$@\"", broker::in_house("scripts/kafka")),
     );
-    // The file that init prints is the reader's to change; the test changes the ports.
+    // The file that init prints is meant to be edited; the test changes the ports.
     let admin = format!("s/^\\[health\\]/[admin]\\nlisten = \"127.0.0.1:{admin}\"\\n\\n[health]/");
     let ports = format!("s/:9646/:{health}/; s/:3000/:{handler}/; {admin}");
     program(
@@ -59,7 +71,7 @@ fn every_command_of_the_walk_works() {
     );
 
     let mut script = String::from("set -eux\ntrap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n");
-    // The first block is the two scripts, which have tests of their own.
+    // The first block is the two scripts, which have their own tests.
     for block in &blocks("sh")[1..] {
         for line in block.lines() {
             script.push_str(&adapted(line, &suffix, handler, folder.path()));
@@ -70,9 +82,7 @@ fn every_command_of_the_walk_works() {
     bash.arg("-c").arg(&script).current_dir(folder.path()).stdin(Stdio::null());
     let path = std::env::var("PATH").unwrap_or_default();
     bash.env("PATH", format!("{}:{path}", bin.display())).env_remove("KLADDER_CONFIG").env_remove("RUST_LOG");
-    // What a compiler that was killed in the middle has left behind must not be taken up.
-    bash.env("CARGO_INCREMENTAL", "0");
-    let walk = process::finish(bash, Duration::from_secs(900));
+    let walk = process::finish(bash, PATIENCE * 3);
     assert_eq!(walk.code, Some(0), "the walk broke off:\n{script}\n{walk}");
     check_walk(&walk, &suffix);
     broker::delete_topics(&[&format!("orders-{suffix}"), &format!("billing-{suffix}-orders-{suffix}.")]);
@@ -80,10 +90,9 @@ fn every_command_of_the_walk_works() {
 
 fn adapted(line: &str, suffix: &str, handler: u16, folder: &Path) -> String {
     if line.starts_with("cargo install") {
-        let (house, root) = (broker::in_house(""), folder.join("installed"));
-        let (house, root) = (house.display(), root.display());
-        let options = format!("--path {house} --debug --offline --quiet --root {root} --target-dir {house}/target");
-        return line.replace("--path .", &options);
+        assert_eq!(line, "cargo install --path . --locked", "what `scripts/test` checks");
+        let installed = folder.join("installed/bin/kladder");
+        return format!("install -D {KLADDER} {}", installed.display());
     }
     let line = line
         .replace("localhost:9092", broker::brokers())
@@ -94,7 +103,7 @@ fn adapted(line: &str, suffix: &str, handler: u16, folder: &Path) -> String {
 }
 
 fn check_walk(walk: &Finished, suffix: &str) {
-    // The tables of `status`, the dead letters with their headers, the record that was dropped by hand.
+    // The tables of `status`, the dead letters with their headers, the record written by hand.
     let dead: Vec<&str> = walk.stdout.lines().filter(|line| line.contains("kladder-reason=exhausted")).collect();
     assert!(!dead.is_empty(), "no dead letter was shown:\n{walk}");
     assert!(dead.iter().all(|line| line.starts_with("order-") && line.contains("kladder-attempts=4")), "{dead:#?}");
@@ -115,7 +124,7 @@ fn the_two_scripts_of_the_readme_are_there() {
     for line in first.lines() {
         let mut command = Command::new(broker::in_house(line));
         command.arg("--help");
-        process::finish(command, Duration::from_secs(10)).succeeds();
+        process::finish(command, PATIENCE).succeeds();
     }
 }
 
@@ -130,13 +139,13 @@ fn the_picture_of_the_readme_shows_a_run_in_order() {
 }
 
 #[test]
-fn the_configuration_of_the_readme_has_no_mistake() {
+fn the_configuration_of_the_pages_has_no_mistake() {
     let folder = tempfile::tempdir().expect("a folder");
-    // The second one goes on where the first one ends.
+    // The pages show parts of one configuration.
     fs::write(folder.path().join("kladder.toml"), blocks("toml").concat()).expect("a file");
     let mut check = process::command(&["check"]);
     check.current_dir(&folder).env("HOSTNAME", "pod-0").env_remove("BROKERS");
-    let shown = process::finish(check, Duration::from_secs(10)).succeeds();
+    let shown = process::finish(check, PATIENCE).succeeds();
     assert!(shown.stdout.contains("4 attempts") && shown.stdout.contains("billing-orders.retry-10m"), "{shown}");
     assert!(shown.stdout.contains("rule unparseable: ") && shown.stdout.contains("billing-orders.dlq-parse"), "{shown}");
 }
@@ -150,7 +159,7 @@ fn the_demo_on_a_real_broker_reckons_up_without_a_fault() {
         .env_remove("KLADDER_CONFIG")
         .env_remove("RUST_LOG")
         .stdin(Stdio::null());
-    let shown = process::finish(demo, Duration::from_secs(300)).succeeds();
+    let shown = process::finish(demo, PATIENCE * 3).succeeds();
     for said in
         ["sent               500", "lost                 0", "doubled              0", "early                0", "in order"]
     {

@@ -1,4 +1,4 @@
-//! Workers that come and go: what one of them gives back, another goes on with, and nobody is asked twice.
+//! Workers that join and leave: one continues where another stopped, and no record is delivered twice.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -50,14 +50,15 @@ fn workers_that_join_and_leave_under_load_double_nothing_and_ask_nobody_twice() 
         delivers("second", second_health);
         delivers("first", first_health);
         assert_eq!(first.terminate(PATIENCE).code(), Some(0), "its log:\n{}", first.log());
-        // Under its name, so that it takes up what is still reserved for it.
+        // With the same name, so that it gets the partitions still reserved for it.
         let mut first = Kladder::run(&first_config);
         delivers("first", first_health);
         delivers("second", second_health);
         assert_eq!(first.terminate(PATIENCE).code(), Some(0), "its log:\n{}", first.log());
         second
     });
-    // Now it stays away: its partitions are reserved until its session ends, and then they are the other's.
+    // Now it stays away: its partitions are reserved until its session expires, and then go to the other
+    // one.
     let shape = scene.shape();
     let planned: usize = (0..sent).map(|n| usize::try_from(shape.calls(failures(n))).expect("a small number")).sum();
     clock::eventually("every record is done or dead", PATIENCE, || {
@@ -82,7 +83,7 @@ fn a_connection_lost_while_other_partitions_are_given_away_is_a_failed_attempt()
     let hang_up = Arc::new(AtomicBool::new(false));
     let told = Arc::clone(&hang_up);
     let calls = Mutex::new(BTreeMap::<(i32, i64), u32>::new());
-    // The first calls hang until the handler is told to drop them all. Those are then asked for alone, and dropped once more.
+    // The first calls hang until the handler drops them all. Their records are then delivered alone, and dropped once more.
     let handler = RudeHandler::start(move |asked| {
         let times = {
             let mut calls = calls.lock().expect("nobody panicked");
@@ -120,7 +121,8 @@ fn a_connection_lost_while_other_partitions_are_given_away_is_a_failed_attempt()
         second.assert_running();
         broker::lag(&scene.group, &scene.source) == 0 && broker::lag(&scene.group, &scene.redeliver_topic()) == 0
     });
-    // Of partitions that stayed it was a failed attempt; of those that went, none, though their next owner may lose the connection, too.
+    // For partitions that stayed it was a failed attempt; for revoked ones it was not, though the next owner may lose the connection,
+    // too.
     let attempts = |partition: i32, offset: i64| -> Vec<u32> {
         handler.asked().iter().filter(|a| (a.partition, a.offset) == (partition, offset)).map(|a| a.attempt).collect()
     };

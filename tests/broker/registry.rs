@@ -1,5 +1,5 @@
-//! Payloads through a real schema registry: Confluent's own serializers write them, kladder decodes and encodes them, Confluent's
-//! own deserializers read what it encoded.
+//! Payloads with a real schema registry: written by Confluent's serializers, decoded and encoded by kladder, and read by
+//! Confluent's deserializers.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -7,14 +7,13 @@ use std::net::TcpListener;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-use kladder::config::RegistryConfig;
-use kladder::dlq::payload::{Decoded, Decoder, EncodeError, Format, Registry};
+use kladder::internals::{Decoded, Decoder, EncodeError, PayloadFormat, Registry, RegistryConfig};
 use serde_json::{Value, json};
 
 use crate::support::broker;
 use crate::support::independent::python;
 
-/// Payloads that Confluent's serializers made, by name: their topic and bytes.
+/// Payloads made by Confluent's serializers, by name: their topic and bytes.
 struct Written {
     prefix: String,
     payloads: BTreeMap<String, (String, Vec<u8>)>,
@@ -38,7 +37,7 @@ pub(crate) fn payload(name: &str) -> &'static [u8] {
     &written().payloads[name].1
 }
 
-/// What Confluent's deserializer makes of a payload that takes the place of the named one.
+/// The result of Confluent's deserializer for a payload that replaces the named one.
 pub(crate) fn read_back(name: &str, payload: &[u8]) -> Value {
     let topic = &written().payloads[name].0;
     let hex: Vec<String> = payload.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -50,7 +49,7 @@ fn serializers(prefix: &str, verb: &str, stdin: &str) -> Vec<Value> {
     let mut command = Command::new(python());
     command.arg(broker::in_house("tests/broker/serializers.py")).args([broker::registry(), prefix, verb]);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("Python");
-    // What only writes does not read.
+    // The script may end without reading its input.
     let _ = child.stdin.take().expect("a pipe").write_all(stdin.as_bytes());
     let output = child.wait_with_output().expect("its end");
     assert!(output.status.success(), "serializers.py failed: {}", String::from_utf8_lossy(&output.stderr));
@@ -70,10 +69,10 @@ fn decoder_of(url: &str) -> Decoder {
     Decoder::new(Some(Registry::new(&RegistryConfig { url: url.to_owned(), credentials: None }).expect("a client")))
 }
 
-/// Decodes it, without anything to note, and encodes it unchanged.
+/// Decodes it without a note, and encodes it unchanged.
 #[track_caller]
-fn decoded(decoder: &mut Decoder, name: &str, format: Format) -> (Decoded, Value) {
-    let decoded = decoder.decode(Some(payload(name)));
+fn decoded(decoder: &mut Decoder, name: &str, format: PayloadFormat) -> (Decoded, Value) {
+    let decoded = decoder.decode(Some(payload(name)), None);
     assert_eq!((decoded.format, &decoded.note), (format, &None), "{name}: {}", decoded.text);
     let json = decoded.json.clone().expect("JSON");
     assert_eq!(decoder.encode(&decoded, &json).expect("the same bytes"), payload(name));
@@ -83,7 +82,7 @@ fn decoded(decoder: &mut Decoder, name: &str, format: Format) -> (Decoded, Value
 #[test]
 fn avro_with_references_unions_and_decimals_is_decoded_changed_and_read_again() {
     let mut decoder = decoder();
-    let (order, mut json) = decoded(&mut decoder, "avro", Format::Avro);
+    let (order, mut json) = decoded(&mut decoder, "avro", PayloadFormat::Avro);
     let schema = order.schema.clone().unwrap();
     let subject = format!("{}-avro-value", written().prefix);
     assert_eq!((schema.subject, schema.version, schema.name.as_deref()), (Some(subject), Some(1), Some("com.acme.Order")));
@@ -103,7 +102,7 @@ fn avro_with_references_unions_and_decimals_is_decoded_changed_and_read_again() 
     json["raw"] = json!("\u{fe}");
     json["tags"] = json!({"b": "2", "a": "1"});
     json["lines"] = json!([]);
-    // By way of a text, as an editor gives it.
+    // Via text, as from an editor.
     let edited: Value = serde_json::from_str(&json.to_string()).unwrap();
     let changed = decoder.encode(&order, &edited).unwrap();
     assert_eq!(changed[..5], payload("avro")[..5]);
@@ -123,7 +122,7 @@ fn avro_with_references_unions_and_decimals_is_decoded_changed_and_read_again() 
 #[test]
 fn json_schema_keeps_its_frame() {
     let mut decoder = decoder();
-    let (order, mut json) = decoded(&mut decoder, "json", Format::JsonSchema);
+    let (order, mut json) = decoded(&mut decoder, "json", PayloadFormat::JsonSchema);
     assert_eq!(json, json!({"name": "x", "id": 7}));
     json["id"] = json!(8);
     let changed = decoder.encode(&order, &json).unwrap();
@@ -135,12 +134,12 @@ fn protobuf_messages_are_found_by_their_indexes_in_texts_and_in_descriptors() {
     let mut decoder = decoder();
     for kind in ["proto", "descriptor"] {
         let name = |message: &str| format!("{kind} {message}");
-        let (order, json) = decoded(&mut decoder, &name("Order"), Format::Protobuf);
+        let (order, json) = decoded(&mut decoder, &name("Order"), PayloadFormat::Protobuf);
         assert_eq!((order.schema.clone().unwrap().name.as_deref(), json), (Some("shop.Order"), json!({"orderId": "5"})));
         let changed = decoder.encode(&order, &json!({"orderId": "6"})).unwrap();
         assert_eq!(read_back(&name("Order"), &changed), json!({"orderId": "6"}));
 
-        let (shipment, mut json) = decoded(&mut decoder, &name("Shipment"), Format::Protobuf);
+        let (shipment, mut json) = decoded(&mut decoder, &name("Shipment"), PayloadFormat::Protobuf);
         assert_eq!(shipment.schema.clone().unwrap().name.as_deref(), Some("shop.Shipment"));
         let parcel = json!({"line": {"item": "nail", "price": {"cents": "99"}}, "at": "2020-01-02T03:04:05Z"});
         assert_eq!(json, json!({"parcels": [parcel, {}]}));
@@ -151,7 +150,7 @@ fn protobuf_messages_are_found_by_their_indexes_in_texts_and_in_descriptors() {
         json["parcels"][1]["at"] = Value::Null;
         assert_eq!(seen, json);
 
-        let (parcel, json) = decoded(&mut decoder, &name("Shipment.Parcel"), Format::Protobuf);
+        let (parcel, json) = decoded(&mut decoder, &name("Shipment.Parcel"), PayloadFormat::Protobuf);
         assert_eq!(parcel.schema.clone().unwrap().name.as_deref(), Some("shop.Shipment.Parcel"));
         let changed = decoder.encode(&parcel, &json!({"line": {"item": "bolt"}})).unwrap();
         assert_eq!(
@@ -166,8 +165,8 @@ fn a_protobuf_message_of_a_newer_schema_is_shown_but_not_changed() {
     let mut decoder = decoder();
     // Field 9, a varint.
     let newer = [payload("proto Order"), &[0x48, 1]].concat();
-    let order = decoder.decode(Some(&newer));
-    assert_eq!((order.format, order.json.clone()), (Format::Protobuf, Some(json!({"orderId": "5"}))));
+    let order = decoder.decode(Some(&newer), None);
+    assert_eq!((order.format, order.json.clone()), (PayloadFormat::Protobuf, Some(json!({"orderId": "5"}))));
     assert!(order.note.as_ref().unwrap().contains("field 9 is not in the schema"), "{order:?}");
     assert_eq!(decoder.encode(&order, &json!({"orderId": "5"})).unwrap(), newer);
     assert!(matches!(decoder.encode(&order, &json!({"orderId": "6"})), Err(EncodeError::WouldLose(_))));
@@ -176,27 +175,27 @@ fn a_protobuf_message_of_a_newer_schema_is_shown_but_not_changed() {
 #[test]
 fn what_the_registry_does_not_know_or_the_schema_does_not_fit_is_shown_as_bytes() {
     let mut decoder = decoder();
-    let unknown = decoder.decode(Some(b"\0\x7f\xff\xff\xffabc"));
+    let unknown = decoder.decode(Some(b"\0\x7f\xff\xff\xffabc"), None);
     assert_eq!(
         (unknown.format, unknown.text.as_str()),
-        (Format::Binary, "00000000  00 7f ff ff ff 61 62 63                           |.....abc|")
+        (PayloadFormat::Binary, "00000000  00 7f ff ff ff 61 62 63                           |.....abc|")
     );
     assert_eq!(unknown.note.as_deref(), Some("schema 2147483647: the schema registry does not know it"));
-    let broken = decoder.decode(Some(&payload("avro")[..18]));
-    assert_eq!(broken.format, Format::Binary);
+    let broken = decoder.decode(Some(&payload("avro")[..18]), None);
+    assert_eq!(broken.format, PayloadFormat::Binary);
     assert!(broken.note.unwrap().ends_with("ends too early"));
 }
 
 #[test]
 fn a_registry_that_is_away_leaves_bytes_and_a_note() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let away = decoder_of(&format!("http://{free}/apis/ccompat/v7")).decode(Some(payload("avro")));
-    assert_eq!((away.format, away.json, away.schema), (Format::Binary, None, None));
+    let away = decoder_of(&format!("http://{free}/apis/ccompat/v7")).decode(Some(payload("avro")), None);
+    assert_eq!((away.format, away.json, away.schema), (PayloadFormat::Binary, None, None));
     let note = away.note.unwrap();
     assert!(note.contains("the schema registry cannot be reached") && note.contains("refused"), "{note}");
-    // A server that is no registry: here its own, at a wrong path.
+    // A server that is not a registry: here the registry itself, at a wrong path.
     let url = broker::registry().replace("/apis/ccompat/v7", "/nowhere");
-    let wrong = decoder_of(&url).decode(Some(payload("avro")));
-    assert_eq!(wrong.format, Format::Binary);
+    let wrong = decoder_of(&url).decode(Some(payload("avro")), None);
+    assert_eq!(wrong.format, PayloadFormat::Binary);
     assert!(wrong.note.is_some());
 }

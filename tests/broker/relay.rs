@@ -1,4 +1,4 @@
-//! Relay: an application in another language, with a client of its own, and every way in which it may copy what it could not handle.
+//! Relay: an application in another language with its own client, and every way in which it may copy failed records.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -23,6 +23,18 @@ fn written(count: usize) -> Vec<NewRecord> {
     (0..count).map(odd).collect()
 }
 
+/// Whether all topics of the ladder are read to the end. With at-least-once hops kills leave repeated calls and dead letters, which make
+/// their numbers reach the plan before every record has come to its end. Of no use with transactions: the application's offset stays
+/// before the marker that ends a topic.
+fn nothing_waits(scene: &Scene) -> bool {
+    let router = format!("{}.router", scene.ladder);
+    let mover = scene.mover_group();
+    broker::lag(&scene.group, &scene.source) == 0
+        && broker::lag(&scene.group, &scene.redeliver_topic()) == 0
+        && broker::lag(&router, &scene.inbox_topic()) == 0
+        && scene.tiers.iter().all(|tier| broker::lag(&mover, &scene.tier_topic(tier)) == 0)
+}
+
 fn climbs_with_a_python_application(theme: &str, hops: Hops) {
     const RECORDS: usize = 600;
     let mut scene = Scene::of_relay(theme, &["1s", "2s"], PARTITIONS);
@@ -32,7 +44,7 @@ fn climbs_with_a_python_application(theme: &str, hops: Hops) {
     let (calls, dead) = app::planned(&scene.shape(), RECORDS);
     let kladder = Kladder::run(&config);
     let mut app = App::start(&scene, &FAIL, Copy::Introduce, false);
-    // Killed while failures arrive, and while records come back.
+    // Killed while failures arrive, and while records are redelivered.
     app.await_deliveries(RECORDS / 2, PATIENCE);
     kladder.kill_dash_nine();
     let kladder = Kladder::run(&config);
@@ -44,7 +56,8 @@ fn climbs_with_a_python_application(theme: &str, hops: Hops) {
         app.assert_running();
         app.told().len() >= calls
             && broker::read(&scene.dlq_topic()).len() >= dead
-            && broker::lag(&format!("{}.router", scene.ladder), &scene.inbox_topic()) == 0
+            // Twice, since a record may move from one topic to another between two looks.
+            && (hops == Hops::ExactlyOnce || (0..2).all(|_| nothing_waits(&scene)))
     });
     assert_eq!(kladder.terminate(PATIENCE).code(), Some(0), "its log:\n{}", kladder.log());
     let report = checker::check(&scene.shape(), hops, &app.observe(&scene), failures);
@@ -65,7 +78,7 @@ fn at_least_once_hops_of_a_relay_lose_nothing() {
     climbs_with_a_python_application("relay-alo", Hops::AtLeastOnce);
 }
 
-/// The attempts that a record has made, in each of these records of it.
+/// The attempts of a record, in each of these copies of it.
 fn attempts_by_id(found: &[Record]) -> BTreeMap<String, Vec<i64>> {
     let mut by_id: BTreeMap<String, Vec<i64>> = BTreeMap::new();
     for record in found {
@@ -198,7 +211,7 @@ fn an_arrival_that_tells_no_origin_cannot_come_back_there() {
     assert_eq!(broker::read(&scene.source)[0].text(records::ID), Some("r-3"));
 }
 
-/// What an application that embeds the library makes of a record that it has consumed.
+/// The verdict of an application with the embedded library on a consumed record.
 fn relayed(ladder: &Ladder, record: &Record, failure: &Failure) -> NewRecord {
     let timestamp = Timestamp::from_millis(record.timestamp);
     let consumed = Consumed {
@@ -243,7 +256,7 @@ fn what_the_library_puts_into_the_inbox_is_done_as_it_says() {
     let said = ["x-id", "kladder-reason", "kladder-attempts"].map(|name| dlq[0].text(name));
     assert_eq!((dlq.len(), said), (1, [Some("r-1"), Some("rejected"), Some("1")]));
 
-    // What came back fails again, and for the last time.
+    // Redelivered records fail again, for the last time.
     producer.write(&scene.inbox_topic(), &[relayed(&ladder, &of("r-0"), &failure())]);
     clock::eventually("it comes back again", PATIENCE, || broker::read(&scene.redeliver_topic()).len() == 4);
     let again = broker::read(&scene.redeliver_topic());
@@ -259,7 +272,7 @@ fn what_the_library_puts_into_the_inbox_is_done_as_it_says() {
 
 /// How often each record was delivered, over all processes of the application.
 fn deliveries(told: &[Told], records: usize) -> Vec<usize> {
-    // Without headers a record has no id: its value tells which it is.
+    // Without headers a record has no id: it is identified by its value.
     let mut counts = vec![0; records];
     for t in told {
         counts[number_in(t)] += 1;
@@ -296,7 +309,8 @@ fn a_few_records_that_lose_their_headers_end_after_their_attempts() {
 fn an_application_that_drops_the_headers_is_stopped_and_reported() {
     const RECORDS: usize = 60;
     let mut scene = Scene::of_relay("relay-held", &["1s", "2s"], PARTITIONS);
-    // Shorter than it will be held: what waits in the inbox meanwhile is not presumed done, and keeps its attempts.
+    // Shorter than the hold: records that wait in the inbox meanwhile are not presumed done, and keep their
+    // attempts.
     scene.settings += "\nsettle = \"3s\"";
     let config = scene.set_up();
     RawProducer::new(&scene.brokers)
@@ -311,19 +325,19 @@ fn an_application_that_drops_the_headers_is_stopped_and_reported() {
     assert!(log.contains("have lost their kladder headers") && log.contains("copy all headers"), "its log:\n{log}");
     let status = process::kladder(&["status", "-c", scene::path(&config)]).succeeds();
     assert!(status.stdout.contains("have lost their kladder headers"), "{status}");
-    // By the hold of the router and by the worker's metric.
+    // By the router's hold and by the worker's metric.
     let came_back = format!("records came back to {}", scene.inbox_topic());
     process::kladder(&["doctor", "-c", scene::path(&config)])
         .refuses(4, &["the application drops the headers, so the ladder is held since ", &came_back, "copy all headers"]);
     assert!(scene.metric("kladder_relay_headers_missing_total", "").is_some_and(|n| n >= 20.0));
-    // It stands: nothing more comes back to be dropped.
+    // It stops: no more records are redelivered and lose their headers.
     clock::pause(Duration::from_secs(4));
     let then = app.told().len();
     clock::pause(Duration::from_secs(3));
     assert_eq!(app.told().len(), then, "the ladder goes on although it is held");
     let mut told = app.end();
 
-    // Mended, and resumed: every record gets the attempts that are left to it, and no more.
+    // Fixed and resumed: every record gets its remaining attempts, and no more.
     let app = App::start(&scene, &[-1], Copy::Append, false);
     resume(&config);
     clock::eventually("all are dead", PATIENCE * 2, || {
@@ -354,7 +368,7 @@ fn success_is_presumed_once_the_application_has_gone_past_a_record_that_does_not
     app.await_deliveries(RECORDS + 20, PATIENCE);
     let done = || scene.metric("kladder_deliveries_total", "verdict=\"done\"");
     clock::eventually("ten are presumed done", PATIENCE, || done() == Some(10.0));
-    // Failed once by the application, and done when it came back.
+    // Failed once in the application, and done after redelivery.
     let attempts = |bound: &str| scene.metric("kladder_attempts_until_done_bucket", bound);
     assert_eq!((attempts("le=\"1\""), attempts("le=\"2\"")), (Some(0.0), Some(10.0)));
     clock::pause(Duration::from_secs(6));
@@ -362,8 +376,8 @@ fn success_is_presumed_once_the_application_has_gone_past_a_record_that_does_not
     assert_eq!(scene.metric("kladder_deliveries_total", "verdict=\"retry\""), Some(30.0), "20 first failures, and 10 more");
 }
 
-/// A router whose predecessors died is careful for as many records as may have killed them; each of those waits for what was redelivered
-/// before it came. That must not take a second each.
+/// A router whose predecessors died is careful for as many records as may have killed them; each of those waits for the records
+/// redelivered before it. That must not take a second each.
 fn works_off_one_at_a_time(theme: &str, hops: Hops) {
     const RECORDS: usize = 600;
     let mut scene = Scene::of_relay(theme, &["1s", "2s"], PARTITIONS);

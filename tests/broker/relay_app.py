@@ -1,16 +1,16 @@
-"""An application that consumes Kafka itself and relays what it cannot handle, as one would write it with confluent-kafka.
+"""An application that consumes Kafka itself and relays failed records, as written with confluent-kafka.
 
 usage: relay_app.py SETTINGS   (a JSON object: brokers, group, topics, inbox, ladder, fail, copy)
 
-It consumes `topics` (the source and, unless records come back there, the ladder's redeliver topic), read committed. A record whose
-header x-id is r-N fails `fail[N % len(fail)]` times (-1: always); then it is copied to `inbox` and only then its offset is
-committed. `copy` says how it copies:
+It consumes `topics` (the source and, unless records are redelivered there, the ladder's redeliver topic), read_committed. A record whose
+header x-id is r-N fails `fail[N % len(fail)]` times (-1: always); it is copied to `inbox`, and only then its offset is
+committed. `copy` is the way of copying:
 
-  introduce  all headers; a first failure also says where it was consumed; what a source brought of kladder's is dropped
-  append     all headers as they are, the error's appended
-  nothing    key and value alone: what an application must not do
+  introduce  all headers; a first failure adds its origin and drops kladder's headers from the source
+  append     all headers unchanged, followed by the error's
+  nothing    key and value only: what an application must not do
 
-Each delivery is told on stdout, a JSON object a line. SIGTERM ends it.
+Each delivery is printed to stdout as one JSON object per line. SIGTERM stops it.
 """
 
 import base64
@@ -102,7 +102,7 @@ def main(settings):
                 "value": encoded(message.value()),
             }
             print(json.dumps(told), flush=True)
-        # Only what is safe in the inbox is behind us.
+        # The offset is committed only after the inbox has acknowledged the record.
         if producer.flush(30) > 0:
             sys.exit("the inbox did not confirm")
         consumer.commit(asynchronous=False)

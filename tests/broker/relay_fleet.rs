@@ -1,7 +1,7 @@
-//! Two workers of one relay ladder, under load, with all that may happen to one of them, and a hold that stops them both.
+//! Two workers of one relay ladder under load, with faults of one of them, and a hold that stops both.
 //!
-//! The application is never disturbed, so it is asked exactly as often as planned where hops are exactly once: whatever it is asked
-//! beyond that is a hop that was doubled.
+//! The application is never disturbed, so with exactly-once hops the number of its deliveries is exactly as planned: each further
+//! delivery is a duplicated hop.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -18,10 +18,10 @@ use crate::support::scene::{self, Scene, path};
 
 const PARTITIONS: i32 = 4;
 
-/// Longer than the session (10 s) and than a transaction may last (10 s).
+/// Longer than the session (10 s) and a transaction (10 s).
 const STOPPED: Duration = Duration::from_secs(12);
 
-/// Nothing may leave the inbox or a tier that long after a hold was confirmed.
+/// For this long after a confirmed hold, no record may leave the inbox or a tier.
 const OBEYED_WITHIN: Duration = Duration::from_secs(2);
 
 #[test]
@@ -90,7 +90,7 @@ fn is_held_and_released(theme: &str, hops: Hops) {
         clock::pause(OBEYED_WITHIN);
         let (written, waiting) = (written(&scene), in_inbox());
         assert!(in_tiers() > 0, "nothing waits that the mover would have to hold back");
-        // As long as every record of the tiers needs to come due.
+        // Long enough for every record of the tiers to become due.
         clock::pause(Duration::from_secs(4));
         assert_eq!(self::written(&scene), written, "something has left the inbox or a tier in spite of the hold");
         assert!(in_inbox() > waiting, "nothing has arrived that the router would have to hold back");
@@ -108,16 +108,16 @@ fn is_held_and_released(theme: &str, hops: Hops) {
     check(&scene, &app, sent, hops);
 }
 
-/// How many records stand in each tier, in redeliver and in the DLQ.
+/// The number of records in each tier, in redeliver and in the DLQ.
 fn written(scene: &Scene) -> Vec<usize> {
     let tiers = scene.tiers.iter().map(|tier| scene.tier_topic(tier));
     tiers.chain([scene.redeliver_topic(), scene.dlq_topic()]).map(|topic| broker::read(&topic).len()).collect()
 }
 
-/// Waits until each record has had its deliveries and nothing is on its way any more, and ends the workers.
+/// Waits until each record has had its deliveries and none is in flight, and stops the workers.
 fn settle(scene: &Scene, app: &mut App, workers: &mut [&mut Worker], sent: usize) {
     let (deliveries, dead) = app::planned(&scene.shape(), sent);
-    // Told apart, for at-least-once hops may double both.
+    // Separately, since at-least-once hops may duplicate both.
     let delivered = |app: &App| {
         let calls = app.calls().into_iter().map(|call| (call.partition, call.offset, call.attempt));
         calls.collect::<HashSet<_>>().len()
@@ -166,7 +166,7 @@ impl Worker {
         Self { name, process: Kladder::run(&config), config, health }
     }
 
-    /// SIGKILL, and the same again at once.
+    /// SIGKILL, and an immediate restart.
     fn killed_and_back(self) -> Self {
         let Self { name, config, health, process } = self;
         process.kill_dash_nine();
@@ -174,7 +174,7 @@ impl Worker {
         Self { name, config, health, process }
     }
 
-    /// Waits until it has gone on to take arrivals from the inbox and to move what is due.
+    /// Waits until it takes arrivals from the inbox and moves due records again.
     fn works(&mut self) {
         let done = || {
             let of = |name: &str, label: &str| scene::metric_at(self.health, name, label).unwrap_or(0.0);

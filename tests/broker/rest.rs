@@ -1,4 +1,5 @@
-//! Records that wait for long: they take no memory, and come back in time whatever happens to their partition meanwhile.
+//! Records that wait for long: they need no memory, and are redelivered in time whatever happens to their partition
+//! meanwhile.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use crate::support::scene::{self, Scene};
 
 const PARTITIONS: i32 = 3;
 
-/// More of it than a mover prefetches.
+/// More of them than a mover prefetches.
 fn large(number: usize) -> NewRecord {
     NewRecord { value: Some(vec![b'.'; 16 * 1024]), ..records::plain(number, PARTITIONS) }
 }
@@ -25,7 +26,8 @@ fn by_key(records: Vec<Record>) -> BTreeMap<Vec<u8>, Vec<i64>> {
     found
 }
 
-/// Each of the tier came back once, no earlier than the delay, and no more than some seconds later.
+/// Each record of the tier was redelivered once, no earlier than the delay, and at most some
+/// seconds later.
 fn assert_in_time(scene: &Scene, tier: &str, count: usize) {
     let delay = i64::try_from(humantime::parse_duration(tier).expect("a delay").as_millis()).expect("a short one");
     let waited = by_key(broker::read(&scene.tier_topic(tier)));
@@ -62,10 +64,10 @@ fn a_partition_that_rests_takes_no_memory_and_comes_back_in_time() {
         clock::eventually(&format!("{count} are counted"), Duration::from_secs(25), || waiting() == Some(count));
     };
     expect(FIRST);
-    // What waits is 48 MB, of which 32 would be prefetched.
+    // 48 MB wait, of which 32 would be prefetched.
     let resting = || kladder.memory() < before + 16;
     clock::eventually("what was fetched is given back", Duration::from_secs(10), resting);
-    // These arrive unseen, and are counted nevertheless.
+    // These arrive unread, and are counted nevertheless.
     producer.write(&scene.tier_topic("30s"), &(FIRST..FIRST + LATER).map(large).collect::<Vec<_>>());
     expect(FIRST + LATER);
     await_all(&scene, "30s");
@@ -92,7 +94,7 @@ fn partitions_that_move_while_they_rest_come_back_in_time() {
     let mut second = Kladder::run(&second_config);
     clock::eventually("some wait with the second", PATIENCE, || waiting(second_health) >= 100.0 && waiting(first_health) < 300.0);
     assert_eq!(second.terminate(PATIENCE).code(), Some(0), "its log:\n{}", second.log());
-    // Once its session has ended, what it had comes back to the first, where it had been resting already.
+    // After its session has expired, its partitions return to the first, which had them paused already.
     clock::eventually("all wait with the first again", PATIENCE, || waiting(first_health) >= 300.0);
     await_all(&scene, "45s");
     assert_eq!(first.terminate(PATIENCE).code(), Some(0), "its log:\n{}", first.log());

@@ -1,4 +1,4 @@
-//! What a worker finds when it takes a partition over: offsets, the finished set beside them, headers that others wrote.
+//! What a worker finds when it is assigned a partition: offsets, the finished set beside them, headers of others.
 
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ fn what_was_finished_behind_a_slow_record_is_not_delivered_again_after_a_kill() 
     clock::eventually("the first is delivered again", PATIENCE, || {
         handler.calls().iter().filter(|call| call.offset == 0).count() == 2
     });
-    // What comes after it is taken in order, so once this is delivered all before it would have been.
+    // Later records are taken in order, so once this one is delivered all before it would have been.
     RawProducer::new(&scene.brokers).write(&scene.source, &[records::plain(LATER + 1, 1)]);
     let last = i64::try_from(LATER + 1).expect("a small number");
     clock::eventually("a new one is delivered", PATIENCE, || handler.calls().iter().any(|call| call.offset == last));

@@ -1,4 +1,4 @@
-//! Workers of one name, workers that were thought dead, and members of the group that are no workers at all.
+//! Workers with the same name, workers presumed dead, and group members that are not workers.
 
 use std::path::Path;
 use std::time::Duration;
@@ -17,7 +17,8 @@ use crate::support::scene::{self, Scene};
 
 const PARTITIONS: i32 = 6;
 
-/// Longer than a session (10 s), a transaction (10 s) and the coordinator's look for transactions that took too long (10 s).
+/// Longer than a session (10 s), a transaction (10 s) and the coordinator's interval for aborting expired transactions (10
+/// s).
 const PAST_EVERY_TIMEOUT: Duration = Duration::from_secs(25);
 
 const RIVAL: &str = "another live worker has the name of this";
@@ -48,7 +49,7 @@ fn delivers(worker: &mut Kladder, health: u16) {
     });
 }
 
-/// Whoever is left brings everything to its end; then nothing may be missing, and no hop be doubled where that is promised.
+/// The remaining worker completes everything; then no record may be missing, and no hop duplicated where that is promised.
 fn finishes(scene: &Scene, handler: &Handler, last: &mut Kladder, sent: usize, hops: Hops) {
     let shape = scene.shape();
     let dead = (0..sent).filter(|n| failures(*n) >= shape.attempts).count();
@@ -116,8 +117,9 @@ fn stopped_past_every_timeout(theme: &str, settings: &str, replacement: &str, ho
     let ((mut first, mut second), sent) = load::under_load(&scene, PARTITIONS, Duration::from_millis(60), || {
         let mut first = Kladder::run(&first_config);
         delivers(&mut first, first_health);
-        // One that was stopped before it had joined is a newcomer when it goes on, and newcomers win.
-        clock::eventually("the mover has joined", PATIENCE, || first.log().contains("mover owns"));
+        // One that was stopped before it had joined is a newcomer when it continues, and newcomers
+        // win.
+        clock::eventually("the mover has joined", PATIENCE, || first.log().contains("partitions assigned"));
         first.signal("STOP");
         let (second_config, second_health) = scene.write_worker_as(replacement, "second");
         let mut second = Kladder::run(&second_config);
@@ -182,7 +184,7 @@ fn killed_and_started_again(theme: &str, settings: &str, hops: Hops) {
     assert!(!last.log().contains(RIVAL), "its log:\n{}", last.log());
 }
 
-/// A member of a group that is no worker, until its value goes.
+/// A group member that is not a worker, until it is dropped.
 fn stranger(group: &str, topic: &str, protocol: &str) -> BaseConsumer {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", broker::brokers())
@@ -226,7 +228,7 @@ fn refused(config: &Path, group: &str) {
     let ended = kladder.ended(PATIENCE).unwrap_or_else(|| panic!("it goes on; its log:\n{}", kladder.log()));
     let log = kladder.log();
     assert_eq!(ended.code(), Some(1), "its log:\n{log}");
-    for words in ["members that are not kladder's", "the-old-billing-app", "127.0.0.1", group, "stop them"] {
+    for words in ["members other than kladder", "the-old-billing-app", "127.0.0.1", group, "stop them"] {
         assert!(log.contains(words), "{words:?} is missing in its log:\n{log}");
     }
     assert_clean(&log);
@@ -260,7 +262,7 @@ fn two_ladders_of_one_group_are_told_apart_across_configurations() {
     let ended = intruder.ended(PATIENCE).unwrap_or_else(|| panic!("it goes on; its log:\n{}", intruder.log()));
     let log = intruder.log();
     assert_eq!(ended.code(), Some(1), "its log:\n{log}");
-    assert!(log.contains(&format!("group {} is that of ladder {} too", first.group, first.ladder)), "its log:\n{log}");
+    assert!(log.contains(&format!("group {} is also that of ladder {}", first.group, first.ladder)), "its log:\n{log}");
     assert_clean(&log);
     kladder.assert_running();
 }

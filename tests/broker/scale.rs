@@ -1,5 +1,5 @@
-//! One to four workers and back under load, with all that may happen to one of them: killed and back under its name, stopped past
-//! its session and continued.
+//! One to four workers and back under load, with faults of one of them: killed and restarted with its name, stopped past its
+//! session and continued.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -18,10 +18,10 @@ use crate::support::scene::{self, Scene};
 
 const PARTITIONS: i32 = 8;
 const IN_FLIGHT: usize = 32;
-/// Longer than the session (10 s) and than a transaction may last (10 s).
+/// Longer than the session (10 s) and a transaction (10 s).
 const STOPPED: Duration = Duration::from_secs(13);
 
-/// A third fail not at all, the others once, twice and always.
+/// A third never fails, the others fail once, twice or always.
 fn failures(number: usize) -> u32 {
     [0, 1, 0, 2, u32::MAX, 1][number % 6]
 }
@@ -38,8 +38,8 @@ fn at_least_once_the_same_loses_nothing() {
     up_and_down("scale-least", 8_000, 1, Hops::AtLeastOnce);
 }
 
-/// When the handler was asked for records of each partition, of the source (`false`) and of redeliver (`true`): what failed keeps
-/// its partition.
+/// When records of each partition were delivered, of the source (`false`) and of redeliver (`true`): failed records keep their
+/// partition.
 type Times = Mutex<BTreeMap<(i32, bool), Vec<Instant>>>;
 
 fn up_and_down(theme: &str, records: usize, kills: usize, hops: Hops) {
@@ -56,7 +56,7 @@ fn up_and_down(theme: &str, records: usize, kills: usize, hops: Hops) {
     scene.max_in_flight = IN_FLIGHT;
     scene.ask_for(hops);
     scene.set_up();
-    // As many as the whole of what happens needs to see, in steps of which each partition gets its share.
+    // Enough for the whole scenario, in steps of which each partition gets its share.
     let load = Load { rounds: records / 10_000 + 1, every: Duration::from_millis(80), at_least: records };
 
     let ((mut last, mut back), sent) = load::under_load_of(&scene, PARTITIONS, &load, || {
@@ -72,7 +72,7 @@ fn up_and_down(theme: &str, records: usize, kills: usize, hops: Hops) {
             let killed = clock::now();
             let again = worker.killed_and_back();
             workers.insert(kill, again);
-            // Longer than the session, so that one who waits for it to end is found out.
+            // Longer than the session, so that a worker that waits for its end is noticed.
             clock::pause(Duration::from_secs(14).saturating_sub(clock::now().duration_since(killed)));
             workers.iter_mut().for_each(Worker::delivers);
             back.push(longest_gap(&times, killed));
@@ -82,7 +82,7 @@ fn up_and_down(theme: &str, records: usize, kills: usize, hops: Hops) {
         stopped.process.signal("STOP");
         clock::pause(STOPPED);
         stopped.process.signal("CONT");
-        // The others go on meanwhile with what the coordinator has taken from it, and it joins anew.
+        // The others continue meanwhile with the partitions that it lost, and it joins again.
         workers.iter_mut().for_each(Worker::delivers);
         println!("stopped and continued, all four deliver");
         while workers.len() > 1 {
@@ -106,7 +106,7 @@ fn up_and_down(theme: &str, records: usize, kills: usize, hops: Hops) {
     });
     assert_eq!(last.process.terminate(PATIENCE).code(), Some(0), "its log:\n{}", last.process.log());
 
-    // The independent reader takes minutes for all records of the large run on a machine with much to do.
+    // The independent reader takes minutes for all records of the large run on a busy machine.
     let large = records > 10_000;
     let observed = if large { scene.observe(&handler) } else { independent::observe(&scene, &handler) };
     assert_eq!(observed.source.len(), sent);
@@ -115,11 +115,11 @@ fn up_and_down(theme: &str, records: usize, kills: usize, hops: Hops) {
     println!("{sent} records, {} calls, {} of them beyond the plan", observed.calls.len(), report.extra_calls);
     back.sort_unstable();
     println!("{theme}: after kill -9 all partitions are delivered from again within {back:.2?}");
-    // Whoever waits for the session of the killed one to end needs 10 s, and for its transaction longer still. How much less it is
-    // than that depends on what else the machine does.
+    // A worker that waits for the killed one's session needs 10 s, and for its transaction longer. How much faster it is depends
+    // on the load of the machine.
     assert!(back[kills - 1] < Duration::from_secs(9), "it came back no sooner than a stranger");
     if hops == Hops::ExactlyOnce {
-        // Killed or taken for dead, one may have all its places in flight asked for again.
+        // When one is killed or presumed dead, all its deliveries in flight may be repeated.
         let bound = (kills + 1) * IN_FLIGHT;
         assert!(report.extra_calls <= bound, "{} calls beyond the plan, at most {bound} are excused", report.extra_calls);
     }
@@ -139,7 +139,7 @@ impl Worker {
         Self { name: name.to_owned(), process: Kladder::run(&config), config, health }
     }
 
-    /// SIGKILL, and the same again at once.
+    /// SIGKILL, and an immediate restart.
     fn killed_and_back(self) -> Self {
         let Self { name, config, health, process } = self;
         process.kill_dash_nine();
@@ -147,7 +147,7 @@ impl Worker {
         Self { name, config, health, process }
     }
 
-    /// Waits until it has gone on delivering.
+    /// Waits until it delivers again.
     fn delivers(&mut self) {
         let delivered = || scene::metric_at(self.health, "kladder_deliveries_total", "");
         let before = delivered().unwrap_or(0.0);
@@ -163,8 +163,8 @@ fn note(times: &Times, call: &Call) {
     times.lock().unwrap_or_else(PoisonError::into_inner).entry(lane).or_default().push(clock::now());
 }
 
-/// The longest time from then on that any partition went without a delivery. Whose they are is not told: those that the killed
-/// worker had are among them, and the others go on.
+/// The longest time from then on in which any partition had no delivery. Their owners are unknown: those of the killed worker
+/// are among them, and the others continue.
 fn longest_gap(times: &Times, since: Instant) -> Duration {
     let now = clock::now();
     let times = times.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,4 +1,4 @@
-"""Payloads by Confluent's own serializers, and what their deserializers make of bytes.
+"""Payloads by Confluent's serializers, and the results of their deserializers.
 
 usage: serializers.py URL PREFIX write        registers schemas under subjects that begin with PREFIX and prints payloads, JSON a line
        serializers.py URL PREFIX read         reads such lines from stdin and prints the values
@@ -78,7 +78,7 @@ message Shipment {
   repeated Parcel parcels = 1;
 }
 """
-# How many indexes, and the indexes, each as zigzag varint; a zero for the first message.
+# The number of indexes, and the indexes, each as zigzag varint; a zero for the first message.
 INDEXES = {"Order": b"\x00", "Shipment": b"\x02\x02", "Shipment.Parcel": b"\x04\x02\x00"}
 
 
@@ -143,10 +143,10 @@ def write(client, prefix):
     }
     for name, value in values.items():
         message = json_format.ParseDict(value, classes[name]())
-        # Framed by hand: this client cannot read the text of a schema, as other registries answer it with a descriptor.
+        # Framed by hand: this client cannot read a schema's text, since other registries return a descriptor.
         framing = b"\0" + schema_id.to_bytes(4, "big") + INDEXES[name]
         emit(f"proto {name}", f"{prefix}-proto", framing + message.SerializeToString())
-        # As this client registers by itself: a descriptor in base64 instead of a text.
+        # As this client registers it: a base64 descriptor instead of a text.
         serializer = ProtobufSerializer(classes[name], client, {"use.deprecated.format": False})
         emit(f"descriptor {name}", f"{prefix}-descriptor", serializer(message, context(f"{prefix}-descriptor")))
 

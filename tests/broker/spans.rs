@@ -1,4 +1,4 @@
-//! What a trace shows of a record: each call of the handler, each hop and each wait, as children of the span that it came with.
+//! The trace of a record: each handler call, each hop and each wait, as children of the span that it came with.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const PARENT: &str = "b7ad6b7169203331";
 const STATE: &str = "vendor=kept";
 
-/// What the collector was sent, in the order of its times.
+/// What the collector received, by time.
 fn spans(collector: &Handler) -> Vec<Value> {
     let mut spans = Vec::new();
     for call in collector.calls() {
@@ -98,14 +98,14 @@ fn a_trace_shows_the_ladder() {
     assert_eq!(attribute(&traced[7], "kladder.reason").as_deref(), Some("exhausted"));
     assert_eq!(attribute(&traced[0], "error.type").as_deref(), Some("HTTP 503"));
 
-    // The one without a header has a trace of its own; the one whose trace nobody records has none.
+    // The one without a header has its own trace; the one with an unsampled trace has none.
     let others: Vec<Value> = all.iter().filter(|span| span["traceId"] != TRACE).cloned().collect();
     assert_eq!(names(&others), expected);
     assert!(
         others.iter().all(|span| span["traceId"] == others[0]["traceId"] && span["parentSpanId"] == others[0]["parentSpanId"])
     );
 
-    // The header is the record's, wherever it goes.
+    // The header belongs to the record on all topics.
     let dead = broker::read(&scene.dlq_topic());
     let own = dead.iter().find(|record| record.text(records::ID) == Some("r-0")).expect("its dead letter");
     assert_eq!((own.text("traceparent"), own.text("tracestate")), (Some(traceparent.as_str()), Some(STATE)));
@@ -121,7 +121,7 @@ fn a_collector_that_is_away_holds_nobody_up() {
     let mut scene = Scene::with_source("spans-away", &["500ms"], 1);
     scene.handler = handler.url().to_owned();
     let config = scene.set_up();
-    // One that answers never, and one that is not there.
+    // One that never answers, and one that is down.
     let silent = Handler::start(|_| Answer::ok().after(Duration::from_secs(600)));
     for (run_number, endpoint) in [silent.url(), "http://127.0.0.1:9/v1/traces"].into_iter().enumerate() {
         let all: Vec<NewRecord> = (0..RECORDS).map(|n| records::plain(n, 1)).collect();

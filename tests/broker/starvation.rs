@@ -1,4 +1,5 @@
-//! Healthy records flow whatever fails beside them: mixes of both, against a handler that misbehaves, with a worker as it is shipped.
+//! Healthy records are delivered whatever fails beside them: mixes of both, with a misbehaving handler and a worker with default
+//! settings.
 //!
 //! The bounds here are generous, so that a busy machine keeps them; `scripts/bench starvation` measures the same mixes against tight ones.
 
@@ -21,7 +22,7 @@ use crate::support::scene::{self, Scene};
 /// How long records are written for, in seconds.
 const SECONDS: usize = 24;
 
-/// What none of the mixes excuses, beside what it is about: before, healthy records stood still for half a minute and more.
+/// The bound for all mixes, beside their own: before, healthy records were blocked for half a minute and more.
 const GENEROUS: Duration = Duration::from_secs(10);
 
 /// Writes the records of these numbers.
@@ -71,7 +72,7 @@ fn after_an_outage_those_that_always_fail_do_not_keep_the_others_from_flowing() 
     assert_eq!(fared.burnt, 0, "an outage burns no attempt");
 }
 
-/// Each of them has but three attempts, and the breaker lets probes through every second.
+/// Each of them has only three attempts, and the breaker lets probes through every second.
 #[test]
 fn few_records_outlive_an_outage_in_which_each_of_them_has_been_a_probe() {
     const RECORDS: usize = 30;
@@ -85,7 +86,7 @@ fn few_records_outlive_an_outage_in_which_each_of_them_has_been_a_probe() {
     let mut kladder = Kladder::run(&config);
     scene.await_ready();
     write(&RawProducer::new(&scene.brokers), &scene, 0..RECORDS);
-    // Four attempts of each would have been burnt by now, if probes were any.
+    // Four attempts of each would have been counted by now, if probes counted.
     clock::eventually("each has been a probe several times", PATIENCE * 2, || handler.count() > RECORDS * 4);
     works.store(true, Ordering::Release);
     clock::eventually("nothing is left", PATIENCE, || {
@@ -167,7 +168,7 @@ fn while_calls_hang_and_another_worker_joins_the_partitions_that_stay_flow() {
     let producer = RawProducer::new(&scene.brokers);
     write(&producer, &scene, FIRST);
     let written = mix.play(&handler, 30, |numbers| {
-        // Each partition has a call that hangs by then.
+        // Each partition has a hanging call by then.
         if numbers.start > mix.per_second * 15 && workers.len() == 1 {
             workers.push(Kladder::run(&second_config));
         }
@@ -183,12 +184,12 @@ fn while_calls_hang_and_another_worker_joins_the_partitions_that_stay_flow() {
     workers.iter_mut().for_each(Kladder::assert_running);
 }
 
-/// So many records are written at once for two workers.
+/// This many records are written at once for two workers.
 const MORE: usize = 30;
 
-/// Two workers of one ladder, each with a handler of its own.
+/// Two workers of one ladder, each with its own handler.
 struct Two {
-    /// They end before the scene that their logs are in.
+    /// They stop before the scene with their logs is dropped.
     workers: [Kladder; 2],
     health: [u16; 2],
     handlers: [Misbehaving; 2],
@@ -223,7 +224,7 @@ impl Two {
         two
     }
 
-    /// Gives the number of the first one.
+    /// Returns the number of the first one.
     fn write_more(&mut self) -> usize {
         let first = self.written;
         self.written += MORE;
@@ -231,7 +232,7 @@ impl Two {
         first
     }
 
-    /// Partitions of the records from this number on that each handler has answered well.
+    /// Partitions of the records from this number on that each handler has answered with success.
     fn partitions_since(&self, number: usize) -> [BTreeSet<i32>; 2] {
         self.handlers.each_ref().map(|handler| {
             let calls = handler.answered().into_iter().filter(|call| call.is_good && call.number >= number);
@@ -251,7 +252,7 @@ impl Two {
         self.health.map(|port| scene::metric_at(port, name, label))
     }
 
-    /// Of calls that were answered well, how many were not the first attempt.
+    /// The number of successful calls that were not the first attempt.
     fn burnt(&self) -> usize {
         self.handlers.iter().flat_map(Misbehaving::answered).filter(|call| call.attempt > 1).count()
     }
@@ -277,7 +278,7 @@ fn a_worker_that_cannot_reach_its_handler_leaves_its_source_partitions_to_one_th
     two.workers.iter_mut().for_each(Kladder::assert_running);
 }
 
-/// A worker asks who else is there each five seconds, but only once its handler has been down for so long that it would leave.
+/// A worker checks for other members every five seconds, but only once its handler has been down long enough for it to leave.
 #[test]
 fn nobody_leaves_its_partitions_where_no_handler_can_be_reached() {
     const TIMES: usize = 4;

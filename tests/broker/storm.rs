@@ -1,4 +1,4 @@
-//! A retry storm: redeliveries that all hang until their timeout take neither the fresh records' time nor the mover's.
+//! A retry storm: redeliveries that all hang until their timeout delay neither the fresh records nor the mover.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -19,13 +19,15 @@ use crate::support::scene::Scene;
 const PARTITIONS: i32 = 6;
 /// Of each run.
 const FRESH: usize = 10_000;
-/// Records that fail whatever is done: the redeliver budget of 31 holds each for 2 s, so more than that are due all the time.
+/// Records that always fail: the redeliver budget of 31 holds each for 2 s, so more than that are always due.
 const FAILING: usize = 200;
 const TIER: Duration = Duration::from_millis(500);
-/// How long the handler takes for a fresh record.
+/// The handler's time for a fresh record.
 const LATENCY: Duration = Duration::from_millis(20);
+/// Longer than the call timeout.
+const HANG: Duration = Duration::from_secs(60);
 
-/// What the handler is told to do, and what it has seen.
+/// The handler's instructions, and what it has seen.
 #[derive(Default)]
 struct Weather {
     storm: AtomicBool,
@@ -44,7 +46,7 @@ impl Weather {
         }
         self.redelivered.fetch_add(1, Ordering::SeqCst);
         // Far beyond the timeout.
-        if self.storm.load(Ordering::SeqCst) { Answer::ok().after(PATIENCE) } else { Answer::ok() }
+        if self.storm.load(Ordering::SeqCst) { Answer::ok().after(HANG) } else { Answer::ok() }
     }
 
     fn seen(&self) -> usize {
@@ -60,7 +62,7 @@ fn is_failing(body: &[u8]) -> bool {
     body.starts_with(b"fails")
 }
 
-/// The records of the test: their numbers go on from run to run.
+/// The records of the test: their numbers continue from run to run.
 struct Records {
     producer: RawProducer,
     next: usize,
@@ -80,7 +82,7 @@ impl Records {
     }
 }
 
-/// What 10,000 fresh records have met.
+/// The result for 10,000 fresh records.
 struct Run {
     /// Fresh records a second, at the handler, from the first to the last.
     rate: f64,
@@ -90,7 +92,7 @@ struct Run {
     redelivered: f64,
 }
 
-/// Lets the fresh records arrive, with one that fails after each so many, and waits until the handler has had them all.
+/// Writes the fresh records, with a failing one after each group, and waits until the handler has had them all.
 fn run(scene: &Scene, weather: &Weather, records: &mut Records, each: usize) -> Run {
     let (seen, redelivered) = (weather.seen(), weather.redelivered());
     records.write(scene, FRESH + FRESH / each, |index| index % (each + 1) == each);
@@ -115,7 +117,7 @@ fn a_storm_of_hanging_redeliveries_leaves_fresh_records_half_their_rate_and_the_
     scene.handler = handler.url().to_owned();
     scene.max_in_flight = 64;
     scene.timeout = "2s";
-    // Whoever fails comes back until the storm is over.
+    // Failed records come back until the storm is over.
     scene.settings += "\nattempts = 10000";
     let config = scene.set_up();
     let mut kladder = Kladder::run(&config);
@@ -128,7 +130,7 @@ fn a_storm_of_hanging_redeliveries_leaves_fresh_records_half_their_rate_and_the_
                 && broker::lag(&scene.group, &scene.redeliver_topic()) == 0
         });
     };
-    // Nobody is measured while the group comes about.
+    // Nothing is measured while the group forms.
     records.write(&scene, 60, |_| false);
     calm(&mut kladder);
 
@@ -150,7 +152,7 @@ fn a_storm_of_hanging_redeliveries_leaves_fresh_records_half_their_rate_and_the_
         calm(&mut kladder);
     }
 
-    // At least as many redeliveries, but the handler takes each of them at once.
+    // At least as many redeliveries, but the handler answers each of them at once.
     let each = mean(&undisturbed, |run| run.rate) / mean(&stormy, |run| run.redelivered) / 2.0;
     let began = records.next;
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small number above 0")]
@@ -172,7 +174,7 @@ fn a_storm_of_hanging_redeliveries_leaves_fresh_records_half_their_rate_and_the_
         Lateness::of(waits.iter().filter(|(number, _)| of(number)).map(|(_, late)| *late).collect())
     };
     let (in_storm, in_peace) = (late(&storms), late(&[brisk_records]));
-    // Both at their best quarter, so that it is not what else the machine does that is compared.
+    // Both at their best quarter, so that other load of the machine is not what is compared.
     let ratio = upper_quartile(&stormy) / upper_quartile(&undisturbed);
     let plain = mean(&stormy, |run| run.rate) / mean(&undisturbed, |run| run.rate);
     for (name, runs) in [("undisturbed", &undisturbed), ("in the storm", &stormy), ("redelivered at once", &vec![brisk])] {
@@ -182,11 +184,11 @@ fn a_storm_of_hanging_redeliveries_leaves_fresh_records_half_their_rate_and_the_
     }
     println!("in the storm fresh records finish at {ratio:.2} of the undisturbed rate (first to last: {plain:.2})");
     println!("lateness of the mover: in the storm {in_storm}; when redeliveries end at once {in_peace}");
-    // The budgets leave fresh records 33 of 63 places, which is 0.52, so there is little room for what a busy machine does to either
-    // measure: the one that it has disturbed less counts.
+    // The budgets leave fresh records 33 of 63 slots, which is 0.52, so a busy machine may change either measure only slightly: the
+    // less disturbed one counts.
     let ratio = ratio.max(plain);
     assert!(ratio >= 0.5, "fresh records finish at {ratio:.2} of the undisturbed rate");
-    // Had it waited for the handler, it would have been late by the handler's timeout, again and again.
+    // If the mover waited for the handler, records would be late by the handler's timeout, repeatedly.
     assert!(in_storm.median <= in_peace.median + 500, "the mover is late in a storm");
     assert!(in_storm.p99 <= in_peace.p99 + 1_500, "the mover is late in a storm");
 }
@@ -205,7 +207,8 @@ fn float(count: usize) -> f64 {
     f64::from(u32::try_from(count).expect("a small number"))
 }
 
-/// By the topics' own times, how much longer than its delay each record waited in the tier, with its number.
+/// By the topics' timestamps, how much longer than its delay each record waited in the tier, with its
+/// number.
 fn waits(tier: &[Record], redeliver: &[Record]) -> Vec<(usize, i64)> {
     let place = |record: &Record| {
         let number = record.text(records::ID).and_then(records::number_of).expect("an id");

@@ -1,13 +1,9 @@
-//! Reading whole topics without a group, by the library as the workers use it.
+//! Reading whole topics without a group, with the library's reader.
 
 use std::time::Duration;
 
-use kladder::config::KafkaConfig;
-use kladder::core::time::Timestamp;
-use kladder::kafka::consumer::Record;
-use kladder::kafka::isolation::Isolation;
-use kladder::kafka::partition::TopicPartition;
-use kladder::kafka::tail::{ASK_WITHIN, TailFrom, TopicTail};
+use kladder::internals::{ASK_WITHIN, Isolation, Record, TailFrom, TopicPartition, TopicTail};
+use kladder::{KafkaConfig, Timestamp};
 use rdkafka::producer::Producer;
 
 use crate::support::broker;
@@ -23,7 +19,7 @@ fn kafka() -> KafkaConfig {
     kafka
 }
 
-/// What a tail gave, in the order of each partition.
+/// The records of a tail, in the order of each partition.
 #[derive(Default)]
 struct Seen(Vec<(String, i32, i64, NewRecord)>);
 
@@ -82,7 +78,7 @@ fn hostile_records_of_several_topics_are_read_to_the_end_byte_for_byte() {
 fn markers_and_open_transactions_do_not_keep_it_from_the_end() {
     let topic = broker::unique("tail-txn");
     broker::create_topic(&topic, 1, &[]);
-    // Nothing there at all.
+    // An empty topic.
     assert_eq!(caught_up(&topic, TailFrom::Beginning).values(), [""; 0]);
     let producer = RawProducer::with(broker::brokers(), &[("transactional.id", &topic)]);
     producer.transactions().init_transactions(TIMEOUT).unwrap();
@@ -92,7 +88,7 @@ fn markers_and_open_transactions_do_not_keep_it_from_the_end() {
         let transactions = producer.transactions();
         if commits { transactions.commit_transaction(TIMEOUT) } else { transactions.abort_transaction(TIMEOUT) }.unwrap();
     }
-    // What is last is a marker.
+    // The last offset is a marker.
     assert_eq!(caught_up(&topic, TailFrom::Beginning).values(), ["one", "three"]);
     producer.transactions().begin_transaction().unwrap();
     producer.write(&topic, &[text(0, "open")]);
@@ -105,7 +101,7 @@ fn markers_and_open_transactions_do_not_keep_it_from_the_end() {
     assert_eq!(seen.values(), ["one", "two", "three", "four", "open", "behind it"]);
     producer.transactions().commit_transaction(TIMEOUT).unwrap();
     assert_eq!(caught_up(&topic, TailFrom::Beginning).values(), ["one", "three", "open", "behind it"]);
-    // Behind what retention has taken.
+    // Behind what retention has deleted.
     broker::delete_records(&topic, 0, 8);
     assert_eq!(caught_up(&topic, TailFrom::Beginning).values(), ["open", "behind it"]);
     broker::delete_topics(&[&topic]);
@@ -131,7 +127,7 @@ fn it_begins_where_it_is_told_and_goes_on_with_what_comes() {
     let mut seen = Seen::default();
     tail.catch_up(TIMEOUT, |tp, record| seen.take(tp, record)).unwrap();
     assert_eq!(seen.values(), ["later"]);
-    // What comes wakes it: it does not wait for the time to run out.
+    // New records wake it: it does not wait for the timeout.
     producer.write(&topic, &[text(1, "at once")]);
     let began = clock::now();
     while seen.values().len() < 2 {
@@ -151,7 +147,7 @@ fn it_begins_where_it_is_told_and_goes_on_with_what_comes() {
     broker::delete_topics(&[&topic]);
 }
 
-/// A producer that was made before knows of the partition only minutes later.
+/// A producer created before learns of the partition only minutes later.
 fn producer_of_new_partition(topic: &str) {
     RawProducer::new(broker::brokers()).write(topic, &[text(2, "added")]);
 }

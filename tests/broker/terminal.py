@@ -1,4 +1,4 @@
-"""Runs a command on a pseudo terminal of its own: what it writes there goes to stdout as it is, what comes by stdin is typed.
+"""Runs a command on its own pseudo terminal: its output goes to stdout unchanged, stdin is typed into it.
 
 usage: terminal.py COLUMNS LINES COMMAND [ARG...]
 
@@ -29,7 +29,7 @@ def main(columns, lines, command):
     typed = sys.stdin.fileno()
     sources = [ours, typed]
     while True:
-        # The terminal is kept open here, so its end is never read: the child's is asked for between two waits.
+        # The terminal is kept open here, so its end is never read: the child is polled between two waits.
         ended = child.poll() is not None
         ready, _, _ = select.select(sources, [], [], 0 if ended else 0.1)
         if ours in ready:

@@ -1,4 +1,4 @@
-//! A tier topic is useful alone: what any client drops into it comes back when it is due.
+//! A tier topic is useful alone: what any client writes to it is redelivered when it is due.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -20,7 +20,7 @@ fn a_record_dropped_into_a_tier_by_kcat_comes_out_after_the_delay() {
     let tier = scene.tier_topic("2s");
     kcat(&scene.brokers, &tier, "some-key|dropped by hand\n");
     clock::eventually("it is redelivered", PATIENCE, || !broker::read(&scene.redeliver_topic()).is_empty());
-    // Its first attempt fails, so it may stand in the tier again already, with headers then.
+    // Its first attempt fails, so it may be in the tier again already, with headers then.
     let dropped: Vec<_> = broker::read(&tier).into_iter().filter(|r| r.headers.is_empty()).collect();
     let back = &broker::read(&scene.redeliver_topic())[0];
     assert_eq!(dropped.len(), 1);
@@ -28,7 +28,7 @@ fn a_record_dropped_into_a_tier_by_kcat_comes_out_after_the_delay() {
     let waited = back.timestamp - dropped[0].timestamp;
     assert!(waited >= 2000, "it waited {waited} ms of 2000");
 
-    // From there on it climbs like any other.
+    // From then on it climbs like any other.
     clock::eventually("the handler takes it", PATIENCE, || handler.count() >= 2);
     let attempts: Vec<u32> = handler.calls().iter().map(|c| c.attempt).collect();
     assert_eq!(attempts, [1, 2]);

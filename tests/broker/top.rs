@@ -1,4 +1,4 @@
-//! `kladder top` on a terminal: what it shows is what is in the topics, its keys do what they say, and the terminal is given back.
+//! `kladder top` on a terminal: it shows what is in the topics, its keys work, and the terminal is restored.
 
 use rdkafka::mocking::MockCluster;
 use serde_json::Value;
@@ -15,7 +15,7 @@ const PARTITIONS: i32 = 3;
 const USUAL: (u16, u16) = (80, 24);
 const GIVEN_BACK: Left = Left { code: Some(0), settings_restored: true, on_alternate_screen: false, cursor_hidden: false };
 
-/// What stands in the row of that name, word by word.
+/// The row with that name, word by word.
 fn row(lines: &[String], name: &str) -> Vec<String> {
     let found = lines.iter().find_map(|line| line.strip_prefix(name));
     found.map(|rest| rest.split_whitespace().map(str::to_owned).collect()).unwrap_or_default()
@@ -31,7 +31,7 @@ fn is_held(config: &std::path::Path) -> bool {
     status["ladders"][0]["held"] == true
 }
 
-/// So many records, as any client would put them there: without transactions, so that offsets count nothing else.
+/// This many records, written as by any client: without transactions, so that offsets count nothing else.
 fn put(topic: &str, count: usize) {
     let records: Vec<_> = (0..count).map(|number| records::plain(number, PARTITIONS)).collect();
     RawProducer::new(broker::brokers()).write(topic, &records);
@@ -74,9 +74,9 @@ fn top_shows_what_is_there_and_its_keys_hold_and_resume() {
     assert!(!top.has_colours(), "NO_COLOR is set");
 
     top.press("?");
-    top.shows("the help", |lines| has(lines, "hold the ladder, or resume it"));
+    top.shows("the help", |lines| has(lines, "hold or resume the ladder"));
     top.press("?");
-    top.shows("no help", |lines| !has(lines, "hold the ladder, or resume it"));
+    top.shows("no help", |lines| !has(lines, "hold or resume the ladder"));
     top.press("p");
     top.shows("the question", |lines| has(lines, &format!("hold {}?", scene.ladder)));
     top.press("n");
@@ -141,7 +141,7 @@ fn a_signal_or_ctrl_c_gives_the_terminal_back() {
 
 #[test]
 fn a_cluster_that_goes_away_leaves_the_picture_marked_as_stale_until_it_is_back() {
-    // A broker that can be sent away without anybody else missing it.
+    // A broker that can be stopped without affecting other tests.
     let cluster = MockCluster::new(1).expect("a mock cluster");
     let mut scene = Scene::new("top-stale", &["10m"]);
     scene.brokers = cluster.bootstrap_servers();
@@ -161,7 +161,7 @@ fn a_cluster_that_goes_away_leaves_the_picture_marked_as_stale_until_it_is_back(
     top.shows("new data", |lines| seven_wait(lines) && !has(lines, "STALE"));
     cluster.broker_down(1).expect("the broker goes");
     top.shows("its age", |lines| has(lines, "STALE, "));
-    // Whoever wants to leave does not wait for an answer.
+    // Quitting does not wait for a response.
     top.press("q");
     assert_eq!(top.left(), GIVEN_BACK);
 }
@@ -179,7 +179,7 @@ fn where_nobody_answers_top_ends_with_the_remedy_on_a_screen_that_is_given_back(
 #[test]
 fn without_a_terminal_top_says_what_to_use_instead_and_prints_one_picture_on_request() {
     let (scene, config) = with_records("top-once");
-    process::kladder(&["top", "-c", path(&config)]).refuses(2, &["stdout is no terminal", "kladder status", "--once"]);
+    process::kladder(&["top", "-c", path(&config)]).refuses(2, &["stdout is not a terminal", "kladder status", "--once"]);
     let printed = process::kladder(&["top", "-c", path(&config), "--once"]).succeeds();
     let lines: Vec<String> = printed.stdout.lines().map(str::to_owned).collect();
     for (tier, waiting) in [("retry-5s", "0"), ("retry-10m", "~7"), ("retry-1h", "~4"), ("dead letters", "~5")] {

@@ -1,4 +1,4 @@
-//! Records that make trouble for a transaction: nothing else is held up, and nothing is lost.
+//! Records that break a transaction: nothing else is held up, and no record is lost.
 
 use crate::support::broker;
 use crate::support::clock::{self, PATIENCE};
@@ -19,7 +19,7 @@ fn a_record_larger_than_what_the_client_holds_at_a_time_climbs_as_any_other() {
     scene.handler = handler.url().to_owned();
     broker::alter_topic(&scene.source, "max.message.bytes=20000000");
     let config = scene.set_up();
-    // Noise, so that no compression makes it smaller.
+    // Random bytes, which are incompressible.
     let mut state = 7_u32;
     let value = std::iter::repeat_with(|| {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);

@@ -1,4 +1,4 @@
-//! `kladder run` before any broker answers: it waits, and the probes say so.
+//! `kladder run` before any broker answers: it waits, and the probes report it.
 
 use std::io;
 use std::net::{TcpListener, TcpStream};
@@ -10,7 +10,7 @@ use crate::support::clock::{self, PATIENCE};
 use crate::support::process::Kladder;
 use crate::support::scene::{Scene, free_port, get};
 
-/// Hands connections to this port on to the real broker, which then tells where it is itself.
+/// Forwards connections on this port to the real broker, which then announces its own address.
 fn open(port: u16) {
     let listener = TcpListener::bind(("127.0.0.1", port)).expect("a free port");
     thread::spawn(move || {
@@ -49,10 +49,10 @@ fn a_worker_that_is_started_before_any_broker_lives_says_why_it_is_not_ready_and
     let told = |status: u16, what: &str| get(health, "/readyz").is_some_and(|(code, said)| code == status && said.contains(what));
     clock::eventually("it is not ready, and says why", PATIENCE, || told(503, "no broker answered at 127.0.0.1:"));
     kladder.assert_running();
-    // Once, however often it is tried.
+    // Once, however often it is retried.
     clock::eventually("it tries again", PATIENCE, || {
         assert!(kladder.log().matches("ERROR").count() <= 1, "{}", kladder.log());
-        ["nothing is done until one answers", "bootstrap.servers"].iter().all(|said| kladder.log().contains(said))
+        ["waiting for a broker", "bootstrap.servers"].iter().all(|said| kladder.log().contains(said))
     });
     open(port);
     clock::eventually("it is ready", PATIENCE, || told(200, "ok") && !told(200, "no broker"));

@@ -136,3 +136,23 @@ fn a_closed_pipe_ends_quietly() {
     let output = child.wait_with_output().unwrap();
     assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0));
 }
+
+#[test]
+fn what_the_build_lacks_is_told_before_anything_is_started() {
+    let with = |kafka: &str| {
+        let text = VALID.replacen("sasl.password = \"hunter2\"", &format!("sasl.password = \"hunter2\"\n{kafka}"), 1);
+        kladder_with(&["check", "-c", "-"], &text, &[])
+    };
+    for (kafka, words) in [
+        ("security.protocol = \"sasl_ssl\"\nsasl.mechanism = \"GSSAPI\"", "without Kerberos"),
+        ("security.protocol = \"sasl_plaintext\"\nsasl.mechanism = \"OAUTHBEARER\"", "no source of tokens"),
+        ("security.protocol = \"ssl\"\nssl.ca.location = \"/nonexistent/ca.pem\"", "ssl.ca.location"),
+        ("message.timeout.ms = 1000\nlinger.ms = 900000", "message.timeout.ms"),
+    ] {
+        let ran = with(kafka);
+        assert_eq!(ran.code, 2, "{kafka}\n{}{}", ran.stdout, ran.stderr);
+        assert!(ran.stderr.contains(words) && !ran.stderr.contains("hunter2"), "{kafka}\n{}", ran.stderr);
+    }
+    let ran = with("security.protocol = \"sasl_plaintext\"\nsasl.mechanism = \"SCRAM-SHA-512\"\nsasl.username = \"me\"");
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+}

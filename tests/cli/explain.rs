@@ -35,7 +35,7 @@ fn explain(args: &[&str]) -> Ran {
     kladder_with(&all, CONFIG, &[])
 }
 
-/// Without the moment, which is another one each time.
+/// Without the time, which differs each time.
 fn told(args: &[&str]) -> String {
     let ran = explain(args);
     assert_eq!((ran.code, ran.stderr.as_str()), (0, ""), "{args:?}");

@@ -11,7 +11,7 @@ fn what_it_prints_passes_check() {
         &["init", "--ladder", "pay", "--brokers", "${BROKERS:-b:9092}", "--group", "say \"hi\" \\ ü"],
     ] {
         if args.iter().any(|arg| arg.contains("a=\"b\"")) {
-            // A quote is no part of a URL, and must not break out of the string either.
+            // A quote is not part of a URL, and must not end the string either.
             assert_eq!(kladder(args).code, 2);
             continue;
         }

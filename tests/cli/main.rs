@@ -1,9 +1,11 @@
-//! The command line as a user meets it: what it prints, where, and with which exit code.
+//! The command line as seen by users: output, streams and exit codes.
 
+#![cfg(feature = "cli")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot begin fails where it stands")]
 
 mod check;
 mod explain;
 mod generate;
 mod init;
+mod limits;
 mod support;

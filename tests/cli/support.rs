@@ -1,10 +1,10 @@
-//! Runs the binary without anything of this machine's configuration.
+//! Runs the binary without any of this machine's configuration.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// What a command did.
+/// The result of a command.
 pub struct Ran {
     pub code: i32,
     pub stdout: String,
@@ -16,7 +16,7 @@ pub fn kladder(args: &[&str]) -> Ran {
     kladder_with(args, "", &[])
 }
 
-/// The same with something on stdin and in the environment.
+/// The same with stdin and environment.
 pub fn kladder_with(args: &[&str], stdin: &str, env: &[(&str, &str)]) -> Ran {
     let directory = tempfile::tempdir().unwrap();
     kladder_in(directory.path(), args, stdin, env)
@@ -39,7 +39,7 @@ pub fn kladder_in(directory: &Path, args: &[&str], stdin: &str, env: &[(&str, &s
     ran
 }
 
-/// The ladders that are shipped ready to use.
+/// The example ladders in the repository.
 pub fn shipped() -> Vec<PathBuf> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("topology");
     let mut files: Vec<PathBuf> = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();

@@ -1,4 +1,4 @@
-"""Reads dashboards with Grafana's own published types (grafana-foundation-sdk) and tells every key and value that they do not know.
+"""Reads dashboards with Grafana's published types (grafana-foundation-sdk) and reports every key and value unknown to them.
 
 The types read leniently: a key that they do not know is dropped in silence. So what they have read is written again, and whatever is
 missing or different then is a fault; and every value must be of the type that its field is declared with.
@@ -20,7 +20,7 @@ KEYS_OF_TRANSFORMATION = {"id", "disabled", "filter", "topic", "options"}
 
 
 def lost(given, kept, path):
-    """What was given and is not kept; what the types add by their defaults is no fault."""
+    """Keys and values that were lost; defaults added by the types are not faults."""
     if isinstance(given, dict) and isinstance(kept, dict):
         for key, value in given.items():
             if key in kept:
@@ -35,7 +35,7 @@ def lost(given, kept, path):
 
 
 def fits(value, declared):
-    """Whether a value is of the declared type, without what is inside of objects of the package."""
+    """Whether a value has the declared type; the content of the package's objects is not checked here."""
     origin = typing.get_origin(declared)
     if origin in (typing.Union, types.UnionType):
         return any(fits(value, one) for one in typing.get_args(declared))
@@ -48,7 +48,7 @@ def fits(value, declared):
         return isinstance(value, dict) and all(fits(k, of_keys) and fits(v, of_values) for k, v in value.items())
     if declared in (object, typing.Any):
         return True
-    # The only type that the package leaves as plain JSON when it reads.
+    # The only type that the package reads as plain JSON.
     if declared is dashboard.DataTransformerConfig and isinstance(value, dict):
         return {"id", "options"} <= value.keys() and value.keys() <= KEYS_OF_TRANSFORMATION
     if declared is float:
@@ -61,7 +61,7 @@ def fits(value, declared):
 
 
 def mistyped(value, path):
-    """Fields whose value is not of their type, at any depth."""
+    """Fields with a value of another type, at any depth."""
     if isinstance(value, list):
         for index, one in enumerate(value):
             yield from mistyped(one, f"{path}[{index}]")
@@ -86,7 +86,7 @@ def faults(text):
 
 
 def main():
-    """Tells the faults of each file; fails when there is one."""
+    """Prints the faults of each file; fails if there are any."""
     plugins.register_default_plugins()
     found = [fault for path in sys.argv[1:] for fault in faults(open(path, encoding="utf-8").read())]
     print("\n".join(found) if found else f"{len(sys.argv) - 1} dashboards conform")

@@ -1,5 +1,5 @@
 """Checks the manifests of examples/sidecar: FOLDER. Against Kubernetes' published schemas, in which no unknown field passes, and for what
-schemas do not say: rights, probes, and the time that each has to end. Mistakes are told on stderr, with exit code 1."""
+schemas do not say: rights, probes, and the time that each has to end. Mistakes are printed to stderr, with exit code 1."""
 
 import copy
 import pathlib
@@ -67,7 +67,7 @@ def pod_faults(pod, settings):
     state = [item["value"] for item in kladder["env"] if item["name"] == "STATE_DIRECTORY"]
     expect(state and "readOnly" not in mounts.get(state[0], {"readOnly": True}), "the state has no place")
     expect(mounts.get("/etc/kladder", {}).get("readOnly") is True, "the configuration is not mounted")
-    # What the configuration takes from the environment is there.
+    # The variables that the configuration needs exist.
     given = {item["name"] for item in kladder["env"]}
     expect({"BROKERS", "INSTANCE", "HANDLER"} <= given, f"the environment has {given}")
 
@@ -86,7 +86,7 @@ def pod_faults(pod, settings):
 
 
 def asked_wait(pre_stop, settings):
-    """How long a request to /quiesce waits, which goes where kladder listens."""
+    """How long a request to /quiesce waits; it must go to kladder's address."""
     command = pre_stop["exec"]["command"]
     url = urllib.parse.urlsplit(command[-1])
     assert url.netloc == settings["admin"]["listen"] and url.path == "/quiesce", command
@@ -94,7 +94,7 @@ def asked_wait(pre_stop, settings):
 
 
 def without_client(document, readme):
-    """The sidecar's manifest with the lifecycles that the README has for an application that cannot ask."""
+    """The sidecar's manifest with the README's lifecycles for an application that cannot send requests."""
     lifecycles = yaml.safe_load(re.search(r"```yaml\n(.*?)```", readme, re.S).group(1))
     document = copy.deepcopy(document)
     pod = document["spec"]["template"]["spec"]

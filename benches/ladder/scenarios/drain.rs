@@ -1,4 +1,4 @@
-//! A backlog that is due at once, and how fast the bare copy of it is.
+//! A backlog that is due at once, compared with a plain copy of it.
 
 use std::time::{Duration, Instant};
 
@@ -34,7 +34,7 @@ fn beside_the_ceiling(bench: &Bench, progress: &Progress, hops: &str, share: f64
         progress.step("the ceiling");
         ceiling::copy(&bench.broker.servers, &plan.tier(0), &copy, PARTITIONS, records)
     };
-    // Before and after, since what the machine gives changes by the minute.
+    // Before and after, since the machine's performance changes by the minute.
     let before = ceiling();
     let drained = drain(bench, &stage, &plan, records, progress);
     let after = ceiling();
@@ -61,7 +61,7 @@ struct Drained {
     peak_rss: f64,
 }
 
-/// Starts a mover over a tier in which all is due, and waits until the last record may be read.
+/// Starts a mover on a tier in which everything is due, and waits until the last record is visible.
 fn drain(bench: &Bench, stage: &Stage<'_>, plan: &Plan<'_>, records: usize, progress: &Progress) -> Drained {
     progress.step("draining");
     let worker = stage.setup.run("mover");

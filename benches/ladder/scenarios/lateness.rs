@@ -1,4 +1,4 @@
-//! How late records come back that arrive at a steady pace.
+//! The lateness of records that arrive at a steady rate.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ pub(super) const TIERS: [&str; 3] = ["5s", "10s", "15s"];
 /// The same, in milliseconds.
 pub(super) const DELAYS: [i64; 3] = [5_000, 10_000, 15_000];
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How long the load gathers records: a request a record would be a load of its own.
+/// How long the load collects records: one request per record would be a load of its own.
 pub(super) const LINGER: Duration = Duration::from_millis(20);
 
 pub fn pace_500(bench: &Bench, progress: &Progress) -> Vec<Figure> {
@@ -46,7 +46,7 @@ struct Pace {
     per_tier: f64,
     seconds: usize,
     hops: &'static str,
-    /// Milliseconds: of half of the records, and of 99 of 100.
+    /// Milliseconds: the median, and the 99th percentile.
     most: [f64; 2],
 }
 
@@ -74,7 +74,7 @@ fn pace(bench: &Bench, progress: &Progress, pace: &Pace) -> Vec<Figure> {
     let cpu = worker.cpu() - cpu;
     let mut seen = observer.end();
     let late = lateness(&seen, &load.appended(), |number| DELAYS[number % TIERS.len()]);
-    // Lost or doubled may be those that were not watched, too.
+    // Lost or duplicated records may be among those that were not watched, too.
     if watched.len() < usize::try_from(plan.partitions).expect("a small number") {
         let all = Observer::start(&bench.broker.servers, &[plan.redeliver()], plan.partitions);
         all.wait_for(records, PATIENCE);
@@ -90,8 +90,8 @@ fn pace(bench: &Bench, progress: &Progress, pace: &Pace) -> Vec<Figure> {
     figures
 }
 
-/// What the mover says of its partitions.
-pub const OWNS: &str = "mover owns";
+/// The mover's own partition metrics.
+pub const OWNS: &str = "partitions assigned";
 
 const SPIKE_TIERS: [&str; 2] = ["500ms", "1s"];
 
@@ -106,8 +106,8 @@ pub fn spike_ladder(bench: &Bench, progress: &Progress) -> Vec<Figure> {
     spike(bench, progress, &plans, &plans[1])
 }
 
-/// Paced records of the first ladder, while half a million of the second tier of the last one drain. Only those count that were
-/// due meanwhile.
+/// Paced records of the first ladder, while half a million of the second tier of the last one drain. Only records due during
+/// that time count.
 fn spike(bench: &Bench, progress: &Progress, plans: &[Plan<'_>], backlog_of: &Plan<'_>) -> Vec<Figure> {
     const PER_SECOND: f64 = 500.0;
     let stage = Stage::set(bench, plans, progress);
@@ -152,7 +152,7 @@ pub fn many(bench: &Bench, progress: &Progress) -> Vec<Figure> {
     stage.setup.wait_until_said(OWNS, LADDERS);
     let redelivers: Vec<String> = plans.iter().map(Plan::redeliver).collect();
     let observer = Observer::start(&bench.broker.servers, &redelivers, 6);
-    // Each topic in turn: the first tiers of all ladders, the second ones, the third ones.
+    // Topics in turn: the first tiers of all ladders, then the second ones, then the third ones.
     let topics: Vec<String> = (0..TIERS.len()).flat_map(|tier| plans.iter().map(move |plan| plan.tier(tier))).collect();
     let records = 20 * LADDERS * bench.seconds(60);
     let mut load = Load::new(&bench.broker.servers, &plans[0].name, records, LINGER);

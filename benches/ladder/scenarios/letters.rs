@@ -1,11 +1,10 @@
-//! Dead letters: how fast an index is made, how long it takes to answer, and how fast letters are sent back.
+//! Dead letters: the time to build an index, to query it, and to redrive letters.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use kladder::Timestamp;
-use kladder::dlq::filter::Filter;
-use kladder::dlq::index::{Index, Order};
+use kladder::internals::{Filter, Index, Order};
 use rdkafka::Offset;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::Consumer;
@@ -22,10 +21,10 @@ use crate::scenarios::{Bench, Plan, Stage, unique};
 
 const PARTITIONS: i32 = 6;
 
-/// How often each question is asked.
+/// How often each query runs.
 const ASKED: usize = 40;
 
-/// What is asked: what many letters fit, few, and none.
+/// The queries: for many letters, few, and none.
 const QUESTIONS: [&str; 12] = [
     "",
     "state:open",
@@ -98,7 +97,7 @@ fn pour(bench: &Bench, plan: &Plan<'_>, letters: usize, progress: &Progress) {
     producer.flush(Duration::from_secs(60)).expect("all letters are written");
 }
 
-/// How long a reader takes that only takes the records.
+/// The time of a reader that only reads the records.
 fn bare_read(bench: &Bench, plan: &Plan<'_>, letters: usize) -> Duration {
     let topic = format!("{}.dlq", plan.name);
     let all: Vec<(String, i32, Offset)> = (0..PARTITIONS).map(|p| (topic.clone(), p, Offset::Beginning)).collect();

@@ -1,8 +1,9 @@
-//! The scenarios, and what their figures have to reach.
+//! The scenarios, and the targets of their figures.
 
 mod drain;
 mod lateness;
 mod letters;
+mod peers;
 mod push;
 mod start;
 mod starvation;
@@ -18,25 +19,25 @@ use crate::progress::Progress;
 use crate::report::{Figure, Target, count, figure, percentile};
 use crate::worker::{Setup, free_port};
 
-/// What a scenario measures with.
+/// What a scenario works with.
 pub struct Bench {
     pub broker: Broker,
     pub quick: bool,
 }
 
 impl Bench {
-    /// A number of records, or a tenth of it when it has to be quick.
+    /// A number of records, or a tenth of it for a quick run.
     pub fn records(&self, full: usize) -> usize {
         if self.quick { full / 10 } else { full }
     }
 
-    /// Seconds, or a quarter of them.
+    /// Seconds, or a quarter of them for a quick run.
     pub fn seconds(&self, full: usize) -> usize {
         if self.quick { full.div_ceil(4) } else { full }
     }
 }
 
-/// A broker that has just started compiles its code while it works. What it does in the scenarios it has done before, then.
+/// A broker that has just started compiles its code while it works. This runs the scenarios' operations once before.
 pub fn warm_up(bench: &Bench, progress: &Progress) {
     drop(lateness::warm_up(bench, progress));
 }
@@ -48,7 +49,7 @@ pub struct Scenario {
 }
 
 impl Scenario {
-    /// By its own name, or by that of its kind: `drain` means both.
+    /// By its name, or by its prefix: `drain` selects both.
     pub fn is_named(&self, name: &str) -> bool {
         self.name == name || self.name.strip_prefix(name).is_some_and(|rest| rest.starts_with('-'))
     }
@@ -73,7 +74,7 @@ pub const ALL: &[Scenario] = &[
     Scenario { name: "sleep", about: "1,000,000 records waiting, 6 partitions", run: waiting::few_partitions },
     Scenario { name: "sleep-600", about: "the same over 600 partitions", run: waiting::many_partitions },
     Scenario { name: "start", about: "process start to the first redelivery, also after kill -9", run: start::start },
-    Scenario { name: "push", about: "100,000 records to an HTTP handler, beside wrk", run: push::all_done },
+    Scenario { name: "push", about: "200,000 records to an HTTP handler", run: push::all_done },
     Scenario { name: "push-256", about: "the same, 256 in flight instead of 64", run: push::all_done_256 },
     Scenario { name: "push-failing", about: "64 in flight, 20 % failing once", run: push::some_failing },
     Scenario { name: "push-failing-256", about: "256 in flight, 20 % failing once", run: push::some_failing_256 },
@@ -147,15 +148,21 @@ pub const ALL: &[Scenario] = &[
     },
 ];
 
+/// Run only when named, or with `--peers`: other programs have to be installed for them.
+pub const PEERS: &[Scenario] = &[
+    Scenario { name: "peers", about: "deliveries to an HTTP handler, beside Benthos and Spring", run: peers::all_done },
+    Scenario { name: "peers-failing", about: "the same, 20 % failing once", run: peers::some_failing },
+];
+
 /// A ladder of the benchmark.
 pub struct Plan<'a> {
     pub name: String,
     pub tiers: &'a [&'a str],
     pub partitions: i32,
     pub hops: &'a str,
-    /// Where its handler is and the most deliveries at a time; without one it is a relay ladder.
+    /// The handler's address and the maximum of deliveries in flight; a relay ladder without it.
     pub handler: Option<(&'a str, usize)>,
-    /// Of its deliveries; empty for the default.
+    /// The delivery settings; empty for the default.
     pub timeout: &'a str,
 }
 
@@ -195,14 +202,14 @@ impl Plan<'_> {
     }
 }
 
-/// A name that no other run has.
+/// A name that no other run uses.
 pub fn unique() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let moment = crate::clock::epoch_micros() / 1_000_000 % 10_000_000;
     format!("bench-{moment}-{}", NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// Ladders whose topics are there, and are deleted in the end.
+/// Ladders whose topics exist, and are deleted at the end.
 pub struct Stage<'a> {
     pub setup: Setup,
     broker: &'a Broker,
@@ -237,7 +244,8 @@ impl Drop for Stage<'_> {
     }
 }
 
-/// How late each record came, in milliseconds: the moment it was seen minus its append plus its delay (also in milliseconds).
+/// The lateness of each record in milliseconds: the time it was seen, minus its append time and its delay (also in
+/// milliseconds).
 pub fn lateness(seen: &Seen, appended: &Appended, delay: impl Fn(usize) -> i64) -> Vec<f64> {
     let late = |&(number, at): &(usize, i64)| {
         let due = (appended.get(number)? + delay(number)) * 1_000;
@@ -246,7 +254,7 @@ pub fn lateness(seen: &Seen, appended: &Appended, delay: impl Fn(usize) -> i64) 
     seen.iter().filter_map(late).collect()
 }
 
-/// Of what was to come once each: how many never came, and how many once too often.
+/// Of records expected once each: how many never came, and how many came more than once.
 pub fn reckon(seen: &Seen, wanted: std::ops::Range<usize>) -> [Figure; 2] {
     let mut times = vec![0_u32; wanted.len()];
     for (number, _) in seen.iter().filter(|(number, _)| wanted.contains(number)) {

@@ -1,4 +1,4 @@
-//! Deliveries to an HTTP handler, beside what `wrk` gets from the same one.
+//! Deliveries to an HTTP handler, compared with a bare loop that posts the same records to one of its own.
 
 use std::fs;
 use std::process::Command;
@@ -8,89 +8,129 @@ use rdkafka::TopicPartitionList;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
-use crate::handler::Handler;
+use crate::ceiling::{self, Work};
+use crate::handler::{CountingHandler, Failing, Handler};
 use crate::load::{Load, VALUE_BYTES};
 use crate::progress::Progress;
 use crate::report::{Figure, Target, count, figure};
 use crate::scenarios::lateness::{DELAYS, LINGER, OWNS, TIERS};
 use crate::scenarios::{Bench, Plan, Stage, lateness, percentiles, reckon, unique};
-use crate::worker::Process;
 
-const PARTITIONS: i32 = 6;
+pub const PARTITIONS: i32 = 6;
 /// The default of `max_in_flight`.
 const IN_FLIGHT: usize = 64;
-/// What a fast handler is better given: more deliveries go for one commit.
+/// A better value for a fast handler: more deliveries share one commit.
 const MANY_IN_FLIGHT: usize = 256;
 const PATIENCE: Duration = Duration::from_secs(180);
 
-const ALL_DONE: &[&str] = &["--fail-rate", "0"];
-const SOME_FAILING: &[&str] = &["--fail-rate", "0.2", "--fail-times", "1"];
+/// Enough that the first fetch and the last commit weigh little.
+const RECORDS: usize = 200_000;
 
 pub fn all_done(bench: &Bench, progress: &Progress) -> Vec<Figure> {
-    push(bench, progress, ALL_DONE, IN_FLIGHT, 0.70)
+    push(bench, progress, Failing::None, IN_FLIGHT)
 }
 
 pub fn all_done_256(bench: &Bench, progress: &Progress) -> Vec<Figure> {
-    push(bench, progress, ALL_DONE, MANY_IN_FLIGHT, 0.70)
+    push(bench, progress, Failing::None, MANY_IN_FLIGHT)
 }
 
 pub fn some_failing(bench: &Bench, progress: &Progress) -> Vec<Figure> {
-    push(bench, progress, SOME_FAILING, IN_FLIGHT, 0.60)
+    push(bench, progress, Failing::AFifth, IN_FLIGHT)
 }
 
 pub fn some_failing_256(bench: &Bench, progress: &Progress) -> Vec<Figure> {
-    push(bench, progress, SOME_FAILING, MANY_IN_FLIGHT, 0.60)
+    push(bench, progress, Failing::AFifth, MANY_IN_FLIGHT)
 }
 
-/// Records a second, from the worker's taking over until its group has no lag left and nothing waits in the ladder.
-fn push(bench: &Bench, progress: &Progress, failing: &[&str], in_flight: usize, share: f64) -> Vec<Figure> {
-    let records = bench.records(100_000);
-    let (stub, address) = Process::stub(failing);
-    let name = unique();
-    let plan = Plan {
-        name,
+/// The ladder of a push to this handler.
+pub fn plan(address: &str, in_flight: usize) -> Plan<'_> {
+    Plan {
+        name: unique(),
         tiers: &["500ms"],
         partitions: PARTITIONS,
         hops: "exactly-once",
-        handler: Some((&address, in_flight)),
+        handler: Some((address, in_flight)),
         timeout: "",
-    };
-    let stage = Stage::set(bench, std::slice::from_ref(&plan), progress);
+    }
+}
+
+/// Its topics, with so many records in the source.
+pub fn staged<'a>(bench: &'a Bench, plan: &Plan<'_>, records: usize, progress: &Progress) -> Stage<'a> {
+    let stage = Stage::set(bench, std::slice::from_ref(plan), progress);
     let mut load = Load::new(&bench.broker.servers, &plan.name, records, Duration::from_millis(20));
     load.pour(&plan.source(), PARTITIONS, 0..records, false, progress);
-    let wrk = || {
-        progress.step("wrk");
-        wrk(&address, in_flight, bench.seconds(8))
+    stage
+}
+
+/// Records a second, from the worker's assignment until its group has no lag and no record waits in the ladder.
+///
+/// The ceiling never sends a record again: where a fifth fails, kladder makes a fifth more calls, and two hops for each of those.
+fn push(bench: &Bench, progress: &Progress, failing: Failing, in_flight: usize) -> Vec<Figure> {
+    let (share, most_cpu) = match failing {
+        Failing::None => (0.80, Target::AtMost(1.4)),
+        // The hops are counted in.
+        Failing::AFifth => (0.50, Target::Told),
     };
-    // Before and after, since what the machine gives changes by the minute.
-    let before = wrk();
+    let records = bench.records(RECORDS);
+    let handler = CountingHandler::start(records, failing);
+    let address = handler.address.to_string();
+    let plan = plan(&address, in_flight);
+    let stage = staged(bench, &plan, records, progress);
+    progress.step("wrk");
+    let wrk = wrk(&address, in_flight, bench.seconds(8));
+    let ceiling = || {
+        progress.step("the ceiling");
+        // Its own, which has seen no record yet.
+        let handler = CountingHandler::start(records, failing);
+        let work = Work {
+            servers: bench.broker.servers.clone(),
+            ladder: plan.name.clone(),
+            topic: plan.source(),
+            partitions: PARTITIONS,
+            records,
+            handler: handler.address,
+            in_flight,
+        };
+        let pushed = ceiling::push(&work);
+        assert_eq!(handler.calls(), records, "the ceiling has not posted each record once");
+        pushed
+    };
+    // Before and after, since the machine's performance changes by the minute.
+    let before = ceiling();
     progress.step("delivering");
     let worker = stage.setup.run("deliverer,mover");
-    let began = stage.setup.wait_until_said("deliverer owns", 1);
+    let began = stage.setup.wait_until_said("partitions assigned", 1);
+    let cpu = worker.cpu();
     let groups = [
         (group_reader(&bench.broker.servers, &plan.name), vec![plan.source(), plan.redeliver()]),
         (group_reader(&bench.broker.servers, &format!("{}.mover", plan.name)), vec![plan.tier(0)]),
     ];
     let source_only = [(group_reader(&bench.broker.servers, &plan.name), vec![plan.source()])];
     wait_without_lag(&source_only);
-    // What failed last comes back a little later.
+    // The last failed records come back a little later.
     wait_without_lag(&groups);
     let seconds = began.elapsed().as_secs_f64();
-    let (cpu, peak_rss) = (worker.cpu(), worker.peak_rss());
-    let bare = f64::midpoint(before, wrk());
-    drop(stub);
-    let rate = count(records) / seconds;
+    let (cpu, peak_rss, left) = (worker.cpu() - cpu, worker.peak_rss(), lag(&groups));
+    drop(worker);
+    let after = ceiling();
+    let (rate, bare) = (count(records) / seconds, 2.0 * count(records) / (before.time + after.time).as_secs_f64());
+    let (cpu, bare_cpu) = (cpu / count(handler.calls()), (before.cpu + after.cpu) / count(2 * records));
     vec![
-        figure("of wrk", "", rate / bare, Target::AtLeast(share)),
+        figure("of the bare loop", "", rate / bare, Target::AtLeast(share)),
+        figure("CPU a delivery by the bare loop's", "", cpu / bare_cpu, most_cpu),
         figure("rate", "records/s", rate, Target::Told),
-        figure("wrk", "requests/s", bare, Target::Told),
-        figure("CPU", "s a million", cpu / count(records) * 1e6, Target::Told),
+        figure("bare loop", "records/s", bare, Target::Told),
+        figure("wrk", "requests/s", wrk, Target::Told),
+        figure("CPU", "s a million deliveries", cpu * 1e6, Target::Told),
+        figure("bare loop's CPU", "s a million deliveries", bare_cpu * 1e6, Target::Told),
         figure("peak RSS", "MiB", peak_rss, Target::Told),
-        figure("lag at the end", "records", count(lag(&groups)), Target::AtMost(0.0)),
+        figure("lost", "records", count(records - handler.done()), Target::AtMost(0.0)),
+        figure("doubled", "calls", count(handler.again()), Target::AtMost(0.0)),
+        figure("lag at the end", "records", count(left), Target::AtMost(0.0)),
     ]
 }
 
-/// Requests a second, the same body, as many connections as deliveries in flight.
+/// Requests a second, with the same body and as many connections as deliveries in flight.
 fn wrk(address: &str, in_flight: usize, seconds: usize) -> f64 {
     let script = tempfile::NamedTempFile::new().expect("a file");
     let lua = format!(
@@ -123,7 +163,7 @@ fn wait_without_lag(groups: &Groups) {
     }
 }
 
-/// What these groups have not committed of these topics.
+/// The lag of these groups on these topics.
 fn lag(groups: &Groups) -> usize {
     let mut lag = 0;
     for (consumer, topics) in groups {
@@ -156,7 +196,7 @@ pub fn handler_delay(bench: &Bench, progress: &Progress) -> Vec<Figure> {
     let records = 3 * 500 * bench.seconds(60);
     let worker = stage.setup.run("deliverer,mover");
     stage.setup.wait_until_said(OWNS, 1);
-    stage.setup.wait_until_said("deliverer owns", 1);
+    stage.setup.wait_until_said("partitions assigned", 1);
     let mut load = Load::new(&bench.broker.servers, &plan.name, records, LINGER);
     let topics: Vec<String> = (0..TIERS.len()).map(|index| plan.tier(index)).collect();
     std::thread::sleep(Duration::from_secs(1));

@@ -1,4 +1,4 @@
-//! How soon after its start a worker redelivers what is overdue, also when its predecessor was killed in a transaction.
+//! How soon after its start a worker redelivers overdue records, also when its predecessor was killed in a transaction.
 
 use std::time::{Duration, Instant};
 
@@ -25,7 +25,7 @@ pub fn start(bench: &Bench, progress: &Progress) -> Vec<Figure> {
     let started = epoch_micros();
     stage.setup.wait_until_said(OWNS, 1);
     let joined = epoch_micros();
-    // Well within the backlog a transaction is open practically always.
+    // In the middle of the backlog a transaction is practically always open.
     let began = Instant::now();
     while observer.count() < records / 10 {
         assert!(began.elapsed() < Duration::from_secs(60), "nothing is redelivered");
@@ -33,7 +33,7 @@ pub fn start(bench: &Bench, progress: &Progress) -> Vec<Figure> {
     }
     progress.step("killing");
     first.kill();
-    // What was committed before is read first.
+    // Records committed before are read first.
     std::thread::sleep(Duration::from_millis(300));
     let again = epoch_micros();
     let _second = stage.setup.run("mover");

@@ -1,4 +1,5 @@
-//! Healthy records beside failing ones: the longest time in which none of them arrives, and how many have when the last was just written.
+//! Healthy records beside failing ones: the longest time without an arrival, and the share that has arrived when the last was just
+//! written.
 
 use std::time::{Duration, Instant};
 
@@ -8,10 +9,10 @@ use crate::progress::Progress;
 use crate::report::{Figure, Target, count, figure};
 use crate::scenarios::{Bench, Plan, Stage, unique};
 
-/// How long records are written for, in seconds.
+/// How long records are written, in seconds.
 const SECONDS: usize = 44;
 
-/// What is written last may still be on its way.
+/// The last records written may still be in flight.
 const A_MOMENT: Duration = Duration::from_secs(2);
 
 pub fn run(bench: &Bench, progress: &Progress, name: &str) -> Vec<Figure> {

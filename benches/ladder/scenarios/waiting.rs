@@ -1,4 +1,4 @@
-//! What it costs that records wait.
+//! The cost of waiting records.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ pub fn many_partitions(bench: &Bench, progress: &Progress) -> Vec<Figure> {
     ]
 }
 
-/// Resident memory, the most of it, and the share of a core in percent, once all has come to rest.
+/// Resident memory, its maximum, and the share of a core in percent, once the worker is idle.
 fn wait(bench: &Bench, progress: &Progress, records: usize, tiers: &[&str], partitions: i32) -> (f64, f64, f64) {
     const LOOK: Duration = Duration::from_secs(20);
     let plan = Plan { name: unique(), tiers, partitions, hops: "exactly-once", handler: None, timeout: "" };

@@ -1,15 +1,15 @@
-//! What stands in the topics of the demo, record by record, and what the handler was called for: all that the reckoning is made of.
-//! Nothing in here comes from metrics, or from what the workers say of themselves.
+//! What the demo's topics contain, record by record, and the calls that the handler received: the only input of the summary.
+//! Nothing here comes from metrics or from what the workers report about themselves.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use crate::cli::demo::story::Answer;
+use crate::cli::demo::story::DemoAnswer;
 use crate::core::time::Timestamp;
 
-/// Where an order stands on the source: that is how it is known.
+/// An order's position on the source, which identifies it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Place {
+pub struct RecordPosition {
     /// The partition.
     pub partition: i32,
     /// The offset.
@@ -19,14 +19,14 @@ pub struct Place {
 /// A call of the handler.
 #[derive(Debug, Clone, Copy)]
 pub struct Call {
-    /// For this order.
-    pub place: Place,
-    /// Counted from 1.
+    /// The order.
+    pub place: RecordPosition,
+    /// Attempt, counted from 1.
     pub attempt: u32,
-    /// When it came in.
+    /// When the call came in.
     pub at: Timestamp,
-    /// How it was answered.
-    pub answer: Answer,
+    /// The answer.
+    pub answer: DemoAnswer,
 }
 
 /// A topic of the demo.
@@ -36,36 +36,36 @@ pub enum Topic {
     Source,
     /// A tier, numbered from 0.
     Tier(usize),
-    /// Where due records come back.
+    /// The redeliver topic.
     Redeliver,
-    /// The dead letters.
+    /// The dead-letter topic.
     Dlq,
 }
 
 /// A record that was read.
 #[derive(Debug, Clone, Copy)]
-pub struct Entry {
+pub struct LedgerEntry {
     /// The topic that it was read from.
     pub topic: Topic,
-    /// Where it stands there.
-    pub at: Place,
+    /// Its position in that topic.
+    pub at: RecordPosition,
     /// When it was appended.
     pub appended: Timestamp,
-    /// The order that it is of, by its headers.
-    pub order: Place,
-    /// Attempts made, by its headers.
+    /// The order, from its headers.
+    pub order: RecordPosition,
+    /// Attempts made, from its headers.
     pub attempts: u32,
-    /// Why it is dead, by its headers.
+    /// Reason of a dead letter, from its headers.
     pub reason: Option<&'static str>,
 }
 
-/// One way through a tier: an order, after so many attempts.
+/// One pass through a tier: an order after some number of attempts.
 #[derive(Debug, Default)]
 pub struct Trip {
-    /// Into the tiers.
-    pub there: Vec<Entry>,
-    /// Back by the redeliver topic.
-    pub back: Vec<Entry>,
+    /// Records written to the tiers.
+    pub there: Vec<LedgerEntry>,
+    /// Records written to the redeliver topic.
+    pub back: Vec<LedgerEntry>,
 }
 
 /// All records that were read.
@@ -74,21 +74,21 @@ pub struct Ledger {
     /// The delays of the tiers.
     pub delays: Vec<Duration>,
     /// When each order was appended.
-    pub sent: BTreeMap<Place, Timestamp>,
+    pub sent: BTreeMap<RecordPosition, Timestamp>,
     /// By order and attempts made.
-    pub trips: HashMap<(Place, u32), Trip>,
+    pub trips: HashMap<(RecordPosition, u32), Trip>,
     /// Dead letters, by order.
-    pub dead: BTreeMap<Place, Vec<Entry>>,
+    pub dead: BTreeMap<RecordPosition, Vec<LedgerEntry>>,
 }
 
 impl Ledger {
-    /// Nothing was read yet.
+    /// Empty.
     pub fn new(delays: Vec<Duration>) -> Self {
         Self { delays, sent: BTreeMap::new(), trips: HashMap::new(), dead: BTreeMap::new() }
     }
 
-    /// Puts a record down. Records of different topics may come in any order.
-    pub fn saw(&mut self, entry: Entry) {
+    /// Adds a record. Records of different topics may come in any order.
+    pub fn saw(&mut self, entry: LedgerEntry) {
         match entry.topic {
             Topic::Source => drop(self.sent.insert(entry.at, entry.appended)),
             Topic::Tier(_) => self.trips.entry((entry.order, entry.attempts)).or_default().there.push(entry),
@@ -97,7 +97,7 @@ impl Ledger {
         }
     }
 
-    /// How many orders wait in each tier.
+    /// Number of orders waiting in each tier.
     pub fn waiting(&self) -> Vec<u64> {
         let mut waiting = vec![0; self.delays.len()];
         for entry in self.trips.values().filter(|trip| trip.back.is_empty()).flat_map(|trip| &trip.there) {
@@ -111,14 +111,15 @@ impl Ledger {
     }
 
     /// When a record of a tier is due.
-    pub fn due(&self, entry: &Entry) -> Option<i64> {
+    pub fn due(&self, entry: &LedgerEntry) -> Option<i64> {
         let Topic::Tier(tier) = entry.topic else { return None };
         let delay = i64::try_from(self.delays.get(tier)?.as_millis()).ok()?;
         Some(entry.appended.as_millis() + delay)
     }
 
-    /// The record that an order has come to by the ladder; `None` while it only stands on the source.
-    pub fn furthest(&self, order: Place, attempts: u32) -> Option<&Entry> {
+    /// The last record that the ladder wrote for an order; `None` while the order is only on the
+    /// source.
+    pub fn furthest(&self, order: RecordPosition, attempts: u32) -> Option<&LedgerEntry> {
         (1..=attempts).rev().find_map(|made| {
             let trip = self.trips.get(&(order, made))?;
             trip.back.last().or(trip.there.last())

@@ -1,18 +1,18 @@
 //! `kladder demo`: a ladder at work, with nothing installed but this binary.
 //!
-//! The workers are those of `kladder run`, on a configuration that is made in memory; what is the demo's own is the broker (unless
-//! one is given), the orders, the handler, and the reckoning, which reads the topics for itself.
+//! The workers are those of `kladder run`, with a configuration made in memory. The demo adds the broker (unless one is given),
+//! the orders, the handler, and the summary, which reads the topics itself.
 
+mod demo_config;
 mod handler;
 mod ledger;
 mod progress;
 mod reckoning;
-mod settings;
 mod story;
 mod stream;
 mod watcher;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -20,18 +20,19 @@ use anyhow::{Context, bail};
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::cli::demo::demo_config::DemoSettings;
 use crate::cli::demo::handler::DemoHandler;
 use crate::cli::demo::ledger::Ledger;
 use crate::cli::demo::progress::Snapshot;
-use crate::cli::demo::reckoning::{Facts, reckon};
-use crate::cli::demo::settings::Settings;
+use crate::cli::demo::reckoning::{ReckoningInput, reckon};
 use crate::cli::demo::story::{SHORTEST, Story};
 use crate::cli::demo::stream::Stream;
 use crate::cli::demo::watcher::Watcher;
 use crate::cli::exit::Exit;
+use crate::cli::output::{self, tell_line};
 use crate::cli::run::{self, Probes, Running};
 use crate::cli::top::{self, Beside, End};
-use crate::cli::{Output, config_file, stdout};
+use crate::cli::{Output, config_file};
 use crate::config::{Config, HealthConfig, LadderConfig};
 use crate::core::dispatch::BreakerState;
 use crate::core::time::Timestamp;
@@ -46,26 +47,26 @@ use crate::worker::set_up;
 
 const NAME: &str = "kladder-demo";
 
-/// Everything is kept in memory.
+/// Limit on the length: everything is kept in memory.
 const LONGEST: Duration = Duration::from_secs(60 * 60);
-/// How often it is looked at how things stand.
+/// How often the demo's state is checked.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// How often the picture of the ladder is renewed.
+/// How often the picture of the ladder is redrawn.
 const PICTURE_EVERY: Duration = Duration::from_millis(500);
 
-const AT_LEAST_ONCE: &str = "the embedded broker's hops are at-least-once, since its transactions do not hold; those of a real \
+const AT_LEAST_ONCE: &str = "the embedded broker's hops are at-least-once, since its transactions are not atomic; hops on a real \
                              cluster (--brokers) are exactly-once";
 
 /// What the story is, and the fields of `-o json`.
 const AFTER_HELP: &str = "\
-The story, for --for 60s; another length stretches or squeezes all of it, but never stretches the tiers:
-  0:00  orders come in; some fail once or twice, a few always (poison): they end in the dead-letter topic as exhausted
-  0:15  an outage: the handler answers 503 until 0:25. The breaker opens, and deliveries wait without burning attempts
+The story, for --for 60s; another length scales all times, but never lengthens the tiers:
+  0:00  orders come in; some fail once or twice, a few always (poison) and end in the dead-letter topic as exhausted
+  0:15  an outage: the handler answers 503 until 0:25. The breaker opens; deliveries wait and no attempt is counted
   0:30  a bad deployment: until 0:36 every third order is rejected, and goes to the dead-letter topic at once
-  0:44  no more orders; the rest climbs. The demo ends when nothing waits, at 1:00 at the latest
+  0:44  no more orders; the remaining ones pass the tiers. The demo ends when nothing waits, at 1:00 at the latest
 
-On a terminal it is shown as kladder top shows a ladder, with its keys; elsewhere, with --plain, or with KLADDER_LOG set (info shows
-the workers' log between them) in lines.
+On a terminal the demo shows the screen of kladder top, with its keys. Elsewhere, with --plain or with KLADDER_LOG set (info adds
+the workers' log) it prints lines of progress.
 
 Exit codes:
   0  in order: sent = done + dead-lettered + waiting, and none lost, doubled or early
@@ -74,37 +75,38 @@ Exit codes:
 Fields of -o json (times in milliseconds):
   sent, done, dead_lettered, waiting          orders; reasons{} has the dead-lettered by reason
   lost, doubled, early                        0 unless something is wrong
-  lateness_ms.p50, p99, max                   from the due time to the redeliver topic; null if nothing came back
+  lateness_ms.p50, p99, max                   from the due time to the redeliver topic; null if nothing was redelivered
   longest_stall_ms.handler_up, outage         how long a partition of the source stood still with orders on it
-  calls, repeated_calls, hops[]               of the handler; into each tier
-  in_order, faults[]                          the verdict, and what is wrong in words";
+  calls, repeated_calls, hops[]               handler calls, repeated ones among them; records moved into each tier
+  in_order, faults[]                          whether all checks passed, and what is wrong in words";
 
-/// A ladder at work in this process: simulated orders, a flaky handler, an outage, and a reckoning
+/// Show a ladder at work in this process: simulated orders, a flaky handler, an outage, and a
+/// summary
 ///
-/// Starts an embedded broker, sets a ladder up, runs its workers against a handler with a story, and reckons up from what stands
-/// in the topics. Ctrl-C ends it early, in order. Nothing is left behind, except on a cluster that was named by --brokers.
+/// Starts an embedded broker, sets up a ladder, runs its workers with a handler that follows a story, and prints a summary
+/// computed from the topics. Ctrl-C ends it early, in order. Nothing is left behind, except on a cluster named by --brokers.
 #[derive(Debug, Args)]
 #[command(after_long_help = AFTER_HELP)]
 pub struct DemoArgs {
-    /// How long the stream and its story last, draining included; 10s to 1h
+    /// Length of the stream and its story, draining included; 10s to 1h
     #[arg(long = "for", value_name = "DURATION", default_value = "60s", value_parser = length)]
     length: Duration,
     /// Run on this cluster, with new topics and groups named kladder-demo-…, instead of the embedded broker
     #[arg(long, value_name = "ADDRESSES")]
     brokers: Option<String>,
-    /// Orders a second
+    /// Orders per second
     #[arg(long, value_name = "N", default_value = "25", value_parser = clap::value_parser!(u32).range(1..=200))]
     rate: u32,
-    /// Where to serve /metrics, /livez and /readyz; port 0 takes any that is free
+    /// Listen address of /metrics, /livez and /readyz; port 0 takes a free port
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
     listen: SocketAddr,
-    /// Print the configuration that the workers run with on a real cluster, as a start for your own, and do nothing else
+    /// Print the workers' configuration for a real cluster, as a starting point, and exit
     #[arg(long)]
     print_config: bool,
-    /// Print lines of progress on a terminal, too, and not the live picture
+    /// Print lines of progress on a terminal too, instead of the live picture
     #[arg(long)]
     plain: bool,
-    /// How the reckoning is printed
+    /// Output format of the summary
     #[arg(short, long, value_enum, default_value = "text", value_name = "FORMAT")]
     output: Output,
 }
@@ -114,17 +116,17 @@ pub fn run(args: DemoArgs) -> anyhow::Result<Exit> {
     if args.print_config {
         let handler = SocketAddr::from(([127, 0, 0, 1], 3000));
         let brokers = args.brokers.as_deref().unwrap_or("localhost:9092");
-        // For somebody who goes on with it, so that of a real cluster.
-        let settings = Settings { name: NAME, brokers, is_embedded: false, listen: args.listen, handler, story };
-        stdout::print(&settings.text())?;
+        // A starting point for the user, so for a real cluster.
+        let settings = DemoSettings { name: NAME, brokers, is_embedded: false, listen: args.listen, handler, story };
+        output::print(&settings.text())?;
         return Ok(Exit::Done);
     }
-    // Between the lines of the progress only for those who ask.
+    // Log lines between the progress lines only on request.
     let is_logged = ["KLADDER_LOG", "RUST_LOG"].iter().any(|name| std::env::var_os(name).is_some());
     if is_logged {
         logging::init(LogFormat::Text)?;
     }
-    let is_live = !args.plain && !is_logged && io::stdin().is_terminal() && io::stdout().is_terminal();
+    let is_live = !args.plain && !is_logged && io::stdin().is_terminal() && output::stdout_is_terminal();
     let embedded = args.brokers.is_none().then(EmbeddedBroker::start).transpose()?;
     let brokers = embedded.as_ref().map(EmbeddedBroker::brokers).or(args.brokers.clone()).unwrap_or_default();
     let name = if embedded.is_some() { NAME.to_owned() } else { unique_name() };
@@ -133,14 +135,14 @@ pub fn run(args: DemoArgs) -> anyhow::Result<Exit> {
     let handler = DemoHandler::new(story);
     let address = runtime.block_on(handler.serve())?;
     let (is_embedded, listen) = (embedded.is_some(), args.listen);
-    let settings = Settings { name: &name, brokers: &brokers, is_embedded, listen, handler: address, story };
-    let config = config_file::parse(&settings.text(), None).context("the demo's own configuration")?;
-    let [ladder] = config.ladders.as_slice() else { bail!("the demo's own configuration has not one ladder") };
+    let settings = DemoSettings { name: &name, brokers: &brokers, is_embedded, listen, handler: address, story };
+    let config = config_file::parse(&settings.text(), None).context("the demo's configuration")?;
+    let [ladder] = config.ladders.as_slice() else { bail!("the demo's configuration must have one ladder") };
 
     if is_embedded {
-        say(&format!("starting a broker in this process at {brokers}\n{AT_LEAST_ONCE}"));
+        tell_line(&format!("starting a broker in this process at {brokers}\n{AT_LEAST_ONCE}"));
     } else {
-        say(&format!("setting {name} up at {brokers}, with exactly-once hops"));
+        tell_line(&format!("setting {name} up at {brokers}, with exactly-once hops"));
     }
     set_up(&config, ladder, embedded.as_ref())?;
     let watcher = Watcher::start(&config.kafka, &ladder.ladder)?;
@@ -149,26 +151,26 @@ pub fn run(args: DemoArgs) -> anyhow::Result<Exit> {
     let told = runtime.block_on(demo.play(&watcher));
     let exit = told.and_then(|played| demo.reckon(&watcher.end()?, &played, args.output));
     if is_embedded {
-        say(AT_LEAST_ONCE);
+        tell_line(AT_LEAST_ONCE);
     } else {
-        say(&left_behind(&name, &brokers));
+        tell_line(&left_behind(&name, &brokers));
     }
     exit
 }
 
-/// Makes the source, which `setup` never does, and does what `setup` does.
+/// Creates the source, which `setup` never does, and then does what `setup` does.
 fn set_up(config: &Config, ladder: &LadderConfig, embedded: Option<&EmbeddedBroker>) -> anyhow::Result<()> {
     let sources = ladder.ladder.sources().iter().map(|source| Change::CreateTopic {
         topic: source.clone(),
-        partitions: settings::PARTITIONS,
-        // As many as the cluster gives to topics that nobody has said it of.
+        partitions: demo_config::PARTITIONS,
+        // The cluster's default.
         replication_factor: -1,
         settings: [("message.timestamp.type".to_owned(), "LogAppendTime".to_owned())].into(),
     });
     let sources: Vec<Change> = sources.collect();
     let make = |cluster: &dyn Cluster| -> anyhow::Result<()> {
         cluster.create_topics(&sources.iter().collect::<Vec<_>>())?;
-        let usable = ladder.ladder.sources().iter().map(|source| (source.clone(), settings::PARTITIONS));
+        let usable = ladder.ladder.sources().iter().map(|source| (source.clone(), demo_config::PARTITIONS));
         cluster.wait_usable(&usable.collect())?;
         Ok(set_up::apply(ladder, &config.kafka, cluster)?)
     };
@@ -178,15 +180,15 @@ fn set_up(config: &Config, ladder: &LadderConfig, embedded: Option<&EmbeddedBrok
     }
 }
 
-/// How a run went.
+/// The result of a run.
 struct Played {
-    /// So many orders the broker has confirmed.
+    /// Number of orders that the broker has confirmed.
     confirmed: u64,
-    /// When the workers were told to end.
+    /// When the workers were told to stop.
     ended: Timestamp,
 }
 
-/// What all parts of a run know.
+/// Shared by all parts of a run.
 struct Demo<'a> {
     config: &'a Config,
     ladder: &'a LadderConfig,
@@ -194,20 +196,20 @@ struct Demo<'a> {
     handler: DemoHandler,
     rate: u32,
     clock: BrokersClock,
-    /// Whether it is shown as a picture.
+    /// Whether to draw the live picture.
     is_live: bool,
 }
 
 impl Demo<'_> {
-    /// Runs the workers until the story ends or a signal comes.
+    /// Runs the workers until the story ends or a signal arrives.
     async fn play(&self, watcher: &Watcher) -> anyhow::Result<Played> {
         let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        // Its terminal is closed.
+        // The terminal was closed.
         let mut hang_up = signal(SignalKind::hangup())?;
         let mut signalled = async || tokio::select! { _ = term.recv() => {}, _ = int.recv() => {}, _ = hang_up.recv() => {} };
         let probes = Probes::serve(self.config).await?;
         let running = run::begin(self.config, &[self.ladder], &self.config.worker.roles, self.clock, probes).await?;
-        say(&format!("metrics at http://{}/metrics", running.address));
+        tell_line(&format!("metrics at http://{}/metrics", running.address));
         let mut sent = Ok(0);
         let mut shown = Ok(());
         let mut was_interrupted = tokio::select! { () = ready(&running) => false, () = signalled() => true };
@@ -217,25 +219,25 @@ impl Demo<'_> {
             let course = Course { demo: self, running: &running, stream: &stream, watcher };
             was_interrupted = if self.is_live {
                 match tokio::task::block_in_place(|| course.show()) {
-                    // It is here, too, and the next one shall be the second.
+                    // The same signal arrives here too; the next one must count as the second.
                     Ok(End::Signal) => {
                         signalled().await;
                         true
                     }
                     Ok(end) => end != End::Over,
-                    // A terminal that is gone takes nothing with it.
+                    // A closed terminal must not end the workers.
                     Err(error) => {
                         shown = Err(error);
                         true
                     }
                 }
             } else {
-                tokio::select! { () = course.tell() => false, () = signalled() => true }
+                tokio::select! { () = course.print_progress() => false, () = signalled() => true }
             };
             sent = stream.end();
         }
         if was_interrupted {
-            say("interrupted: draining; a second signal ends at once");
+            tell_line("interrupted: draining; a second signal exits at once");
         }
         running.health.draining();
         running.stop.set();
@@ -243,23 +245,23 @@ impl Demo<'_> {
         tokio::select! {
             ended = running.ended() => ended??,
             () = signalled() => {
-                say("ended without draining");
-                std::process::exit(1);
+                tell_line("stopped without draining");
+                Exit::Failed.at_once()
             }
         }
         shown?;
         Ok(Played { confirmed: sent?, ended })
     }
 
-    /// Reckons up and prints it.
+    /// Computes the summary and prints it.
     fn reckon(&self, ledger: &Ledger, played: &Played, output: Output) -> anyhow::Result<Exit> {
         let ladder = &self.ladder.ladder;
         let committed = watcher::committed(&self.config.kafka, ladder)?;
         let calls = self.handler.calls();
         let [from, to] = self.story.outage();
-        // The breaker may have opened just before the end of it.
+        // The breaker may have opened just before the end of the outage.
         let outage = [from, to + self.story.breaker_open()[1]].map(|after| self.handler.moment(after));
-        let facts = Facts {
+        let facts = ReckoningInput {
             confirmed: played.confirmed,
             ended: played.ended,
             calls: &calls,
@@ -268,16 +270,15 @@ impl Demo<'_> {
             outage: outage[0].zip(outage[1]).map(|(from, to)| [from, to]),
         };
         let reckoning = reckon(ledger, &facts);
-        let text = match output {
-            Output::Text => format!("\n{}\n", reckoning.text()),
-            Output::Json => format!("{}\n", serde_json::to_string_pretty(&reckoning)?),
-        };
-        stdout::print(&text)?;
+        match output {
+            Output::Text => output::print(&format!("\n{}\n", reckoning.text()))?,
+            Output::Json => output::print_json(&reckoning)?,
+        }
         Ok(if reckoning.in_order { Exit::Done } else { Exit::Failed })
     }
 }
 
-/// A story that is being told.
+/// A running story.
 struct Course<'a> {
     demo: &'a Demo<'a>,
     running: &'a Running,
@@ -286,8 +287,8 @@ struct Course<'a> {
 }
 
 impl Course<'_> {
-    /// Tells how it goes in lines, until it is over.
-    async fn tell(&self) {
+    /// Prints progress lines until it is over.
+    async fn print_progress(&self) {
         let between = Duration::from_secs(if self.demo.story.length() < Duration::from_secs(30) { 1 } else { 2 });
         let mut next = Duration::ZERO;
         loop {
@@ -303,9 +304,9 @@ impl Course<'_> {
         }
     }
 
-    /// Shows how it goes as a picture of the ladder, until it is over or a key or a signal ends it.
+    /// Draws the ladder until the story is over or a key or signal ends it.
     fn show(&self) -> anyhow::Result<End> {
-        // Where the probes and metrics are really served.
+        // Where the probes and metrics are served.
         let health = HealthConfig { listen: self.running.address };
         let config = Config { health, ..self.demo.config.clone() };
         let beside = || {
@@ -313,15 +314,15 @@ impl Course<'_> {
             Beside { caption: Some(progress::caption(&snapshot)), is_over }
         };
         let end = top::show_one(&config, self.demo.ladder, PICTURE_EVERY, &beside)?;
-        // For those who look back at what the terminal has kept.
+        // For the terminal's scrollback.
         progress::show(&self.look().0);
         Ok(end)
     }
 
-    /// Where it stands, and whether nothing is left to do, the time is over or a worker has given up.
+    /// The current state, and whether nothing is left to do, the time is over or a worker has failed.
     fn look(&self) -> (Snapshot, bool) {
         let Demo { ladder, story, handler, .. } = self.demo;
-        // Before the counts: what was sent later is in none of them.
+        // Before the counts: they include no order sent later.
         let (has_ended, sent) = (self.stream.has_ended(), self.stream.confirmed());
         let (elapsed, done) = (handler.elapsed(), handler.done());
         let ledger = self.watcher.ledger();
@@ -341,14 +342,14 @@ impl Course<'_> {
     }
 }
 
-/// Waits until all workers have joined their groups, or one was given up.
+/// Waits until all workers have joined their groups, or one has failed.
 async fn ready(running: &Running) {
     while running.health.readiness().is_err() && !running.stop.is_set() {
         tokio::time::sleep(LOOK_EVERY).await;
     }
 }
 
-/// No two runs on a cluster share anything.
+/// A name that no two runs share, so that they share no topic or group.
 fn unique_name() -> String {
     let moment = Clock::system().now().as_micros();
     format!("{NAME}-{moment:x}")
@@ -366,10 +367,5 @@ fn left_behind(name: &str, brokers: &str) -> String {
 fn length(text: &str) -> Result<Duration, String> {
     let length = humantime::parse_duration(text).map_err(|error| error.to_string())?;
     let is_sound = (SHORTEST..=LONGEST).contains(&length);
-    if is_sound { Ok(length) } else { Err("the demo lasts between 10s and 1h".to_owned()) }
-}
-
-/// On stderr, as long as somebody is there to read it.
-fn say(text: &str) {
-    let _ = writeln!(io::stderr(), "{text}");
+    if is_sound { Ok(length) } else { Err("must be from 10s to 1h".to_owned()) }
 }

@@ -1,38 +1,37 @@
-//! How the demo shows where it stands: one snapshot, one function.
+//! The demo's progress: a snapshot, and how it is printed.
 
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
 use std::time::Duration;
 
 use crate::cli::demo::story::Scene;
+use crate::cli::output;
 use crate::core::dispatch::BreakerState;
 
-/// Where the demo stands.
+/// The demo's current state.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
     /// Since the first order.
     pub elapsed: Duration,
-    /// What is going on.
+    /// The current scene.
     pub scene: Scene,
     /// Orders that the broker has confirmed.
     pub sent: u64,
-    /// Orders that the handler is done with.
+    /// Orders that the handler has done.
     pub done: u64,
-    /// The tiers by their delays, and how many orders wait in each.
+    /// The tiers by their delays, and the number of waiting orders in each.
     pub waiting: Vec<(String, u64)>,
     /// Dead letters.
     pub dead: u64,
-    /// The breaker of the handler.
+    /// State of the handler's breaker.
     pub breaker: BreakerState,
 }
 
-/// Tells where the demo stands: a line on stderr.
+/// Prints the progress line on stderr.
 pub fn show(snapshot: &Snapshot) {
-    // Whoever closes the terminal does not break the run off.
-    let _ = writeln!(io::stderr(), "{}", line(snapshot));
+    output::tell_line(&line(snapshot));
 }
 
-/// The same for the head of the picture, where the tiers and the breaker are seen anyway.
+/// The progress line above the picture, which shows the tiers and the breaker itself.
 pub fn caption(snapshot: &Snapshot) -> String {
     let Snapshot { sent, done, dead, scene, .. } = snapshot;
     format!("{}  sent {sent:<5} done {done:<5} dead {dead:<4}  {}", time(snapshot), scene.words())

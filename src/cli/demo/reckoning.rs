@@ -1,77 +1,78 @@
-//! Reckons up what became of every order: pure, from the ledger, the handler's calls and where the groups stand.
+//! Computes what became of every order: pure, from the ledger, the handler's calls and the groups' committed
+//! offsets.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use crate::cli::demo::ledger::{Call, Ledger, Place, Topic};
-use crate::cli::demo::story::Answer;
+use crate::cli::demo::ledger::{Call, Ledger, RecordPosition, Topic};
+use crate::cli::demo::story::DemoAnswer;
 use crate::core::time::Timestamp;
 
-/// So many faults are told one by one.
+/// Maximum number of faults that are listed.
 const TOLD: usize = 20;
 
-/// What the ledger cannot know.
-pub struct Facts<'a> {
-    /// How many orders the broker has confirmed to the stream.
+/// Input that is not in the ledger.
+pub struct ReckoningInput<'a> {
+    /// Number of orders that the broker has confirmed to the stream.
     pub confirmed: u64,
-    /// The handler's own record.
+    /// The calls that the handler recorded.
     pub calls: &'a [Call],
-    /// The offset below which the group that reads a topic is done with a partition.
+    /// The committed offset of a topic's group, by partition.
     pub committed: &'a dyn Fn(Topic, i32) -> i64,
-    /// How many attempts an order has.
+    /// Maximum attempts of an order.
     pub attempts: u32,
-    /// When the handler was down, where the story came to that.
+    /// When the handler was down, if the story got that far.
     pub outage: Option<[Timestamp; 2]>,
-    /// When the workers were told to end: an order that has never been delivered stood until then.
+    /// When the workers were told to stop: an order that was never delivered stalled until then.
     pub ended: Timestamp,
 }
 
 /// What became of the orders. Times are in milliseconds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Reckoning {
-    /// Orders that stand on the source.
+    /// Orders on the source.
     pub sent: u64,
-    /// Those that the handler was done with.
+    /// Orders that the handler has done.
     pub done: u64,
-    /// Those in the dead-letter topic.
+    /// Orders in the dead-letter topic.
     pub dead_lettered: u64,
-    /// Dead letters by their reasons.
+    /// Dead letters by reason.
     pub reasons: BTreeMap<&'static str, u64>,
-    /// Those that wait on the source, in a tier or to be redelivered, and would go on with the next worker.
+    /// Orders on the source, in a tier or in redeliver, which the next worker would continue with.
     pub waiting: u64,
-    /// Those that are nowhere.
+    /// Orders found nowhere.
     pub lost: u64,
-    /// Records that were written twice, and orders that ended twice.
+    /// Records written twice, and orders that ended twice.
     pub doubled: u64,
-    /// Records that came back before they were due.
+    /// Records redelivered before they were due.
     pub early: u64,
     /// From the due time to the append to the redeliver topic.
     pub lateness_ms: Option<Lateness>,
-    /// How long a partition of the source stood still with orders on it, from the moment that one could have been delivered to its
-    /// first delivery.
+    /// The longest time that a source partition with orders stood still: from the moment that an order could have been delivered
+    /// to its first delivery.
     pub longest_stall_ms: StallMs,
-    /// Calls of the handler.
+    /// Handler calls.
     pub calls: u64,
-    /// Those of them for an attempt that was made before.
+    /// Handler calls for an attempt that was already made.
     pub repeated_calls: u64,
-    /// Records that hopped into each tier.
+    /// Records moved into each tier.
     pub hops: Vec<u64>,
-    /// Whether all of it holds.
+    /// Whether all checks passed.
     pub in_order: bool,
-    /// What does not, in words; the first of many.
+    /// The failed checks in words; the first [`TOLD`] of them.
     pub faults: Vec<String>,
 }
 
-/// Of all records that came back.
+/// Lateness of all redelivered records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Lateness {
-    /// Half of them were not later.
+    /// The median.
     pub p50: i64,
-    /// Of a hundred, one was later.
+    /// The 99th percentile.
     pub p99: i64,
-    /// The latest.
+    /// The maximum.
     pub max: i64,
 }
 
@@ -80,25 +81,25 @@ pub struct Lateness {
 pub struct StallMs {
     /// While the handler was up.
     pub handler_up: i64,
-    /// Over the outage, in which the breaker holds deliveries on purpose.
+    /// During the outage, when the breaker stops deliveries on purpose.
     pub outage: i64,
 }
 
-/// Reckons up.
-pub fn reckon(ledger: &Ledger, facts: &Facts<'_>) -> Reckoning {
+/// Computes the summary.
+pub fn reckon(ledger: &Ledger, facts: &ReckoningInput<'_>) -> Reckoning {
     let mut faults = Vec::new();
     let (early, lateness) = lateness(ledger, &mut faults);
     let doubled_hops = doubled(ledger, &mut faults);
-    let mut done_by: BTreeMap<Place, BTreeSet<u32>> = BTreeMap::new();
-    let mut made: HashMap<(Place, u32), u64> = HashMap::new();
+    let mut done_by: BTreeMap<RecordPosition, BTreeSet<u32>> = BTreeMap::new();
+    let mut made: HashMap<(RecordPosition, u32), u64> = HashMap::new();
     for call in facts.calls {
         *made.entry((call.place, call.attempt)).or_default() += 1;
-        if call.answer == Answer::Done {
+        if call.answer == DemoAnswer::Done {
             done_by.entry(call.place).or_default().insert(call.attempt);
         }
     }
     for stranger in made.keys().map(|(place, _)| place).chain(ledger.dead.keys()).filter(|at| !ledger.sent.contains_key(*at)) {
-        faults.push(format!("an order was never sent: {}", shown(*stranger)));
+        faults.push(format!("an order that was never sent: {}", shown(*stranger)));
     }
     let (mut done, mut dead, mut waiting, mut lost, mut ended_twice) = (0, 0, 0, 0, 0);
     let mut reasons = BTreeMap::new();
@@ -126,7 +127,7 @@ pub fn reckon(ledger: &Ledger, facts: &Facts<'_>) -> Reckoning {
     }
     let sent = count(ledger.sent.len());
     if sent != facts.confirmed {
-        faults.push(format!("{} orders were confirmed by the broker, and {sent} stand on the source", facts.confirmed));
+        faults.push(format!("{} orders were confirmed by the broker, but {sent} are on the source", facts.confirmed));
     }
     let doubled = doubled_hops + ended_twice;
     let holds = sent == done + dead + waiting && [lost, doubled, early] == [0; 3];
@@ -151,12 +152,12 @@ pub fn reckon(ledger: &Ledger, facts: &Facts<'_>) -> Reckoning {
     }
 }
 
-/// How many came back early, and how late the others were.
+/// Number of early records, and the lateness of the others.
 fn lateness(ledger: &Ledger, faults: &mut Vec<String>) -> (u64, Option<Lateness>) {
     let (mut early, mut late) = (0, Vec::new());
     for ((order, attempts), trip) in &ledger.trips {
         let Some(due) = trip.there.first().and_then(|entry| ledger.due(entry)) else {
-            faults.push(format!("came back from no tier: {} after attempt {attempts}", shown(*order)));
+            faults.push(format!("redelivered without a tier record: {} after attempt {attempts}", shown(*order)));
             continue;
         };
         for back in &trip.back {
@@ -174,7 +175,7 @@ fn lateness(ledger: &Ledger, faults: &mut Vec<String>) -> (u64, Option<Lateness>
     (early, Some(Lateness { p50, p99, max }))
 }
 
-/// Records that stand twice in one kind of topic.
+/// Records that appear twice in one kind of topic.
 fn doubled(ledger: &Ledger, faults: &mut Vec<String>) -> u64 {
     let trips = ledger.trips.iter().flat_map(|((order, _), trip)| [(order, &trip.there), (order, &trip.back)]);
     let mut doubled = 0;
@@ -197,9 +198,10 @@ fn hops(ledger: &Ledger) -> Vec<u64> {
     hops
 }
 
-/// A partition stands still from when its next order was there, and the orders before it were delivered, until that order is.
-fn stall(ledger: &Ledger, facts: &Facts<'_>) -> StallMs {
-    let mut first_calls: HashMap<Place, i64> = HashMap::new();
+/// A partition stalls from when its next order was there and the orders before it were delivered, until that order is
+/// delivered.
+fn stall(ledger: &Ledger, facts: &ReckoningInput<'_>) -> StallMs {
+    let mut first_calls: HashMap<RecordPosition, i64> = HashMap::new();
     for call in facts.calls.iter().filter(|call| call.attempt == 1) {
         let at = call.at.as_millis();
         first_calls.entry(call.place).and_modify(|first| *first = at.min(*first)).or_insert(at);
@@ -221,7 +223,7 @@ fn stall(ledger: &Ledger, facts: &Facts<'_>) -> StallMs {
 }
 
 impl Reckoning {
-    /// For people.
+    /// As text.
     pub fn text(&self) -> String {
         let mut text = String::new();
         let reasons: Vec<String> = self.reasons.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
@@ -237,11 +239,11 @@ impl Reckoning {
             Some(Lateness { p50, p99, max }) => {
                 let _ = writeln!(text, "  lateness       p50 {p50} ms, p99 {p99} ms, at most {max} ms");
             }
-            None => text.push_str("  lateness       nothing came back\n"),
+            None => text.push_str("  lateness       nothing was redelivered\n"),
         }
         let StallMs { handler_up, outage } = self.longest_stall_ms;
-        let _ = write!(text, "  longest stall  {handler_up} ms of a partition of the source");
-        let _ = if outage > 0 { writeln!(text, "; {outage} ms over the outage, on purpose") } else { writeln!(text) };
+        let _ = write!(text, "  longest stall  {handler_up} ms of a source partition");
+        let _ = if outage > 0 { writeln!(text, "; {outage} ms during the outage, on purpose") } else { writeln!(text) };
         let (calls, repeated) = (self.calls, self.repeated_calls);
         let hops: Vec<String> = self.hops.iter().map(u64::to_string).collect();
         let _ =
@@ -258,7 +260,7 @@ impl Reckoning {
     }
 }
 
-fn shown(order: Place) -> String {
+fn shown(order: RecordPosition) -> String {
     format!("order at {}/{}", order.partition, order.offset)
 }
 

@@ -1,14 +1,14 @@
-//! What happens in the demo, and when: pure, so that the same run is told for any length.
+//! What happens in the demo, and when: pure, so that a run of any length follows the same story.
 //!
-//! The story is written for a minute: a stream of orders until 0:44, an outage of the handler from 0:15 to 0:25, a bad deployment
-//! from 0:30 to 0:36 that rejects every third order, and at all times orders that fail once or twice, and poison ones that always do.
-//! Another length stretches or squeezes all of it. The tiers are squeezed along, but never longer than their seconds.
+//! The story is written for a minute: a stream of orders until 0:44, a handler outage from 0:15 to 0:25, a bad deployment from 0:30
+//! to 0:36 that rejects every third order, and at all times orders that fail once or twice and poison ones that always fail. Another
+//! length scales all times. Tier delays are shortened too, but never lengthened.
 
 use std::time::Duration;
 
-/// For what the story was written.
+/// The length that the story is written for.
 pub const MINUTE: Duration = Duration::from_secs(60);
-/// Shorter than that nothing of it could be told apart.
+/// In less time the scenes could not be told apart.
 pub const SHORTEST: Duration = Duration::from_secs(10);
 
 const STREAM_ENDS: Duration = Duration::from_secs(44);
@@ -16,42 +16,42 @@ const OUTAGE: [Duration; 2] = [Duration::from_secs(15), Duration::from_secs(25)]
 const BAD_DEPLOYMENT: [Duration; 2] = [Duration::from_secs(30), Duration::from_secs(36)];
 const TIERS: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(3), Duration::from_secs(6)];
 const BREAKER_OPEN: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(4)];
-/// Delays are whole tenths, for the sake of the topics' names.
+/// Delays are whole tenths of a second, for readable topic names.
 const TENTH: Duration = Duration::from_millis(100);
 
-/// What is going on.
+/// A scene.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scene {
-    /// Some orders fail, as they always do.
+    /// Some orders fail, as always.
     Usual,
-    /// Nothing is handled at all.
+    /// No order is handled.
     Outage,
-    /// Orders are rejected that should not be.
+    /// Orders are rejected by mistake.
     BadDeployment,
-    /// No orders come any more.
+    /// No more orders.
     Ending,
 }
 
 impl Scene {
-    /// In a few words.
+    /// The scene in a few words.
     pub fn words(self) -> &'static str {
         match self {
             Self::Usual => "orders come in, a few fail",
             Self::Outage => "OUTAGE: the handler answers 503",
             Self::BadDeployment => "BAD DEPLOYMENT: every third order is rejected",
-            Self::Ending => "no more orders, the rest climbs",
+            Self::Ending => "no more orders, the rest passes the tiers",
         }
     }
 }
 
 /// How the handler answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answer {
+pub enum DemoAnswer {
     /// 200
     Done,
     /// 500: this order fails.
     Fails,
-    /// 503: whatever it is.
+    /// 503, for every order.
     Down,
     /// 422
     Rejected,
@@ -64,17 +64,17 @@ pub struct Story {
 }
 
 impl Story {
-    /// Of this length, which is at least [`SHORTEST`].
+    /// `length` is at least [`SHORTEST`].
     pub fn new(length: Duration) -> Self {
         Self { length }
     }
 
-    /// How long all of it takes at most, from the first order on.
+    /// Maximum length, from the first order on.
     pub fn length(&self) -> Duration {
         self.length
     }
 
-    /// When the last order was sent.
+    /// When the last order is sent.
     pub fn stream_ends(&self) -> Duration {
         self.scaled(STREAM_ENDS)
     }
@@ -89,12 +89,12 @@ impl Story {
         TIERS.map(|delay| self.squeezed(delay))
     }
 
-    /// For how long the breaker opens at first, and at most.
+    /// How long the breaker opens at first, and at most.
     pub fn breaker_open(&self) -> [Duration; 2] {
         BREAKER_OPEN.map(|delay| self.squeezed(delay))
     }
 
-    /// What is going on so long after the first order.
+    /// The scene `at` this time after the first order.
     pub fn scene(&self, at: Duration) -> Scene {
         let within = |span: [Duration; 2]| (self.scaled(span[0])..self.scaled(span[1])).contains(&at);
         if within(OUTAGE) {
@@ -108,16 +108,17 @@ impl Story {
         }
     }
 
-    /// How the handler answers this attempt (from 1) at an order, so long after the first one.
-    pub fn answer(&self, order: u64, attempt: u32, at: Duration) -> Answer {
+    /// The handler's answer to this attempt (from 1) at an order, `at` this time after the first
+    /// order.
+    pub fn answer(&self, order: u64, attempt: u32, at: Duration) -> DemoAnswer {
         let scene = self.scene(at);
         if scene == Scene::Outage {
-            return Answer::Down;
+            return DemoAnswer::Down;
         }
         if scene == Scene::BadDeployment && order.is_multiple_of(3) {
-            return Answer::Rejected;
+            return DemoAnswer::Rejected;
         }
-        if attempt <= fails_for(order) { Answer::Fails } else { Answer::Done }
+        if attempt <= fails_for(order) { DemoAnswer::Fails } else { DemoAnswer::Done }
     }
 
     fn scaled(&self, moment: Duration) -> Duration {
@@ -130,7 +131,7 @@ impl Story {
     }
 }
 
-/// How often an order fails before it is done.
+/// Number of times an order fails before it is done.
 fn fails_for(order: u64) -> u32 {
     match (order % 50, order % 24) {
         // Poison.
@@ -168,7 +169,7 @@ mod tests {
         assert_eq!(Story::new(SHORTEST).tiers(), [100, 500, 1_000].map(Duration::from_millis));
         let long = Story::new(secs(600));
         assert_eq!((long.scene(secs(160)), long.tiers()[2]), (Scene::Outage, secs(6)));
-        // What fails last must have the time to climb.
+        // The last order to fail must have time to pass all tiers.
         for length in 10..=600 {
             let story = Story::new(secs(length));
             assert!(story.stream_ends() + story.tiers().iter().sum::<Duration>() < story.length(), "{length} s");
@@ -178,10 +179,10 @@ mod tests {
     #[test]
     fn poison_never_succeeds_and_the_outage_spares_nobody() {
         let story = Story::new(MINUTE);
-        assert_eq!(story.answer(17, 4, secs(50)), Answer::Fails);
-        assert_eq!(story.answer(1, 1, secs(16)), Answer::Down);
-        assert_eq!(story.answer(3, 1, secs(31)), Answer::Rejected);
-        assert_eq!([1, 2].map(|attempt| story.answer(5, attempt, secs(1))), [Answer::Fails, Answer::Done]);
-        assert_eq!([2, 3].map(|attempt| story.answer(21, attempt, secs(1))), [Answer::Fails, Answer::Done]);
+        assert_eq!(story.answer(17, 4, secs(50)), DemoAnswer::Fails);
+        assert_eq!(story.answer(1, 1, secs(16)), DemoAnswer::Down);
+        assert_eq!(story.answer(3, 1, secs(31)), DemoAnswer::Rejected);
+        assert_eq!([1, 2].map(|attempt| story.answer(5, attempt, secs(1))), [DemoAnswer::Fails, DemoAnswer::Done]);
+        assert_eq!([2, 3].map(|attempt| story.answer(21, attempt, secs(1))), [DemoAnswer::Fails, DemoAnswer::Done]);
     }
 }

@@ -1,4 +1,4 @@
-//! The simulated orders: produced at a steady rate on a thread of its own, each confirmed by the broker.
+//! The simulated orders: produced at a steady rate on their own thread, each confirmed by the broker.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 
-use crate::cli::demo::settings::{PARTITIONS, source};
+use crate::cli::demo::demo_config::{PARTITIONS, source};
 use crate::config::KafkaConfig;
 use crate::core::ladder::Ladder;
 use crate::kafka::NativeHeaders;
@@ -15,11 +15,11 @@ use crate::kafka::clock::Clock;
 use crate::kafka::producer::{HopProducer, Outgoing, TopicId};
 use crate::kafka::transaction::{Ended, Transaction};
 
-/// How often orders are sent.
+/// Interval between batches of orders.
 const BEAT: Duration = Duration::from_millis(40);
 const LARGEST_BATCH: usize = 100_000;
 
-/// Orders on their way.
+/// The running stream.
 pub struct Stream {
     confirmed: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
@@ -27,7 +27,7 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// Sends so many orders a second for so long to the source of this ladder; `began` is called before the first of them.
+    /// Sends `rate` orders a second to the ladder's source; `began` is called before the first one.
     pub fn start(
         kafka: &KafkaConfig,
         ladder: &Ladder,
@@ -48,17 +48,17 @@ impl Stream {
         Ok(Self { confirmed, stop, thread })
     }
 
-    /// How many orders the broker has confirmed.
+    /// Number of orders that the broker has confirmed.
     pub fn confirmed(&self) -> u64 {
         self.confirmed.load(Ordering::Acquire)
     }
 
-    /// Whether no more will come.
+    /// Whether all orders were sent.
     pub fn has_ended(&self) -> bool {
         self.thread.is_finished()
     }
 
-    /// Sends no more, and tells how many were confirmed.
+    /// Stops sending, and returns the number of confirmed orders.
     pub fn end(self) -> anyhow::Result<u64> {
         self.stop.store(true, Ordering::Release);
         match self.thread.join() {
@@ -68,7 +68,7 @@ impl Stream {
     }
 }
 
-/// Whoever sends them.
+/// The producer of the orders.
 struct Orders {
     producer: HopProducer,
     topic: TopicId,
@@ -77,7 +77,7 @@ struct Orders {
 
 impl Orders {
     /// Connects, and writes once to the state topic, as the mover does to read a broker's clock: the first write waits for the
-    /// connection, and no order is to do so.
+    /// connection, which must not delay an order.
     fn connect(kafka: &KafkaConfig, ladder: &Ladder) -> anyhow::Result<Self> {
         let clock = Clock::system();
         let mut producer = HopProducer::new(kafka, None, LARGEST_BATCH, clock.clone());
@@ -85,7 +85,7 @@ impl Orders {
         let mut writing = Transaction::begin(&mut producer).map_err(|error| error.cause().clone())?;
         writing.send((state, 0), Outgoing { key: Some(b"clock/demo-orders"), value: Some(b"0") }, NativeHeaders::new(), 0);
         if let Ended::Refused(refusal) = writing.commit(None).map_err(|error| error.cause().clone())? {
-            bail!("the topics of the demo cannot be written to: {}", refusal.fault());
+            bail!("cannot write to the demo's topics: {}", refusal.fault());
         }
         Ok(Self { producer, topic, clock })
     }
@@ -106,7 +106,7 @@ impl Orders {
                 handed_over += 1;
             }
             if let Ended::Refused(refusal) = writing.commit(None).map_err(|error| error.cause().clone())? {
-                bail!("an order was not taken by the broker: {}", refusal.fault());
+                bail!("the broker refused an order: {}", refusal.fault());
             }
             confirmed.fetch_add(handed_over, Ordering::AcqRel);
             if elapsed >= length {

@@ -1,6 +1,7 @@
-//! Reads all topics of the demo while it runs, with a consumer of its own and no group, into the ledger.
+//! Reads all topics of the demo into the ledger while it runs, with a consumer without a group.
 //!
-//! While it runs and not after it: the embedded broker keeps only the youngest 5 MiB of a partition.
+//! During the run and not afterwards: the embedded broker keeps only the latest 5 MiB of a
+//! partition.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use crate::cli::demo::ledger::{Entry, Ledger, Place, Topic};
+use crate::cli::demo::ledger::{Ledger, LedgerEntry, RecordPosition, Topic};
 use crate::config::KafkaConfig;
 use crate::core::envelope::{Envelope, Reason};
 use crate::core::ladder::Ladder;
@@ -20,10 +21,10 @@ use crate::kafka::group_offsets::GroupOffsets;
 use crate::kafka::partition::TopicPartition;
 use crate::kafka::tail::{ASK_WITHIN, TailFrom, TopicTail};
 
-/// How long the rest may take to be read in the end.
+/// Time limit for reading the rest at the end.
 const CATCH_UP_WITHIN: Duration = Duration::from_secs(60);
 
-/// A thread that reads.
+/// The reading thread.
 pub struct Watcher {
     ledger: Arc<Mutex<Ledger>>,
     stop: Arc<AtomicBool>,
@@ -31,7 +32,7 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    /// Reads the topics of this ladder from their beginning, once they exist.
+    /// Reads the ladder's topics from their beginning, once they exist.
     pub fn start(kafka: &KafkaConfig, ladder: &Ladder) -> anyhow::Result<Self> {
         let topics = topics(ladder);
         let names: Vec<String> = topics.keys().cloned().collect();
@@ -59,11 +60,11 @@ impl Watcher {
         locked(&self.ledger)
     }
 
-    /// Reads what there is until now to its end. Nothing may be written any more.
+    /// Reads to the current end of the topics. Nothing may be written any more.
     pub fn end(self) -> anyhow::Result<Ledger> {
         self.stop.store(true, Ordering::Release);
         match self.thread.join() {
-            Ok(read) => read.context("reading the topics for the reckoning")?,
+            Ok(read) => read.context("reading the topics for the summary")?,
             Err(panic) => std::panic::resume_unwind(panic),
         }
         let nothing = Ledger::new(Vec::new());
@@ -75,7 +76,7 @@ fn locked(ledger: &Mutex<Ledger>) -> MutexGuard<'_, Ledger> {
     ledger.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The topics of a ladder, by their names.
+/// The ladder's topics by name.
 fn topics(ladder: &Ladder) -> BTreeMap<String, Topic> {
     let sources = ladder.sources().iter().map(|source| (source.clone(), Topic::Source));
     let tiers = ladder.tiers().iter().enumerate().map(|(number, tier)| (tier.topic().to_owned(), Topic::Tier(number)));
@@ -83,7 +84,7 @@ fn topics(ladder: &Ladder) -> BTreeMap<String, Topic> {
     sources.chain(tiers).chain(ends).collect()
 }
 
-/// Where the groups stand, asked of the brokers: below that offset, a partition's records are done with.
+/// The committed offsets of the groups: below that offset, a partition's records are finished.
 pub fn committed(kafka: &KafkaConfig, ladder: &Ladder) -> anyhow::Result<BTreeMap<(Topic, i32), i64>> {
     let mover = mover_group(ladder.name());
     let mut read_by: BTreeMap<&str, Vec<String>> = BTreeMap::new();
@@ -105,13 +106,13 @@ pub fn committed(kafka: &KafkaConfig, ladder: &Ladder) -> anyhow::Result<BTreeMa
     Ok(found)
 }
 
-fn entry(ladder: &Ladder, topic: Topic, tp: &TopicPartition, record: &Record) -> Entry {
-    let at = Place { partition: tp.partition, offset: record.offset() };
+fn entry(ladder: &Ladder, topic: Topic, tp: &TopicPartition, record: &Record) -> LedgerEntry {
+    let at = RecordPosition { partition: tp.partition, offset: record.offset() };
     let appended = record.timestamp();
     if topic == Topic::Source {
-        return Entry { topic, at, appended, order: at, attempts: 0, reason: None };
+        return LedgerEntry { topic, at, appended, order: at, attempts: 0, reason: None };
     }
     let envelope = Envelope::read(ladder, &record.coordinates(tp), record.headers()).envelope;
-    let order = Place { partition: envelope.origin.partition, offset: envelope.origin.offset };
-    Entry { topic, at, appended, order, attempts: envelope.attempts, reason: envelope.reason.map(Reason::as_str) }
+    let order = RecordPosition { partition: envelope.origin.partition, offset: envelope.origin.offset };
+    LedgerEntry { topic, at, appended, order, attempts: envelope.attempts, reason: envelope.reason.map(Reason::as_str) }
 }

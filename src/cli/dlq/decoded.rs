@@ -1,46 +1,48 @@
-//! Payloads for people: JSON, text, or bytes in hex.
+//! Payloads as readable text: JSON, text, or a hex dump.
 
 use std::fmt::Write as _;
 
 use crate::core::envelope;
-use crate::dlq::payload::{Decoder, hex, json_text};
+use crate::dlq::payload::json_text::{self, BYTE_ORDER_MARK};
+use crate::dlq::payload::{Decoder, Named, hex};
 
-/// More of a payload is not shown, unless asked for, in bytes.
+/// Maximum size shown of a payload without --full, in bytes.
 pub const SHOWN: usize = 16 * 1024;
 
-/// What a payload is.
+/// A readable payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Decoded {
+pub struct ReadablePayload {
     /// `null`, `json`, `text` or `hex`.
     pub format: &'static str,
-    /// As it is shown.
+    /// The text shown.
     pub text: String,
 }
 
-/// Reads a payload as well as it can be.
-pub fn decode(bytes: Option<&[u8]>, most: usize) -> Decoded {
-    let Some(bytes) = bytes else { return Decoded { format: "null", text: "(null)".to_owned() } };
+/// Chooses the most readable form of a payload.
+pub fn decode(bytes: Option<&[u8]>, most: usize) -> ReadablePayload {
+    let Some(bytes) = bytes else { return ReadablePayload { format: "null", text: "(null)".to_owned() } };
     let Ok(text) = std::str::from_utf8(bytes) else { return hex(bytes, most) };
     if text.chars().any(|c| c.is_control() && !c.is_whitespace()) {
         return hex(bytes, most);
     }
-    if text.trim_start().starts_with(['{', '['])
+    if text.trim_start_matches(BYTE_ORDER_MARK).trim_start().starts_with(['{', '['])
         && let Some(json) = json_text::read(bytes)
     {
-        return Decoded { format: "json", text: cut(json.pretty, most) };
+        return ReadablePayload { format: "json", text: cut(json.pretty, most) };
     }
-    Decoded { format: "text", text: cut(text.to_owned(), most) }
+    ReadablePayload { format: "text", text: cut(text.to_owned(), most) }
 }
 
-/// The same of a payload that may name a schema: what it is, and what a person should know of it.
-pub fn decode_by(decoder: &mut Decoder, bytes: Option<&[u8]>, most: usize) -> (String, String) {
-    let decoded = decoder.decode(bytes);
+/// The same for a payload that may name a schema: its format with the schema, and its text with a
+/// note if there is one.
+pub fn decode_by(decoder: &mut Decoder, bytes: Option<&[u8]>, named: Option<&Named>, most: usize) -> (String, String) {
+    let decoded = decoder.decode(bytes, named);
     let note = decoded.note.as_deref().map(|note| format!("\nnote: {note}")).unwrap_or_default();
     match &decoded.schema {
         Some(schema) if decoded.json.is_some() => {
             (format!("{}, {schema}", decoded.format), format!("{}{note}", cut(decoded.text, most)))
         }
-        // What has no schema is shown as it is written, numbers too.
+        // Payloads without a schema are shown as written, numbers included.
         _ => {
             let plain = decode(bytes, most);
             (plain.format.to_owned(), format!("{}{note}", plain.text))
@@ -56,14 +58,14 @@ fn cut(text: String, most: usize) -> String {
     format!("{shown}\n… {} more bytes: --full", text.len() - shown.len())
 }
 
-fn hex(bytes: &[u8], most: usize) -> Decoded {
-    // A line of 16 bytes takes more than four times their room.
+fn hex(bytes: &[u8], most: usize) -> ReadablePayload {
+    // A line for 16 bytes takes more than four times as many characters.
     let shown = (most.div_ceil(64).max(1) * 16).min(bytes.len());
     let mut text = hex::dump(&bytes[..shown]);
     if shown < bytes.len() {
         let _ = write!(text, "\n… {} more bytes: --full", bytes.len() - shown);
     }
-    Decoded { format: "hex", text }
+    ReadablePayload { format: "hex", text }
 }
 
 #[cfg(test)]
@@ -83,6 +85,8 @@ mod tests {
             json.text,
             "{\n  \"a\": [\n    1,\n    2.50\n  ],\n  \"b\": {},\n  \"c\": \"x\\\",{y\",\n  \"n\": 12345678901234567890\n}"
         );
+        let marked = of(b"\xef\xbb\xbf{\"a\":1}");
+        assert_eq!((marked.format, marked.text.as_str()), ("json", "{\n  \"a\": 1\n}"));
         let hex = of(&[0, 1, b'a', 0xff]);
         assert_eq!(hex.format, "hex");
         assert_eq!(hex.text, "00000000  00 01 61 ff                                       |..a.|");

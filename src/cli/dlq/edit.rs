@@ -13,52 +13,54 @@ use base64::engine::general_purpose::STANDARD;
 use clap::Args;
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use similar::{ChangeTag, TextDiff};
 
 use crate::cli::confirm::confirmed;
 use crate::cli::dlq::decoded::decode;
+use crate::cli::dlq::diff::diff;
+use crate::cli::dlq::drive::drive;
 use crate::cli::dlq::export::bytes_json;
 use crate::cli::dlq::mark::job_id;
 use crate::cli::dlq::open::{QueueArgs, now};
-use crate::cli::dlq::redrive::drive;
-use crate::cli::dlq::show::{fetch, place};
+use crate::cli::dlq::show::place;
 use crate::cli::dlq::{ActionArgs, UsageError};
 use crate::cli::exit::Exit;
+use crate::cli::output::{self, tell};
 use crate::cli::who::who;
 use crate::core::dead_letter::{Job, LetterKey, LetterState, Terms, Verb};
 use crate::core::envelope::{self, is_own};
 use crate::dlq::content::Content;
 use crate::dlq::filter::{Filter, LetterPlace, Term};
-use crate::dlq::payload::{Decoded, Decoder, json_text};
-use crate::dlq::redrive::{Change, Target};
+use crate::dlq::payload::json_text::{self, BYTE_ORDER_MARK};
+use crate::dlq::payload::{Decoded, Decoder, PayloadPart, named};
+use crate::dlq::redrive::{LetterChange, Target};
 use crate::kafka::fetch::Fetcher;
 
-/// No more of a diff is kept in the state topic, in bytes.
+/// Maximum size of a diff in the state topic, in bytes.
 const DIFF_LIMIT: usize = 8 * 1024;
 
-/// Change a dead letter in an editor, and send it back as it is then
+/// Change a dead letter in an editor and send the changed record
 ///
-/// $VISUAL or $EDITOR opens its key, value and headers as JSON: {"json": …}, {"text": "…"} or {"base64": "…"}, and null. The original
-/// stays in the dead-letter topic as it is, and what was changed is kept with what became of it (`dlq show`). A file that is saved
-/// unchanged sends nothing.
+/// $VISUAL or $EDITOR opens its key, value and headers as JSON: {"json": …}, {"text": "…"}, {"base64": "…"} or null. The original
+/// stays in the dead-letter topic unchanged, and the diff is kept with the letter's state (`dlq show`). A file saved unchanged sends
+/// nothing.
 #[derive(Debug, Args)]
 pub struct EditArgs {
-    /// The letter, as `dlq list` prints it: PARTITION/OFFSET
+    /// Letter, as printed by `dlq list`: PARTITION/OFFSET
     #[arg(value_name = "ID")]
     id: String,
 
     #[command(flatten)]
     queue: QueueArgs,
 
-    /// Where to: redeliver (the default of a ladder), origin, or a topic that the configuration names
+    /// Target: redeliver (default of a ladder), origin, or a topic named in the configuration
     #[arg(long, value_name = "TARGET")]
     to: Option<String>,
 
-    /// Although it is parked
+    /// Send even if parked
     #[arg(long)]
     force: bool,
 
-    /// Although somebody else redrives here
+    /// Take over from another redriver
     #[arg(long)]
     take_over: bool,
 
@@ -87,14 +89,14 @@ enum EditedBytes<'a> {
 }
 
 impl EditedBytes<'_> {
-    /// What stands there; the original bytes where that says the same.
+    /// The edited bytes; the original bytes if they are equivalent.
     fn bytes(self, original: Option<&[u8]>) -> anyhow::Result<Vec<u8>> {
         Ok(match self {
             Self::Text(text) => text.into_bytes(),
             Self::Base64(text) => STANDARD.decode(text)?,
             Self::Json(value) => {
                 let compact = compact(value.get());
-                // As it was shown, where that was left alone it stays the very bytes.
+                // A value that was not edited keeps its exact bytes.
                 match original.and_then(|original| Some((original, json_text::read(original)?))) {
                     Some((original, shown)) if self::compact(&shown.pretty) == compact => original.to_vec(),
                     _ => compact.into_bytes(),
@@ -104,7 +106,7 @@ impl EditedBytes<'_> {
     }
 }
 
-/// JSON without the blanks between its parts; numbers and strings stay as they are written.
+/// JSON without whitespace between tokens; numbers and strings stay as written.
 fn compact(json: &str) -> String {
     let (mut in_string, mut escaped) = (false, false);
     json.chars()
@@ -129,47 +131,55 @@ pub fn run(args: EditArgs) -> anyhow::Result<Exit> {
     let mut desk = opened.write(&format!("{who} (job {id})"))?;
     desk.heed_lease(args.take_over)?;
     let topic = opened.queue.topic.clone();
-    let Some(row) = desk.index().letter(partition, offset)? else { bail!("there is no letter {} in {topic}", args.id) };
+    let Some(row) = desk.index().letter(partition, offset)? else { bail!("no letter {} in {topic}", args.id) };
     if !LetterState::may_be_sent(args.force).contains(&row.state) {
-        let remedy = if row.state == LetterState::Parked { "add --force" } else { "`dlq restore` makes it open again" };
+        let remedy = match row.state {
+            state if LetterState::may_be_sent(true).contains(&state) => "--force sends it anyway".to_owned(),
+            _ => format!("reopen it with `kladder dlq restore id:{}`; --force applies to parked letters only", args.id),
+        };
         bail!("letter {} is {}: {remedy}", args.id, row.state);
     }
     let mut fetcher = Fetcher::new(&opened.kafka)?;
-    let Some(original) = fetch(&mut fetcher, &topic, row.at)? else { bail!("letter {} is gone from {topic}", args.id) };
+    let Some(original) = Content::fetch(&mut fetcher, &topic, row.at)? else {
+        bail!("letter {} is no longer in {topic}", args.id)
+    };
+    if let Some(fault) = original.fault {
+        bail!("letter {} cannot be edited: {fault}", args.id);
+    }
     let mut payloads = Payloads::of(opened.decoder()?, &original);
     let before = document(&original, &payloads);
     let Some((after, text)) = edited(&before, &original, &mut payloads, row.at)? else {
-        eprintln!("nothing was changed: nothing is sent");
+        tell!("no changes: nothing is sent");
         return Ok(Exit::Done);
     };
     let diff = diff(before.as_bytes(), text.as_bytes());
-    eprint!("{diff}");
-    if !args.action.yes && !confirmed(&format!("send it to {}?", target.told()), "add --yes")? {
+    output::tell_text(&diff);
+    if !args.action.yes && !confirmed(&format!("send it to {}?", target.to_stored()), "add --yes")? {
         return Ok(Exit::Usage);
     }
     let filter = Filter::Term(Term::Id(vec![LetterPlace { partition, offset }]));
     let below = vec![(partition, offset + 1)];
     let mut job = Job::new(&id, Verb::Edit, &opened.queue.prefix, &filter.to_string(), below, &who, at);
-    (job.note, job.target) = (args.action.note.clone(), Some(target.told()));
+    (job.note, job.target) = (args.action.note.clone(), Some(target.to_stored()));
     job.terms = Some(Terms::at_once(args.force));
     let mut kept = diff;
     if kept.len() > DIFF_LIMIT {
         kept.truncate(envelope::cut(&kept, DIFF_LIMIT).len());
         kept.push_str("\n… and more\n");
     }
-    let change = Change::brought(BTreeMap::from([(row.at, Content { diff: Some(kept), ..after })]));
+    let change = LetterChange::brought(BTreeMap::from([(row.at, Content { diff: Some(kept), ..after })]));
     let outcome = drive(&mut desk, &opened, job, target, change, args.take_over, args.action.output);
     if !matches!(outcome, Ok(Exit::Done)) {
         let path = edited_path(row.at);
         match write_edited(&path, &text) {
-            Ok(()) => eprintln!("it was not sent; what you have edited is kept in {}", path.display()),
-            Err(error) => eprintln!("it was not sent, and what you have edited cannot be kept: {error}"),
+            Ok(()) => tell!("not sent; your changes are kept in {}", path.display()),
+            Err(error) => tell!("not sent, and your changes could not be saved: {error}"),
         }
     }
     outcome
 }
 
-/// A file of its own, since a payload is nobody else's business.
+/// A private file, since the payload may be confidential.
 fn write_edited(path: &Path, text: &str) -> std::io::Result<()> {
     std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?.write_all(text.as_bytes())
 }
@@ -178,7 +188,7 @@ fn edited_path(letter: LetterKey) -> PathBuf {
     std::env::temp_dir().join(format!("kladder-{}-{}-{}.json", letter.partition, letter.offset, std::process::id()))
 }
 
-/// What is opened in the editor. kladder's own headers are not for editing.
+/// The document opened in the editor. kladder's own headers are left out.
 fn document(content: &Content, payloads: &Payloads) -> String {
     let mut text = String::from("{\n");
     let bytes = |bytes: Option<&[u8]>| bytes_json(bytes).to_string();
@@ -203,7 +213,7 @@ fn document(content: &Content, payloads: &Payloads) -> String {
     text
 }
 
-/// A payload that names a schema, as the JSON that it stands for.
+/// A payload that names a schema, as JSON.
 fn framed(decoded: &Decoded) -> Option<String> {
     decoded.schema.as_ref()?;
     decoded.json.as_ref()?;
@@ -214,7 +224,7 @@ fn json_member(json: &str) -> String {
     format!("{{\"json\":\n{}\n  }}", json.lines().map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n"))
 }
 
-/// Key and value of a letter, as a schema registry describes them.
+/// Key and value of a letter, decoded by the schema registry.
 struct Payloads {
     decoder: Decoder,
     key: Decoded,
@@ -223,12 +233,15 @@ struct Payloads {
 
 impl Payloads {
     fn of(mut decoder: Decoder, content: &Content) -> Self {
-        let (key, value) = (decoder.decode(content.key.as_deref()), decoder.decode(content.value.as_deref()));
+        let mut decoded = |bytes: Option<&[u8]>, part| decoder.decode(bytes, named(&content.headers, part).as_ref());
+        let (key, value) =
+            (decoded(content.key.as_deref(), PayloadPart::Key), decoded(content.value.as_deref(), PayloadPart::Value));
         Self { decoder, key, value }
     }
 }
 
-/// Lets a person edit, until it can be read or they give up. `None` where nothing was changed.
+/// Opens the editor until the result can be parsed or the user gives up. `None` if nothing was
+/// changed.
 fn edited(
     before: &str,
     original: &Content,
@@ -240,7 +253,7 @@ fn edited(
     let named = |name: &str| std::env::var(name).ok().filter(|editor| !editor.is_empty());
     let editor = named("VISUAL").or_else(|| named("EDITOR")).unwrap_or_else(|| "vi".to_owned());
     loop {
-        // A shell, since $EDITOR may hold options.
+        // Through a shell, since $EDITOR may contain options.
         let status = Command::new("sh").arg("-c").arg(format!("{editor} \"$1\"")).arg("sh").arg(&file.0).status();
         if !status.with_context(|| format!("cannot start the editor `{editor}`: set $EDITOR"))?.success() {
             bail!("the editor `{editor}` failed: nothing is sent");
@@ -253,9 +266,9 @@ fn edited(
             Ok(content) if is_same(&content, original) => return Ok(None),
             Ok(content) => return Ok(Some((content, text))),
             Err(error) => {
-                eprintln!("error: {error:#}");
+                tell!("error: {error:#}");
                 if !confirmed("edit it again?", "nothing is sent")? {
-                    bail!("what was edited cannot be read: nothing is sent");
+                    bail!("the edited file cannot be parsed: nothing is sent");
                 }
             }
         }
@@ -267,19 +280,20 @@ fn is_same(a: &Content, b: &Content) -> bool {
 }
 
 fn read(text: &str, original: &Content, payloads: &mut Payloads) -> anyhow::Result<Content> {
-    let raw: Edited<'_> = serde_json::from_str(text).context("this is not what it was")?;
+    let raw: Edited<'_> =
+        serde_json::from_str(text.trim_start_matches(BYTE_ORDER_MARK)).context("the document is not of the original form")?;
     let mut headers = Vec::new();
     for (name, value) in raw.headers {
         headers.push((name.bytes(None)?, value.map(|value| value.bytes(None)).transpose()?));
     }
     if headers.iter().any(|(name, _)| is_own(name)) {
-        bail!("headers that begin with `kladder-` are kladder's own");
+        bail!("headers that begin with `kladder-` are reserved for kladder");
     }
-    // The order of what is not shown, among themselves, is kept; they stand at the end, as kladder writes them.
+    // The hidden headers keep their order and stand at the end, as kladder writes them.
     headers.extend(original.headers.iter().filter(|(name, _)| is_own(name)).cloned());
     let Payloads { decoder, key, value } = payloads;
     let mut bytes = |edited: Option<EditedBytes<'_>>, decoded: &Decoded, original: Option<&[u8]>| match edited {
-        // Encoded again under the schema that it had.
+        // Encoded under its original schema.
         Some(EditedBytes::Json(json)) if decoded.schema.is_some() => {
             Ok(Some(decoder.encode(decoded, &serde_json::from_str(json.get())?)?))
         }
@@ -287,10 +301,10 @@ fn read(text: &str, original: &Content, payloads: &mut Payloads) -> anyhow::Resu
     };
     let key = bytes(raw.key, key, original.key.as_deref())?;
     let value = bytes(raw.value, value, original.value.as_deref())?;
-    Ok(Content { appended: original.appended, key, value, headers, diff: None })
+    Ok(Content { appended: original.appended, key, value, headers, fault: None, diff: None })
 }
 
-/// A file that does not outlive the edit.
+/// A file that is deleted after the edit.
 struct Removed(PathBuf);
 
 impl Drop for Removed {
@@ -298,29 +312,6 @@ impl Drop for Removed {
         let path: &Path = &self.0;
         let _ = std::fs::remove_file(path);
     }
-}
-
-/// The lines that differ, with those around them.
-pub fn diff(before: &[u8], after: &[u8]) -> String {
-    let lines = |bytes: &[u8]| {
-        let decoded = decode(Some(bytes), usize::MAX).text;
-        if decoded.ends_with('\n') { decoded } else { format!("{decoded}\n") }
-    };
-    let (before, after) = (lines(before), lines(after));
-    let diff = TextDiff::from_lines(&before, &after);
-    let mut text = String::new();
-    for group in diff.grouped_ops(2) {
-        for change in group.iter().flat_map(|op| diff.iter_changes(op)) {
-            let sign = match change.tag() {
-                ChangeTag::Delete => '-',
-                ChangeTag::Insert => '+',
-                ChangeTag::Equal => ' ',
-            };
-            let line = change.value().trim_end_matches('\n');
-            let _ = writeln!(text, "{sign} {}", crate::core::state::on_one_line(line));
-        }
-    }
-    text
 }
 
 #[cfg(test)]
@@ -336,6 +327,7 @@ mod tests {
             key: Some(b"42".to_vec()),
             value: Some(value.to_vec()),
             headers,
+            fault: None,
             diff: None,
         }
     }
@@ -372,6 +364,6 @@ mod tests {
         assert!(lines.contains("-       \"amount\": \"1.10\",\n+       \"amount\": 1.10,"), "{lines}");
         assert!(read("{}", &original, &mut plain(&original)).is_err());
         let own = shown(&original).replace("region", "kladder-x");
-        assert!(read(&own, &original, &mut plain(&original)).unwrap_err().to_string().contains("kladder's own"));
+        assert!(read(&own, &original, &mut plain(&original)).unwrap_err().to_string().contains("reserved for kladder"));
     }
 }

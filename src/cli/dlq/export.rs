@@ -1,4 +1,4 @@
-//! `kladder dlq export`, and the file that it makes.
+//! `kladder dlq export`, and the format of its file.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -16,22 +16,26 @@ use crate::cli::dlq::FilterArg;
 use crate::cli::dlq::list::open_unless_asked;
 use crate::cli::dlq::open::{QueueArgs, now};
 use crate::cli::dlq::progress::Line;
-use crate::cli::dlq::table::thousands;
+use crate::cli::dlq::table::{counted, thousands};
 use crate::cli::exit::Exit;
+use crate::cli::output::{self, PrintError, tell};
 use crate::core::dead_letter::LetterKey;
+use crate::core::harmless;
 use crate::core::time::Timestamp;
 use crate::dlq::content::Content;
 use crate::dlq::filter::GRAMMAR;
+use crate::dlq::payload::json_text::BYTE_ORDER_MARK;
+use crate::dlq::private;
 use crate::kafka::fetch::Fetcher;
 use crate::kafka::partition::TopicPartition;
 
-/// Records are fetched so many at a time.
+/// Number of records fetched at a time.
 const CHUNK: usize = 1_000;
 
-/// Write dead letters to a file, one JSON document a line, byte for byte
+/// Write dead letters to a file, one JSON document per line, byte for byte
 ///
-/// Keys, values and headers are {"text": …} where they are UTF-8 and {"base64": …} where they are not, null where they are null; the
-/// order of headers and those that repeat are kept. `dlq redrive --from-file` takes such a file, changed or not.
+/// Keys, values and headers are {"text": …} if they are UTF-8, {"base64": …} if not, and null if they are null; the order of headers
+/// and duplicates are kept. `dlq redrive --from-file` takes such a file, edited or not.
 #[derive(Debug, Args)]
 #[command(after_long_help = GRAMMAR)]
 pub struct ExportArgs {
@@ -41,7 +45,7 @@ pub struct ExportArgs {
     #[command(flatten)]
     queue: QueueArgs,
 
-    /// Where to; stdout unless said
+    /// File to write; stdout if not given
     #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
 }
@@ -53,39 +57,56 @@ pub fn run(args: ExportArgs) -> anyhow::Result<Exit> {
     let letters = feed.index().select(&filter, &feed.letters_below()?, now())?;
     let mut fetcher = Fetcher::new(&opened.kafka)?;
     let mut out: Box<dyn Write> = match &args.file {
-        Some(path) => Box::new(BufWriter::new(File::create(path).with_context(|| format!("cannot write {}", path.display()))?)),
-        None => Box::new(BufWriter::new(std::io::stdout().lock())),
+        Some(path) => {
+            Box::new(BufWriter::new(private::make_file(path).with_context(|| format!("cannot write {}", path.display()))?))
+        }
+        None => Box::new(output::stdout()),
     };
-    let (mut line, mut written) = (Line::new(), 0_u64);
+    let failed = |error| match &args.file {
+        Some(path) => anyhow::Error::from(error).context(format!("cannot write {}", path.display())),
+        None => PrintError(error).into(),
+    };
+    let (mut line, mut written, mut faulty) = (Line::new(), 0_u64, Vec::new());
     for chunk in letters.chunk_by(|a, b| a.partition == b.partition).flat_map(|run| run.chunks(CHUNK)) {
         let tp = TopicPartition { topic: opened.queue.topic.as_str().into(), partition: chunk[0].partition };
         let offsets: Vec<i64> = chunk.iter().map(|letter| letter.offset).collect();
         let mut outcome = Ok(());
         fetcher.fetch(&tp, &offsets, |record| {
             let letter = LetterKey { partition: tp.partition, offset: record.offset(), appended: record.timestamp() };
-            if outcome.is_ok() {
-                outcome = writeln!(out, "{}", document(&opened.queue.topic, letter, &Content::of(&record)));
+            if let Some(fault) = record.header_fault() {
+                faulty.push((letter, fault));
+            } else if outcome.is_ok() {
+                let document = document(&opened.queue.topic, letter, &Content::of(&record)).to_string();
+                outcome = writeln!(out, "{}", harmless::json(&document));
                 written += 1;
             }
         })?;
         match outcome {
             Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(Exit::Done),
-            other => other?,
+            other => other.map_err(&failed)?,
         }
         line.tell(&format!("exported {} of {}", thousands(written), thousands(letters.len() as u64)));
     }
     match out.flush() {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {}
-        other => other?,
+        other => other.map_err(&failed)?,
     }
     line.end();
-    let gone = letters.len() as u64 - written;
-    let gone = if gone > 0 { format!("; {} are gone from the topic meanwhile", thousands(gone)) } else { String::new() };
-    eprintln!("{} dead letters exported{gone}", thousands(written));
-    Ok(Exit::Done)
+    // They would be exported as if they had no headers, and sent back like that.
+    for (letter, fault) in &faulty {
+        tell!("  letter {letter} is left out: {fault}");
+    }
+    let gone = (letters.len() - faulty.len()) as u64 - written;
+    let gone = if gone > 0 {
+        format!("; {} {} no longer in the topic", thousands(gone), if gone == 1 { "is" } else { "are" })
+    } else {
+        String::new()
+    };
+    tell!("{} exported{gone}", counted(written, "dead letter"));
+    Ok(if faulty.is_empty() { Exit::Done } else { Exit::Failed })
 }
 
-/// Bytes, without losing any.
+/// Bytes as JSON, without loss.
 pub fn bytes_json(bytes: Option<&[u8]>) -> Value {
     match bytes.map(|bytes| (std::str::from_utf8(bytes), bytes)) {
         None => Value::Null,
@@ -136,7 +157,7 @@ impl RawBytes {
     }
 }
 
-/// Reads what `dlq export` has written, for letters of this topic.
+/// Reads a file written by `dlq export`, for letters of this topic.
 pub fn read(path: &Path, topic: &str) -> anyhow::Result<BTreeMap<LetterKey, Content>> {
     let file: Box<dyn BufRead> = if path == Path::new("-") {
         Box::new(std::io::stdin().lock())
@@ -146,17 +167,14 @@ pub fn read(path: &Path, topic: &str) -> anyhow::Result<BTreeMap<LetterKey, Cont
     let mut letters = BTreeMap::new();
     for (number, line) in (1..).zip(file.lines()) {
         let line = line?;
+        let line = line.trim_start_matches(BYTE_ORDER_MARK);
         if line.trim().is_empty() {
             continue;
         }
         let place = || format!("{} line {number}", path.display());
-        let raw: RawLetter = serde_json::from_str(&line).with_context(place)?;
+        let raw: RawLetter = serde_json::from_str(line).with_context(place)?;
         if raw.topic != topic {
-            bail!(
-                "{} is of topic {}, and not of {topic}: say which dead-letter topic is meant with --ladder",
-                place(),
-                raw.topic
-            );
+            bail!("{} is of topic {}, not of {topic}: name the dead-letter topic's ladder with --ladder", place(), raw.topic);
         }
         let appended = Timestamp::from_millis(raw.timestamp_ms);
         let letter = LetterKey { partition: raw.partition, offset: raw.offset, appended };
@@ -166,10 +184,11 @@ pub fn read(path: &Path, topic: &str) -> anyhow::Result<BTreeMap<LetterKey, Cont
             key: raw.key.map(RawBytes::bytes).transpose().with_context(place)?,
             value: raw.value.map(RawBytes::bytes).transpose().with_context(place)?,
             headers: headers.collect::<Result<_, base64::DecodeError>>().with_context(place)?,
+            fault: None,
             diff: None,
         };
         if letters.insert(letter, content).is_some() {
-            bail!("{}: letter {letter} stands there twice", place());
+            bail!("{}: letter {letter} appears twice", place());
         }
     }
     Ok(letters)
@@ -189,10 +208,14 @@ mod tests {
             (vec![0xff], Some(vec![0, 0xfe])),
             (b"\"q\"".to_vec(), Some("ü".into())),
         ];
-        let content = Content { appended, key: Some(Vec::new()), value: Some(vec![0xff, 0, 1]), headers, diff: None };
+        let content =
+            Content { appended, key: Some(Vec::new()), value: Some(vec![0xff, 0, 1]), headers, fault: None, diff: None };
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("letters.jsonl");
         std::fs::write(&path, format!("{}\n\n", document("billing.dlq", letter, &content))).unwrap();
+        assert_eq!(read(&path, "billing.dlq").unwrap(), BTreeMap::from([(letter, content.clone())]));
+        // Some editors save it like this.
+        std::fs::write(&path, format!("\u{feff}{}\r\n", document("billing.dlq", letter, &content))).unwrap();
         assert_eq!(read(&path, "billing.dlq").unwrap(), BTreeMap::from([(letter, content)]));
         let error = read(&path, "other.dlq").unwrap_err().to_string();
         assert!(error.contains("line 1 is of topic billing.dlq"), "{error}");

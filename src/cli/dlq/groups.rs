@@ -7,18 +7,18 @@ use serde_json::{Value, json};
 
 use crate::cli::dlq::list::open_unless_asked;
 use crate::cli::dlq::open::{QueueArgs, now};
-use crate::cli::dlq::table::{Table, ago, cut, or_dash, thousands};
-use crate::cli::dlq::{FilterArg, Format, lines, pager};
+use crate::cli::dlq::table::{Table, ago, counted, cut, or_dash, thousands};
+use crate::cli::dlq::{FilterArg, OutputFormat, pager};
 use crate::cli::exit::Exit;
-use crate::cli::stdout;
+use crate::cli::output::{self, tell};
 use crate::core::time::Timestamp;
 use crate::dlq::filter::GRAMMAR;
-use crate::dlq::index::Group;
+use crate::dlq::index::LetterGroup;
 
-/// Show what happened: dead letters by class, reason and message, the most frequent first
+/// Show dead letters grouped by class, reason and message, most frequent first
 ///
-/// Messages are one group if they differ by numbers, ids, hex and quoted values alone. Only open letters are counted, unless the filter
-/// says something of states. TREND is their number over time, from the first letter until now, or over --span.
+/// Messages that differ only in numbers, ids, hex and quoted values are one group. Only open letters are counted, unless the filter
+/// selects states. TREND shows the letters over time, from the first letter until now, or over --span.
 #[derive(Debug, Args)]
 #[command(after_long_help = GRAMMAR)]
 pub struct GroupsArgs {
@@ -28,13 +28,13 @@ pub struct GroupsArgs {
     #[command(flatten)]
     queue: QueueArgs,
 
-    /// The trend is of so long: 1h, 7d
+    /// Length of the trend: 1h, 7d
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     span: Option<Duration>,
 
-    /// How it is printed
+    /// Output format
     #[arg(short, long, value_enum, default_value = "text", value_name = "FORMAT")]
-    output: Format,
+    output: OutputFormat,
 }
 
 pub fn run(args: GroupsArgs) -> anyhow::Result<Exit> {
@@ -43,26 +43,30 @@ pub fn run(args: GroupsArgs) -> anyhow::Result<Exit> {
     let now = now();
     let groups = feed.index().groups(&filter, now, args.span)?;
     match args.output {
-        Format::Text => {
+        OutputFormat::Text => {
             pager::print(&text(&groups, now))?;
             let letters: u64 = groups.iter().map(|group| group.count).sum();
-            eprintln!("{} dead letters of {} in {} groups", thousands(letters), feed.queue().topic, groups.len());
+            tell!("{} of {} in {}", counted(letters, "dead letter"), feed.queue().topic, counted(groups.len() as u64, "group"));
             if let Some(group) = groups.first() {
-                eprintln!("one of them: kladder dlq show {}; all of a group: kladder dlq list group:{}", group.sample, group.id);
+                tell!(
+                    "an example: kladder dlq show {}; all letters of a group: kladder dlq list group:{}",
+                    group.sample,
+                    group.id
+                );
             }
         }
-        Format::Json => {
+        OutputFormat::Json => {
             let groups: Vec<Value> = groups.iter().map(json_of).collect();
-            stdout::print(&format!("{}\n", serde_json::to_string_pretty(&json!({ "groups": groups }))?))?;
+            output::print_json(&json!({ "groups": groups }))?;
         }
-        Format::Jsonl => {
-            stdout::print(&lines(groups.iter().map(json_of)))?;
+        OutputFormat::Jsonl => {
+            output::print_json_lines(groups.iter().map(json_of))?;
         }
     }
     Ok(Exit::Done)
 }
 
-fn text(groups: &[Group], now: Timestamp) -> String {
+fn text(groups: &[LetterGroup], now: Timestamp) -> String {
     let mut table =
         Table::new(&["GROUP", "COUNT", "FIRST", "LAST", "TREND", "REASON", "ORIGIN", "TIERS", "CLASS", "MESSAGE"], &[1]);
     for group in groups {
@@ -82,7 +86,7 @@ fn text(groups: &[Group], now: Timestamp) -> String {
     table.to_text()
 }
 
-/// The most frequent one, and how many more there are: `orders +2`.
+/// The most frequent name, and the number of others: `orders +2`.
 fn most(counts: impl Iterator<Item = (String, u64)>) -> String {
     let mut counts: Vec<_> = counts.collect();
     counts.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
@@ -93,7 +97,7 @@ fn most(counts: impl Iterator<Item = (String, u64)>) -> String {
     }
 }
 
-/// Counts as bars, each against the highest.
+/// Counts as bars, relative to the highest.
 fn bars(counts: &[u64]) -> String {
     const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     let highest = counts.iter().max().copied().unwrap_or(0);
@@ -104,7 +108,7 @@ fn bars(counts: &[u64]) -> String {
     counts.iter().map(|count| bar(*count)).collect()
 }
 
-fn json_of(group: &Group) -> Value {
+fn json_of(group: &LetterGroup) -> Value {
     json!({
         "group": group.id,
         "count": group.count,

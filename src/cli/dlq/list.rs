@@ -4,18 +4,19 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::cli::dlq::open::{QueueArgs, now};
-use crate::cli::dlq::table::{Table, ago, or_dash, shown, thousands};
-use crate::cli::dlq::{FilterArg, Format, lines, pager};
+use crate::cli::dlq::table::{Table, ago, counted, or_dash, shown, thousands};
+use crate::cli::dlq::{FilterArg, OutputFormat, pager};
 use crate::cli::exit::Exit;
-use crate::cli::stdout;
+use crate::cli::output::{self, tell};
 use crate::core::dead_letter::LetterState;
+use crate::core::harmless::on_one_line;
 use crate::core::time::Timestamp;
 use crate::dlq::filter::{Filter, GRAMMAR};
-use crate::dlq::index::{Order, Row};
+use crate::dlq::index::{LetterRow, Order};
 
-/// List dead letters, the youngest first
+/// List dead letters, newest first
 ///
-/// Only open ones (parked ones included) unless the filter says something of states.
+/// Lists only open ones (parked ones included) unless the filter selects states.
 #[derive(Debug, Args)]
 #[command(after_long_help = GRAMMAR)]
 pub struct ListArgs {
@@ -25,24 +26,24 @@ pub struct ListArgs {
     #[command(flatten)]
     queue: QueueArgs,
 
-    /// No more than so many; 0 for all
+    /// Maximum number of letters to list; 0 for all
     #[arg(short = 'n', long, value_name = "COUNT", default_value_t = 50)]
     limit: usize,
 
-    /// The oldest first
+    /// List the oldest first
     #[arg(long)]
     oldest: bool,
 
-    /// Only how many there are
+    /// Print only the number of letters
     #[arg(long)]
     count: bool,
 
-    /// How it is printed
+    /// Output format
     #[arg(short, long, value_enum, default_value = "text", value_name = "FORMAT")]
-    output: Format,
+    output: OutputFormat,
 }
 
-/// Only open letters, unless states are asked for.
+/// Adds `state:open` unless the filter selects states.
 pub fn open_unless_asked(filter: Filter) -> Filter {
     if filter.asks_for_state() {
         return filter;
@@ -56,34 +57,34 @@ pub fn run(args: ListArgs) -> anyhow::Result<Exit> {
     let feed = args.queue.find()?.read()?;
     let (index, now) = (feed.index(), now());
     if args.count {
-        stdout::print(&format!("{}\n", index.count(&filter, now)?))?;
+        output::print(&format!("{}\n", index.count(&filter, now)?))?;
         return Ok(Exit::Done);
     }
     let order = if args.oldest { Order::Oldest } else { Order::Newest };
     let limit = if args.limit == 0 { usize::MAX } else { args.limit };
     let rows = index.list(&filter, now, order, limit)?;
     match args.output {
-        Format::Text => {
+        OutputFormat::Text => {
             pager::print(&text(&rows, now))?;
             let (all, of) = (index.count(&filter, now)?, index.count(&Filter::All, now)?);
             let states = if asked.asks_for_state() { "" } else { " open" };
             let shown = u64::try_from(rows.len()).unwrap_or(u64::MAX);
-            let less = if shown < all { format!(", {} shown (-n says how many)", thousands(shown)) } else { String::new() };
-            eprintln!("{}{states} of {} dead letters in {}{less}", thousands(all), thousands(of), feed.queue().topic);
+            let less = if shown < all { format!(", {} shown (-n sets how many)", thousands(shown)) } else { String::new() };
+            tell!("{}{states} of {} in {}{less}", thousands(all), counted(of, "dead letter"), feed.queue().topic);
         }
-        Format::Json => {
+        OutputFormat::Json => {
             let rows: Vec<Value> = rows.iter().map(json_of).collect();
-            stdout::print(&format!("{}\n", serde_json::to_string_pretty(&json!({ "letters": rows }))?))?;
+            output::print_json(&json!({ "letters": rows }))?;
         }
-        Format::Jsonl => {
-            stdout::print(&lines(rows.iter().map(json_of)))?;
+        OutputFormat::Jsonl => {
+            output::print_json_lines(rows.iter().map(json_of))?;
         }
     }
     Ok(Exit::Done)
 }
 
 /// As a table.
-pub fn text(rows: &[Row], now: Timestamp) -> String {
+pub fn text(rows: &[LetterRow], now: Timestamp) -> String {
     let mut table = Table::new(&["ID", "AGE", "STATE", "REASON", "TOPIC", "KEY", "ATT", "CLASS", "MESSAGE"], &[6]);
     for row in rows {
         table.row(vec![
@@ -92,7 +93,7 @@ pub fn text(rows: &[Row], now: Timestamp) -> String {
             row.state.to_string(),
             or_dash(row.reason.as_deref()),
             or_dash(row.origin_topic.as_deref()),
-            super::table::cut(&shown(row.key.as_deref()), 24),
+            super::table::cut(&on_one_line(&shown(row.key.as_deref())), 24),
             row.attempts.map_or_else(|| "-".to_owned(), |n| n.to_string()),
             super::table::cut(&or_dash(row.class.as_deref()), 40),
             or_dash(row.message.as_deref()),
@@ -101,8 +102,8 @@ pub fn text(rows: &[Row], now: Timestamp) -> String {
     table.to_text()
 }
 
-/// As JSON, for machines.
-pub fn json_of(row: &Row) -> Value {
+/// As JSON.
+pub fn json_of(row: &LetterRow) -> Value {
     json!({
         "id": row.at.to_string(),
         "partition": row.at.partition,

@@ -1,4 +1,4 @@
-//! `kladder dlq resolve`, `discard` and `restore`: letters get a fate, and nothing is sent.
+//! `kladder dlq resolve`, `discard` and `restore`: set the state of letters; nothing is sent.
 
 use clap::Args;
 use serde_json::json;
@@ -6,10 +6,10 @@ use serde_json::json;
 use crate::cli::confirm::confirmed;
 use crate::cli::dlq::open::{QueueArgs, now};
 use crate::cli::dlq::progress::Line;
-use crate::cli::dlq::table::thousands;
-use crate::cli::dlq::{ActionArgs, FilterArg, Format, UsageError};
+use crate::cli::dlq::table::{counted, thousands};
+use crate::cli::dlq::{ActionArgs, FilterArg, OutputFormat, UsageError};
 use crate::cli::exit::Exit;
-use crate::cli::stdout;
+use crate::cli::output::{self, tell};
 use crate::cli::who::who;
 use crate::core::dead_letter::{Job, LetterKey, LetterState, Verb};
 use crate::core::time::Timestamp;
@@ -17,9 +17,9 @@ use crate::dlq::desk::DeskError;
 use crate::dlq::filter::{Filter, GRAMMAR};
 use crate::dlq::index::Index;
 
-/// Say of dead letters that nothing needs to be done any more
+/// Mark dead letters as resolved: nothing more needs to be done
 ///
-/// They stay in the topic until retention takes them, and `dlq restore` makes them open again.
+/// They stay in the topic until retention deletes them; `dlq restore` reopens them.
 #[derive(Debug, Args)]
 #[command(after_long_help = GRAMMAR)]
 pub struct ResolveArgs {
@@ -27,9 +27,10 @@ pub struct ResolveArgs {
     mark: MarkArgs,
 }
 
-/// Say of dead letters that nobody wants them
+/// Mark dead letters as discarded: not needed any more
 ///
-/// They stay in the topic until retention takes them, and `dlq restore` makes them open again. `dlq purge` deletes.
+/// They stay in the topic until retention deletes them; `dlq restore` reopens them. `dlq purge` deletes letters for
+/// good.
 #[derive(Debug, Args)]
 #[command(after_long_help = GRAMMAR)]
 pub struct DiscardArgs {
@@ -37,16 +38,17 @@ pub struct DiscardArgs {
     mark: MarkArgs,
 }
 
-/// Make dead letters open again that were resolved, discarded or sent back
+/// Reopen dead letters that were resolved, discarded or sent back
 ///
-/// One that was sent back and has not ended yet would be done twice if it were sent again: that needs --force.
+/// A letter that was sent back and has not finished yet would be handled twice if it were sent again:
+/// reopening it needs --force.
 #[derive(Debug, Args)]
 #[command(after_long_help = GRAMMAR)]
 pub struct RestoreArgs {
     #[command(flatten)]
     mark: MarkArgs,
 
-    /// Also those that were sent back, whatever became of them
+    /// Include letters that were sent back, whatever became of them
     #[arg(long)]
     force: bool,
 }
@@ -60,7 +62,7 @@ pub struct MarkArgs {
     #[command(flatten)]
     queue: QueueArgs,
 
-    /// All of them, where no filter is given
+    /// All letters, if no filter is given
     #[arg(long)]
     all: bool,
 
@@ -84,19 +86,19 @@ pub fn restore(args: RestoreArgs) -> anyhow::Result<Exit> {
     mark(&args.mark, Verb::Restore, LetterState::Open, &from)
 }
 
-/// A name that no other job has: when it was asked for, and by whom.
+/// A job name that no other job has: time and user.
 pub fn job_id(who: &str, at: Timestamp) -> String {
     let salt = crate::dlq::groups::hash(format!("{who}\0{}\0{}", std::process::id(), at.as_millis()).as_bytes());
     format!("{:x}-{:04x}", at.as_millis() / 1_000, salt & 0xffff)
 }
 
-/// A filter that is meant for an action: none at all must be said.
+/// A filter for an action: an empty one is refused unless --all is given.
 pub fn for_action(filter: &FilterArg, all: bool) -> Result<Filter, UsageError> {
     let parsed = filter.parse()?;
     match (parsed, all) {
-        (Filter::All, false) => Err(UsageError("say which letters by a filter, or add --all".to_owned())),
+        (Filter::All, false) => Err(UsageError("give a filter, or add --all".to_owned())),
         (Filter::All, true) => Ok(Filter::All),
-        (_, true) => Err(UsageError("--all and a filter contradict one another".to_owned())),
+        (_, true) => Err(UsageError("--all and a filter exclude each other".to_owned())),
         (filter, false) => Ok(filter),
     }
 }
@@ -109,15 +111,15 @@ fn mark(args: &MarkArgs, verb: Verb, state: LetterState, from: &[LetterState]) -
     let (at, below) = (now(), desk.feed().letters_below()?);
     let chosen = desk.index().select(&filter, &below, at)?;
     if chosen.is_empty() {
-        eprintln!("there is no letter to {} for `{filter}` in {}", verb.as_str(), opened.queue.topic);
+        tell!("no letter to {} for `{filter}` in {}", verb.as_str(), opened.queue.topic);
         return Ok(Exit::Done);
     }
     if !args.action.yes {
         for row in desk.index().list(&filter, at, crate::dlq::index::Order::Newest, 3)? {
-            eprintln!("  {}  {}", row.at, crate::core::state::on_one_line(row.message.as_deref().unwrap_or("-")));
+            tell!("  {}  {}", row.at, crate::core::harmless::on_one_line(row.message.as_deref().unwrap_or("-")));
         }
-        let count = thousands(chosen.len() as u64);
-        let question = format!("{} {count} dead letters of {}?", verb.as_str(), opened.queue.topic);
+        let letters = counted(chosen.len() as u64, "dead letter");
+        let question = format!("{} {letters} of {}?", verb.as_str(), opened.queue.topic);
         if !confirmed(&question, "add --yes")? {
             return Ok(Exit::Usage);
         }
@@ -131,8 +133,11 @@ fn mark(args: &MarkArgs, verb: Verb, state: LetterState, from: &[LetterState]) -
     })?;
     line.end();
     match args.action.output {
-        Format::Text => eprintln!("{} dead letters are {state} now (job {})", thousands(job.done), job.id),
-        Format::Json | Format::Jsonl => stdout::print(&format!("{}\n", json!({ "job": job })))?,
+        OutputFormat::Text => {
+            let are = if job.done == 1 { "is" } else { "are" };
+            tell!("{} {are} {state} now (job {})", counted(job.done, "dead letter"), job.id);
+        }
+        OutputFormat::Json | OutputFormat::Jsonl => output::print_json_lines([json!({ "job": job })])?,
     }
     Ok(Exit::Done)
 }

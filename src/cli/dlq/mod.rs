@@ -1,7 +1,9 @@
-//! `kladder dlq`: dead letters, one file a command.
+//! `kladder dlq`: dead letters, one file per command.
 
 mod audit;
 mod decoded;
+mod diff;
+mod drive;
 mod edit;
 mod export;
 mod groups;
@@ -22,13 +24,13 @@ use thiserror::Error;
 use crate::cli::exit::Exit;
 use crate::dlq::filter::{Filter, FilterError};
 
-/// See, search, group, fix and send back dead letters
+/// List, search, group, fix and send back dead letters
 ///
-/// What is asked for is answered from an index in the state directory, which is made from the topic and brought up to date first.
-/// With -b and -t any dead-letter topic can be looked at: no configuration and no worker is needed, and the headers of Spring Kafka,
-/// Kafka Connect, Kafka Streams, Quarkus and share groups are understood.
+/// Queries use an index in the state directory, which is built from the topic and brought up to date first. With -b and -t any
+/// dead-letter topic can be read without a configuration or a worker; the headers of Spring Kafka, Kafka Connect, Kafka Streams,
+/// Quarkus and share groups are understood.
 ///
-/// What is done with letters is written to the ladder's state topic, in one transaction with the records that are sent back.
+/// Actions are recorded in the ladder's state topic, in one transaction with the records that are sent back.
 #[derive(Debug, Args)]
 pub struct DlqArgs {
     #[command(subcommand)]
@@ -51,39 +53,34 @@ enum DlqCommand {
     Audit(audit::AuditArgs),
 }
 
-/// How data is printed.
+/// Output format of data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Format {
+pub enum OutputFormat {
     /// A table for people
     Text,
     /// One document
     Json,
-    /// One document a line
+    /// One document per line
     Jsonl,
 }
 
-/// What every command takes that does something with letters.
+/// Options of every command that acts on letters.
 #[derive(Debug, Args)]
 pub struct ActionArgs {
-    /// Why, for whoever looks at it later
+    /// Reason, kept with the letters
     #[arg(long, value_name = "TEXT")]
     note: Option<String>,
 
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(short, long)]
     yes: bool,
 
-    /// How the outcome is printed; text goes to stderr
+    /// Output format of the result; text goes to stderr
     #[arg(short, long, value_enum, default_value = "text", value_name = "FORMAT")]
-    output: Format,
+    output: OutputFormat,
 }
 
-/// Documents, one a line.
-fn lines(documents: impl IntoIterator<Item = serde_json::Value>) -> String {
-    documents.into_iter().fold(String::new(), |text, document| text + &document.to_string() + "\n")
-}
-
-/// What was asked for makes no sense.
+/// Arguments that make no sense together.
 #[derive(Debug, Error)]
 #[error("{0}")]
 pub struct UsageError(pub String);
@@ -94,10 +91,10 @@ impl From<FilterError> for UsageError {
     }
 }
 
-/// Which letters.
+/// A filter.
 #[derive(Debug, Args)]
 pub struct FilterArg {
-    /// Which letters, see below
+    /// Filter, see below
     #[arg(value_name = "FILTER")]
     filter: Vec<String>,
 }

@@ -1,4 +1,4 @@
-//! Which dead-letter topic is meant, and its index.
+//! Finds the dead-letter topic of a command, and opens its index.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,6 +8,7 @@ use clap::Args;
 
 use crate::cli::dlq::UsageError;
 use crate::cli::dlq::progress::Line;
+use crate::cli::output::tell;
 use crate::cli::{ConfigArg, config_file};
 use crate::config::types::DEFAULT_PARK_AFTER;
 use crate::config::{Config, KafkaConfig, LadderConfig, QueueConfig, RegistryConfig};
@@ -22,51 +23,51 @@ use crate::dlq::queue::Queue;
 use crate::kafka::admin::KafkaCluster;
 use crate::kafka::clock::Clock;
 
-/// Which dead-letter topic.
+/// The dead-letter topic.
 #[derive(Debug, Args)]
 pub struct QueueArgs {
     #[command(flatten)]
     config: ConfigArg,
 
-    /// The ladder, or the [dlq.NAME] section; may be left out where the configuration has only one
+    /// Ladder or [dlq.NAME] section; may be omitted if the configuration has only one
     #[arg(long, value_name = "NAME", conflicts_with = "topic")]
     ladder: Option<String>,
 
-    /// Of the ladder, the dead-letter topic of its own that a rule has
+    /// Separate dead-letter topic of a rule of the ladder
     #[arg(long, value_name = "NAME", conflicts_with = "topic")]
     dlq: Option<String>,
 
-    /// Brokers to ask, without any configuration; needs --topic
+    /// Bootstrap brokers, to work without a configuration; needs --topic
     #[arg(short, long, value_name = "BROKERS", requires = "topic")]
     brokers: Option<String>,
 
-    /// Any dead-letter topic; one that the configuration does not know can only be looked at, and all of its letters are shown as open
+    /// Any dead-letter topic; one that is not in the configuration is read-only, and all its letters are shown as open
     #[arg(short, long, value_name = "TOPIC")]
     topic: Option<String>,
 
-    /// Whose headers it has, where that is not found out: spring, connect, streams, smallrye, share-group
+    /// Dialect of its headers, if detection fails: spring, connect, streams, smallrye, share-group
     #[arg(long, value_name = "NAME", requires = "topic", value_parser = dialect)]
     dialect: Option<Dialect>,
 
-    /// Where the index is kept
+    /// Directory of the index
     #[arg(
         long,
         value_name = "FOLDER",
-        help = "Where the index is kept [default: as configured, $STATE_DIRECTORY, or $XDG_STATE_HOME/kladder]"
+        help = "Directory of the index [default: as configured, $STATE_DIRECTORY, or $XDG_STATE_HOME/kladder]"
     )]
     state_dir: Option<PathBuf>,
 
-    /// No longer than this is waited for the index to catch up; what is answered then says how far it is
+    /// Maximum wait for the index to catch up; after that, results come with a note of how far it is
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "10m")]
     within: Duration,
 }
 
 fn dialect(name: &str) -> Result<Dialect, String> {
     let found = Dialect::NAMES.iter().find(|(known, _)| *known == name).map(|(_, dialect)| *dialect);
-    found.ok_or_else(|| format!("known are {}", Dialect::NAMES.map(|(name, _)| name).join(", ")))
+    found.ok_or_else(|| format!("known: {}", Dialect::NAMES.map(|(name, _)| name).join(", ")))
 }
 
-/// A queue that was found.
+/// The queue of a command.
 pub struct Opened {
     /// How to reach Kafka.
     pub kafka: KafkaConfig,
@@ -81,7 +82,7 @@ impl QueueArgs {
     /// Finds the queue.
     ///
     /// # Errors
-    /// When there is no such, or several.
+    /// No queue matches, or several.
     pub fn find(&self) -> anyhow::Result<Opened> {
         let within = self.within;
         if let (Some(brokers), Some(topic)) = (&self.brokers, &self.topic) {
@@ -115,19 +116,17 @@ impl QueueArgs {
             }
             None if names.len() == 1 => names[0],
             None => {
-                return Err(
-                    UsageError(format!("say which with --ladder NAME: the configuration has {}", names.join(", "))).into()
-                );
+                return Err(UsageError(format!("name one with --ladder NAME: the configuration has {}", names.join(", "))).into());
             }
         };
         if let Some(section) = file.config.queues.iter().find(|queue| queue.name == chosen) {
             if self.dlq.is_some() {
-                return Err(UsageError(format!("[dlq.{chosen}] has no other dead-letter topic")).into());
+                return Err(UsageError(format!("[dlq.{chosen}] has no rules, and so no other dead-letter topic")).into());
             }
             let queue = of_section(section);
             return Ok(Opened { kafka, queue, registry, state_dir, within });
         }
-        let ladder = file.config.ladders.iter().find(|l| l.ladder.name() == chosen).context("a ladder that was named")?;
+        let ladder = file.config.ladders.iter().find(|l| l.ladder.name() == chosen).context("no such ladder")?;
         let topics = ladder.ladder.dlq_topics();
         if let Some(name) = self.dlq.as_deref().filter(|name| !topics.contains(&own_dlq_topic(chosen, name))) {
             let has = topics.join(", ");
@@ -138,7 +137,7 @@ impl QueueArgs {
     }
 }
 
-/// The queue of a topic, where the configuration has it.
+/// The queue of a topic, if it is in the configuration.
 fn known(config: &Config, topic: &str) -> Option<Queue> {
     if let Some(section) = config.queues.iter().find(|section| section.topic == topic) {
         return Some(of_section(section));
@@ -157,10 +156,10 @@ fn of_ladder(ladder: &LadderConfig, dlq: Option<&str>) -> Queue {
 }
 
 impl Opened {
-    /// What reads payloads, by way of the schema registry where there is one.
+    /// The decoder of payloads, with the schema registry if one is configured.
     ///
     /// # Errors
-    /// When no client of it can be made.
+    /// The registry's client cannot be created.
     pub fn decoder(&self) -> anyhow::Result<Decoder> {
         Ok(Decoder::new(self.registry.as_ref().map(Registry::new).transpose()?))
     }
@@ -169,9 +168,9 @@ impl Opened {
         let path = self.queue.index_path(&self.state_dir, &cluster.cluster_id());
         match Index::open(&path, self.queue.park_after) {
             Ok(index) => Ok(index),
-            // An engineer without rights on the folder is helped all the same.
+            // A user without write access to the directory can still read.
             Err(error) => {
-                eprintln!("note: {error}; it is made in memory this time (--state-dir says where else it could be kept)");
+                tell!("note: {error}; the index is built in memory this time (--state-dir sets another directory)");
                 Ok(Index::in_memory(self.queue.park_after)?)
             }
         }
@@ -180,7 +179,7 @@ impl Opened {
     /// Opens the index and brings it up to date.
     ///
     /// # Errors
-    /// When the topic cannot be read.
+    /// The topic cannot be read.
     pub fn read(&self) -> anyhow::Result<Feed> {
         let cluster = KafkaCluster::connect(&self.kafka)?;
         let index = self.index(&cluster)?;
@@ -190,20 +189,21 @@ impl Opened {
         let reached = feed.catch_up(&ends, Some(self.within), |progress| tell(&mut line, progress))?;
         line.end();
         if !reached.is_complete() {
-            eprintln!(
-                "note: the index is behind: it has read {} of {} offsets ({} %); what follows is of those alone",
+            tell!(
+                "note: the index is behind: it has read {} of {} offsets ({} %); results cover only those",
                 reached.read,
                 reached.of,
                 percent(reached)
             );
         }
+        tell_open(&feed)?;
         Ok(feed)
     }
 
-    /// The same, to write as well.
+    /// The same, for a command that writes.
     ///
     /// # Errors
-    /// When the topic cannot be read to its end, or only looked at.
+    /// The topic cannot be read to its end, or is read-only here.
     pub fn write(&self, owner: &str) -> anyhow::Result<Desk> {
         let cluster = KafkaCluster::connect(&self.kafka)?;
         let index = self.index(&cluster)?;
@@ -211,8 +211,19 @@ impl Opened {
         let mut line = Line::new();
         desk.catch_up(|progress| tell(&mut line, progress))?;
         line.end();
+        tell_open(desk.feed())?;
         Ok(desk)
     }
+}
+
+/// A worker's transactions are open for a moment only; their timeout is 10 s.
+const LONG_OPEN: Duration = Duration::from_secs(15);
+
+fn tell_open(feed: &Feed) -> anyhow::Result<()> {
+    for open in feed.open_transactions(LONG_OPEN)? {
+        tell!("note: {open}");
+    }
+    Ok(())
 }
 
 fn tell(line: &mut Line, progress: Progress) {

@@ -10,46 +10,44 @@ use crate::cli::dlq::decoded::{SHOWN, decode_by};
 use crate::cli::dlq::export::bytes_json;
 use crate::cli::dlq::list::json_of;
 use crate::cli::dlq::open::{QueueArgs, now};
-use crate::cli::dlq::table::{ago, or_dash, shown};
-use crate::cli::dlq::{Format, UsageError, lines, pager};
+use crate::cli::dlq::table::{ago, counted, or_dash, shown};
+use crate::cli::dlq::{OutputFormat, UsageError, pager};
 use crate::cli::exit::Exit;
-use crate::cli::stdout;
+use crate::cli::output;
 use crate::core::coordinates::Coordinates;
-use crate::core::dead_letter::LetterKey;
 use crate::core::envelope::Envelope;
-use crate::core::state::on_one_line;
+use crate::core::harmless::{self, on_one_line};
 use crate::dlq::content::Content;
-use crate::dlq::index::Row;
-use crate::dlq::payload::Decoder;
+use crate::dlq::index::LetterRow;
+use crate::dlq::payload::{Decoder, PayloadPart, named};
 use crate::kafka::fetch::Fetcher;
-use crate::kafka::partition::TopicPartition;
 
-/// Show a dead letter with all that is known of it: why, its attempts, its headers, its payload
+/// Show a dead letter in full: reason, attempts, headers, payload
 #[derive(Debug, Args)]
 pub struct ShowArgs {
-    /// The letter, as `dlq list` prints it: PARTITION/OFFSET; may be repeated
+    /// Letter, as printed by `dlq list`: PARTITION/OFFSET; may be repeated
     #[arg(required = true, value_name = "ID")]
     ids: Vec<String>,
 
     #[command(flatten)]
     queue: QueueArgs,
 
-    /// All of the payload, however long
+    /// Show the whole payload, however long
     #[arg(long)]
     full: bool,
 
-    /// Only the bytes of the value, as they are
+    /// Print only the bytes of the value, unchanged
     #[arg(long, conflicts_with = "output")]
     raw: bool,
 
-    /// How it is printed
+    /// Output format
     #[arg(short, long, value_enum, default_value = "text", value_name = "FORMAT")]
-    output: Format,
+    output: OutputFormat,
 }
 
-/// Reads `3/1042`.
+/// Parses `3/1042`.
 pub fn place(text: &str) -> Result<(i32, i64), UsageError> {
-    let wrong = || UsageError(format!("`{text}` is no letter: write PARTITION/OFFSET, as `kladder dlq list` prints it"));
+    let wrong = || UsageError(format!("`{text}` is not a letter: write PARTITION/OFFSET, as printed by `kladder dlq list`"));
     let (partition, offset) = text.split_once('/').ok_or_else(wrong)?;
     Ok((partition.parse().map_err(|_| wrong())?, offset.parse().map_err(|_| wrong())?))
 }
@@ -65,49 +63,40 @@ pub fn run(args: ShowArgs) -> anyhow::Result<Exit> {
     for (partition, offset) in places {
         let topic = &opened.queue.topic;
         let Some(row) = feed.index().letter(partition, offset)? else {
-            bail!("there is no letter {partition}/{offset} in {topic}: `kladder dlq list` shows those that there are");
+            bail!("no letter {partition}/{offset} in {topic}: `kladder dlq list` lists the letters");
         };
-        let Some(content) = fetch(&mut fetcher, topic, row.at)? else {
-            bail!("letter {partition}/{offset} is gone from {topic}: retention has taken it meanwhile");
+        let Some(content) = Content::fetch(&mut fetcher, topic, row.at)? else {
+            bail!("letter {partition}/{offset} is no longer in {topic}: deleted by retention");
         };
         if args.raw {
-            use std::io::Write as _;
-            std::io::stdout().lock().write_all(content.value.as_deref().unwrap_or_default())?;
+            output::print_bytes(content.value.as_deref().unwrap_or_default())?;
             continue;
         }
         match args.output {
-            Format::Text => {
+            OutputFormat::Text => {
                 if !text.is_empty() {
                     text.push('\n');
                 }
                 describe(&mut text, topic, &row, &content, &mut decoder, if args.full { usize::MAX } else { SHOWN });
             }
-            Format::Json | Format::Jsonl => documents.push(document(topic, &row, &content, &mut decoder)),
+            OutputFormat::Json | OutputFormat::Jsonl => documents.push(document(topic, &row, &content, &mut decoder)),
         }
     }
     match args.output {
-        Format::Text => pager::print(&text)?,
-        Format::Json => stdout::print(&format!("{}\n", serde_json::to_string_pretty(&json!({ "letters": documents }))?))?,
-        Format::Jsonl => stdout::print(&lines(documents))?,
+        OutputFormat::Text => pager::print(&text)?,
+        OutputFormat::Json => output::print_json(&json!({ "letters": documents }))?,
+        OutputFormat::Jsonl => output::print_json_lines(documents)?,
     }
     Ok(Exit::Done)
 }
 
-/// The record of a letter; `None` where it is gone.
-pub fn fetch(fetcher: &mut Fetcher, topic: &str, letter: LetterKey) -> anyhow::Result<Option<Content>> {
-    let tp = TopicPartition { topic: topic.into(), partition: letter.partition };
-    let mut found = None;
-    fetcher.fetch(&tp, &[letter.offset], |record| found = Some(Content::of(&record)))?;
-    Ok(found)
-}
-
-fn envelope_of(topic: &str, row: &Row, content: &Content) -> Option<Envelope> {
+fn envelope_of(topic: &str, row: &LetterRow, content: &Content) -> Option<Envelope> {
     let (partition, offset, timestamp) = (row.at.partition, row.at.offset, row.at.appended);
     let at = Coordinates { topic: topic.to_owned(), partition, offset, timestamp };
     Envelope::read_dead(&at, content.headers.iter().map(|(name, value)| (name.as_slice(), value.as_deref())))
 }
 
-fn describe(out: &mut String, topic: &str, row: &Row, content: &Content, decoder: &mut Decoder, most: usize) {
+fn describe(out: &mut String, topic: &str, row: &LetterRow, content: &Content, decoder: &mut Decoder, most: usize) {
     let now = now();
     let mut line = |name: &str, value: String| {
         let _ = writeln!(out, "{name:<12} {value}");
@@ -124,7 +113,7 @@ fn describe(out: &mut String, topic: &str, row: &Row, content: &Content, decoder
         );
         let _ = write!(state, ", job {}", on_one_line(&fate.job));
         if let Some(target) = &fate.target {
-            let _ = write!(state, ", to {target}");
+            let _ = write!(state, ", to {}", on_one_line(target));
         }
         if let Some(note) = &fate.note {
             let _ = write!(state, ": {}", on_one_line(note));
@@ -144,9 +133,15 @@ fn describe(out: &mut String, topic: &str, row: &Row, content: &Content, decoder
         None => "-".to_owned(),
     };
     line("origin", origin);
-    line("attempts", format!("{}, redriven {} times before", number(row.attempts.map(i64::from)), row.redrives));
+    line(
+        "attempts",
+        format!("{}, redriven {} before", number(row.attempts.map(i64::from)), counted(row.redrives.into(), "time")),
+    );
     if let Some(id) = &row.id {
         line("id", on_one_line(id));
+    }
+    if let Some(fault) = content.fault {
+        line("headers", fault.to_string());
     }
     let envelope = envelope_of(topic, row, content);
     if let Some(envelope) = &envelope
@@ -162,26 +157,33 @@ fn describe(out: &mut String, topic: &str, row: &Row, content: &Content, decoder
     }
     let _ = writeln!(out, "headers ({})", content.headers.len());
     for (name, value) in &content.headers {
-        let value = value.as_deref().map_or_else(|| "(null)".to_owned(), |value| shown(Some(value)));
-        let _ = writeln!(out, "  {}: {}", on_one_line(&String::from_utf8_lossy(name)), on_one_line(&value));
+        let value = value.as_deref().map_or_else(|| "(null)".to_owned(), header_value);
+        let _ = writeln!(out, "  {}: {value}", on_one_line(&String::from_utf8_lossy(name)));
     }
-    let (format, key) = decode_by(decoder, content.key.as_deref(), most);
-    let _ = writeln!(out, "key ({format})\n{}", harmless(&key));
-    let (format, value) = decode_by(decoder, content.value.as_deref(), most);
+    let (format, key) = decode_by(decoder, content.key.as_deref(), named(&content.headers, PayloadPart::Key).as_ref(), most);
+    let _ = writeln!(out, "key ({format})\n{}", harmless::lines(&key));
+    let (format, value) =
+        decode_by(decoder, content.value.as_deref(), named(&content.headers, PayloadPart::Value).as_ref(), most);
     let bytes = content.value.as_ref().map(|value| format!(", {} bytes", value.len())).unwrap_or_default();
-    let _ = writeln!(out, "value ({format}{bytes})\n{}", harmless(&value));
+    let _ = writeln!(out, "value ({format}{bytes})\n{}", harmless::lines(&value));
     if let Some(diff) = row.fate.as_ref().and_then(|fate| fate.diff.as_ref()) {
-        let _ = writeln!(out, "changed when it was sent back\n{}", harmless(diff));
+        let _ = writeln!(out, "changes when it was sent back\n{}", harmless::lines(diff));
     }
 }
 
-/// Lines stay, and nothing else that a terminal would obey.
-fn harmless(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { ' ' } else { c }).collect()
+/// Text as text, starting on the next line if it has several lines (such as a stack trace); other bytes in base64.
+fn header_value(value: &[u8]) -> String {
+    let Ok(text) = std::str::from_utf8(value) else { return shown(Some(value)) };
+    let text = harmless::lines(text);
+    if !text.contains('\n') {
+        return text.into_owned();
+    }
+    let lines = text.strip_suffix('\n').unwrap_or(&text).split('\n');
+    lines.fold(String::new(), |so_far, line| if line.is_empty() { so_far + "\n" } else { so_far + "\n      " + line })
 }
 
-fn document(topic: &str, row: &Row, content: &Content, decoder: &mut Decoder) -> Value {
-    let decoded = decoder.decode(content.value.as_deref());
+fn document(topic: &str, row: &LetterRow, content: &Content, decoder: &mut Decoder) -> Value {
+    let decoded = decoder.decode(content.value.as_deref(), named(&content.headers, PayloadPart::Value).as_ref());
     let mut document = json_of(row);
     let envelope = envelope_of(topic, row, content);
     let history: Vec<Value> = envelope
@@ -207,4 +209,21 @@ fn document(topic: &str, row: &Row, content: &Content, decoder: &mut Decoder) ->
         }
     }
     document
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_of_several_lines_are_text_below_their_name() {
+        assert_eq!(header_value(b"eu"), "eu");
+        assert_eq!(header_value("na\u{ef}ve\x1b[2J\u{9b}".as_bytes()), "na\u{ef}ve\\x1b[2J\\u{9b}");
+        assert_eq!(
+            header_value(b"java.lang.Error: x\r\n\tat a.B.c(B.java:1)\r\n\r\nCaused by: y\n"),
+            "\n      java.lang.Error: x\n      \tat a.B.c(B.java:1)\n\n      Caused by: y"
+        );
+        assert_eq!(header_value(&[0xff, 0]), "base64:/wA=");
+        assert_eq!(header_value(b""), "");
+    }
 }

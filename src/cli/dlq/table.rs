@@ -1,33 +1,33 @@
-//! Tables that fit a terminal: the last column takes what is left of a line, and is cut there.
+//! Tables that fit a terminal: the last column gets the rest of the line and is cut there.
 
 use std::time::Duration;
 
 use crate::cli::dlq::pager;
 use crate::core::delay::format_duration;
-use crate::core::state::on_one_line;
+use crate::core::harmless::on_one_line;
 use crate::core::time::Timestamp;
 
-/// Where stdout is no terminal, nothing is cut.
+/// Spaces between columns. If stdout is not a terminal, nothing is cut.
 const GAP: usize = 2;
 
-/// Rows under a head, each as wide as its widest cell.
+/// Rows under a head, each column as wide as its widest cell.
 pub struct Table {
     rows: Vec<Vec<String>>,
     right: Vec<usize>,
 }
 
 impl Table {
-    /// With this head; the columns of these numbers are set right.
+    /// With this head; `right` lists the right-aligned columns.
     pub fn new(head: &[&str], right: &[usize]) -> Self {
         Self { rows: vec![head.iter().map(|cell| (*cell).to_owned()).collect()], right: right.to_vec() }
     }
 
-    /// Adds a row. What others wrote must neither break a line nor colour a terminal.
+    /// Adds a row. Text from others must neither break a line nor colour a terminal.
     pub fn row(&mut self, cells: Vec<String>) {
         self.rows.push(cells.iter().map(|cell| on_one_line(cell)).collect());
     }
 
-    /// As text, for the terminal that stdout is.
+    /// As text, for the terminal on stdout.
     pub fn to_text(&self) -> String {
         self.to_text_of(pager::width())
     }
@@ -64,7 +64,7 @@ fn chars(text: &str) -> usize {
     text.chars().count()
 }
 
-/// No longer than so many characters, with a sign where it was.
+/// At most `most` characters, with `…` where it was cut.
 pub fn cut(text: &str, most: usize) -> String {
     if chars(text) <= most {
         return text.to_owned();
@@ -88,24 +88,25 @@ pub fn ago(then: Timestamp, now: Timestamp) -> String {
     format_duration(Duration::from_secs(whole))
 }
 
-/// What may not be there.
+/// A dash for an absent text.
 pub fn or_dash(text: Option<&str>) -> String {
     text.filter(|text| !text.is_empty()).unwrap_or("-").to_owned()
 }
 
-/// Bytes as text where they are some; otherwise in base64, and said so.
+/// Bytes as text if they are text (without NUL); otherwise in base64, marked as such.
 pub fn shown(bytes: Option<&[u8]>) -> String {
     use base64::Engine as _;
     match bytes {
         None => "-".to_owned(),
         Some(bytes) => match std::str::from_utf8(bytes) {
-            Ok(text) if !text.chars().any(char::is_control) => text.to_owned(),
+            // Harmful characters are escaped when it is printed.
+            Ok(text) if !text.contains('\0') => text.to_owned(),
             _ => format!("base64:{}", base64::engine::general_purpose::STANDARD.encode(bytes)),
         },
     }
 }
 
-/// `3/1042` and `anna@ops-1` and so on, by thousands: `40,000`.
+/// A number with thousands separators: `40,000`.
 pub fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::new();
@@ -116,6 +117,11 @@ pub fn thousands(number: u64) -> String {
         out.push(digit);
     }
     out
+}
+
+/// `1 group`, `40,000 groups`
+pub fn counted(number: u64, noun: &str) -> String {
+    format!("{} {noun}{}", thousands(number), if number == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]
@@ -140,6 +146,7 @@ mod tests {
         for (seconds, text) in [(5, "5s"), (200, "3m"), (7_500, "2h5m"), (90_000, "1d1h"), (2_000_000, "23d")] {
             assert_eq!(ago(at(0), at(seconds)), text);
         }
+        assert_eq!([counted(1, "group"), counted(0, "group"), counted(1_000, "group")], ["1 group", "0 groups", "1,000 groups"]);
         assert_eq!([thousands(7), thousands(1_000), thousands(1_234_567)], ["7", "1,000", "1,234,567"]);
     }
 }

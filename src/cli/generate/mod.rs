@@ -7,10 +7,10 @@ mod grafana;
 use clap::{Args, Subcommand};
 
 use crate::cli::exit::Exit;
-use crate::cli::stdout;
+use crate::cli::output;
 use crate::telemetry::reference;
 
-/// Generate files from the configuration, and reference pages
+/// Generate dashboards, alert rules, ACL commands and the metrics reference
 #[derive(Debug, Args)]
 pub struct GenerateArgs {
     #[command(subcommand)]
@@ -22,7 +22,7 @@ enum What {
     Acls(acls::AclsArgs),
     Alerts(alerts::AlertsArgs),
     Grafana(grafana::GrafanaArgs),
-    /// Print the reference of all metrics, in Markdown: names, types, labels and their values, buckets
+    /// Print the reference of all metrics in Markdown: names, types, labels and their values, buckets
     Metrics,
 }
 
@@ -32,7 +32,7 @@ pub fn run(args: GenerateArgs) -> anyhow::Result<Exit> {
         What::Alerts(args) => alerts::run(&args),
         What::Grafana(args) => grafana::run(&args),
         What::Metrics => {
-            stdout::print(&reference::markdown())?;
+            output::print(&reference::markdown())?;
             Ok(Exit::Done)
         }
     }

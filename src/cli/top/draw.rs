@@ -1,7 +1,7 @@
-//! Draws the picture. Pure: what it is given is all that it knows.
+//! Draws the picture. Pure: it uses nothing but its input.
 //!
-//! Nothing is told by colour alone, so that it can be left out, and what has no room is left out from the least important on: first
-//! the bars and medians, then rates, then what is due; of the rows the tiers in the middle.
+//! No information is carried by colour alone, so colours can be switched off. What does not fit is dropped, least important first:
+//! bars and medians, then rates, then due counts; of the rows, the tiers in the middle.
 
 use std::time::Duration;
 
@@ -11,29 +11,29 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Cell, Clear, Paragraph, Row as TableRow, Table};
 
-use crate::cli::handler_seen::HealthSeen;
-use crate::cli::top::observation::Hold;
+use crate::cli::top::observation::HoldSeen;
 use crate::cli::top::picture::{Freshness, LadderPicture, NextDue, Overlay, Picture, Row, RowKind};
 use crate::core::delay::format_duration;
 use crate::core::ladder::Mode;
+use crate::observe::HealthSeen;
 
-/// Below that nothing can be read.
+/// Smallest size that can be read.
 const SMALLEST: (u16, u16) = (36, 8);
 
-/// Below that no line is left blank above the table.
+/// Below this height no blank line separates the table.
 const ROOMY: u16 = 14;
 
-/// The lines of the help; `kladder top --help` says the same.
+/// The lines of the key help; `kladder top --help` has the same.
 pub(super) const KEYS: [(&str, &str); 6] = [
-    ("Tab, arrows", "another ladder"),
-    ("1 to 9", "the ladder of that number"),
-    ("p", "hold the ladder, or resume it; y confirms"),
-    ("?", "this help, on and off"),
-    ("q, Esc", "end"),
-    ("Ctrl-C", "end, whatever is open"),
+    ("Tab, arrows", "next or previous ladder"),
+    ("1 to 9", "ladder by its number"),
+    ("p", "hold or resume the ladder; y confirms"),
+    ("?", "toggle this help"),
+    ("q, Esc", "quit"),
+    ("Ctrl-C", "quit, also from a dialog"),
 ];
 
-/// Draws the picture over the whole frame, in colours unless they are not wanted.
+/// Draws the picture over the whole frame, with or without colours.
 pub(super) fn draw(frame: &mut Frame, picture: &Picture, colours: bool) {
     let area = frame.area();
     let paint = Paint { colours };
@@ -64,14 +64,14 @@ pub(super) fn draw(frame: &mut Frame, picture: &Picture, colours: bool) {
             let (question, what) = if hold {
                 (format!("hold {name}?"), "All its workers stop within 2 s.")
             } else {
-                (format!("resume {name}?"), "All its workers go on within 2 s.")
+                (format!("resume {name}?"), "All its workers resume within 2 s.")
             };
             paint.boxed(frame, " y yes, n no ", &[question, what.to_owned()]);
         }
     }
 }
 
-/// How many lines the picture needs so that nothing is left out.
+/// Number of lines that the complete picture needs.
 pub(super) fn lines_needed(picture: &Picture, width: u16) -> u16 {
     let head = Paint { colours: false }.head(picture, usize::from(width)).len();
     let below = picture.ladder.as_ref().map_or(0, |ladder| {
@@ -99,7 +99,7 @@ impl Paint {
         self.style(Color::Red, Modifier::BOLD)
     }
 
-    /// Who is shown, how it stands, and what is wrong with the data; a blank line in the end.
+    /// The ladder's name and state, and warnings about the data; ends with a blank line.
     fn head(&self, picture: &Picture, width: usize) -> Vec<Line<'static>> {
         let bold = Style::new().add_modifier(Modifier::BOLD);
         let (name, about) = match &picture.ladder {
@@ -111,7 +111,7 @@ impl Paint {
         };
         let many = picture.names.len() > 1;
         let number = if many { format!("{}/{}  ", picture.chosen + 1, picture.names.len()) } else { String::new() };
-        // Of `2026-01-31T12:00:00Z` the time.
+        // The time of `2026-01-31T12:00:00Z`.
         let time = picture.now.to_rfc3339().get(11..20).unwrap_or_default().to_owned();
         let right = format!("{number}{time}");
         let room = width.saturating_sub(right.len() + 1);
@@ -150,9 +150,9 @@ impl Paint {
     fn standing(&self, ladder: &LadderPicture, width: usize) -> Line<'static> {
         let good = self.style(Color::Green, Modifier::BOLD);
         let mut spans = match &ladder.seen.hold {
-            Hold::Held(told) => return Line::styled(fit(&format!("HELD {told}"), width), self.alarm()),
-            Hold::Running => vec![Span::styled("RUNNING", good)],
-            Hold::Unknown => vec![Span::styled("held or not: unknown", self.quiet())],
+            HoldSeen::Held(told) => return Line::styled(fit(&format!("HELD {told}"), width), self.alarm()),
+            HoldSeen::Running => vec![Span::styled("RUNNING", good)],
+            HoldSeen::Unknown => vec![Span::styled("hold state unknown", self.quiet())],
         };
         let handler = ladder.seen.handler.as_ref().map(|handler| {
             let style = match handler.health {
@@ -160,7 +160,7 @@ impl Paint {
                 HealthSeen::Degraded | HealthSeen::InDoubt => self.style(Color::Yellow, Modifier::BOLD),
                 HealthSeen::Down => self.alarm(),
             };
-            Span::styled(format!("  {}", handler.told()), style)
+            Span::styled(format!("  {}", handler.text()), style)
         });
         spans.extend(handler);
         let used: usize = spans.iter().map(Span::width).sum();
@@ -169,10 +169,10 @@ impl Paint {
         Line::from(spans)
     }
 
-    /// The table of topics and, below it, who works on them.
+    /// The table of topics and, below it, the workers.
     fn ladder(&self, frame: &mut Frame, area: Rect, ladder: &LadderPicture) {
         let workers = self.workers(ladder, usize::from(area.width));
-        // Topics come first; of the workers those are shown that have room.
+        // Topics come first; the workers get the remaining lines.
         let table = length(1 + ladder.rows.len()).min(area.height);
         let [above, below] = Layout::vertical([Constraint::Length(table), Constraint::Min(0)]).areas(area);
         self.table(frame, above, ladder);
@@ -226,7 +226,7 @@ impl Paint {
         }
     }
 
-    /// Where nothing waits there is nothing to see.
+    /// A row without waiting records is dimmed.
     fn row(&self, row: &Row) -> Style {
         if row.waiting == 0 { self.quiet() } else { Style::new() }
     }
@@ -235,7 +235,7 @@ impl Paint {
         if let Some(told) = &picture.told {
             return Line::styled(fit(told, width), Style::new().add_modifier(Modifier::BOLD));
         }
-        let held = picture.ladder.as_ref().is_some_and(|ladder| matches!(ladder.seen.hold, Hold::Held(_)));
+        let held = picture.ladder.as_ref().is_some_and(|ladder| matches!(ladder.seen.hold, HoldSeen::Held(_)));
         let mut text = format!("q quit  ? help  p {}", if held { "resume" } else { "hold" });
         if picture.names.len() > 1 {
             text.push_str("  Tab next ladder");
@@ -261,7 +261,7 @@ impl Paint {
 struct Column {
     head: &'static str,
     width: u16,
-    /// Shown where the screen has as many columns.
+    /// Minimum screen width at which it is shown.
     from_width: u16,
     text: fn(&Row) -> String,
 }
@@ -281,7 +281,7 @@ fn name_of(row: &Row) -> String {
     if row.kind == RowKind::Source { format!("source {}", row.name) } else { row.name.clone() }
 }
 
-/// Offsets count the markers of transactions, too.
+/// Offsets also count transaction markers.
 fn estimate(count: i64) -> String {
     if count == 0 { "0".to_owned() } else { format!("~{}", short(count)) }
 }
@@ -297,7 +297,7 @@ fn short(count: i64) -> String {
 }
 
 fn rate(row: &Row, rate: Option<f64>) -> String {
-    // Sources are mostly written without transactions.
+    // Sources are usually written without transactions.
     let about = if row.kind == RowKind::Source { "" } else { "~" };
     match rate {
         None => String::new(),
@@ -306,18 +306,18 @@ fn rate(row: &Row, rate: Option<f64>) -> String {
     }
 }
 
-/// `in 3.2s`, `2m5s ago`; of dead letters how many are open.
+/// `in 3.2s`, `2m5s ago`; for dead letters the number of open ones.
 fn next(row: &Row) -> String {
     let open = row.open.map(|open| format!("{} open", short(open)));
-    row.next.map(told).or(open).unwrap_or_default()
+    row.next.map(next_due_text).or(open).unwrap_or_default()
 }
 
-fn told(next: NextDue) -> String {
+fn next_due_text(next: NextDue) -> String {
     let distance = brief(next.distance);
     if next.is_due { format!("{distance} ago") } else { format!("in {distance}") }
 }
 
-/// At most six characters: tenths of a second below ten seconds, and never more than two units.
+/// At most six characters: tenths of a second below ten seconds, and at most two units.
 fn brief(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match seconds {
@@ -332,7 +332,7 @@ fn seconds(duration: Duration) -> String {
     if duration < Duration::from_secs(1) { format!("{}ms", duration.as_millis()) } else { brief(duration) }
 }
 
-/// How much of the delay of the oldest is over.
+/// How much of the oldest record's delay has passed.
 fn bar(next: NextDue) -> String {
     let cells = 10;
     let full = (0..cells).filter(|cell| f64::from(*cell) + 0.5 <= next.over * f64::from(cells)).count();
@@ -344,11 +344,11 @@ enum Shown<'a> {
     LeftOut { tiers: usize, waiting: i64 },
 }
 
-/// All rows, or as many as have room: of the tiers the first ones and the last one are kept longest.
+/// All rows, or as many as fit: of the tiers, the first ones and the last one are kept longest.
 fn shortened(rows: &[Row], room: usize) -> Vec<Shown<'_>> {
     let over = rows.len().saturating_sub(room);
     let tiers: Vec<usize> = (0..rows.len()).filter(|at| rows[*at].kind == RowKind::Tier).collect();
-    // One more makes room for the line that says so; without two tiers that would go, nothing is won.
+    // One row is needed for the line that says so; it saves nothing unless two tiers are dropped.
     let gone = (over + 1).min(tiers.len().saturating_sub(2));
     if over == 0 || gone < 2 {
         return rows.iter().map(Shown::Row).collect();
@@ -370,7 +370,7 @@ fn wide(text: &str) -> usize {
     Span::raw(text).width()
 }
 
-/// The text, cut to so many columns of the screen, with `…` where something is missing.
+/// The text, cut to `columns` screen columns, with `…` where it was cut.
 fn fit(text: &str, columns: usize) -> String {
     if wide(text) <= columns {
         return text.to_owned();

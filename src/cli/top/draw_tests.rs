@@ -1,4 +1,4 @@
-//! Tests of the drawing, as people see it.
+//! Tests of the drawing, as seen on the screen.
 
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
@@ -9,7 +9,7 @@ use crate::cli::top::fixtures::{NOON, handler, look, look_before, queue};
 use crate::cli::top::observation::{LadderSeen, TierSeen};
 use crate::core::time::Timestamp;
 
-/// A picture of one ladder of three, after it was changed.
+/// A picture of one of three ladders, after a change.
 fn picture_of(name: &str, change: impl FnOnce(&mut LadderSeen)) -> Picture {
     let mut look = look(name);
     change(&mut look.ladders[0]);
@@ -103,12 +103,14 @@ fn long_names_are_cut_and_figures_are_not() {
 #[test]
 fn what_is_twice_as_wide_is_cut_by_its_width() {
     let picture = picture_of("billing-orders", |seen| {
-        seen.hold =
-            Hold::Held(format!("since 2026-01-31T11:59:00Z (1m ago) by 安娜@ops-1: {}", "請求処理を交換しています。".repeat(4)));
+        seen.hold = HoldSeen::Held(format!(
+            "since 2026-01-31T11:59:00Z (1m ago) by 安娜@ops-1: {}",
+            "請求処理を交換しています。".repeat(4)
+        ));
     });
     let text = drawn(&picture, (80, 24));
     let buffer = buffer(&picture, (80, 24), true);
-    // Where the cut falls into a wide character, a column stays free.
+    // If the cut falls into a wide character, a column stays empty.
     assert!([78, 79].map(|column| buffer[(column, 1)].symbol()).contains(&"…"), "{text}");
     assert!(text.contains("安") && text.contains("HELD since"), "{text}");
 }
@@ -116,7 +118,7 @@ fn what_is_twice_as_wide_is_cut_by_its_width() {
 #[test]
 fn everything_wrong_at_once_is_told_in_words() {
     let mut picture = picture_of("billing-orders", |seen| {
-        seen.hold = Hold::Unknown;
+        seen.hold = HoldSeen::Unknown;
         seen.handler = Some(handler(HealthSeen::Down));
         seen.handlers_down = vec!["worker-2".to_owned()];
         seen.dead_letters_held = Some("for 9m40s more, since 2026-01-31T11:59:40Z by worker a of billing".to_owned());
@@ -136,8 +138,8 @@ fn a_handler_and_a_hold_look_different_without_colours() {
     );
     assert!(text(|seen| seen.handler = Some(handler(HealthSeen::InDoubt))).contains("handler IN DOUBT (43 errors)"));
     assert!(text(|seen| seen.handler = None).contains("RUNNING  metrics of"));
-    assert!(text(|seen| seen.hold = Hold::Held("since then by anna".to_owned())).contains("HELD since then by anna"));
-    assert!(text(|seen| seen.hold = Hold::Held(String::new())).contains("p resume"));
+    assert!(text(|seen| seen.hold = HoldSeen::Held("since then by anna".to_owned())).contains("HELD since then by anna"));
+    assert!(text(|seen| seen.hold = HoldSeen::Held(String::new())).contains("p resume"));
 }
 
 #[test]
@@ -166,8 +168,8 @@ fn of_many_tiers_those_in_the_middle_go_first_and_are_counted() {
         seen.tiers = (1..=32).map(tier).collect();
     });
     let text = drawn(&picture, (80, 16));
-    // Two lines of head and a blank, one of foot, one of column heads: eleven rows, of which source, redeliver and dead letters are
-    // three.
+    // Two lines of head and a blank, one of foot, one of column heads leave eleven rows, of which source, redeliver and dead
+    // letters take three.
     for shown in ["source orders", "retry-6m", "… 25 more tiers", "retry-32m", "redeliver", "dead letters"] {
         assert!(text.contains(shown), "no {shown} in:\n{text}");
     }

@@ -1,17 +1,17 @@
-//! Looks at a ladder that the tests of the picture share.
+//! Observations of a ladder that the tests of the picture share.
 
 use std::time::Duration;
 
-use crate::cli::handler_seen::{HandlerSeen, HealthSeen, TroubleSeen};
-use crate::cli::top::observation::{DeadLetters, Hold, LadderSeen, Lateness, Member, Observation, Queue, TierSeen};
+use crate::cli::top::observation::{DeadLetters, HoldSeen, LadderSeen, MemberSeen, Observation, QueueSeen, TierSeen};
 use crate::core::ladder::Mode;
 use crate::core::time::Timestamp;
+use crate::observe::{HandlerSeen, HealthSeen, Lateness, TroubleSeen};
 
 /// 2026-01-31T12:00:00Z
 pub const NOON: Timestamp = Timestamp::from_millis(1_769_860_800_000);
 
-pub fn queue(topic: &str, done: i64, ends: i64) -> Queue {
-    Queue { topic: topic.to_owned(), waiting: ends - done, ends, done }
+pub fn queue(topic: &str, done: i64, ends: i64) -> QueueSeen {
+    QueueSeen { topic: topic.to_owned(), waiting: ends - done, ends, done }
 }
 
 fn tier(ladder: &str, delay: (&str, u64), queue_at: (i64, i64), due_in: Option<i64>, late: Option<(u64, u64)>) -> TierSeen {
@@ -25,8 +25,8 @@ fn tier(ladder: &str, delay: (&str, u64), queue_at: (i64, i64), due_in: Option<i
     }
 }
 
-fn member(worker: &str, role: &'static str, partitions: &[(&str, &[i32])]) -> Member {
-    Member {
+fn member(worker: &str, role: &'static str, partitions: &[(&str, &[i32])]) -> MemberSeen {
+    MemberSeen {
         worker: worker.to_owned(),
         host: "/10.0.0.7".to_owned(),
         role,
@@ -34,7 +34,7 @@ fn member(worker: &str, role: &'static str, partitions: &[(&str, &[i32])]) -> Me
     }
 }
 
-/// A handler, as a worker tells of it that has 64 places.
+/// A handler with 64 delivery slots.
 pub fn handler(health: HealthSeen) -> HandlerSeen {
     let (deliveries_allowed, trouble) = match health {
         HealthSeen::Up => (64, Vec::new()),
@@ -44,14 +44,14 @@ pub fn handler(health: HealthSeen) -> HandlerSeen {
     HandlerSeen { health, deliveries_allowed, trouble, stands_aside: false }
 }
 
-/// A push ladder in which something waits everywhere.
+/// A push ladder with records waiting everywhere.
 pub fn ladder(name: &str) -> LadderSeen {
     let topic = |end: &str| format!("{name}.{end}");
     LadderSeen {
         name: name.to_owned(),
         mode: Mode::Push,
         group: "billing".to_owned(),
-        hold: Hold::Running,
+        hold: HoldSeen::Running,
         dead_letters_held: None,
         handler: Some(handler(HealthSeen::Up)),
         handlers_down: Vec::new(),
@@ -73,12 +73,12 @@ pub fn ladder(name: &str) -> LadderSeen {
     }
 }
 
-/// That ladder, seen now.
+/// An observation of that ladder, made now.
 pub fn look(name: &str) -> Observation {
     Observation { at: NOON, ladders: vec![ladder(name)], worker: Some("127.0.0.1:9646".to_owned()) }
 }
 
-/// The same four seconds before, when less had come and gone.
+/// The same ladder four seconds before, with smaller counts.
 pub fn look_before(name: &str) -> Observation {
     let mut look = look(name);
     look.at = NOON - Duration::from_secs(4);

@@ -1,26 +1,26 @@
-//! What keys mean.
+//! The meaning of keys.
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
 use crate::cli::top::picture::Overlay;
 
-/// What a key asks for.
+/// The action of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::cli) enum Action {
     Quit,
     NextLadder,
     PreviousLadder,
-    /// By its number, from 0.
+    /// By number, from 0.
     Ladder(usize),
     Help,
-    /// To hold or to resume, which has to be confirmed.
+    /// Hold or resume, to be confirmed.
     Ask,
     Confirm,
-    /// Whatever lies over the picture goes.
+    /// Closes the overlay.
     Close,
 }
 
-/// What a key asks for while that lies over the picture; `None` for a key without meaning.
+/// The action of a key while this overlay is open; `None` for a key without meaning.
 pub(in crate::cli) fn action(key: KeyEvent, overlay: Overlay) -> Option<Action> {
     if key.kind == KeyEventKind::Release {
         return None;
@@ -31,7 +31,7 @@ pub(in crate::cli) fn action(key: KeyEvent, overlay: Overlay) -> Option<Action> 
     if let Overlay::Confirm { .. } = overlay {
         return Some(match key.code {
             KeyCode::Char('y' | 'Y') => Action::Confirm,
-            // Whoever hits anything else has not said yes.
+            // Any key but `y` is a no.
             _ => Action::Close,
         });
     }

@@ -1,7 +1,7 @@
 //! `kladder top`
 //!
-//! A thread looks at the cluster, one reads keys, one waits for signals; all tell this one, which alone draws. [`picture`] and
-//! [`draw`] are pure, so that what is shown is tested without a cluster and without a terminal.
+//! One thread observes the cluster, one reads keys, one waits for signals; all send to the main thread, which alone draws.
+//! [`picture`] and [`draw`] are pure, so that the drawing is tested without a cluster or a terminal.
 
 mod draw;
 #[cfg(test)]
@@ -11,9 +11,9 @@ mod look;
 mod observation;
 mod picture;
 mod screen;
+mod seen;
 mod view;
 
-use std::io::{self, IsTerminal};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -29,7 +29,8 @@ use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::exit::Exit;
-use crate::cli::{ConfigArg, chosen_ladders, config_file, stdout};
+use crate::cli::output;
+use crate::cli::{ConfigArg, chosen_ladders, config_file};
 use crate::config::{Config, LadderConfig};
 use crate::core::delay::Delay;
 use crate::kafka::clock::Clock;
@@ -39,38 +40,38 @@ use picture::Picture;
 use screen::Screen;
 use view::{Effect, View};
 
-/// How often the picture is drawn while nothing happens: the countdowns go on.
+/// Redraw interval while nothing happens, for the countdowns.
 const TICK: Duration = Duration::from_millis(250);
 
-/// How long a look that is under way may hold the end up.
+/// How long a running observation may delay the exit.
 const LEAVE_WITHIN: Duration = Duration::from_secs(2);
 
-/// The columns of a picture that is printed.
+/// Width of a printed picture, in columns.
 const PRINTED_COLUMNS: u16 = 100;
 
-/// Keys, and what is not seen.
+/// Keys and columns.
 const AFTER_HELP: &str = "\
 Keys:
-  Tab, arrows  another ladder
-  1 to 9       the ladder of that number
-  p            hold the ladder, or resume it; y confirms
-  ?            this help, on and off
-  q, Esc       end
-  Ctrl-C       end, whatever is open
+  Tab, arrows  next or previous ladder
+  1 to 9       ladder by its number
+  p            hold or resume the ladder; y confirms
+  ?            toggle this help
+  q, Esc       quit
+  Ctrl-C       quit, also from a dialog
 
-What it shows:
-  waiting    records that the group has not done; an estimate (~) by offsets, and transaction markers have offsets too
-  next due   when the oldest record of a tier comes back, or since when it is due; of dead letters how many are open
-  in, out    records a second over the last ten seconds, by offsets, too
-  late       from due to redelivered, since the start of the worker at health.listen: of it alone, and so are the handler
+Columns:
+  waiting    records that the group has not finished; an estimate (~) by offsets, which also count transaction markers
+  next due   when the oldest record of a tier is due, or how long it has been due; for dead letters the number of open ones
+  in, out    records per second over the last ten seconds, by offsets too
+  late       from due to redelivered, since the start of the worker at health.listen: of that worker alone, as are the handler
              and the open dead letters
 
-Data that is older than it should be is marked STALE, with its age and the reason.";
+Outdated data is marked STALE, with its age and the reason.";
 
-/// Watch the ladders live: what waits, when it comes back, who works
+/// Watch the ladders live: waiting records, due times, workers
 ///
-/// Reads the cluster, and the metrics of the worker at health.listen where one answers. Needs a terminal; for scripts there is
-/// kladder status. With `NO_COLOR` set it is drawn without colours.
+/// Reads the cluster, and the metrics of the worker at health.listen if one answers. Needs a terminal; for scripts use kladder
+/// status. If `NO_COLOR` is set, no colours are used.
 #[derive(Debug, Args)]
 #[command(after_long_help = AFTER_HELP)]
 pub struct TopArgs {
@@ -81,23 +82,24 @@ pub struct TopArgs {
     #[arg(long = "ladder", value_name = "NAME")]
     ladders: Vec<String>,
 
-    /// How often to look, from 200ms on
+    /// Refresh interval, at least 200ms
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = interval)]
     every: Duration,
 
-    /// Print one picture of each ladder as text, and end; rates are those between two looks
+    /// Print one picture of each ladder as text and exit; rates are measured between two
+    /// observations
     #[arg(long)]
     once: bool,
 }
 
-/// There is nothing to draw on.
+/// stdout is not a terminal.
 #[derive(Debug, Error)]
-#[error("stdout is no terminal: for scripts there is `kladder status`, and `kladder top --once` prints one picture as text")]
+#[error("stdout is not a terminal: use `kladder status` in scripts, or `kladder top --once` to print one picture as text")]
 pub struct NoTerminal;
 
 fn interval(text: &str) -> Result<Duration, String> {
     let every = text.parse::<Delay>().map_err(|error| error.to_string())?.duration();
-    if every < Duration::from_millis(200) { Err("at least 200ms".to_owned()) } else { Ok(every) }
+    if every < Duration::from_millis(200) { Err("must be at least 200ms".to_owned()) } else { Ok(every) }
 }
 
 pub fn run(args: TopArgs) -> anyhow::Result<Exit> {
@@ -107,34 +109,34 @@ pub fn run(args: TopArgs) -> anyhow::Result<Exit> {
     if args.once {
         return once(view, Looker::connect(&config, &ladders)?, args.every);
     }
-    if !io::stdout().is_terminal() {
+    if !output::stdout_is_terminal() {
         return Err(NoTerminal.into());
     }
     live(view, &config, &ladders, &Beside::default)?;
     Ok(Exit::Done)
 }
 
-/// What a program has to say in a picture that is part of it, asked anew before each drawing.
+/// What the demo adds to the picture, updated before each drawing.
 #[derive(Default)]
 pub(in crate::cli) struct Beside {
-    /// A line over the table.
+    /// A line above the table.
     pub caption: Option<String>,
-    /// Whether it is to end.
+    /// Whether to end.
     pub is_over: bool,
 }
 
 /// Why a picture has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::cli) enum End {
-    /// The program that it is part of said so.
+    /// The program that shows it has ended it.
     Over,
-    /// A key did.
+    /// A key was pressed.
     Key,
-    /// A signal did.
+    /// A signal arrived.
     Signal,
 }
 
-/// Shows one ladder, looked at so often, until it is over.
+/// Shows one ladder, observed at this interval, until it ends.
 pub(in crate::cli) fn show_one(
     config: &Config,
     ladder: &LadderConfig,
@@ -144,7 +146,7 @@ pub(in crate::cli) fn show_one(
     live(View::new(vec![ladder.ladder.name().to_owned()], every), config, &[ladder], beside)
 }
 
-/// `NO_COLOR` is set, and not empty.
+/// Colours, unless `NO_COLOR` is set and not empty.
 fn colours() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
@@ -159,20 +161,20 @@ fn once(mut view: View, mut looker: Looker, apart: Duration) -> anyhow::Result<E
         text += &printed(&view)?;
         text.push('\n');
     }
-    stdout::print(&text)?;
+    output::print(&text)?;
     Ok(Exit::Done)
 }
 
 fn printed(view: &View) -> anyhow::Result<String> {
     let picture = view.picture(Clock::system().now().timestamp());
-    let columns = if io::stdout().is_terminal() { terminal_size::terminal_size().map(|(w, _)| w.0) } else { None };
+    let columns = if output::stdout_is_terminal() { terminal_size::terminal_size().map(|(w, _)| w.0) } else { None };
     let columns = columns.unwrap_or(PRINTED_COLUMNS);
     let mut terminal = Terminal::new(TestBackend::new(columns, lines_needed(&picture, columns)))?;
     terminal.draw(|frame| draw(frame, &picture, false))?;
     Ok(text_of(terminal.backend().buffer()))
 }
 
-/// The lines of a drawing, without the keys at its foot and the blanks at the ends.
+/// The lines of a drawing, without the key line at its foot and trailing blanks.
 fn text_of(buffer: &Buffer) -> String {
     let width = usize::from(buffer.area.width.max(1));
     let mut lines: Vec<String> = buffer.content.chunks(width).map(line_of).collect();
@@ -184,7 +186,7 @@ fn line_of(cells: &[Cell]) -> String {
     let mut line = String::new();
     let mut covered = 0;
     for cell in cells {
-        // What is two columns wide leaves a blank cell behind.
+        // A character two columns wide leaves a blank cell behind it.
         if covered == 0 {
             line.push_str(cell.symbol());
             covered = Span::raw(cell.symbol()).width();
@@ -194,29 +196,29 @@ fn line_of(cells: &[Cell]) -> String {
     line.trim_end().to_owned()
 }
 
-/// What this thread is told.
+/// A message to the main thread.
 enum Told {
     Key(KeyEvent),
-    /// The terminal has another size by now.
+    /// The terminal was resized.
     Resized,
     News(News),
-    /// It cannot go on, and why.
+    /// Fatal error.
     Broken(anyhow::Error),
-    /// A signal says so.
+    /// A signal arrived.
     Stop,
 }
 
 fn live(mut view: View, config: &Config, ladders: &[&LadderConfig], beside: &dyn Fn() -> Beside) -> anyhow::Result<End> {
     let (tell, told) = mpsc::channel();
     let (send, commands) = mpsc::channel();
-    // Before anything is drawn, so that no signal finds the terminal taken and nobody who would give it back.
+    // Before anything is drawn, so that a signal always finds someone to restore the terminal.
     await_signals(tell.clone())?;
-    let mut screen = Screen::enter().context("taking the terminal over")?;
+    let mut screen = Screen::enter().context("cannot take over the terminal")?;
     let ladders = ladders.iter().map(|ladder| (*ladder).clone()).collect();
     let looking = look_on(config.clone(), ladders, view.every(), commands, tell.clone());
     read_keys(tell);
     let outcome = show(&mut view, &mut screen, &told, &send, beside);
-    // First the terminal: whatever follows may take a moment.
+    // The terminal first: what follows may take a moment.
     drop(screen);
     drop((send, told));
     leave(&looking);
@@ -241,7 +243,7 @@ fn show(
         match told.recv_timeout(TICK) {
             Ok(Told::Key(key)) => match keys::action(key, view.overlay()).map(|action| view.apply(action)) {
                 Some(Effect::Quit) => return Ok(End::Key),
-                Some(Effect::Send(command)) => send.send(command).map_err(|_| anyhow!("nobody looks any more"))?,
+                Some(Effect::Send(command)) => send.send(command).map_err(|_| anyhow!("the observing thread has ended"))?,
                 Some(Effect::Nothing) | None => {}
             },
             Ok(Told::News(news)) => view.hear(news),
@@ -252,7 +254,8 @@ fn show(
     }
 }
 
-/// Connects on its own thread: until then, and whenever the cluster is slow, the picture stays.
+/// Connects on the observing thread: until then, and whenever the cluster is slow, the picture
+/// stays.
 fn look_on(
     config: Config,
     ladders: Vec<LadderConfig>,
@@ -264,19 +267,19 @@ fn look_on(
         let watched = BreakOnPanic(tell.clone());
         match Looker::connect(&config, &ladders.iter().collect::<Vec<_>>()) {
             Ok(looker) => looker.keep_looking(every, &commands, |news| tell.send(Told::News(news)).is_ok()),
-            Err(error) => drop(tell.send(Told::Broken(error.into()))),
+            Err(error) => drop(tell.send(Told::Broken(error))),
         }
         drop(watched);
     })
 }
 
-/// A picture that nobody renews must not go on; the panic itself has said what it was.
+/// If the observing thread panics, the picture ends; the panic hook has logged the message.
 struct BreakOnPanic(Sender<Told>);
 
 impl Drop for BreakOnPanic {
     fn drop(&mut self) {
         if thread::panicking() {
-            let _ = self.0.send(Told::Broken(anyhow!("looking at the cluster has ended by a defect of kladder")));
+            let _ = self.0.send(Told::Broken(anyhow!("observing the cluster has ended by a bug in kladder")));
         }
     }
 }
@@ -299,7 +302,7 @@ fn read_keys(tell: Sender<Told>) {
     });
 }
 
-/// SIGTERM, SIGINT from elsewhere, and the end of the terminal itself.
+/// SIGTERM, SIGINT from elsewhere, and the hang-up of the terminal.
 fn await_signals(tell: Sender<Told>) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let entered = runtime.enter();
@@ -319,7 +322,7 @@ fn await_signals(tell: Sender<Told>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Lets a look that is under way end, so that its clients are closed in good order; a cluster that does not answer is not waited for.
+/// Waits for a running observation, so that its clients are closed in order, but not for long: the cluster may not answer.
 fn leave(looking: &JoinHandle<()>) {
     let clock = Clock::system();
     let deadline = clock.now().later(LEAVE_WITHIN);

@@ -1,20 +1,20 @@
-//! What was seen of the ladders at one moment: plain data, from a cluster or from anywhere else.
+//! One observation of the ladders as it is drawn: plain data, from a cluster or from anywhere else.
 
-use crate::cli::handler_seen::HandlerSeen;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::core::ladder::Mode;
 use crate::core::time::Timestamp;
+use crate::observe::{HandlerSeen, Lateness};
 
-/// One look at all ladders that are shown.
+/// One observation of all ladders shown.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Observation {
-    /// When, by the clock of this process.
+    /// When it was made, by the clock of this process.
     pub at: Timestamp,
-    /// In the order in which they can be chosen.
+    /// In the order in which they are numbered.
     pub ladders: Vec<LadderSeen>,
-    /// The address of the worker whose metrics were read; `None` where none answered, so that what only it knows is unknown.
+    /// Address of the worker whose metrics were read; `None` if none answered, and then its data is unknown.
     pub worker: Option<String>,
 }
 
@@ -24,88 +24,82 @@ pub(super) struct LadderSeen {
     pub name: String,
     pub mode: Mode,
     pub group: String,
-    pub hold: Hold,
-    /// Until when, by whom and why what would be dead letters waits in the largest tier; `None` where it does not.
+    pub hold: HoldSeen,
+    /// Until when dead letters are held in the largest tier, by whom and why; `None` if they are not.
     pub dead_letters_held: Option<String>,
     /// The handler of the worker that answered.
     pub handler: Option<HandlerSeen>,
-    /// The workers that have told the others that their handler is down.
+    /// The workers that report their handler as down.
     pub handlers_down: Vec<String>,
-    pub sources: Vec<Queue>,
-    /// Where failed records arrive (relay).
-    pub inbox: Option<Queue>,
+    pub sources: Vec<QueueSeen>,
+    /// The inbox (relay).
+    pub inbox: Option<QueueSeen>,
     pub tiers: Vec<TierSeen>,
-    pub redeliver: Option<Queue>,
+    pub redeliver: Option<QueueSeen>,
     pub dead_letters: Option<DeadLetters>,
-    /// Who is in the ladder's groups; `None` where that is unknown.
-    pub members: Option<Vec<Member>>,
-    /// What could not be looked at, in words.
+    /// Members of the ladder's groups; `None` if unknown.
+    pub members: Option<Vec<MemberSeen>>,
+    /// What could not be observed, in words.
     pub notes: Vec<String>,
 }
 
 /// Whether a ladder is held.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Hold {
-    /// Nobody can say.
+pub(super) enum HoldSeen {
+    /// Unknown.
     Unknown,
-    /// It is not.
+    /// Not held.
     Running,
-    /// It is, as told.
+    /// Held, with the text that says since when and by whom.
     Held(String),
 }
 
-/// A topic and the group that empties it. Offsets, so the markers of transactions count, too.
+/// A topic and the group that consumes it. Counts are in offsets, so they include transaction
+/// markers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Queue {
+pub(super) struct QueueSeen {
     pub topic: String,
-    /// What the group has not done.
+    /// Records that the group has not finished.
     pub waiting: i64,
-    /// The ends of all partitions added up: two looks give the rate in.
+    /// Sum of the end offsets of all partitions: two observations give the rate in.
     pub ends: i64,
-    /// The places of the group added up: two looks give the rate out.
+    /// Sum of the group's offsets: two observations give the rate out.
     pub done: i64,
 }
 
 /// A tier.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct TierSeen {
-    pub queue: Queue,
+    pub queue: QueueSeen,
     pub delay: Duration,
-    /// How many of those that wait are due.
+    /// How many of the waiting records are due.
     pub due: i64,
-    /// When the oldest that waits is due, by the clock of this process.
+    /// When the oldest waiting record is due, by the clock of this process.
     pub next_due: Option<Timestamp>,
     /// Since the start of the worker that answered.
     pub lateness: Option<Lateness>,
 }
 
-/// From due to redelivered.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Lateness {
-    pub p50: Duration,
-    pub p99: Duration,
-}
-
-/// The dead letters of all topics of a ladder.
+/// The dead letters of all dead-letter topics of a ladder.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct DeadLetters {
-    /// What retention has left.
+    /// Records still in the topics.
     pub records: i64,
-    /// The ends of all partitions added up.
+    /// Sum of the end offsets of all partitions.
     pub ends: i64,
-    /// Those about which nothing was done yet, where a worker counts them.
+    /// Open letters, if a worker counts them.
     pub open: Option<i64>,
 }
 
 /// A member of one of the ladder's groups.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Member {
-    /// The name of the worker, or whatever it calls itself.
+pub(super) struct MemberSeen {
+    /// The worker's instance name, or the client's own name.
     pub worker: String,
-    /// From where it is connected.
+    /// The host that it connects from.
     pub host: String,
     /// deliverer, mover, router, or application.
     pub role: &'static str,
-    /// Its partitions, by their topics.
+    /// Its partitions, by topic.
     pub partitions: BTreeMap<String, BTreeSet<i32>>,
 }

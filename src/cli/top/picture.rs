@@ -1,50 +1,51 @@
-//! The live picture as data: two looks at the ladders and the moment in which it is drawn. Pure.
+//! The live picture as data: two observations and the time of drawing. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::cli::top::observation::{DeadLetters, LadderSeen, Lateness, Member, Observation, Queue, TierSeen};
+use crate::cli::top::observation::{DeadLetters, LadderSeen, MemberSeen, Observation, QueueSeen, TierSeen};
 use crate::core::time::Timestamp;
+use crate::observe::Lateness;
 
 /// What is drawn.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Picture {
     /// The ladders that can be chosen.
     pub names: Vec<String>,
-    /// Which of them is shown, from 0.
+    /// The chosen one, from 0.
     pub chosen: usize,
-    /// The moment of the picture.
+    /// Time of the picture.
     pub now: Timestamp,
-    /// How old the data is.
+    /// Age of the data.
     pub freshness: Freshness,
-    /// The chosen ladder, once it was seen.
+    /// The chosen ladder, once it was observed.
     pub ladder: Option<LadderPicture>,
-    /// What lies over it.
+    /// The overlay.
     pub overlay: Overlay,
-    /// What came of the last command.
+    /// The result of the last command.
     pub told: Option<String>,
-    /// What else is to be told, over the table.
+    /// An additional line above the table.
     pub caption: Option<String>,
 }
 
-/// How old the data is.
+/// Age of the data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Freshness {
-    /// There is none yet.
+    /// No data yet.
     Awaited,
-    /// As new as it should be.
+    /// Up to date.
     Fresh,
-    /// Older than it should be, and why, as far as that is known.
+    /// Outdated, and why if known.
     Stale { age: Duration, error: Option<String> },
 }
 
-/// What lies over the picture.
+/// The overlay on the picture.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Overlay {
     #[default]
     Nothing,
     Help,
-    /// Whether the ladder shall be held, or resumed.
+    /// The confirmation of a hold or resume.
     Confirm {
         hold: bool,
     },
@@ -53,17 +54,17 @@ pub(super) enum Overlay {
 /// One ladder.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct LadderPicture {
-    /// As it was seen last.
+    /// The last observation.
     pub seen: LadderSeen,
-    /// The address of the worker whose metrics are shown.
+    /// Address of the worker whose metrics are shown.
     pub worker: Option<String>,
     /// Its topics, from the source to the dead letters.
     pub rows: Vec<Row>,
-    /// Its members, a line a worker; `None` where that is unknown.
+    /// Its members, one line per worker; `None` if unknown.
     pub workers: Option<Vec<WorkerLine>>,
 }
 
-/// What a row of the picture is about.
+/// The kind of topic in a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RowKind {
     Source,
@@ -79,15 +80,15 @@ pub(super) struct Row {
     pub kind: RowKind,
     pub name: String,
     pub waiting: i64,
-    /// Of a tier.
+    /// Tiers only.
     pub due: Option<i64>,
-    /// Of a tier in which something waits.
+    /// Tiers with waiting records only.
     pub next: Option<NextDue>,
-    /// Of dead letters, where it is known.
+    /// Dead letters only, if known.
     pub open: Option<i64>,
-    /// Records a second that come, once there were two looks.
+    /// Incoming records per second, once there were two observations.
     pub rate_in: Option<f64>,
-    /// Records a second that go.
+    /// Outgoing records per second.
     pub rate_out: Option<f64>,
     pub lateness: Option<Lateness>,
 }
@@ -95,25 +96,25 @@ pub(super) struct Row {
 /// When the oldest record of a tier is due.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct NextDue {
-    /// Until then, or since then.
+    /// Time until then, or since then.
     pub distance: Duration,
-    /// Whether it is due by now.
+    /// Whether it is due.
     pub is_due: bool,
-    /// How much of its delay is over, from 0 to 1.
+    /// The part of its delay that has passed, from 0 to 1.
     pub over: f64,
 }
 
-/// A worker and what it has.
+/// A worker and its partitions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct WorkerLine {
     pub name: String,
     pub host: String,
-    /// `deliverer orders 0-5; mover retry-5s 0-5`, topics of the ladder without its name.
+    /// `deliverer orders 0-5; mover retry-5s 0-5`; the ladder's topics without the ladder's name.
     pub has: String,
 }
 
 impl LadderPicture {
-    /// From what was seen last and, for the rates, some time before.
+    /// From the latest observation and, for the rates, an earlier one.
     pub fn of(latest: &Observation, earlier: Option<&Observation>, chosen: usize, now: Timestamp) -> Option<Self> {
         let seen = latest.ladders.get(chosen)?;
         let before = earlier.and_then(|earlier| {
@@ -131,7 +132,7 @@ impl LadderPicture {
 
 fn rows(seen: &LadderSeen, before: Option<(&LadderSeen, Duration)>, now: Timestamp) -> Vec<Row> {
     let short = |topic: &str| without_ladder(&seen.name, topic).to_owned();
-    let queue = |kind: RowKind, queue: &Queue| {
+    let queue = |kind: RowKind, queue: &QueueSeen| {
         let earlier = before.and_then(|(ladder, over)| Some((ladder.queue(&queue.topic)?, over)));
         Row {
             kind,
@@ -145,11 +146,12 @@ fn rows(seen: &LadderSeen, before: Option<(&LadderSeen, Duration)>, now: Timesta
             lateness: None,
         }
     };
-    let tier = |tier: &TierSeen| Row {
-        due: Some(tier.due),
-        next: tier.next_due.map(|due| NextDue::of(due, tier.delay, now)),
-        lateness: tier.lateness,
-        ..queue(RowKind::Tier, &tier.queue)
+    let tier = |tier: &TierSeen| {
+        let next = tier.next_due.map(|due| NextDue::of(due, tier.delay, now));
+        // The due count was looked up a moment before; the oldest may have become due since.
+        let least = i64::from(next.is_some_and(|next| next.is_due));
+        let row = queue(RowKind::Tier, &tier.queue);
+        Row { due: Some(tier.due.max(least)), next, lateness: tier.lateness, ..row }
     };
     let dead_letters = |letters: &DeadLetters| {
         let earlier = before.and_then(|(ladder, over)| Some((ladder.dead_letters.as_ref()?, over)));
@@ -157,7 +159,7 @@ fn rows(seen: &LadderSeen, before: Option<(&LadderSeen, Duration)>, now: Timesta
             waiting: letters.records,
             open: letters.open,
             rate_in: earlier.and_then(|(earlier, over)| rate(earlier.ends, letters.ends, over)),
-            ..queue(RowKind::DeadLetters, &Queue { topic: "dead letters".to_owned(), ..Queue::default() })
+            ..queue(RowKind::DeadLetters, &QueueSeen { topic: "dead letters".to_owned(), ..QueueSeen::default() })
         }
     };
     let mut rows: Vec<Row> = seen.sources.iter().map(|source| queue(RowKind::Source, source)).collect();
@@ -168,19 +170,19 @@ fn rows(seen: &LadderSeen, before: Option<(&LadderSeen, Duration)>, now: Timesta
     rows
 }
 
-/// `billing-orders.retry-5s` is known as `retry-5s` where the ladder stands above.
+/// `billing-orders.retry-5s` becomes `retry-5s`, since the ladder is named above.
 fn without_ladder<'a>(ladder: &str, topic: &'a str) -> &'a str {
     topic.strip_prefix(ladder).and_then(|rest| rest.strip_prefix('.')).unwrap_or(topic)
 }
 
-/// What was counted more, a second. A topic that was made anew counts from nothing.
+/// Increase per second. A topic that was recreated counts from zero.
 fn rate(earlier: i64, latest: i64, over: Duration) -> Option<f64> {
     let more = u32::try_from(latest.saturating_sub(earlier).max(0)).unwrap_or(u32::MAX);
     (!over.is_zero()).then(|| f64::from(more) / over.as_secs_f64())
 }
 
 impl LadderSeen {
-    fn queue(&self, topic: &str) -> Option<&Queue> {
+    fn queue(&self, topic: &str) -> Option<&QueueSeen> {
         let tiers = self.tiers.iter().map(|tier| &tier.queue);
         self.sources.iter().chain(&self.inbox).chain(&self.redeliver).chain(tiers).find(|queue| queue.topic == topic)
     }
@@ -195,21 +197,21 @@ impl NextDue {
     }
 }
 
-/// One line a worker, whatever it does for the ladder.
-fn workers(ladder: &str, members: &[Member]) -> Vec<WorkerLine> {
-    let mut lines: BTreeMap<(&str, &str), Vec<&Member>> = BTreeMap::new();
+/// One line per worker, for all its roles in the ladder.
+fn workers(ladder: &str, members: &[MemberSeen]) -> Vec<WorkerLine> {
+    let mut lines: BTreeMap<(&str, &str), Vec<&MemberSeen>> = BTreeMap::new();
     for member in members {
         lines.entry((&member.worker, &member.host)).or_default().push(member);
     }
-    let has = |member: &&Member| {
+    let has = |member: &&MemberSeen| {
         let topics = member.partitions.iter().map(|(topic, p)| format!("{} {}", without_ladder(ladder, topic), ranges(p)));
         let topics: Vec<String> = topics.collect();
         let topics = if topics.is_empty() { "nothing".to_owned() } else { topics.join(", ") };
         format!("{} {topics}", member.role)
     };
-    let line = |((name, host), members): ((&str, &str), Vec<&Member>)| WorkerLine {
+    let line = |((name, host), members): ((&str, &str), Vec<&MemberSeen>)| WorkerLine {
         name: name.to_owned(),
-        // Brokers write it with a slash in front.
+        // Brokers report it with a leading slash.
         host: host.trim_start_matches('/').to_owned(),
         has: members.iter().map(has).collect::<Vec<_>>().join("; "),
     };

@@ -1,6 +1,7 @@
 //! Tests of the picture as data.
 
 use super::*;
+
 use crate::cli::top::fixtures::{NOON, ladder, look, look_before};
 
 fn picture(latest: &Observation, earlier: Option<&Observation>) -> LadderPicture {
@@ -13,6 +14,19 @@ fn row(picture: &LadderPicture, name: &str) -> Row {
 
 fn close(rate: Option<f64>, wanted: f64) -> bool {
     rate.is_some_and(|rate| (rate - wanted).abs() < 1e-9)
+}
+
+#[test]
+fn what_is_due_since_a_moment_is_counted_as_due() {
+    let look = look("billing");
+    let tier = |now| row(&LadderPicture::of(&look, None, 0, now).unwrap(), "retry-1m");
+    let before = tier(NOON);
+    let next = before.next.unwrap();
+    assert_eq!((before.due, next.is_due), (Some(0), false));
+    // Time has passed without a new observation.
+    let after = tier(NOON + next.distance + Duration::from_secs(1));
+    let next = after.next.unwrap();
+    assert_eq!((after.due, next.is_due, next.distance), (Some(1), true, Duration::from_secs(1)));
 }
 
 #[test]
@@ -37,7 +51,7 @@ fn one_look_tells_no_rate_and_a_topic_made_anew_none_below_nothing() {
     let mut before = look_before("b");
     before.ladders[0].sources[0].ends = 1_000_000;
     assert!(close(row(&picture(&look("b"), Some(&before)), "orders").rate_in, 0.0));
-    // The same moment twice spans no time.
+    // The same observation twice spans no time.
     assert_eq!(row(&picture(&look("b"), Some(&look("b"))), "orders").rate_in, None);
 }
 
@@ -67,7 +81,7 @@ fn a_worker_has_one_line_whatever_it_does() {
 #[test]
 fn a_ladder_that_was_not_seen_has_no_picture() {
     assert_eq!(LadderPicture::of(&look("b"), None, 1, NOON), None);
-    // One that another look did not know has no rates, and is shown nevertheless.
+    // A ladder missing from the earlier observation has no rates, and is shown nevertheless.
     let mut other = look_before("b");
     other.ladders = vec![ladder("a")];
     assert_eq!(row(&picture(&look("b"), Some(&other)), "orders").rate_in, None);

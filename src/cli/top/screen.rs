@@ -1,4 +1,5 @@
-//! Takes the terminal over, and gives it back however it ends: in good order, by an error, or by a panic.
+//! Takes over the terminal, and restores it in any case: on a normal exit, an error or a panic.
+#![expect(clippy::disallowed_methods, reason = "draws on the terminal with kladder's own sequences")]
 
 use std::io::{self, Write};
 use std::panic;
@@ -10,7 +11,7 @@ use ratatui::crossterm::cursor::{Hide, Show};
 use ratatui::crossterm::execute;
 use ratatui::crossterm::terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode};
 
-/// Whether a screen is taken: a panic in any thread must give it back, and only then.
+/// Whether a screen is taken: only then must a panic in any thread restore it.
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
 /// The alternate screen of the terminal, without echo and line editing, until it is dropped.
@@ -19,16 +20,16 @@ pub(super) struct Screen {
 }
 
 impl Screen {
-    /// Takes the terminal at stdout over.
+    /// Takes over the terminal at stdout.
     ///
     /// # Errors
-    /// When it is none, or cannot be written to.
+    /// stdout is not a terminal, or cannot be written to.
     pub fn enter() -> io::Result<Self> {
         enable_raw_mode()?;
         TAKEN.store(true, Ordering::SeqCst);
         let before = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
-            // First of all: on the alternate screen nobody would ever read what follows.
+            // First of all: nothing printed on the alternate screen would stay readable.
             give_back();
             before(info);
         }));
@@ -37,7 +38,7 @@ impl Screen {
         terminal.map(|terminal| Self { terminal }).inspect_err(|_| give_back())
     }
 
-    /// What is drawn on.
+    /// The terminal to draw on.
     pub fn terminal(&mut self) -> &mut Terminal<CrosstermBackend<io::Stdout>> {
         &mut self.terminal
     }
@@ -57,7 +58,7 @@ fn restore(out: &mut impl Write) -> io::Result<()> {
     execute!(out, LeaveAlternateScreen, Show)
 }
 
-/// Once, whoever asks for it first. A terminal that is gone cannot be given back, which is nobody's concern then.
+/// Runs once, whoever calls first. Errors are ignored: a closed terminal cannot be restored.
 fn give_back() {
     if TAKEN.swap(false, Ordering::SeqCst) {
         let _ = disable_raw_mode();
@@ -71,7 +72,7 @@ mod tests {
 
     use super::*;
 
-    /// Set where this test runs once more, on a terminal, to panic there.
+    /// Set when this test runs again, on a terminal, to panic there.
     const PANICS: &str = "KLADDER_TEST_SCREEN_PANICS";
 
     #[test]

@@ -1,21 +1,21 @@
-//! What is shown and what lies over it, as keys and looks change it. Pure: commands are returned, not carried out.
+//! The state of the screen as changed by keys and observations. Pure: commands are returned, not carried out.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::cli::top::keys::Action;
 use crate::cli::top::look::{Command, News};
-use crate::cli::top::observation::{Hold, Observation};
+use crate::cli::top::observation::{HoldSeen, Observation};
 use crate::cli::top::picture::{Freshness, LadderPicture, Overlay, Picture};
 use crate::core::time::Timestamp;
 
-/// Rates are taken over as long as that: shorter, they would jump with each batch of the mover.
+/// Rates are measured over this time: over less, they would jump with each batch of the mover.
 const RATE_OVER: Duration = Duration::from_secs(10);
 
-/// So many looks may fail to come before the data is called stale.
+/// Number of missed observations after which the data is called stale.
 const MISSED: u32 = 3;
 
-/// What a key leads to.
+/// The effect of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Effect {
     Nothing,
@@ -29,19 +29,19 @@ pub(super) struct View {
     every: Duration,
     chosen: usize,
     overlay: Overlay,
-    /// The oldest first.
+    /// Oldest first.
     looks: VecDeque<Observation>,
     error: Option<String>,
     told: Option<String>,
 }
 
 impl View {
-    /// Of ladders of these names, looked at that often.
+    /// For ladders of these names, observed at this interval.
     pub fn new(names: Vec<String>, every: Duration) -> Self {
         Self { names, every, chosen: 0, overlay: Overlay::Nothing, looks: VecDeque::new(), error: None, told: None }
     }
 
-    /// How often it is looked.
+    /// The refresh interval.
     pub fn every(&self) -> Duration {
         self.every
     }
@@ -50,12 +50,12 @@ impl View {
         self.overlay
     }
 
-    /// Takes in what the looker tells.
+    /// Applies a message from the observer.
     pub fn hear(&mut self, news: News) {
         match news {
             News::Seen(look) => {
                 self.error = None;
-                // The one before those of the last ten seconds stays, so that rates always span that time.
+                // One observation older than ten seconds is kept, so that rates always span that time.
                 while self.looks.get(1).is_some_and(|second| look.at.since(second.at) >= RATE_OVER) {
                     self.looks.pop_front();
                 }
@@ -66,10 +66,10 @@ impl View {
         }
     }
 
-    /// Takes in what a key asks for.
+    /// Applies a key's action.
     pub fn apply(&mut self, action: Action) -> Effect {
         let many = self.names.len().max(1);
-        // What was told of the last command has been read by now.
+        // The message of the last command has been read by now.
         self.told = None;
         match action {
             Action::Quit => return Effect::Quit,
@@ -93,7 +93,7 @@ impl View {
 
     fn is_held(&self) -> bool {
         let ladder = self.looks.back().and_then(|look| look.ladders.get(self.chosen));
-        ladder.is_some_and(|ladder| matches!(ladder.hold, Hold::Held(_)))
+        ladder.is_some_and(|ladder| matches!(ladder.hold, HoldSeen::Held(_)))
     }
 
     /// The ladders that can be chosen.
@@ -101,7 +101,7 @@ impl View {
         &self.names
     }
 
-    /// The picture of this moment.
+    /// The picture at this moment.
     pub fn picture(&self, now: Timestamp) -> Picture {
         let latest = self.looks.back();
         let earlier = self.looks.front().filter(|_| self.looks.len() > 1);

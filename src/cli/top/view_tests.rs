@@ -1,4 +1,4 @@
-//! Tests of what keys and looks change.
+//! Tests of the changes made by keys and observations.
 
 use super::*;
 use crate::cli::top::fixtures::{NOON, look};
@@ -32,7 +32,7 @@ fn nothing_is_held_before_it_was_confirmed() {
 fn what_is_held_is_asked_to_be_resumed() {
     let mut view = view(&["b"]);
     let mut look = look("b");
-    look.ladders[0].hold = Hold::Held("by anna".to_owned());
+    look.ladders[0].hold = HoldSeen::Held("by anna".to_owned());
     view.hear(News::Seen(Box::new(look)));
     view.apply(Action::Ask);
     assert_eq!(view.apply(Action::Confirm), Effect::Send(Command { chosen: 0, held: false }));

@@ -1,17 +1,17 @@
-//! How the handler is, by what its answers say: up, degraded, or down.
+//! The handler's health, derived from its answers: up, degraded, or down.
 //!
-//! - **Evidence is independent or it is none.** Trouble is counted by different records (or keys) and partitions. A record that fails as
-//!   it has failed before says nothing of the handler, and any good answer says that it answers: all that was counted is forgotten.
-//! - **Down** is a handler without a good answer for a while, and trouble from several partitions, or from all that there are. Where
-//!   records are few, time decides instead of their number.
-//! - **In doubt** it is when enough records have met errors or timeouts in a row, until either a good answer comes or the while is over:
-//!   a few calls go on, from partitions that have not failed just now.
-//! - **Degraded** it is while fewer calls run than there are places: after a recovery, when a share of the calls of most partitions time
-//!   out, and when all connections are lost at once. Then their number rises with good answers and falls with such trouble (additive
-//!   increase, multiplicative decrease, as in RFC 5681).
+//! - **Evidence must be independent.** Failed calls are counted by different records (or keys) and partitions. A record that fails as it
+//!   has failed before says nothing about the handler, and any good answer proves that it works: all counts are reset.
+//! - **Down**: no good answer for a while, and failed calls of several partitions, or of all that have records. If records are few,
+//!   time decides instead of their number.
+//! - **In doubt**: enough records have met errors or timeouts in a row, until a good answer comes or the time is over: a few calls
+//!   continue, from partitions that have not just failed.
+//! - **Degraded**: fewer calls than slots run: after a recovery, when a share of the calls of most partitions time out, and when all
+//!   connections are lost at once. Then the number of calls rises with good answers and falls with such failures (additive increase,
+//!   multiplicative decrease, as in RFC 5681).
 //!
-//! While it is down, rounds of probes ask whether it is back: real records of different partitions, a few at the same time. The time
-//! between rounds grows with the outage, and only by what probes of different partitions say.
+//! While it is down, rounds of probes test whether it has recovered: real records of different partitions, a few at a time. The time
+//! between rounds grows with the outage, and only by the evidence of probes of different partitions.
 
 use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
@@ -23,65 +23,65 @@ use crate::core::dispatch::probes::{Candidate, Doubt, Down, leave};
 use crate::core::dispatch::standing::{BreakerSettings, Evidence, Standing, Trouble};
 use crate::core::leader_clock::LocalTime;
 
-/// A probe of an unreachable handler that is not refused within this has reached it; twice as long each time that this proves wrong, as
-/// where connecting takes its time to fail.
+/// A probe of an unreachable handler that is not refused within this time has reached it; the time doubles whenever that turns out
+/// wrong, as it does where connection attempts fail slowly.
 const REACHED_AFTER: Duration = Duration::from_millis(250);
 const REACHED_AFTER_MOST: Duration = Duration::from_secs(8);
 
-/// The handler is in doubt when so many calls in a row could not be sent.
+/// Number of calls in a row that could not be sent after which the handler is in doubt.
 const UNREACHABLE_CALLS: u64 = 3;
 
-/// The number of calls falls when at least so many of late timed out, and most partitions are slow; and when the handler dies.
+/// The allowed calls fall if at least this many recent ones timed out and most partitions are slow, and when the handler dies.
 const DEGRADED_CALLS: usize = 3;
 
-/// However long calls take, and however seldom they are answered well: not longer than this without a good answer.
+/// However slow and rare good answers are, the handler counts as down after this long without one.
 const LONGEST_CALLS: Duration = Duration::from_secs(30);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// More different records than this are not told apart.
+/// More different records than this are not distinguished.
 const MOST_RECORDS: usize = 10_000;
 
-/// Of which record a call is.
+/// The identity of a call's record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Witness {
     /// The record.
     pub record: u64,
-    /// Its key, of one customer say; where it has none, the record itself.
+    /// Its key, for example a customer; without one, the record itself.
     pub key: u64,
-    /// The partition that it first came from.
+    /// Its origin partition.
     pub partition: u64,
     /// How its last attempt failed.
     pub failed_before: Option<Trouble>,
 }
 
-/// What may begin.
+/// Which calls may begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Allowance {
-    /// Calls, as long as no more than this run.
+    /// Any, as long as at most this many run.
     Calls(usize),
-    /// Those that [`Health::admits`].
+    /// Those admitted by [`Health::admits`].
     Some,
 }
 
-/// How a call was admitted, to be told when it has ended.
+/// How a call was admitted; passed back when it has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Admission {
-    /// Like any other.
+    /// Without condition.
     Free,
     /// While the handler was in doubt.
     InDoubt,
-    /// As a probe of this round, or of none where its partition had not been heard before.
+    /// As a probe of this round, or of none if its partition had not been probed before.
     Probe(u64),
 }
 
-/// What has changed by an answer or by time.
+/// The effect of an answer or of passing time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Change {
-    /// Nothing.
+pub(super) enum HealthChange {
+    /// None.
     None,
-    /// The handler is down now, by more than that nothing can be sent.
+    /// The handler is down now, and not merely unreachable.
     WentDown,
-    /// It is down, and cannot be reached.
+    /// The handler is down and unreachable.
     WentAway,
 }
 
@@ -103,7 +103,7 @@ struct Troubles {
     last_at: Option<LocalTime>,
 }
 
-/// How the handler of a ladder is, in this process.
+/// The health of a ladder's handler, in this process.
 #[derive(Debug)]
 pub(super) struct Health {
     settings: Option<BreakerSettings>,
@@ -111,13 +111,13 @@ pub(super) struct Health {
     state: State,
     limit: Option<Limit>,
     last_good: Option<LocalTime>,
-    /// When the youngest of the calls began that were answered well.
+    /// When the latest of the calls with good answers began.
     good_began: Option<LocalTime>,
     troubles: Troubles,
     late: Late,
-    /// When the number of calls fell last: what had begun before has been paid for.
+    /// When the allowed calls last fell: calls begun before do not reduce them again.
     fell_at: Option<LocalTime>,
-    /// What a good answer takes, and the time between two of them: moving averages.
+    /// Moving averages of the duration of good answers, and of the time between them.
     usual: Duration,
     pause: Duration,
     reached_after: Duration,
@@ -125,7 +125,7 @@ pub(super) struct Health {
 }
 
 impl Health {
-    /// Of a handler that is up. Without settings it is never down or in doubt.
+    /// A handler that is up. Without settings it is never down or in doubt.
     pub fn new(settings: Option<BreakerSettings>, places: usize) -> Self {
         Self {
             settings,
@@ -163,12 +163,12 @@ impl Health {
         }
     }
 
-    /// What an answer takes.
+    /// The usual duration of an answer.
     pub fn usual(&self) -> Duration {
         self.usual
     }
 
-    /// Whether a call was answered well that began after this moment.
+    /// Whether a call that began after this moment was answered well.
     pub fn answers_since(&self, moment: LocalTime) -> bool {
         self.good_began.is_some_and(|began| began > moment)
     }
@@ -192,14 +192,14 @@ impl Health {
         }
     }
 
-    /// Whether it looks after itself by time: something may change without an answer.
+    /// Whether its state may change with time alone.
     pub fn is_restless(&self, now: LocalTime) -> bool {
         let is_open = |first: LocalTime| self.patience().is_some_and(|patience| now.since(first) <= patience * 2);
         !matches!(self.state, State::Up) || self.limit.is_some() || self.troubles.first.is_some_and(is_open)
     }
 
-    /// How long a failure waits for a good answer, or for the handler to be known to be down, before it counts. `None` where it counts
-    /// at once.
+    /// How long a failure waits for a good answer, or until the handler is known to be down, before it counts. `None` if it counts at
+    /// once.
     pub fn patience(&self) -> Option<Duration> {
         let settings = self.settings.as_ref()?;
         let (calls, pauses) = ((self.usual * 2).min(LONGEST_CALLS), (self.pause * 4).min(LONGEST_PAUSE));
@@ -213,12 +213,12 @@ impl Health {
         }
     }
 
-    /// Whether a partition has been asked since all had been: the others come first.
+    /// Whether a partition has been probed since all had been: the others come first.
     pub fn was_asked(&self, partition: u64) -> bool {
         matches!(&self.state, State::Down(Down { round: Some(round), .. }) if round.asked.contains(&partition))
     }
 
-    /// Whether a call may begin, while the handler is in doubt or down.
+    /// Whether a call may begin while the handler is in doubt or down.
     pub fn admits(&mut self, candidate: Candidate<'_>, now: LocalTime) -> Option<Admission> {
         let settings = self.settings.as_ref()?;
         match &mut self.state {
@@ -232,19 +232,19 @@ impl Health {
         }
     }
 
-    /// Nothing that waits is admitted: a round without running probes is over.
+    /// No waiting record is admitted: a round without running probes is over.
     pub fn nothing_admitted(&mut self, has_waiting: bool, present: &Present, now: LocalTime) {
         let (State::Down(down), Some(settings)) = (&mut self.state, &self.settings) else { return };
         let Some(round) = &down.round else { return };
         if !round.running.is_empty() || (round.failed == 0 && !(has_waiting && round.doubtful > 0)) {
-            // It is under way, or has nobody to ask yet.
+            // Still running, or without a candidate yet.
             return;
         }
         let conclusive = present.are_several(&round.partitions, now);
         down.end_round(settings, conclusive, now);
     }
 
-    /// A call that had begun then has ended with an answer that says that the handler works.
+    /// A call that began at `began` has ended with an answer that proves that the handler works.
     pub fn good(&mut self, admission: Admission, witness: &Witness, (began, now): (LocalTime, LocalTime)) {
         self.leave(admission, witness);
         let took = now.since(began);
@@ -266,12 +266,12 @@ impl Health {
         self.lift_limit();
     }
 
-    /// A call has ended without telling anything.
+    /// A call has ended without evidence.
     pub fn neutral(&mut self, admission: Admission, witness: &Witness) {
         self.leave(admission, witness);
     }
 
-    /// A call that had begun then has ended in trouble.
+    /// A call that began at `began` has failed in a way that counts against the handler.
     pub fn trouble<P: Policy>(
         &mut self,
         policy: &P,
@@ -280,13 +280,13 @@ impl Health {
         kind: Trouble,
         (began, now): (LocalTime, LocalTime),
         present: &Present,
-    ) -> Change {
+    ) -> HealthChange {
         self.leave(admission, witness);
         let says_nothing = policy.says_nothing(witness.failed_before, kind);
         if let (State::InDoubt(Doubt { unreachable: true, .. }), Trouble::Errors, Some(first)) =
             (&self.state, kind, self.troubles.first)
         {
-            // It is reached again, and whether its errors are its own is another question.
+            // It is reachable again; its errors are a separate matter.
             self.is_reached(first, now);
         }
         if !says_nothing {
@@ -310,20 +310,20 @@ impl Health {
                     down.one_at_a_time = kind == Trouble::LostConnections;
                     round.failed_one(witness, says_nothing, now.since(began));
                 }
-                return Change::None;
+                return HealthChange::None;
             }
         }
         self.judge(now, present)
     }
 
-    /// What the time that has passed says.
-    pub fn pass_time(&mut self, now: LocalTime, present: &Present) -> Change {
+    /// The effect of the time that has passed.
+    pub fn pass_time(&mut self, now: LocalTime, present: &Present) -> HealthChange {
         if let Some(since) = self.reached_since(now) {
             self.reached_after = (self.reached_after * 2).min(REACHED_AFTER_MOST);
             self.is_reached(since, now);
         }
         if self.is_down() {
-            return Change::None;
+            return HealthChange::None;
         }
         if let Some(limit) = &mut self.limit {
             let (timeouts, last) = (self.late.timeouts, self.troubles.last_at);
@@ -333,14 +333,14 @@ impl Health {
         self.judge(now, present)
     }
 
-    /// Calls can be sent again, which they could not be since then.
+    /// Calls can be sent again, after they could not since `since`.
     fn is_reached(&mut self, since: LocalTime, now: LocalTime) {
         self.state = State::Up;
         self.troubles = Troubles::default();
         self.begin_slowly(since, now);
     }
 
-    /// Since when the handler could not be reached, where a call that is under way has reached it by now.
+    /// The time since which the handler was unreachable, if a running call has reached it by now.
     fn reached_since(&self, now: LocalTime) -> Option<LocalTime> {
         let is_under_way = |running: &[u64], began: LocalTime| !running.is_empty() && now >= began.later(self.reached_after);
         match &self.state {
@@ -356,12 +356,12 @@ impl Health {
         }
     }
 
-    fn judge(&mut self, now: LocalTime, present: &Present) -> Change {
-        let (Some(settings), Some(patience)) = (self.settings, self.patience()) else { return Change::None };
+    fn judge(&mut self, now: LocalTime, present: &Present) -> HealthChange {
+        let (Some(settings), Some(patience)) = (self.settings, self.patience()) else { return HealthChange::None };
         let Some(first) = self.troubles.first else {
-            return Change::None;
+            return HealthChange::None;
         };
-        // Every good answer forgets the troubles before it, so this is as long as there was none.
+        // Every good answer resets the failures before it, so this is the time without one.
         let silence = now.since(first);
         let is_away = self.troubles.last == Some(Trouble::Unreachable) && silence >= settings.silence;
         let Troubles { partitions, keys, .. } = &self.troubles;
@@ -372,7 +372,7 @@ impl Health {
             let failed = self.troubles.partitions.clone();
             self.limit = None;
             self.state = State::Down(Down::new(first, failed, unreachable, &settings, now));
-            return if unreachable { Change::WentAway } else { Change::WentDown };
+            return if unreachable { HealthChange::WentAway } else { HealthChange::WentDown };
         }
         let last = self.troubles.last;
         let fails = several
@@ -384,7 +384,7 @@ impl Health {
             let failed = self.troubles.partitions.iter().map(|partition| (*partition, now)).collect();
             self.state = State::InDoubt(Doubt::new(failed, unreachable, now));
         }
-        Change::None
+        HealthChange::None
     }
 
     fn leave(&mut self, admission: Admission, witness: &Witness) {
@@ -410,14 +410,14 @@ impl Health {
         }
     }
 
-    /// The handler has died, with all calls that were with it.
+    /// The handler has died, with all its calls in flight.
     pub fn died(&mut self, now: LocalTime) {
         if self.settings.is_some() && !self.is_down() {
             self.halve(true, now);
         }
     }
 
-    /// Half as many calls as may run now.
+    /// Halves the number of allowed calls.
     fn halve(&mut self, by_each: bool, now: LocalTime) {
         let allowed = self.limit.map_or(self.places, |limit| limit.allowed) / 2;
         self.limit = Some(Limit::new(allowed, by_each, now));

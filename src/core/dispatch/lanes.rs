@@ -1,70 +1,61 @@
-//! The rows of records that wait for a place, one a partition, and whose turn it is.
+//! The queues of records that wait for a slot, one per partition, and the order of turns.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use crate::core::dispatch::{Entry, Kind};
+use crate::core::dispatch::calls::{DispatchEntry, Kind, Row};
 use crate::core::leader_clock::LocalTime;
 
-/// Records of a partition that could not be delivered at once and stand aside, at most: they must not keep what comes behind them from
-/// being taken.
+/// Maximum number of a partition's records that are set aside after a delivery that did not succeed at once: they must not block the
+/// records after them.
 const MOST_ASIDE: usize = 256;
-/// The same of all partitions together.
+/// The same for all partitions together.
 const MOST_ASIDE_IN_ALL: usize = 4_096;
 
-/// How many times the places are taken from Kafka, so that none stands empty while the next are fetched.
+/// Records taken from Kafka, as a multiple of the slots, so that no slot is idle during a fetch; as many more as may be unsettled, so that
+/// none is idle during a commit.
 const TAKEN: usize = 3;
 
-/// A partition has its share while it has had something to deliver within this time.
+/// A partition keeps its share while it has had something to deliver within this time.
 const RECENT: Duration = Duration::from_secs(10);
 const RECOUNT: Duration = Duration::from_secs(1);
 
-/// One partition that is worked on.
+/// One assigned partition.
 #[derive(Debug)]
 pub(super) struct Lane<J> {
     pub kind: Kind,
-    rows: [VecDeque<Entry<J>>; 3],
-    /// How many of its calls run.
+    rows: [VecDeque<DispatchEntry<J>>; 3],
+    /// Number of running calls.
     pub running: usize,
-    /// How many calls it may have beyond its share, since as many have come back lately.
+    /// Number of calls allowed beyond its share, since as many have recently come back.
     pub window: usize,
-    /// How many of its records are here, and how many of them stand aside.
+    /// Number of its records here, and number of those set aside.
     pub taken: usize,
     pub aside: usize,
     in_turn: bool,
-    /// When it had something to deliver last.
+    /// When it last had something to deliver.
     active_at: Option<LocalTime>,
     is_recent: bool,
 }
 
-/// Which row of a partition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Row {
-    /// What has never hung.
-    Usual = 0,
-    /// What timed out before.
-    Hung = 1,
-    /// What was called, and that did not count: it failed as a probe, or its connection was lost.
-    Tried = 2,
-}
-
-/// All partitions that are worked on.
+/// All assigned partitions.
 #[derive(Debug)]
 pub(super) struct Lanes<J> {
     all: BTreeMap<u64, Lane<J>>,
-    /// Those with something that waits, in turn.
+    /// Those with waiting records, in order of turns.
     turn: VecDeque<u64>,
-    /// How many of each kind have had something to deliver lately, and when they were counted.
+    /// Number of partitions of each kind with recent deliveries, and when they were counted.
     recent: [usize; 2],
     counted_at: Option<LocalTime>,
     taken: [usize; 2],
     aside: usize,
     limits: [usize; 2],
+    unsettled_limits: [usize; 2],
     waiting: usize,
 }
 
 impl<J> Lane<J> {
-    pub fn front(&self, row: Row) -> Option<&Entry<J>> {
+    pub fn front(&self, row: Row) -> Option<&DispatchEntry<J>> {
         self.rows[row as usize].front()
     }
 
@@ -74,8 +65,8 @@ impl<J> Lane<J> {
 }
 
 impl<J> Lanes<J> {
-    /// At most this many calls of each kind run.
-    pub fn new(limits: [usize; 2]) -> Self {
+    /// With this maximum number of running calls of each kind, and of unsettled ones beyond that.
+    pub fn new(limits: [usize; 2], unsettled_limits: [usize; 2]) -> Self {
         Self {
             all: BTreeMap::new(),
             turn: VecDeque::new(),
@@ -84,6 +75,7 @@ impl<J> Lanes<J> {
             taken: [0; 2],
             aside: 0,
             limits,
+            unsettled_limits,
             waiting: 0,
         }
     }
@@ -103,14 +95,14 @@ impl<J> Lanes<J> {
         self.all.insert(id, lane);
     }
 
-    /// Forgets a partition and gives what waits in its rows.
-    pub fn close(&mut self, id: u64) -> Vec<Entry<J>> {
+    /// Removes a partition and returns its waiting records.
+    pub fn close(&mut self, id: u64) -> Vec<DispatchEntry<J>> {
         let Some(lane) = self.all.remove(&id) else { return Vec::new() };
         let kind = lane.kind as usize;
         self.recent[kind] -= usize::from(lane.is_recent);
         self.taken[kind] -= lane.taken - lane.aside;
         self.aside -= lane.aside;
-        let gone: Vec<Entry<J>> = lane.rows.into_iter().flatten().collect();
+        let gone: Vec<DispatchEntry<J>> = lane.rows.into_iter().flatten().collect();
         self.waiting -= gone.len();
         gone
     }
@@ -127,12 +119,12 @@ impl<J> Lanes<J> {
         self.waiting > 0
     }
 
-    /// How many partitions have something in turn, at most.
+    /// Maximum number of partitions waiting for their turn.
     pub fn in_turn(&self) -> usize {
         self.turn.len()
     }
 
-    /// The partition whose turn it is; it has to wait for the others then.
+    /// The partition whose turn it is; it moves to the end.
     pub fn rotate(&mut self) -> Option<u64> {
         while let Some(id) = self.turn.pop_front() {
             let Some(lane) = self.all.get_mut(&id) else { continue };
@@ -145,16 +137,16 @@ impl<J> Lanes<J> {
         None
     }
 
-    /// What a partition of this kind has a right to while others have something to deliver, where at most that many calls run.
+    /// The share of a partition of this kind while others have something to deliver, given the maximum number of calls.
     pub fn share(&self, kind: Kind, most: usize) -> usize {
         (self.limits[kind as usize].min(most) / self.recent[kind as usize].max(1)).max(1)
     }
 
-    /// Whether a record more may be taken from Kafka.
+    /// Whether one more record may be taken from Kafka.
     pub fn has_room(&self, id: u64) -> bool {
         let Some(lane) = self.all.get(&id) else { return false };
         let kind = lane.kind as usize;
-        let most = TAKEN * self.limits[kind];
+        let most = TAKEN * self.limits[kind] + self.unsettled_limits[kind];
         let own = lane.taken - lane.aside;
         let recent = self.recent[kind] + usize::from(!lane.is_recent);
         let is_fair = own < (most / recent).max(2) || self.taken[kind] < most / 2;
@@ -162,12 +154,13 @@ impl<J> Lanes<J> {
         has_room && lane.aside < MOST_ASIDE && self.aside < MOST_ASIDE_IN_ALL
     }
 
-    /// Whether so many of a partition stand aside that what comes behind them would not be taken any more.
+    /// Whether so many of a partition's records are set aside that the records after them could not be
+    /// taken any more.
     pub fn is_crowded(&self, id: u64) -> bool {
         self.all.get(&id).is_some_and(|lane| lane.aside > MOST_ASIDE / 2) || self.aside > MOST_ASIDE_IN_ALL / 2
     }
 
-    /// A record has been taken.
+    /// A record was taken.
     pub fn take(&mut self, id: u64) {
         if let Some(lane) = self.all.get_mut(&id) {
             lane.taken += 1;
@@ -189,8 +182,8 @@ impl<J> Lanes<J> {
         }
     }
 
-    /// A record stands aside from now on, or does no more.
-    pub fn set_aside(&mut self, entry: &mut Entry<J>, aside: bool) {
+    /// Sets a record aside, or no longer.
+    pub fn set_aside(&mut self, entry: &mut DispatchEntry<J>, aside: bool) {
         if entry.tries.is_aside == aside {
             return;
         }
@@ -208,15 +201,15 @@ impl<J> Lanes<J> {
         }
     }
 
-    pub fn push_back(&mut self, row: Row, entry: Entry<J>) {
+    pub fn push_back(&mut self, row: Row, entry: DispatchEntry<J>) {
         self.push(row, entry, VecDeque::push_back);
     }
 
-    pub fn push_front(&mut self, row: Row, entry: Entry<J>) {
+    pub fn push_front(&mut self, row: Row, entry: DispatchEntry<J>) {
         self.push(row, entry, VecDeque::push_front);
     }
 
-    fn push(&mut self, row: Row, entry: Entry<J>, push: impl FnOnce(&mut VecDeque<Entry<J>>, Entry<J>)) {
+    fn push(&mut self, row: Row, entry: DispatchEntry<J>, push: impl FnOnce(&mut VecDeque<DispatchEntry<J>>, DispatchEntry<J>)) {
         let id = entry.ticket.lane;
         let Some(lane) = self.all.get_mut(&id) else { return };
         push(&mut lane.rows[row as usize], entry);
@@ -226,7 +219,7 @@ impl<J> Lanes<J> {
         }
     }
 
-    pub fn pop(&mut self, id: u64, row: Row) -> Option<Entry<J>> {
+    pub fn pop(&mut self, id: u64, row: Row) -> Option<DispatchEntry<J>> {
         let lane = self.all.get_mut(&id)?;
         let entry = lane.rows[row as usize].pop_front()?;
         self.waiting -= 1;
@@ -241,7 +234,7 @@ impl<J> Lanes<J> {
         }
     }
 
-    /// A call has ended; `hung` says that it was given up because it took too long.
+    /// A call has ended; `hung` says that it timed out.
     pub fn end(&mut self, id: u64, hung: bool) {
         let share = self.all.get(&id).map_or(1, |lane| self.share(lane.kind, usize::MAX));
         if let Some(lane) = self.all.get_mut(&id) {
@@ -255,7 +248,7 @@ impl<J> Lanes<J> {
         }
     }
 
-    /// Counts the partitions that have had something to deliver lately, now and then; whether it did is returned.
+    /// Counts the partitions with recent deliveries, from time to time; returns whether it did.
     pub fn recount(&mut self, now: LocalTime) -> bool {
         if self.counted_at.is_some_and(|at| now < at.later(RECOUNT)) {
             return false;
@@ -265,7 +258,7 @@ impl<J> Lanes<J> {
         for lane in self.all.values_mut() {
             lane.is_recent = lane.running > 0 || lane.has_waiting() || lane.active_at.is_some_and(|at| now < at.later(RECENT));
             self.recent[lane.kind as usize] += usize::from(lane.is_recent);
-            // What is not made use of is forgotten.
+            // An unused window shrinks.
             if lane.running * 2 < lane.window {
                 lane.window /= 2;
             }

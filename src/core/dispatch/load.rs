@@ -1,37 +1,37 @@
-//! How many calls may run where that is fewer than there are places, and what the calls of late say of it.
+//! The number of allowed calls if it is below the number of slots, and the recent calls that determine it.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use crate::core::leader_clock::LocalTime;
 
-/// After a recovery this many calls run at first; after a short outage an eighth of the places.
+/// Initial number of calls after a recovery; after a short outage an eighth of the slots.
 pub(super) const FIRST_ALLOWED: usize = 2;
 const SHORT_OUTAGE: Duration = Duration::from_secs(10);
 
-/// Without trouble the number of calls grows by time, too: calls may take long.
+/// Without failures the number of calls also grows with time: calls may take long.
 const GROWTH_INTERVAL: Duration = Duration::from_millis(500);
 
-/// A partition is slow where this share (one in so many) of its calls of late timed out.
+/// A partition is slow if this share (one in so many) of its recent calls timed out.
 const SLOW_SHARE: usize = 5;
 
-/// How many calls may run.
+/// The number of allowed calls.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limit {
     pub allowed: usize,
-    /// Each good answer makes room for one more; otherwise a whole round of them does.
+    /// Whether each good answer increases it; otherwise a whole round of them does.
     by_each: bool,
     good: usize,
     grown_at: LocalTime,
 }
 
 impl Limit {
-    /// So many, at least two.
+    /// At least two.
     pub fn new(allowed: usize, by_each: bool, now: LocalTime) -> Self {
         Self { allowed: allowed.max(FIRST_ALLOWED), by_each, good: 0, grown_at: now }
     }
 
-    /// After a recovery from an outage that lasted so long.
+    /// After a recovery from an outage of this length.
     pub fn after_outage(lasted: Duration, places: usize, now: LocalTime) -> Self {
         Self::new(if lasted < SHORT_OUTAGE { places / 8 } else { 0 }, true, now)
     }
@@ -45,7 +45,7 @@ impl Limit {
         }
     }
 
-    /// Time passes; `is_well` says whether there was no trouble since that moment.
+    /// Time has passed; `is_well` says whether there were no failures since that moment.
     pub fn pass_time(&mut self, now: LocalTime, is_well: impl FnOnce(LocalTime) -> bool) {
         if now < self.grown_at.later(GROWTH_INTERVAL) {
             return;
@@ -56,18 +56,18 @@ impl Limit {
     }
 }
 
-/// The calls of late.
+/// The recent calls.
 #[derive(Debug, Default)]
 pub(super) struct Late {
     since: Option<LocalTime>,
-    /// How many of them timed out.
+    /// Number of timeouts.
     pub timeouts: usize,
-    /// How many ended, by partition, and how many of them timed out.
+    /// Number of ended calls by partition, and of timeouts among them.
     partitions: HashMap<u64, (usize, usize)>,
 }
 
 impl Late {
-    /// A call has ended. What was longer ago than a second, or two calls, is forgotten.
+    /// A call has ended. Calls longer ago than a second, or two call durations, are forgotten.
     pub fn note(&mut self, partition: u64, timed_out: bool, now: LocalTime, usual: Duration) {
         let span = (usual * 2).max(Duration::from_secs(1));
         if self.since.is_none_or(|since| now.since(since) > span) {
@@ -80,7 +80,7 @@ impl Late {
         *timeouts += usize::from(timed_out);
     }
 
-    /// The slow partitions, where most are.
+    /// The slow partitions, if most are slow.
     pub fn slow_partitions(&self) -> Option<BTreeSet<u64>> {
         let is_slow = |(ended, timeouts): &(usize, usize)| *timeouts > 0 && timeouts * SLOW_SHARE >= *ended;
         let slow: BTreeSet<u64> =

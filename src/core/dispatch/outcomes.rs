@@ -1,29 +1,29 @@
-//! What becomes of a call that has not been answered well, and of what waits for that to be known.
+//! Handles calls without a good answer, and the failures whose effect depends on later answers.
 
 use std::time::Duration;
 
-use crate::core::dispatch::health::Change;
-use crate::core::dispatch::lanes::Row;
+use crate::core::dispatch::calls::Row;
+use crate::core::dispatch::health::HealthChange;
 use crate::core::dispatch::policy::Policy;
 use crate::core::dispatch::standing::Trouble;
 use crate::core::dispatch::suspects::Lost;
-use crate::core::dispatch::{Dispatch, Entry, Fate, Kind, Over, Pending, failed_since, hung_share};
+use crate::core::dispatch::{Departure, Dispatch, DispatchEntry, Kind, Over, Pending, failed_since, hung_share};
 use crate::core::leader_clock::LocalTime;
 
-/// Between tries of what could not be sent, at most.
+/// Maximum pause between tries of calls that could not be sent.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// Without a breaker these go on for so long; then the attempt has failed.
+/// Without a breaker, those tries go on for this long; then the attempt has failed.
 const LONGEST_IN_PLACE: Duration = Duration::from_secs(30);
 
-/// While the handler is down, a record that has lost its connection so often as a probe, whereupon the handler could not be reached, has
-/// failed an attempt: it may be what the handler dies over.
+/// Number of lost connections as a probe, each followed by an unreachable handler, after which a record counts as failed: it may be what
+/// kills the handler.
 const MOST_LOST_PROBES: u8 = 10;
 
 impl<J, P: Policy> Dispatch<J, P> {
     pub(super) fn in_trouble(
         &mut self,
-        mut entry: Entry<J>,
+        mut entry: DispatchEntry<J>,
         trouble: Trouble,
         again: Option<Duration>,
         (kind, row): (Kind, Row),
@@ -37,7 +37,7 @@ impl<J, P: Policy> Dispatch<J, P> {
                 self.suspects_turn |= entry.tries.is_suspect;
                 let since = *entry.tries.unsent_since.get_or_insert(now);
                 if self.settings.breaker.is_none() && now.since(since) >= LONGEST_IN_PLACE {
-                    self.leave(entry, Fate::Counts, None);
+                    self.leave(entry, Departure::Counts, None);
                 } else {
                     let pause = entry.tries.pause;
                     entry.tries.pause = (pause * 2).min(LONGEST_PAUSE);
@@ -70,10 +70,10 @@ impl<J, P: Policy> Dispatch<J, P> {
     }
 
     /// An attempt has failed, unless the handler is down.
-    fn failed(&mut self, mut entry: Entry<J>, trouble: Trouble, place: Option<Kind>, now: LocalTime) {
+    fn failed(&mut self, mut entry: DispatchEntry<J>, trouble: Trouble, place: Option<Kind>, now: LocalTime) {
         let answers = self.health.answers_since(failed_since(&entry.tries, trouble));
         if self.health.patience().is_none() || (answers && (trouble == Trouble::LostConnections || !self.health.is_down())) {
-            self.leave(entry, Fate::Counts, place);
+            self.leave(entry, Departure::Counts, place);
             return;
         }
         if let Some(kind) = place {
@@ -87,18 +87,29 @@ impl<J, P: Policy> Dispatch<J, P> {
         self.pending.push(Pending { entry, trouble, since: now });
     }
 
-    /// What fails while the handler is down has not failed, and waits behind the others of its partition.
-    fn failed_as_probe(&mut self, mut entry: Entry<J>, trouble: Trouble, now: LocalTime) {
+    /// A call for several records has failed, so that no attempt is counted.
+    pub(super) fn failed_in_company(&mut self, mut entry: DispatchEntry<J>, now: LocalTime) {
+        self.suspects.came_back(&mut entry);
+        if self.health.is_down() {
+            self.failed_as_probe(entry, Trouble::Errors, now);
+        } else {
+            self.back(entry);
+        }
+    }
+
+    /// A failure while the handler is down does not count; the record waits behind the others of its
+    /// partition.
+    fn failed_as_probe(&mut self, mut entry: DispatchEntry<J>, trouble: Trouble, now: LocalTime) {
         if trouble == Trouble::LostConnections {
             entry.tries.lost_at = Some(now);
             if entry.tries.lost_probes >= MOST_LOST_PROBES {
-                self.leave(entry, Fate::Counts, None);
+                self.leave(entry, Departure::Counts, None);
                 return;
             }
         }
         self.lanes.set_aside(&mut entry, true);
         if self.lanes.is_crowded(entry.ticket.lane) {
-            self.leave(entry, Fate::Postponed, None);
+            self.leave(entry, Departure::Postponed, None);
             return;
         }
         if self.policy.probe_goes_to_the_end() {
@@ -109,21 +120,21 @@ impl<J, P: Policy> Dispatch<J, P> {
         }
     }
 
-    pub(super) fn follow(&mut self, change: Change, now: LocalTime) {
-        if change == Change::None {
+    pub(super) fn follow(&mut self, change: HealthChange, now: LocalTime) {
+        if change == HealthChange::None {
             return;
         }
-        // It may be over one that lost its connection that the handler has gone.
-        let may_explain = |trouble| change == Change::WentAway && trouble == Trouble::LostConnections;
+        // The handler may have died of a record that lost its connection.
+        let may_explain = |trouble| change == HealthChange::WentAway && trouble == Trouble::LostConnections;
         self.pending_are_probes(|trouble| !may_explain(trouble), now);
-        if change == Change::WentDown {
+        if change == HealthChange::WentDown {
             for entry in self.suspects.acquit() {
                 self.back(entry);
             }
         }
     }
 
-    /// What has failed by such trouble does not count, since the handler is down.
+    /// Failures of this kind do not count, since the handler is down.
     pub(super) fn pending_are_probes(&mut self, is_meant: impl Fn(Trouble) -> bool, now: LocalTime) {
         for pending in std::mem::take(&mut self.pending) {
             if is_meant(pending.trouble) {
@@ -145,7 +156,8 @@ impl<J, P: Policy> Dispatch<J, P> {
         }
         for decided in decided {
             match decided {
-                // Behind those that have not failed: what always loses its connection must not be called before them again and again.
+                // Behind those that have not failed: a record that always loses its connection must not be called before them again
+                // and again.
                 Lost::Again(mut entry) => {
                     entry.tries.was_tried = true;
                     self.lanes.push_back(Row::Tried, entry);
@@ -176,7 +188,7 @@ impl<J, P: Policy> Dispatch<J, P> {
         if let Some(patience) = self.health.patience().filter(|_| !self.pending.is_empty() && !self.health.is_down()) {
             for pending in std::mem::take(&mut self.pending) {
                 if now.since(pending.since) >= patience {
-                    self.leave(pending.entry, Fate::Counts, None);
+                    self.leave(pending.entry, Departure::Counts, None);
                 } else {
                     self.pending.push(pending);
                 }
@@ -184,8 +196,8 @@ impl<J, P: Policy> Dispatch<J, P> {
         }
     }
 
-    /// Back to the head of its row, or among the suspects.
-    pub(super) fn back(&mut self, mut entry: Entry<J>) {
+    /// Returns a record to the head of its queue, or to the suspects.
+    pub(super) fn back(&mut self, mut entry: DispatchEntry<J>) {
         if entry.tries.is_suspect {
             self.suspects.put_back(entry);
             return;
@@ -195,19 +207,19 @@ impl<J, P: Policy> Dispatch<J, P> {
         self.lanes.push_front(row, entry);
     }
 
-    /// A failed attempt is repeated in place.
-    pub(super) fn repeat(&mut self, mut entry: Entry<J>, kind: Kind, pause: Duration, now: LocalTime) {
+    /// A failed attempt is retried in place.
+    pub(super) fn repeat(&mut self, mut entry: DispatchEntry<J>, kind: Kind, pause: Duration, now: LocalTime) {
         entry.tries.has_failed = true;
         self.free(kind);
         self.put_later(entry, pause, now);
     }
 
-    fn put_later(&mut self, mut entry: Entry<J>, pause: Duration, now: LocalTime) {
+    fn put_later(&mut self, mut entry: DispatchEntry<J>, pause: Duration, now: LocalTime) {
         self.lanes.set_aside(&mut entry, true);
         self.later.push((now.later(pause), entry));
     }
 
-    pub(super) fn leave(&mut self, mut entry: Entry<J>, fate: Fate, place: Option<Kind>) {
+    pub(super) fn leave(&mut self, mut entry: DispatchEntry<J>, fate: Departure, place: Option<Kind>) {
         self.suspects.came_back(&mut entry);
         self.lanes.leave(entry.ticket.lane, entry.tries.is_aside);
         self.present.leaves(&entry.ticket.witness());

@@ -1,43 +1,60 @@
-//! The decisions on which fairness hangs, each a pure function of its own, so that the model can show what follows where one is wrong.
+//! The decisions that determine fairness, each a pure function, so that the model can show the effect of a wrong one.
 
 use crate::core::dispatch::standing::Trouble;
 
-/// How the places stand where a partition wants one more.
+/// The state of the slots when a partition asks for one more.
 #[derive(Debug, Clone, Copy)]
 pub struct LaneUse {
-    /// How many calls of the partition run.
+    /// Number of the partition's running calls.
     pub running: usize,
-    /// What it has a right to while others have something to deliver.
+    /// Its share while others have something to deliver.
     pub share: usize,
-    /// As many as its calls have come back lately, which may be more.
+    /// Number of its calls that have recently come back, which may be higher.
     pub window: usize,
-    /// How many places are free.
+    /// Number of free slots.
     pub free: usize,
-    /// How many there are.
+    /// Number of slots.
     pub places: usize,
     /// Whether another partition has something to deliver now.
     pub others_wait: bool,
 }
 
+/// A number of calls, or its limit: of all, or of one kind.
+#[derive(Debug, Clone, Copy)]
+pub struct SlotUse {
+    /// Number of running calls.
+    pub running: usize,
+    /// Those, and the calls that have ended and wait for their commit.
+    pub occupied: usize,
+}
+
 /// The decisions.
 pub trait Policy {
-    /// Whether a partition may take one more place.
+    /// Whether one more call may begin: neither more than the handler carries, nor more than a crash may repeat.
+    fn may_begin(&self, slots: SlotUse, most: SlotUse) -> bool;
+
+    /// Whether a partition may take one more slot.
     fn lane_may_take(&self, lane: LaneUse) -> bool;
 
-    /// Whether trouble of this kind says nothing of the handler, because the record has failed like that before.
+    /// Whether a failure of this kind says nothing about the handler, because the record has failed like that
+    /// before.
     fn says_nothing(&self, failed_before: Option<Trouble>, now: Trouble) -> bool;
 
-    /// Whether a record whose probe has failed goes to the end of its row.
+    /// Whether a record whose probe has failed goes to the end of its queue.
     fn probe_goes_to_the_end(&self) -> bool;
 }
 
-/// What is shipped.
+/// The production policy.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Fair;
 
 impl Policy for Fair {
-    /// Its share always. Beyond it only while no other waits, and then as far as its own calls come back, or half of the places are free:
-    /// calls that hang never take all of them.
+    fn may_begin(&self, slots: SlotUse, most: SlotUse) -> bool {
+        slots.running < most.running && slots.occupied < most.occupied
+    }
+
+    /// Always up to its share. Beyond it only while no other partition waits, and then as far as its own calls come back or half of the
+    /// slots are free: hanging calls never take all of them.
     fn lane_may_take(&self, lane: LaneUse) -> bool {
         lane.running < lane.share || (!lane.others_wait && (lane.running < lane.window || lane.free * 2 > lane.places))
     }

@@ -1,4 +1,5 @@
-//! Which partitions and keys there are: trouble of a part of them says less than trouble of all.
+//! The partitions and keys that have records: failures of a part of them say less than failures of
+//! all.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
@@ -6,10 +7,10 @@ use std::time::Duration;
 use crate::core::dispatch::health::Witness;
 use crate::core::leader_clock::LocalTime;
 
-/// A partition is there while a record of it was answered well within this time.
+/// A partition counts as present while a record of it was answered well within this time.
 const LATELY: Duration = Duration::from_secs(10);
 
-/// Of how many records of each partition and key something is to become, and which partitions were answered well lately.
+/// The number of records per partition and key, and the partitions with recent good answers.
 #[derive(Debug, Default)]
 pub(super) struct Present {
     partitions: HashMap<u64, Partition>,
@@ -52,12 +53,12 @@ impl Present {
         }
     }
 
-    /// Forgets partitions that are not there any more.
+    /// Removes partitions that are no longer present.
     pub fn forget(&mut self, now: LocalTime) {
         self.partitions.retain(|_, partition| partition.is_there(now));
     }
 
-    /// Whether all records are of one partition.
+    /// Whether all records belong to one partition.
     pub fn is_one_partition(&self) -> bool {
         self.partitions.values().filter(|partition| partition.records > 0).nth(1).is_none()
     }

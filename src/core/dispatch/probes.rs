@@ -1,4 +1,4 @@
-//! Which records are called while the handler is in doubt or down.
+//! Selects the records that are called while the handler is in doubt or down.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -7,43 +7,45 @@ use crate::core::dispatch::health::{Admission, Witness};
 use crate::core::dispatch::standing::BreakerSettings;
 use crate::core::leader_clock::LocalTime;
 
-/// So many probes may fail in a round; where they are of one partition alone, whose records may be to blame, twice as many in each round
-/// that follows.
+/// Number of probes that may fail in a round; if they are of a single partition, whose records may be to blame, it doubles in each
+/// following round.
 const FIRST_ROUND: usize = 12;
 const LARGEST_ROUND: usize = 256;
 
-/// Probes of one round that failed as their records had failed before, which says nothing.
+/// Maximum number of probes in one round that fail as their records failed before, which is no
+/// evidence.
 const MOST_DOUBTFUL: usize = 64;
 
-/// A failed probe that took longer than this counts as so many: what hangs need not be asked so often.
+/// A failed probe that took longer than this counts as several: a hanging handler need not be probed
+/// as often.
 const SLOW_PROBE: Duration = Duration::from_secs(1);
 const SLOW_COUNTS: usize = 3;
 
-/// How often an unreachable handler is tried at first: a refused connection costs it nothing.
+/// Initial interval of probing an unreachable handler: a refused connection costs it nothing.
 const UNREACHABLE_PAUSE: Duration = Duration::from_millis(250);
 
-/// While it is down, partitions that have not been heard yet may ask at once, one after the other.
+/// While it is down, partitions not probed yet may be probed at this interval.
 const UNHEARD_PAUSE: Duration = Duration::from_millis(100);
 
-/// While it is in doubt, a partition that has failed is not asked again before this.
+/// While it is in doubt, a partition that has failed is not tried again before this.
 const DOUBT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Who asks for a call while the handler is in doubt or down.
+/// A record that asks for a call while the handler is in doubt or down.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Candidate<'a> {
     pub witness: &'a Witness,
-    /// The round in which the record was a probe last.
+    /// The last round in which the record was a probe.
     pub round: u64,
-    /// There are records of no other partition.
+    /// Whether no other partition has records.
     pub is_everything: bool,
 }
 
 /// The handler is in doubt.
 #[derive(Debug)]
 pub(super) struct Doubt {
-    /// The partitions whose calls run.
+    /// The partitions of running calls.
     pub running: Vec<u64>,
-    /// When a call of a partition failed last.
+    /// When a call of each partition last failed.
     pub failed: BTreeMap<u64, LocalTime>,
     /// Calls cannot be sent.
     pub unreachable: bool,
@@ -58,30 +60,30 @@ pub(super) struct Down {
     /// When the next round of probes begins.
     pub until: LocalTime,
     pub unreachable: bool,
-    /// Probes have lost their connections: the handler may die over one of them, with which the others would be lost, too.
+    /// Probes have lost their connections: one of them may kill the handler, which would lose the others too.
     pub one_at_a_time: bool,
-    /// Partitions of which a call has failed since the last good answer.
+    /// Partitions with a failed call since the last good answer.
     pub failed: BTreeSet<u64>,
-    /// When a partition that was not heard yet asked last.
+    /// When a partition not probed yet last began a probe.
     asked: Option<LocalTime>,
     pub asking: usize,
-    /// How many rounds were of one partition alone.
+    /// Number of rounds with a single partition.
     lonely: u32,
     pub round: Option<Round>,
 }
 
-/// A round of probes that is under way.
+/// A running round of probes.
 #[derive(Debug)]
 pub(super) struct Round {
     pub number: u64,
-    /// The partitions whose probes run.
+    /// The partitions of running probes.
     pub running: Vec<u64>,
     /// When the last of them began.
     pub began: LocalTime,
     pub failed: usize,
     pub partitions: BTreeSet<u64>,
     pub doubtful: usize,
-    /// Partitions that were asked since all had been.
+    /// Partitions probed since all had been.
     pub asked: BTreeSet<u64>,
 }
 
@@ -100,16 +102,18 @@ pub(super) fn leave(running: &mut Vec<u64>, partition: u64) {
 }
 
 impl Doubt {
-    /// While calls fail by partitions since these moments, or cannot be sent.
+    /// The handler is in doubt: calls of these partitions have failed since these times, or cannot
+    /// be sent.
     pub fn new(failed: BTreeMap<u64, LocalTime>, unreachable: bool, now: LocalTime) -> Self {
         Self { running: Vec::new(), failed, unreachable, began: now }
     }
 
-    /// A few of partitions that have failed, one at a time of each; of those that have not, as many more, since they know best.
+    /// Admits a few calls of partitions that have failed, one at a time each, and as many more of those that have not, which
+    /// are the better evidence.
     pub fn admits(&mut self, candidate: Candidate<'_>, probes: usize, now: LocalTime) -> Option<Admission> {
         let partition = candidate.witness.partition;
         if self.unreachable {
-            // To be refused costs nothing, and says as little.
+            // A refused connection costs nothing, and says little.
             let may = self.running.is_empty() && now >= self.began.later(DOUBT_PAUSE);
             return may.then(|| self.begin(partition, now));
         }
@@ -132,7 +136,7 @@ impl Doubt {
 }
 
 impl Down {
-    /// Since then, by what the calls of these partitions say.
+    /// The handler is down since then, by the evidence of these partitions.
     pub fn new(since: LocalTime, failed: BTreeSet<u64>, unreachable: bool, settings: &BreakerSettings, now: LocalTime) -> Self {
         let pause = if unreachable { UNREACHABLE_PAUSE.min(settings.open_for) } else { settings.open_for };
         Self {
@@ -148,8 +152,8 @@ impl Down {
         }
     }
 
-    /// Lets a record through: in a round of probes, of which the number is used where the next one begins; or because its partition has not
-    /// been heard.
+    /// Admits a record: in a round of probes, whose number is returned and which may begin here; or because its partition has not been
+    /// probed.
     pub fn admits(
         &mut self,
         candidate: Candidate<'_>,

@@ -1,22 +1,23 @@
-//! When a handler counts as down, how it stands, and what people are told of it.
+//! The handler's health as seen from outside: settings, states, evidence.
 
 use std::time::Duration;
 
 use crate::core::leader_clock::LocalTime;
 
-/// When a handler counts as down, and for how long it is left alone.
+/// When a handler counts as down, and how it is probed then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BreakerSettings {
-    /// Deliveries are slowed down when this many different records met trouble since the last good answer (1 to 10,000); default 20.
+    /// Deliveries are slowed down after failures of this many different records since the last good answer (1 to 10,000); default
+    /// 20.
     pub consecutive: usize,
-    /// The handler is down when there was no good answer for this long (100 ms to 1 h), or for longer where answers usually take half of
-    /// that, or come seldom; default 1 s.
+    /// The handler is down after this long without a good answer (100 ms to 1 h), or longer if answers usually take half of that or are
+    /// rare; default 1 s.
     pub silence: Duration,
-    /// How many probes run at the same time while it is down (1 to 100); default 4.
+    /// Number of concurrent probes while it is down (1 to 100); default 4.
     pub probes: usize,
-    /// How long no delivery begins before the first probes, and at least between later ones (100 ms to 1 h); default 5 s.
+    /// Time without deliveries before the first probes, and minimum time between later ones (100 ms to 1 h); default 5 s.
     pub open_for: Duration,
-    /// The time between probes grows to half of what the outage has lasted, and at most to this; default 1 m.
+    /// The time between probes grows to half of the outage's length, and at most to this; default 1 m.
     pub open_most: Duration,
 }
 
@@ -45,12 +46,12 @@ impl Default for BreakerSettings {
     }
 }
 
-/// What kind of trouble a call met.
+/// The kind of a failed call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Trouble {
-    /// It was answered with an error that tells of the handler: 5xx, 401, 403.
+    /// An error answer that concerns the handler: 5xx, 401, 403.
     Errors,
-    /// There was no complete answer in time.
+    /// No complete answer within the timeout.
     Timeouts,
     /// The connection was lost after the request was sent.
     LostConnections,
@@ -59,16 +60,16 @@ pub enum Trouble {
 }
 
 impl Trouble {
-    /// All of them, in the order of their numbers.
+    /// All of them, in the order of their discriminants.
     pub const ALL: [Self; 4] = [Self::Errors, Self::Timeouts, Self::LostConnections, Self::Unreachable];
 
-    /// What an HTTP status says of the handler.
+    /// What an HTTP status says about the handler.
     #[must_use]
     pub fn of_status(status: Option<u16>) -> Option<Self> {
         matches!(status, Some(401 | 403 | 500..=599)).then_some(Self::Errors)
     }
 
-    /// As metrics and messages name it.
+    /// The name in metrics and messages.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -80,40 +81,40 @@ impl Trouble {
     }
 }
 
-/// How a handler is.
+/// The state of a handler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
     /// It answers.
     Up,
-    /// It answers, and fewer calls run than there are places.
+    /// It answers, but fewer calls than slots run.
     Degraded {
-        /// At most this many.
+        /// Maximum number of calls.
         allowed: usize,
     },
-    /// Many calls in a row have failed: a few go on.
+    /// Many calls in a row have failed: a few continue.
     InDoubt,
-    /// It is down, and probes ask whether it is back.
+    /// It is down, and is being probed.
     Probing,
-    /// It is down, and no call is made.
+    /// It is down, and no calls are made.
     Down {
-        /// When the next probes may go.
+        /// When the next probes may begin.
         until: LocalTime,
     },
 }
 
-/// How the breaker of a handler stands, as metrics and messages tell it.
+/// The state of a handler's breaker, for metrics and messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BreakerState {
-    /// Deliveries go on.
+    /// Deliveries run.
     Closed,
-    /// A few go on: the handler is in doubt, or probed.
+    /// A few run: the handler is in doubt, or probed.
     HalfOpen,
-    /// None does.
+    /// None run.
     Open,
 }
 
 impl Standing {
-    /// As the breaker tells it.
+    /// The corresponding breaker state.
     #[must_use]
     pub fn breaker(self) -> BreakerState {
         match self {
@@ -124,21 +125,21 @@ impl Standing {
     }
 }
 
-/// By what a handler is known to be down or in doubt.
+/// Why a handler is known to be down or in doubt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Evidence {
     /// When the first of the calls failed.
     pub since: Option<LocalTime>,
-    /// How many calls met trouble since the last good answer, by [`Trouble::ALL`].
+    /// Number of failed calls since the last good answer, by [`Trouble::ALL`].
     pub calls: [u64; Trouble::ALL.len()],
-    /// Of how many different records.
+    /// Number of different records.
     pub records: usize,
-    /// And partitions.
+    /// Number of different partitions.
     pub partitions: usize,
 }
 
 impl Evidence {
-    /// The kind of trouble that most calls met.
+    /// The kind of most failures.
     #[must_use]
     pub fn mostly(&self) -> Option<Trouble> {
         let most = Trouble::ALL.into_iter().max_by_key(|kind| self.calls[*kind as usize])?;

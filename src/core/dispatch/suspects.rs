@@ -1,122 +1,153 @@
-//! Records whose connections were lost, and over which of them the handler dies.
+//! Records whose connections were lost, and the search for the one that kills the handler.
 //!
-//! - One connection that is lost alone is its own record's affair, or the connection's: it is repeated once beside the others, and lost
-//!   again it has failed.
-//! - Where several are lost together the handler has died, over one of them, or for a reason of its own, and nobody knows which. They are
-//!   suspects, and are delivered again in groups, one group at a time, beside everything else. A group that comes back is innocent. One
-//!   over which the handler dies once more is split, until a single record is left. That one is alone with the handler next, for a moment,
-//!   and has failed if its connection is lost again; where calls take long it is not left alone, and has failed when the handler died over
-//!   it twice.
+//! - A connection lost on its own concerns its record, or the network: the record is delivered once more beside the others, and has
+//!   failed if the connection is lost again.
+//! - If several are lost together, the handler has died because of one of them, or for another reason, and it is unknown which. They
+//!   become suspects and are delivered again in groups, one group at a time, beside everything else. A group that comes back is innocent. A
+//!   group during which the handler dies again is split, until a single record is left. That record is then alone with the handler for a
+//!   moment, and has failed if its connection is lost again; if calls take long it is not left alone, and has failed when the handler has
+//!   died twice during its calls.
 //! - A record that has failed before by a lost connection explains a death by itself.
 //!
-//! Each death costs the handler a restart, so groups are no larger than they have to be for all suspects to have their turn soon.
+//! Each death costs a restart of the handler, so groups are no larger than needed for all suspects to have their turn soon.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::core::dispatch::Entry;
+use crate::core::dispatch::DispatchEntry;
 use crate::core::dispatch::standing::Trouble;
 use crate::core::leader_clock::LocalTime;
 
-/// A process that dies closes its connections one after the other; what is lost within this is lost together.
+/// A dying process closes its connections one after the other; those lost within this time are lost together.
 const TOGETHER: Duration = Duration::from_millis(50);
 
-/// Where other calls have outlived the loss, only what is lost within this: one of several processes may have died. What begins within
-/// this after the first loss may have reached a process that was about to die.
+/// If other calls have survived the loss, only connections lost within this time belong together: one of several processes may have
+/// died. A call begun within this time after the first loss may have reached a dying process.
 const AT_ONCE: Duration = Duration::from_millis(3);
 
-/// That the handler has died is beyond doubt when so many calls are lost at once, and none is left.
+/// A call that ran when the handler died, and whose loss is noticed within this time, was lost by that death: on a busy machine the losses
+/// of one death are noticed one after the other.
+const NOTICED_LATE: Duration = Duration::from_secs(1);
+
+/// Number of calls lost at once, with none surviving, that proves the handler's death.
 const DIED_WITH: usize = 4;
 
-/// Within about this time all suspects have their turn.
+/// Time within which approximately all suspects have their turn.
 const ROUND: Duration = Duration::from_secs(10);
 
-/// A single suspect over which the handler has died so often has failed.
+/// Number of deaths after which a single suspect has failed.
 const DEATHS: u8 = 2;
 
-/// Lost connections, and what is done about them.
+/// Lost connections and suspects.
 #[derive(Debug)]
 pub(super) struct Suspects<J> {
     /// Lost within the last moment, each with its time.
-    lost: Vec<(LocalTime, Entry<J>)>,
-    /// Waiting for their turn; the culprit is most likely among the first `focus`.
-    pool: VecDeque<Entry<J>>,
+    lost: Vec<(LocalTime, DispatchEntry<J>)>,
+    /// Suspects waiting for their turn; the culprit is most likely among the first `focus`.
+    pool: VecDeque<DispatchEntry<J>>,
     focus: usize,
-    /// Of the group that has its turn: those that have not begun.
-    turn: VecDeque<Entry<J>>,
-    /// How many of the group have not come back, and how many it had.
+    /// The members of the current group that have not begun.
+    turn: VecDeque<DispatchEntry<J>>,
+    /// How many of the group have not come back, and its size.
     out: usize,
     size: usize,
+    /// When several connections were last lost together.
+    died: Option<LocalTime>,
 }
 
-/// What becomes of a record whose connection was lost.
+/// What to do with a record whose connection was lost.
 #[derive(Debug)]
 pub(super) enum Lost<J> {
-    /// It is repeated beside the others.
-    Again(Entry<J>),
+    /// Deliver it again beside the others.
+    Again(DispatchEntry<J>),
     /// It has failed.
-    Failed(Entry<J>),
+    Failed(DispatchEntry<J>),
 }
 
 impl<J> Suspects<J> {
     pub fn new() -> Self {
-        Self { lost: Vec::new(), pool: VecDeque::new(), focus: 0, turn: VecDeque::new(), out: 0, size: 0 }
+        Self { lost: Vec::new(), pool: VecDeque::new(), focus: 0, turn: VecDeque::new(), out: 0, size: 0, died: None }
     }
 
-    /// How many records there are here, of all kinds.
+    /// Number of records here, of all kinds.
     pub fn len(&self) -> usize {
         self.lost.len() + self.pool.len() + self.turn.len()
     }
 
     /// A connection was lost.
-    pub fn lose(&mut self, entry: Entry<J>, now: LocalTime) {
+    pub fn lose(&mut self, entry: DispatchEntry<J>, now: LocalTime) {
         self.lost.push((now, entry));
     }
 
-    /// Since when connections are lost, of which it is not decided yet.
+    /// Since when there are undecided lost connections.
     pub fn lost_since(&self) -> Option<LocalTime> {
         self.lost.first().map(|(at, _)| *at)
     }
 
-    /// When what was lost together is known.
+    /// When to decide about them.
     pub fn due(&self) -> Option<LocalTime> {
         self.lost_since().map(|since| since.later(TOGETHER))
     }
 
-    /// Decides over what was lost; `others_live` says that calls which were there at the same time have outlived that. Whether the handler
-    /// has died is returned along with it.
+    /// Decides about lost connections; `others_live` says that calls running at the same time have survived. Also returns whether the
+    /// handler has died.
     pub fn decide(&mut self, others_live: bool) -> (Vec<Lost<J>>, bool) {
         let mut left = std::mem::take(&mut self.lost);
         let (mut decided, mut has_died) = (Vec::new(), false);
         while let Some(first) = left.first().map(|(at, _)| *at) {
-            // What had not begun when the first was lost was not lost with it.
+            // A call that had not begun when the first was lost was not lost with it.
             let was_there = |began: Option<LocalTime>| began.is_none_or(|began| began <= first.later(AT_ONCE));
             let is_near = |at: LocalTime| !others_live || at.since(first) <= AT_ONCE;
             let (together, later): (Vec<_>, Vec<_>) =
                 left.into_iter().partition(|(at, entry)| *at == first || (was_there(entry.tries.began) && is_near(*at)));
             has_died |= together.len() >= DIED_WITH && !others_live;
+            if together.len() > 1 {
+                self.died = Some(first);
+            } else if self.is_late(first, together.first().and_then(|(_, entry)| entry.tries.began)) {
+                decided.extend(together.into_iter().filter_map(|(_, entry)| self.lost_by_the_last_death(entry)));
+                left = later;
+                continue;
+            }
             decided.extend(self.decide_together(together.into_iter().map(|(_, entry)| entry).collect()));
             left = later;
         }
         (decided, has_died)
     }
 
-    fn decide_together(&mut self, mut lost: Vec<Entry<J>>) -> Vec<Lost<J>> {
+    /// Whether a call that began then and was lost alone was lost by the last death.
+    fn is_late(&self, lost: LocalTime, began: Option<LocalTime>) -> bool {
+        let ran_at = |died: LocalTime| began.is_some_and(|began| began < died) && lost < died.later(NOTICED_LATE);
+        self.died.is_some_and(ran_at)
+    }
+
+    /// It says no more than those that were noticed in time.
+    fn lost_by_the_last_death(&mut self, mut entry: DispatchEntry<J>) -> Option<Lost<J>> {
+        let was_suspect = std::mem::take(&mut entry.tries.is_suspect);
+        self.out -= usize::from(was_suspect);
+        if was_suspect {
+            self.pool.push_front(entry);
+            return None;
+        }
+        Some(Lost::Again(entry))
+    }
+
+    fn decide_together(&mut self, mut lost: Vec<DispatchEntry<J>>) -> Vec<Lost<J>> {
         let has_died = lost.len() > 1;
         for entry in &mut lost {
             entry.tries.losses = entry.tries.losses.saturating_add(1);
         }
-        let is_known = |entry: &Entry<J>| entry.ticket.failed_before == Some(Trouble::LostConnections);
+        let is_known = |entry: &DispatchEntry<J>| entry.ticket.failed_before == Some(Trouble::LostConnections);
         if !has_died {
             let decided = lost.into_iter().map(|mut entry| {
                 let was_suspect = std::mem::take(&mut entry.tries.is_suspect);
                 self.out -= usize::from(was_suspect);
-                // A suspect was lost before, with others.
+                // A suspect was lost before, together with others.
                 if was_suspect || entry.tries.losses > 1 || is_known(&entry) { Lost::Failed(entry) } else { Lost::Again(entry) }
             });
             return decided.collect();
         }
-        // Lost twice more although what is known for it was taken for the cause then: it may be another.
+        // Lost twice more although a known culprit was assumed to be the cause: there may be another
+        // one.
         let is_doubtful = lost.iter().any(|entry| !is_known(entry) && entry.tries.losses > 2);
         match lost.iter().filter(|entry| is_known(entry)).count() {
             1 if !is_doubtful => return self.explained(lost),
@@ -139,8 +170,8 @@ impl<J> Suspects<J> {
         Vec::new()
     }
 
-    /// A record that is known for it was among them: the others are as good as innocent.
-    fn explained(&mut self, lost: Vec<Entry<J>>) -> Vec<Lost<J>> {
+    /// A known culprit was among them: the others are probably innocent.
+    fn explained(&mut self, lost: Vec<DispatchEntry<J>>) -> Vec<Lost<J>> {
         let decided = lost.into_iter().map(|mut entry| {
             let was_suspect = std::mem::take(&mut entry.tries.is_suspect);
             self.out -= usize::from(was_suspect);
@@ -150,9 +181,9 @@ impl<J> Suspects<J> {
         decided.collect()
     }
 
-    /// Several that are known for it were among them: one may have been blamed for another, and all come back at the same time. They are
-    /// the suspects.
-    fn known_together(&mut self, lost: Vec<Entry<J>>) -> Vec<Lost<J>> {
+    /// Several known culprits were among them: one may have been blamed for another, and they always come back at the same time. They
+    /// become the suspects.
+    fn known_together(&mut self, lost: Vec<DispatchEntry<J>>) -> Vec<Lost<J>> {
         let mut decided = Vec::new();
         let mut known = Vec::new();
         for mut entry in lost {
@@ -168,7 +199,7 @@ impl<J> Suspects<J> {
         decided
     }
 
-    fn died_over_one(&mut self, suspects: Vec<Entry<J>>, others: Vec<Entry<J>>) -> Vec<Lost<J>> {
+    fn died_over_one(&mut self, suspects: Vec<DispatchEntry<J>>, others: Vec<DispatchEntry<J>>) -> Vec<Lost<J>> {
         let mut decided = Vec::new();
         for mut entry in suspects {
             entry.tries.deaths += 1;
@@ -181,7 +212,7 @@ impl<J> Suspects<J> {
             }
             decided.push(Lost::Failed(entry));
         }
-        // It was there whenever the handler died: all others are as good as innocent.
+        // It was there at each death of the handler: all others are probably innocent.
         self.focus = 0;
         let innocent = others.into_iter().chain(std::mem::take(&mut self.pool));
         decided.extend(innocent.map(|mut entry| {
@@ -191,39 +222,40 @@ impl<J> Suspects<J> {
         decided
     }
 
-    /// A suspect of the group has come back, with whatever answer.
-    pub fn came_back(&mut self, entry: &mut Entry<J>) {
+    /// A suspect of the group has come back, with any answer.
+    pub fn came_back(&mut self, entry: &mut DispatchEntry<J>) {
         if std::mem::take(&mut entry.tries.is_suspect) {
             self.out = self.out.saturating_sub(1);
             (entry.tries.losses, entry.tries.deaths, entry.tries.lost_first) = (0, 0, None);
         }
     }
 
-    /// A suspect of the group is waited for no longer.
+    /// A suspect of the group is not waited for any longer.
     pub fn let_go(&mut self) {
         self.out = self.out.saturating_sub(1);
     }
 
-    /// A suspect of the group has not been called after all.
-    pub fn put_back(&mut self, entry: Entry<J>) {
+    /// A suspect of the group was not called after all.
+    pub fn put_back(&mut self, entry: DispatchEntry<J>) {
         self.turn.push_front(entry);
     }
 
-    /// The next suspect whose turn it is, where at most this many calls may run at a time and an answer takes so long.
-    pub fn next(&mut self, usual: Duration, allowed: usize) -> Option<Entry<J>> {
+    /// The next suspect to deliver, given the maximum number of calls and the usual duration of an answer.
+    pub fn next(&mut self, usual: Duration, allowed: usize) -> Option<DispatchEntry<J>> {
         if self.out == 0 && self.turn.is_empty() {
             self.next_group(usual, allowed);
         }
         self.turn.pop_front()
     }
 
-    /// Whether the handler has died over the next one while it was the only suspect: alone with the handler it will be certain.
+    /// Whether the handler has died during the next one's call while it was the only suspect: alone with the handler, the proof
+    /// is certain.
     pub fn wants_to_be_alone(&self) -> bool {
         let next = self.turn.front().or_else(|| self.pool.front().filter(|_| self.out == 0));
         next.is_some_and(|entry| entry.tries.deaths > 0)
     }
 
-    /// Whether there is one whose turn it is.
+    /// Whether there is a suspect whose turn it is.
     pub fn has_next(&self) -> bool {
         !self.turn.is_empty() || (self.out == 0 && !self.pool.is_empty())
     }
@@ -244,11 +276,11 @@ impl<J> Suspects<J> {
         }));
     }
 
-    /// Nobody is under suspicion any more: the handler was down.
-    pub fn acquit(&mut self) -> Vec<Entry<J>> {
+    /// Clears all suspects: the handler was down.
+    pub fn acquit(&mut self) -> Vec<DispatchEntry<J>> {
         self.focus = 0;
         let lost = std::mem::take(&mut self.lost).into_iter().map(|(_, entry)| entry);
-        let all: Vec<Entry<J>> = lost.chain(self.turn.drain(..)).chain(self.pool.drain(..)).collect();
+        let all: Vec<DispatchEntry<J>> = lost.chain(self.turn.drain(..)).chain(self.pool.drain(..)).collect();
         self.out -= all.iter().filter(|entry| entry.tries.is_suspect).count();
         all.into_iter()
             .map(|mut entry| {
@@ -259,8 +291,8 @@ impl<J> Suspects<J> {
             .collect()
     }
 
-    /// Takes away what belongs to a partition that goes.
-    pub fn remove(&mut self, is_gone: impl Fn(&Entry<J>) -> bool) -> Vec<Entry<J>> {
+    /// Removes the records of a revoked partition.
+    pub fn remove(&mut self, is_gone: impl Fn(&DispatchEntry<J>) -> bool) -> Vec<DispatchEntry<J>> {
         let mut gone = Vec::new();
         for (at, entry) in std::mem::take(&mut self.lost) {
             if is_gone(&entry) { gone.push(entry) } else { self.lost.push((at, entry)) }

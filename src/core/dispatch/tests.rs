@@ -1,14 +1,15 @@
-//! The rules of the dispatch one by one, each in a situation of its own.
+//! The rules of the dispatch one by one, each in its own situation.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::core::dispatch::{
-    Begun, BreakerSettings, BreakerState, CallId, Dispatch, DispatchSettings, Fate, Kind, Outcome, Standing, Ticket, Trouble,
+    Begun, BreakerSettings, BreakerState, CallId, CallOutcome, Departure, Dispatch, DispatchSettings, Kind, Standing, Ticket,
+    Trouble,
 };
 use crate::core::leader_clock::LocalTime;
 
-/// A dispatch, its time, and the calls that run, by their record.
+/// A dispatch, its clock, and the running calls by record.
 struct Desk {
     dispatch: Dispatch<u64>,
     now: LocalTime,
@@ -16,18 +17,18 @@ struct Desk {
 }
 
 fn settings(places: usize) -> DispatchSettings {
-    DispatchSettings { places, redeliver_share: 0.5, breaker: Some(BreakerSettings::default()) }
+    DispatchSettings { places, unsettled: 0, redeliver_share: 0.5, breaker: Some(BreakerSettings::default()) }
 }
 
 fn ticket(record: u64, partition: u64) -> Ticket {
     Ticket { lane: partition, partition, record, key: record, failed_before: None, count_start: false }
 }
 
-const GOOD: Outcome = Outcome::Good(None);
-const ERROR: Outcome = Outcome::Trouble(Trouble::Errors, None);
-const TIMEOUT: Outcome = Outcome::Trouble(Trouble::Timeouts, None);
-const LOST: Outcome = Outcome::Trouble(Trouble::LostConnections, None);
-const UNREACHABLE: Outcome = Outcome::Trouble(Trouble::Unreachable, None);
+const GOOD: CallOutcome = CallOutcome::Good(None);
+const ERROR: CallOutcome = CallOutcome::Trouble(Trouble::Errors, None);
+const TIMEOUT: CallOutcome = CallOutcome::Trouble(Trouble::Timeouts, None);
+const LOST: CallOutcome = CallOutcome::Trouble(Trouble::LostConnections, None);
+const UNREACHABLE: CallOutcome = CallOutcome::Trouble(Trouble::Unreachable, None);
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -42,7 +43,7 @@ impl Desk {
         self.dispatch.arrive(ticket(record, partition), record);
     }
 
-    /// Begins whatever may begin, and gives the records.
+    /// Begins all calls that may begin, and returns the records.
     fn begin(&mut self) -> Vec<u64> {
         let mut begun = Vec::new();
         while let Some(Begun { call, job, .. }) = self.dispatch.next(self.now) {
@@ -52,13 +53,13 @@ impl Desk {
         begun
     }
 
-    fn end(&mut self, record: u64, outcome: Outcome) {
+    fn end(&mut self, record: u64, outcome: CallOutcome) {
         let call = self.calls.remove(&record).expect("a call that runs");
         self.dispatch.ended(call, record, outcome, self.now);
     }
 
-    /// Ends whatever runs.
-    fn end_all(&mut self, outcome: Outcome) -> usize {
+    /// Ends all running calls.
+    fn end_all(&mut self, outcome: CallOutcome) -> usize {
         let records: Vec<u64> = self.calls.keys().copied().collect();
         for record in &records {
             self.end(*record, outcome);
@@ -70,11 +71,11 @@ impl Desk {
         self.now = self.now.later(time);
     }
 
-    /// What has left, and how. Its places are free again.
-    fn over(&mut self) -> Vec<(u64, Fate)> {
+    /// The records that have left, and how. Their slots are free again.
+    fn over(&mut self) -> Vec<(u64, Departure)> {
         let over = self.dispatch.take_over();
         let left = over.into_iter().map(|over| {
-            over.place.into_iter().for_each(|kind| self.dispatch.release(kind));
+            over.place.into_iter().for_each(|kind| self.dispatch.release(kind, 1));
             (over.job, over.fate)
         });
         left.collect()
@@ -86,7 +87,7 @@ impl Desk {
 }
 
 /// Two partitions of which everything fails, until the handler is down.
-fn down(outcome: Outcome) -> Desk {
+fn down(outcome: CallOutcome) -> Desk {
     let mut desk = Desk::new(settings(8), 2);
     for record in 0..8 {
         desk.arrive(record, record % 2);
@@ -123,14 +124,14 @@ fn a_failure_counts_once_a_call_that_began_later_is_answered_well() {
     desk.begin();
     desk.pass(Duration::from_millis(10));
     desk.end(1, ERROR);
-    // That one had begun before the failure, but not before the call that failed.
+    // It began before the failure, but not before the failed call.
     desk.end(2, GOOD);
-    assert_eq!(desk.over(), [(2, Fate::Counts)]);
+    assert_eq!(desk.over(), [(2, Departure::Counts)]);
     desk.arrive(3, 1);
     desk.begin();
     desk.pass(Duration::from_millis(10));
     desk.end(3, GOOD);
-    assert_eq!(desk.over(), [(3, Fate::Counts), (1, Fate::Counts)]);
+    assert_eq!(desk.over(), [(3, Departure::Counts), (1, Departure::Counts)]);
 }
 
 #[test]
@@ -142,7 +143,7 @@ fn a_lonely_failure_counts_when_nothing_has_spoken_for_an_outage() {
     assert_eq!(desk.over(), []);
     desk.pass(SECOND);
     desk.begin();
-    assert_eq!((desk.over(), desk.is()), (vec![(1, Fate::Counts)], BreakerState::Closed));
+    assert_eq!((desk.over(), desk.is()), (vec![(1, Departure::Counts)], BreakerState::Closed));
 }
 
 #[test]
@@ -247,7 +248,44 @@ fn a_connection_lost_alone_is_tried_once_more_and_then_has_failed() {
     desk.begin();
     desk.pass(Duration::from_millis(1));
     desk.end(2, GOOD);
-    assert_eq!(desk.over(), [(2, Fate::Counts), (1, Fate::Counts)]);
+    assert_eq!(desk.over(), [(2, Departure::Counts), (1, Departure::Counts)]);
+}
+
+#[test]
+fn a_loss_that_is_noticed_late_belongs_to_the_death_of_its_time() {
+    let mut desk = Desk::new(settings(8), 2);
+    (0..6).for_each(|record| desk.arrive(record, record % 2));
+    let first = desk.begin();
+    for record in first {
+        desk.end(record, LOST);
+    }
+    desk.pass(Duration::from_millis(60));
+    let suspect = desk.begin();
+    assert_eq!(suspect.len(), 1, "one of them at a time");
+    desk.pass(Duration::from_millis(5));
+    (6..8).for_each(|record| desk.arrive(record, record % 2));
+    desk.begin();
+    desk.pass(Duration::from_millis(5));
+    // The handler dies of one of these two, beside which the suspect is called.
+    (6..8).for_each(|record| desk.end(record, LOST));
+    desk.pass(Duration::from_millis(60));
+    desk.arrive(8, 0);
+    desk.begin();
+    desk.pass(Duration::from_millis(100));
+    desk.end(suspect[0], LOST);
+    desk.pass(Duration::from_millis(60));
+    desk.begin();
+    // It answers, so failures count.
+    let mut over = desk.over();
+    for _ in 0..20 {
+        desk.end_all(GOOD);
+        over.extend(desk.over());
+        desk.pass(Duration::from_millis(60));
+        desk.begin();
+    }
+    assert_eq!(over.iter().filter(|(record, _)| *record == suspect[0]).count(), 1);
+    assert_eq!(over.len(), 9, "all have come back well: {over:?}");
+    assert!(desk.begin().is_empty());
 }
 
 #[test]
@@ -277,7 +315,7 @@ fn of_several_lost_together_only_the_one_over_which_the_handler_dies_pays() {
     }
     assert!(deaths <= 4, "the handler died {deaths} times");
     over.sort_by_key(|(record, _)| *record);
-    assert!(over.iter().all(|(_, fate)| *fate == Fate::Counts), "{over:?}");
+    assert!(over.iter().all(|(_, fate)| *fate == Departure::Counts), "{over:?}");
     assert_eq!(over.iter().filter(|(record, _)| *record < 6).count(), 6);
     assert!(calls.iter().all(|(record, calls)| *calls <= 4 || *record == 3), "{calls:?}");
 }
@@ -321,12 +359,12 @@ fn a_partition_that_goes_takes_along_what_has_not_begun() {
     let begun = desk.begin();
     assert_eq!(begun, [0]);
     desk.dispatch.close_lane(0);
-    assert_eq!(desk.over(), [(1, Fate::Dropped), (2, Fate::Dropped), (3, Fate::Dropped)]);
+    assert_eq!(desk.over(), [(1, Departure::Dropped), (2, Departure::Dropped), (3, Departure::Dropped)]);
     desk.end(0, ERROR);
-    assert_eq!(desk.over(), [(0, Fate::Counts)], "its answer was an answer");
-    // What comes too late is dropped.
+    assert_eq!(desk.over(), [(0, Departure::Counts)], "its answer was an answer");
+    // Late arrivals are dropped.
     desk.arrive(9, 0);
-    assert_eq!(desk.over(), [(9, Fate::Dropped)]);
+    assert_eq!(desk.over(), [(9, Departure::Dropped)]);
 }
 
 #[test]
@@ -336,7 +374,7 @@ fn a_connection_lost_while_its_partition_goes_is_the_next_owners() {
     desk.begin();
     desk.dispatch.close_lane(0);
     desk.end(0, LOST);
-    assert_eq!(desk.over(), [(0, Fate::Dropped)]);
+    assert_eq!(desk.over(), [(0, Departure::Dropped)]);
 }
 
 #[test]
@@ -352,8 +390,8 @@ fn many_that_cannot_be_delivered_make_room_for_those_behind_them() {
         over.extend(desk.over());
         desk.pass(SECOND);
     }
-    assert!(!over.is_empty(), "it takes no more");
-    assert!(over.iter().all(|(_, fate)| *fate == Fate::Postponed));
+    assert!(!over.is_empty(), "it accepts no more records");
+    assert!(over.iter().all(|(_, fate)| *fate == Departure::Postponed));
 }
 
 #[test]
@@ -361,7 +399,7 @@ fn a_failed_attempt_is_repeated_in_place_after_its_pause() {
     let mut desk = Desk::new(settings(8), 1);
     desk.arrive(1, 0);
     desk.begin();
-    desk.end(1, Outcome::Good(Some(SECOND)));
+    desk.end(1, CallOutcome::Good(Some(SECOND)));
     assert_eq!((desk.begin(), desk.over()), (vec![], vec![]));
     assert_eq!(desk.dispatch.wake_at(desk.now), Some(desk.now.later(SECOND)));
     desk.pass(SECOND);
@@ -400,7 +438,7 @@ fn calls_hang_that_run_for_much_longer_than_calls_usually_do() {
     (0..4).for_each(|record| desk.arrive(record, record % 2));
     desk.begin();
     desk.pass(SECOND);
-    // Records 0 and 2 are of the first partition.
+    // Records 0 and 2 belong to the first partition.
     for record in [1, 2, 3] {
         desk.end(record, GOOD);
     }

@@ -1,30 +1,29 @@
-//! Whose turn it is: which call may begin now.
+//! Decides which call may begin next.
 
 use std::time::Duration;
 
+use crate::core::dispatch::calls::Row;
 use crate::core::dispatch::health::Admission;
-use crate::core::dispatch::lanes::Row;
-use crate::core::dispatch::policy::{LaneUse, Policy};
+use crate::core::dispatch::policy::{LaneUse, Policy, SlotUse};
 use crate::core::dispatch::probes::Candidate;
-use crate::core::dispatch::{Begun, Call, CallId, Dispatch, Entry, HUNG_SHARE, Kind};
+use crate::core::dispatch::{Begun, Call, CallId, Dispatch, DispatchEntry, HUNG_SHARE, Kind};
 use crate::core::leader_clock::LocalTime;
 
-/// For no longer than this nothing begins until a suspect can be with the handler alone, and nothing beside it; where calls usually take
-/// half as long at most.
+/// Maximum time in which no call begins, so that a suspect can be alone with the handler; only if calls usually take at most half of it.
 const MOMENT: Duration = Duration::from_millis(400);
 
-/// Suspects wait for no longer than this until others have been answered.
+/// Maximum time that suspects wait for other calls to be answered.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
-/// A call hangs that runs for longer than this, and than four times as long as calls usually take: neither suspects nor partitions that
-/// change hands wait for it.
+/// A call hangs if it takes longer than this, and longer than four times the usual duration: neither suspects nor revoked partitions
+/// wait for it.
 const LONG_CALL: Duration = Duration::from_secs(1);
 
-/// Of a partition's records, those that have failed as probes have one turn in so many, and those that hung another.
+/// Of a partition's turns, one in so many is for records that failed as probes, and one for records that hung.
 const ROW_TURNS: usize = 4;
 
-/// While the handler is in doubt or down: fresh records before those that have failed, those that failed as probes and those that come from
-/// the tiers in turn, and what hangs last, since it takes so long.
+/// While the handler is in doubt or down: fresh records come before those that have failed, failed probes and redeliveries alternate, and
+/// records that hung come last, since they take so long.
 const PROBED_FIRST: [[(Kind, Row); 6]; 2] = [
     [
         (Kind::Source, Row::Usual),
@@ -45,7 +44,7 @@ const PROBED_FIRST: [[(Kind, Row); 6]; 2] = [
 ];
 
 impl<J, P: Policy> Dispatch<J, P> {
-    /// Whether nothing else may begin, since a suspect is to be with the handler alone, or is: never for longer than a moment.
+    /// Whether no other call may begin, since a suspect is to be alone with the handler, or is: only for a moment.
     pub(super) fn keeps_quiet(&mut self, now: LocalTime) -> bool {
         if let Some(began) = self.alone_since {
             return now < began.later(MOMENT);
@@ -55,17 +54,18 @@ impl<J, P: Policy> Dispatch<J, P> {
             self.quiet_since = None;
             return false;
         }
-        // Where calls hang it would wait in vain.
+        // If calls hang, it would wait in vain.
         let hangs = |call: &Call| now.since(call.began) > MOMENT;
         let since = *self.quiet_since.get_or_insert(now);
-        self.running > 0 && now < since.later(MOMENT) && !self.calls.iter().flatten().any(hangs)
+        self.all_running() > 0 && now < since.later(MOMENT) && !self.calls.iter().flatten().any(hangs)
     }
 
     fn long_call(&self) -> Duration {
         (self.health.usual() * 4).max(LONG_CALL)
     }
 
-    /// How many calls of these partitions run, if all of them hang: each for longer than calls usually take four times, and than a second.
+    /// Number of running calls of these partitions if all of them hang: each takes longer than four times the usual duration, and than a
+    /// second.
     #[must_use]
     pub fn all_hang(&self, lanes: &[u64], now: LocalTime) -> Option<usize> {
         let long = self.long_call();
@@ -79,7 +79,7 @@ impl<J, P: Policy> Dispatch<J, P> {
         Some(hanging)
     }
 
-    /// Suspects that have been with the handler for long without having killed it: the others need not wait for them.
+    /// Suspects that have been with the handler for long without killing it: the others need not wait for them.
     fn let_go_of_hanging_suspects(&mut self, now: LocalTime) {
         if self.tests == 0 || self.suspects.has_next() {
             return;
@@ -92,26 +92,35 @@ impl<J, P: Policy> Dispatch<J, P> {
         }
     }
 
-    /// Whether others are to be answered before the handler may die over a suspect once more: where calls take long, none would ever live
+    /// Whether other calls should be answered before the handler may die of a suspect again: if calls take long, none would ever finish
+    /// otherwise.
     /// to its end otherwise.
     fn others_come_first(&self, now: LocalTime) -> bool {
         let Some(died_at) = self.died_at else { return false };
         let longest = (self.health.usual() * 2).min(LONGEST_WAIT);
-        let has_others = self.lanes.has_waiting() || self.running > self.tests;
+        let has_others = self.lanes.has_waiting() || self.all_running() > self.tests;
         has_others && now < died_at.later(longest) && !self.health.answers_since(died_at)
     }
 
-    /// Suspects have at most half of the places, so that the others are never kept waiting by them.
+    /// Suspects get at most half of the slots, so that they never block the others.
     pub(super) fn next_suspect(&mut self, most: usize, now: LocalTime) -> Option<Begun<J>> {
         self.let_go_of_hanging_suspects(now);
         if !self.suspects.has_next() || self.tests >= (most / 2).max(1) || self.others_come_first(now) {
             return None;
         }
         let entry = self.suspects.next(self.health.usual(), most)?;
-        if self.quiet_since.take().is_some() && self.running == 0 {
+        if self.quiet_since.take().is_some() && self.all_running() == 0 {
             self.alone_since = Some(now);
         }
         Some(self.begin(entry, Admission::Free, now))
+    }
+
+    /// Whether no more calls of a kind may begin, however many others may.
+    fn is_full(&self, kind: Kind) -> bool {
+        let kind = kind as usize;
+        let slots = SlotUse { running: self.running[kind], occupied: self.occupied[kind] };
+        let most = SlotUse { running: self.limits[kind], occupied: self.limits[kind] + self.unsettled_limits[kind] };
+        !self.policy.may_begin(slots, most)
     }
 
     pub(super) fn next_in_turn(&mut self, most: usize, now: LocalTime) -> Option<Begun<J>> {
@@ -127,18 +136,19 @@ impl<J, P: Policy> Dispatch<J, P> {
         None
     }
 
-    /// Which row of a partition may have a place now, where at most that many calls run.
+    /// The queue of a partition that may have a slot now, given the maximum number of running
+    /// calls.
     fn may_take(&mut self, id: u64, most: usize, others_wait: bool) -> Option<Row> {
         let lane = self.lanes.get(id)?;
-        let kind = lane.kind as usize;
-        if self.occupied[kind] >= self.limits[kind] {
+        if self.is_full(lane.kind) {
             return None;
         }
         let usual = lane.front(Row::Usual).is_some() || lane.front(Row::Tried).is_some();
-        // Where few calls may run, what hangs has none of them while there is anything else.
+        // If few calls may run, records that hung get none of them while there is anything else.
         let hung_allowed = self.hung_allowed.min(if usual { most / HUNG_SHARE } else { most });
         let may = |row: Row| lane.front(row).is_some() && (row != Row::Hung || self.hung < hung_allowed);
-        // What has failed before must neither hold up the others of its partition nor wait for ever.
+        // Records that have failed before must neither block the others of their partition nor wait
+        // for ever.
         self.row_turn = self.row_turn.wrapping_add(1);
         let rows = match self.row_turn % ROW_TURNS {
             0 => [Row::Tried, Row::Usual, Row::Hung],
@@ -146,7 +156,9 @@ impl<J, P: Policy> Dispatch<J, P> {
             _ => [Row::Usual, Row::Hung, Row::Tried],
         };
         let row = rows.into_iter().find(|row| may(*row))?;
-        let free = (self.settings.places.max(1) - self.occupied.iter().sum::<usize>()).min(most - self.running);
+        let (running, occupied) = (self.all_running(), self.occupied.iter().sum::<usize>());
+        let places = self.settings.places.max(1);
+        let free = (places.min(most) - running).min((places + self.settings.unsettled).saturating_sub(occupied));
         let lane_use = LaneUse {
             running: lane.running,
             share: self.lanes.share(lane.kind, most),
@@ -161,7 +173,7 @@ impl<J, P: Policy> Dispatch<J, P> {
     /// While the handler is in doubt or down: fresh records first.
     pub(super) fn next_admitted(&mut self, now: LocalTime) -> Option<Begun<J>> {
         let is_everything_there = self.present.is_one_partition();
-        // Suspects and others in turn: healthy records may be among either.
+        // Suspects and others alternate: healthy records may be among either.
         if self.suspects_turn
             && let Some(begun) = self.next_suspect_admitted(is_everything_there, now)
         {
@@ -181,11 +193,11 @@ impl<J, P: Policy> Dispatch<J, P> {
         None
     }
 
-    /// The next record that may be called although the handler is in doubt or down; `others` are partitions that were not asked yet.
+    /// The next record to call while the handler is in doubt or down; `others` are partitions not probed yet.
     fn next_probe(&mut self, is_everything: bool, others: bool, now: LocalTime) -> Option<Begun<J>> {
         self.row_turn = self.row_turn.wrapping_add(1);
         for (kind, row) in PROBED_FIRST[self.row_turn % 2] {
-            if self.occupied[kind as usize] >= self.limits[kind as usize] {
+            if self.is_full(kind) {
                 continue;
             }
             for _ in 0..self.lanes.in_turn() {
@@ -220,7 +232,7 @@ impl<J, P: Policy> Dispatch<J, P> {
         Some(self.begin(entry, admission, now))
     }
 
-    fn begin(&mut self, mut entry: Entry<J>, admission: Admission, now: LocalTime) -> Begun<J> {
+    fn begin(&mut self, mut entry: DispatchEntry<J>, admission: Admission, now: LocalTime) -> Begun<J> {
         if let Admission::Probe(round) = admission {
             entry.tries.round = round.max(entry.tries.round);
         }
@@ -228,12 +240,12 @@ impl<J, P: Policy> Dispatch<J, P> {
         if entry.tries.lost_at.take().is_some_and(|lost| self.unreachable_at.is_some_and(|at| at > lost)) {
             entry.tries.lost_probes += 1;
         }
-        let Entry { job, ticket, tries } = entry;
+        let DispatchEntry { job, ticket, tries } = entry;
         let kind = self.lanes.get(ticket.lane).map_or(Kind::Source, |lane| lane.kind);
         let row = ticket.row();
         self.lanes.begin(ticket.lane, now);
         self.occupied[kind as usize] += 1;
-        self.running += 1;
+        self.running[kind as usize] += 1;
         self.tests += usize::from(tries.is_suspect);
         self.hung += usize::from(row == Row::Hung);
         let call = Call { ticket, tries, kind, row, admission, began: now };
@@ -243,6 +255,13 @@ impl<J, P: Policy> Dispatch<J, P> {
         } else {
             self.calls[index] = Some(call);
         }
-        Begun { call: CallId(index), job, count_start: ticket.count_start, is_repeat: tries.has_failed }
+        Begun {
+            call: CallId(index),
+            job,
+            count_start: ticket.count_start,
+            is_repeat: tries.has_failed,
+            is_alone: tries.is_suspect || admission != Admission::Free,
+            kind,
+        }
     }
 }

@@ -1,15 +1,15 @@
-//! A filter that cannot be read, shown with what is wrong and where.
+//! A filter that cannot be parsed, printed with the mistake and its place.
 
 use std::fmt;
 
 use thiserror::Error;
 
-/// A filter that cannot be read.
+/// A filter that cannot be parsed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub struct FilterError {
-    /// Where the mistake is, in characters from 1.
+    /// Column of the mistake, in characters from 1.
     pub column: usize,
-    /// What it is.
+    /// The mistake.
     pub message: String,
     pub(super) text: String,
 }

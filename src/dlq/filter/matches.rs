@@ -1,4 +1,4 @@
-//! Whether a filter holds for a letter.
+//! Whether a filter matches a letter.
 
 use std::borrow::Cow;
 
@@ -6,10 +6,9 @@ use crate::core::dead_letter::LetterState;
 use crate::core::time::Timestamp;
 use crate::dlq::filter::{Compare, Filter, LetterPlace, Match, NumberField, Term};
 
-/// What a filter can ask of a letter. A number or text that is absent fits no comparison.
+/// The fields of a letter that a filter can test. An absent number or text matches no comparison.
 #[derive(Debug, Clone)]
-#[expect(missing_docs, reason = "named as the terms are")]
-pub struct Facts<'a> {
+pub struct LetterFields<'a> {
     pub reason: Option<&'a str>,
     pub class: Option<&'a str>,
     pub message: Option<&'a str>,
@@ -31,9 +30,9 @@ pub struct Facts<'a> {
 }
 
 impl Filter {
-    /// Whether it holds.
+    /// Whether it matches.
     #[must_use]
-    pub fn matches(&self, letter: &Facts<'_>, now: Timestamp) -> bool {
+    pub fn matches(&self, letter: &LetterFields<'_>, now: Timestamp) -> bool {
         match self {
             Self::All => true,
             Self::And(all) => all.iter().all(|filter| filter.matches(letter, now)),
@@ -45,7 +44,7 @@ impl Filter {
 }
 
 impl Match {
-    /// Whether a text fits.
+    /// Whether a text matches.
     #[must_use]
     pub fn fits(&self, text: Option<&str>) -> bool {
         match (self, text) {
@@ -58,7 +57,7 @@ impl Match {
 }
 
 impl Term {
-    fn matches(&self, letter: &Facts<'_>, now: Timestamp) -> bool {
+    fn matches(&self, letter: &LetterFields<'_>, now: Timestamp) -> bool {
         match self {
             Self::Reason(by) => by.fits(letter.reason),
             Self::Class(by) => by.fits(letter.class),
@@ -94,7 +93,7 @@ impl Term {
             }
             Self::Age(compare, age) => {
                 let then = now - *age;
-                // Older is earlier.
+                // Older means earlier.
                 match compare {
                     Compare::Equal => letter.appended == then,
                     Compare::Less => letter.appended > then,

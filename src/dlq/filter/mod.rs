@@ -1,7 +1,7 @@
-//! The language in which dead letters are asked for, the same for all commands. See [`GRAMMAR`].
+//! The filter language for dead letters, the same in all commands. See [`GRAMMAR`].
 //!
-//! A filter is text without code: it is parsed here, purely, and put to a letter by [`Filter::matches`]. The index makes conditions of
-//! it, which must agree with that.
+//! Parsing is pure, and [`Filter::matches`] tests a letter. The index translates filters to SQL conditions, which must agree with
+//! that.
 
 mod error;
 mod matches;
@@ -14,11 +14,11 @@ use crate::core::dead_letter::LetterState;
 pub use crate::core::rules::Expression;
 use crate::core::time::Timestamp;
 pub use crate::dlq::filter::error::FilterError;
-pub use crate::dlq::filter::matches::Facts;
+pub use crate::dlq::filter::matches::LetterFields;
 pub(in crate::dlq) use crate::dlq::filter::matches::words;
 use crate::dlq::filter::parse::ANY_CASE;
 
-/// What a filter looks like, for help texts.
+/// The grammar, for help texts.
 pub const GRAMMAR: &str = "\
 Filters:
   A filter is terms, FIELD:VALUE. Terms behind one another must all hold, with or without AND between them; OR stands between
@@ -53,77 +53,77 @@ Filters:
   (status:>=500 OR class:~refused) -state:resolved
   \"no account\" header.region:eu,us";
 
-/// The first moment that has no year of four digits.
+/// The first moment whose year has more than four digits.
 const END_OF_CALENDAR: Timestamp = Timestamp::from_millis(253_402_300_800_000);
 
-/// Which letters.
+/// A filter.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Filter {
     /// Every one.
     All,
-    /// Those for which all of these hold.
+    /// All of these match.
     And(Vec<Filter>),
-    /// Those for which one of these holds.
+    /// One of these matches.
     Or(Vec<Filter>),
-    /// Those for which this does not hold.
+    /// This does not match.
     Not(Box<Filter>),
-    /// Those for which this holds.
+    /// This term matches.
     Term(Term),
 }
 
 /// One condition.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Term {
-    /// Why the letter is dead.
+    /// The reason.
     Reason(Match),
-    /// The class of its last error.
+    /// The class of the last error.
     Class(Match),
-    /// Its message.
+    /// The message of the last error.
     Message(Match),
-    /// The topic that it first came from.
+    /// The origin topic.
     Topic(Match),
     /// Its key, as text.
     Key(Match),
     /// Its group.
     Group(Match),
-    /// The job that touched it last.
+    /// The job of the last action.
     Job(Match),
-    /// One of its headers.
+    /// A header.
     Header(String, Match),
-    /// Words, in lower case, that stand behind one another in message, class or key.
+    /// Consecutive words, in lower case, in message, class or key.
     Text(Vec<String>),
-    /// What it is now.
+    /// The state.
     State(Vec<LetterState>),
     /// A number.
     Number(NumberField, Compare, i64),
-    /// How long it has been a dead letter.
+    /// The time since it became a dead letter.
     Age(Compare, Duration),
-    /// It came before this.
+    /// It arrived before this.
     Before(Timestamp),
-    /// It came then or later.
+    /// It arrived at or after this.
     Since(Timestamp),
-    /// It stands at one of these places.
+    /// It is at one of these positions.
     Id(Vec<LetterPlace>),
 }
 
-/// Numbers of a letter.
+/// The numeric fields of a letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NumberField {
     /// The partition of the dead-letter topic.
     Partition,
-    /// The offset there.
+    /// The offset in the dead-letter topic.
     Offset,
-    /// Attempts that were made.
+    /// Attempts made.
     Attempts,
-    /// How often it was sent back before.
+    /// Number of earlier redrives.
     Redrives,
-    /// The HTTP status of its last error.
+    /// The HTTP status of the last error.
     Status,
-    /// The tier that it last waited in.
+    /// The tier of the last wait.
     Tier,
-    /// The partition that it first came from.
+    /// The origin partition.
     OriginPartition,
-    /// The offset there.
+    /// The origin offset.
     OriginOffset,
 }
 
@@ -140,7 +140,7 @@ impl NumberField {
     ];
 }
 
-/// How a number or a time is compared.
+/// How numbers and times are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compare {
     /// Equal.
@@ -177,18 +177,18 @@ impl Compare {
     }
 }
 
-/// How a text is compared.
+/// How texts are compared.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Match {
     /// It is one of these.
     Any(Vec<String>),
-    /// The expression is found in it, in any case.
+    /// The regular expression matches part of it, ignoring case.
     Like(Expression),
-    /// There is none.
+    /// It is absent.
     Absent,
 }
 
-/// A place in a dead-letter topic.
+/// A position in a dead-letter topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LetterPlace {
     /// The partition.
@@ -198,15 +198,15 @@ pub struct LetterPlace {
 }
 
 impl Filter {
-    /// Reads a filter; the empty text is all.
+    /// Parses a filter; the empty text matches all.
     ///
     /// # Errors
-    /// With the column of the first mistake.
+    /// The first mistake, with its column.
     pub fn parse(text: &str) -> Result<Self, FilterError> {
         parse::parse(text)
     }
 
-    /// Both must hold.
+    /// Matches if both do.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         match (self, other) {
@@ -220,13 +220,13 @@ impl Filter {
         }
     }
 
-    /// And the letter must be in one of these states.
+    /// Also requires one of these states.
     #[must_use]
     pub fn and_in(self, states: &[LetterState]) -> Self {
         self.and(Self::Term(Term::State(states.to_vec())))
     }
 
-    /// Whether it says something of states at its top level, so that a default need not be added.
+    /// Whether it selects states at its top level, so that no default is added.
     #[must_use]
     pub fn asks_for_state(&self) -> bool {
         match self {
@@ -240,14 +240,14 @@ impl Filter {
 
 fn quoted(text: &str) -> String {
     let plain = |c: char| c.is_alphanumeric() || "_./@+:=$#%&*!?;|[]{}^-".contains(c);
-    let begins_oddly = text.starts_with(['~', '<', '>', '-']);
+    let begins_oddly = text.starts_with(['~', '<', '>', '-', '=']);
     if !text.is_empty() && !begins_oddly && text.chars().all(plain) {
         return text.to_owned();
     }
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
-/// A moment as it is read again, to the millisecond.
+/// A time in a form that can be parsed, to the millisecond.
 fn moment(time: Timestamp) -> String {
     let after_epoch = u64::try_from(time.as_millis()).ok().filter(|millis| !millis.is_multiple_of(1_000));
     match after_epoch.and_then(|millis| UNIX_EPOCH.checked_add(Duration::from_millis(millis))) {
@@ -304,7 +304,7 @@ impl fmt::Display for Term {
                     write!(f, "header.\"{}\":{by}", name.replace('\\', "\\\\").replace('"', "\\\""))
                 }
             }
-            // The one letter of which the lower case is more than letters.
+            // The only character whose lower case is not only letters.
             Self::Text(words) => write!(f, "text:\"{}\"", words.join(" ").replace("i\u{307}", "\u{130}")),
             Self::State(states) => write!(f, "state:{}", join(states.iter().map(ToString::to_string).collect())),
             Self::Number(field, compare, number) => {

@@ -1,12 +1,39 @@
-//! The filter language: each field, each mistake, and that what is shown is read again.
+//! The filter language: each field, each mistake, and that printed filters can be parsed.
 
 use proptest::prelude::*;
 
 use super::*;
+
+#[test]
+fn what_is_written_as_in_other_languages_is_told_instead_of_found_nowhere() {
+    for (slip, meant) in [
+        ("reason=rejected", "`reason:rejected`"),
+        ("Reason==rejected", "`reason:rejected`"),
+        ("status>=500", "`status:>=500`"),
+        ("age>1h", "`age:>1h`"),
+        ("class~Timeout", "`class:~Timeout`"),
+        ("state!=open", "`-state:open`"),
+        ("-class=Timeout", "`class:Timeout`"),
+        ("(status<500 OR topic=orders)", "`status:<500`"),
+        ("header.region=eu", "`header.region:eu`"),
+        ("header.region=\"eu\"", "FIELD:VALUE"),
+        ("reason = rejected", "FIELD:VALUE"),
+        ("reason =rejected", "FIELD:VALUE"),
+        ("class:=Timeout", "FIELD:VALUE"),
+        ("status:=500", "FIELD:VALUE"),
+        ("status:==500", "FIELD:VALUE"),
+    ] {
+        let told = Filter::parse(slip).unwrap_err().to_string();
+        assert!(told.contains(meant), "{slip}: {told}");
+    }
+    for text in ["amount=5", "\"reason=rejected\"", "a->b", "x!", "class:a=b", "class:\"=a\"", "class:~=a", "status:>=500"] {
+        Filter::parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+    }
+}
 use crate::core::dead_letter::LetterState;
 
-fn facts(headers: &[(Vec<u8>, Option<Vec<u8>>)]) -> Facts<'_> {
-    Facts {
+fn facts(headers: &[(Vec<u8>, Option<Vec<u8>>)]) -> LetterFields<'_> {
+    LetterFields {
         reason: Some("exhausted"),
         class: Some("java.net.SocketTimeoutException"),
         message: Some("no answer from Bank 17, connection refused"),
@@ -124,39 +151,39 @@ fn mistakes_are_told_with_their_column() {
         ("reason:rejectd", 8, "did you mean `rejected`?"),
         ("state:done", 7, "open, redriven"),
         ("(topic:a", 1, "not closed"),
-        ("topic:a)", 8, "closes nothing"),
+        ("topic:a)", 8, "has no opening one"),
         ("topic:", 7, "a value is missing"),
         ("topic:\"a", 7, "quote is not closed"),
         ("class:~(", 8, "unclosed group"),
         ("class:~ab(c", 10, "unclosed group"),
         ("class:~\"a\\\"(\"", 8, "unclosed group"),
-        ("class:~\\p{Nonsense}", 8, "no regular expression"),
+        ("class:~\\p{Nonsense}", 8, "invalid regular expression"),
         ("reason:rejected,exhaustd", 17, "did you mean `exhausted`?"),
-        ("class:a,-", 9, "stands alone"),
-        ("class:a,~b", 9, "stands alone"),
+        ("class:a,-", 9, "cannot be combined"),
+        ("class:a,~b", 9, "cannot be combined"),
         ("class:a,", 9, "a value is missing"),
-        ("text:~a", 6, "expressions are for message:"),
+        ("text:~a", 6, "use expressions with message:"),
         ("text:a,b", 8, "text:a OR text:b"),
         ("status:>=400,500", 14, "one value"),
-        ("since:>2026-01-31", 7, "already"),
-        ("a AND", 3, "beside AND"),
-        ("AND a", 1, "beside AND"),
-        ("a AND AND b", 7, "beside AND"),
-        ("a AND OR b", 3, "beside AND"),
-        ("(a OR)", 6, "beside OR"),
-        ("NOT OR a", 5, "beside OR"),
-        ("(a NOT)", 4, "behind NOT"),
+        ("since:>2026-01-31", 7, "no comparison sign"),
+        ("a AND", 3, "next to AND"),
+        ("AND a", 1, "next to AND"),
+        ("a AND AND b", 7, "next to AND"),
+        ("a AND OR b", 3, "next to AND"),
+        ("(a OR)", 6, "next to OR"),
+        ("NOT OR a", 5, "next to OR"),
+        ("(a NOT)", 4, "after NOT"),
         ("attempts:many", 10, "whole number"),
         ("age:1h", 5, "age:<1h"),
         ("age:>soon", 6, "30m"),
         ("since:yesterday", 7, "2026-01-31"),
         ("id:17", 4, "PARTITION/OFFSET"),
-        ("topic:>a", 7, "not compared"),
-        ("a OR", 5, "beside OR"),
-        ("OR a", 1, "beside OR"),
-        ("topic:a NOT", 9, "behind NOT"),
+        ("topic:>a", 7, "cannot be compared"),
+        ("a OR", 5, "next to OR"),
+        ("OR a", 1, "next to OR"),
+        ("topic:a NOT", 9, "after NOT"),
         ("ü claas:x", 3, "did you mean"),
-        ("()", 1, "nothing stands between"),
+        ("()", 1, "nothing between"),
         ("header:x", 1, "header.NAME:VALUE"),
         ("!!", 1, "no word"),
     ] {

@@ -1,4 +1,4 @@
-//! What can be asked of the index.
+//! Queries of the index.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,45 +8,45 @@ use rusqlite::{Row as SqlRow, params_from_iter};
 
 use crate::core::dead_letter::{Fate, LetterKey, LetterState};
 use crate::core::time::Timestamp;
-use crate::dlq::filter::{Facts, Filter};
+use crate::dlq::filter::{Filter, LetterFields};
 use crate::dlq::index::take::unpacked;
-use crate::dlq::index::{GroupRow, Index, IndexError, schema, time};
+use crate::dlq::index::{GroupRow, Index, IndexError, OTHER, OTHER_TOPIC, schema, time};
 
-/// Which letters come first.
+/// The order of results.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
-    /// The youngest.
+    /// Youngest first.
     Newest,
-    /// The oldest.
+    /// Oldest first.
     Oldest,
 }
 
-/// A letter as it is listed.
+/// A letter in a list.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Row {
-    /// Where it stands.
+pub struct LetterRow {
+    /// Its position.
     pub at: LetterKey,
-    /// What it is now.
+    /// Its current state.
     pub state: LetterState,
-    /// Why it is dead.
+    /// Its reason.
     pub reason: Option<String>,
-    /// The class of the last error.
+    /// Class of the last error.
     pub class: Option<String>,
-    /// Its message.
+    /// Message of the last error.
     pub message: Option<String>,
-    /// Its HTTP status.
+    /// HTTP status of the last error.
     pub status: Option<u16>,
-    /// The attempts that were made.
+    /// Attempts made.
     pub attempts: Option<u32>,
-    /// How often it was sent back before.
+    /// Number of earlier redrives.
     pub redrives: u32,
-    /// The tier that it last waited in.
+    /// The tier of its last wait.
     pub tier: Option<u32>,
-    /// The topic that it first came from.
+    /// Its origin topic.
     pub origin_topic: Option<String>,
-    /// The partition.
+    /// Its origin partition.
     pub origin_partition: Option<i32>,
-    /// The offset.
+    /// Its origin offset.
     pub origin_offset: Option<i64>,
     /// Its key.
     pub key: Option<Vec<u8>>,
@@ -54,73 +54,75 @@ pub struct Row {
     pub group: String,
     /// Its idempotency key.
     pub id: Option<String>,
-    /// When its first attempt failed.
+    /// Time of its first failed attempt.
     pub first_failed: Option<Timestamp>,
-    /// The headers that are neither kladder's nor another framework's.
+    /// Headers other than kladder's and other frameworks'.
     pub headers: Vec<(Vec<u8>, Option<Vec<u8>>)>,
-    /// How long its value is, in bytes; `None` where it is null.
+    /// Size of its value in bytes; `None` for null.
     pub bytes: Option<u64>,
-    /// What was done with it last.
+    /// The last action on it.
     pub fate: Option<Fate>,
 }
 
-/// Letters that belong together.
+/// A group of similar letters.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Group {
-    /// Its name.
+pub struct LetterGroup {
+    /// Its id.
     pub id: String,
     /// Their class.
     pub class: Option<String>,
     /// Their reason.
     pub reason: Option<String>,
-    /// What their messages have in common.
+    /// The shape of their messages.
     pub shape: String,
-    /// How many there are.
+    /// Number of letters.
     pub count: u64,
-    /// How many in each state.
+    /// Number by state.
     pub states: BTreeMap<LetterState, u64>,
-    /// How many by the tier that they last waited in; 0 where that was none.
+    /// Number by the tier of their last wait; 0 for none.
     pub tiers: BTreeMap<u32, u64>,
-    /// How many by origin; the empty name where none is told.
+    /// Number by origin topic; the empty name if unknown.
     pub origins: BTreeMap<String, u64>,
-    /// When the first of them came.
+    /// When the first one arrived.
     pub first: Timestamp,
-    /// When the last of them came.
+    /// When the last one arrived.
     pub last: Timestamp,
-    /// How many came in each twelfth of the time asked for.
+    /// Number of arrivals in each twelfth of the requested time.
     pub trend: [u64; TREND],
-    /// The youngest of them.
+    /// The youngest letter.
     pub sample: LetterKey,
 }
 
-/// The time of groups is cut into so many parts.
+/// Number of parts of a trend.
 pub const TREND: usize = 12;
 
-/// How much there is.
+/// Counts of the whole index.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Sizes {
     /// All letters.
     pub letters: u64,
-    /// Those that are open, parked ones included.
+    /// Open ones, including parked.
     pub open: u64,
-    /// When the oldest open one came.
+    /// When the oldest open one arrived.
     pub oldest_open: Option<Timestamp>,
-    /// Open ones that retention takes within a day.
+    /// Open ones that retention deletes within a day.
     pub at_risk: u64,
-    /// Groups whose first letter came within the last hour.
+    /// Groups whose first letter arrived within the last hour.
     pub new_groups: u64,
 }
 
 const COLUMNS: &str = "l.n, l.appended, l.grp, l.state, l.tier, l.topic, l.origin_partition, l.origin_offset, l.attempts, l.redrives, \
-                       l.status, l.bytes, l.first_failed, d.key, d.id, d.message, d.headers, f.json";
+                       l.status, l.bytes, l.first_failed, d.key, d.id, d.message, d.headers, f.json, g.id, COALESCE(d.class, g.class), \
+                       g.reason, COALESCE(d.origin, t.name)";
 
-const FROM: &str = "letter l JOIN detail d ON d.n = l.n LEFT JOIN fate f ON f.n = l.n AND f.appended = l.appended";
+const FROM: &str = "letter l JOIN detail d ON d.n = l.n LEFT JOIN fate f ON f.n = l.n AND f.appended = l.appended \
+                    LEFT JOIN grp g ON g.n = l.grp LEFT JOIN topic t ON t.n = l.topic";
 
-impl Row {
-    /// Whether a filter holds for it.
+impl LetterRow {
+    /// Whether it matches a filter.
     #[must_use]
     pub fn fits(&self, filter: &Filter, now: Timestamp) -> bool {
-        let facts = Facts {
+        let facts = LetterFields {
             reason: self.reason.as_deref(),
             class: self.class.as_deref(),
             message: self.message.as_deref(),
@@ -145,15 +147,15 @@ impl Row {
 }
 
 impl Index {
-    /// Letters for which a filter holds.
+    /// Letters that match a filter.
     ///
     /// # Errors
     /// When the database fails.
-    pub fn list(&self, filter: &Filter, now: Timestamp, order: Order, most: usize) -> Result<Vec<Row>, IndexError> {
+    pub fn list(&self, filter: &Filter, now: Timestamp, order: Order, most: usize) -> Result<Vec<LetterRow>, IndexError> {
         let direction = if order == Order::Newest { "DESC" } else { "ASC" };
         let by = format!("ORDER BY l.appended {direction}, l.n {direction}");
         let mut rows = Vec::new();
-        self.each(filter, now, &by, Some(most), |row| {
+        self.each(filter, now, &by, Some(most), |row, _| {
             rows.push(row);
             rows.len() < most
         })?;
@@ -164,17 +166,17 @@ impl Index {
     ///
     /// # Errors
     /// When the database fails.
-    pub fn letter(&self, partition: i32, offset: i64) -> Result<Option<Row>, IndexError> {
+    pub fn letter(&self, partition: i32, offset: i64) -> Result<Option<LetterRow>, IndexError> {
         let sql = format!("SELECT {COLUMNS} FROM {FROM} WHERE l.n = ?1");
         let mut asked = self.db.prepare_cached(&sql).map_err(self.wrong())?;
         let mut rows = asked.query([schema::number(partition, offset)]).map_err(self.wrong())?;
         match rows.next().map_err(self.wrong())? {
-            Some(row) => self.row(row).map(Some).map_err(self.wrong()),
+            Some(row) => read_row(row).map(Some).map_err(self.wrong()),
             None => Ok(None),
         }
     }
 
-    /// How many letters there are for which a filter holds.
+    /// Number of letters that match a filter.
     ///
     /// # Errors
     /// When the database fails.
@@ -186,14 +188,14 @@ impl Index {
             return asked.query_row(params_from_iter(condition.given), |row| row.get(0)).map_err(self.wrong());
         }
         let mut count = 0;
-        self.each(filter, now, "", None, |_| {
+        self.each(filter, now, "", None, |_, _| {
             count += 1;
             true
         })?;
         Ok(count)
     }
 
-    /// The letters below these offsets for which a filter holds, by partition and offset.
+    /// The letters below these offsets that match a filter, ordered by partition and offset.
     ///
     /// # Errors
     /// When the database fails.
@@ -214,7 +216,7 @@ impl Index {
             chosen.retain(|at| is_below(*at));
             return Ok(chosen);
         }
-        self.each(filter, now, "ORDER BY l.n", None, |row| {
+        self.each(filter, now, "ORDER BY l.n", None, |row, _| {
             if is_below(row.at) {
                 chosen.push(row.at);
             }
@@ -223,64 +225,38 @@ impl Index {
         Ok(chosen)
     }
 
-    /// Goes through the letters for which a filter holds, until it is told to stop.
+    /// Iterates over the letters that match a filter, until the callback stops it.
     fn each(
         &self,
         filter: &Filter,
         now: Timestamp,
         order: &str,
         most: Option<usize>,
-        mut visit: impl FnMut(Row) -> bool,
+        mut visit: impl FnMut(LetterRow, One) -> bool,
     ) -> Result<(), IndexError> {
         let condition = self.condition(filter, now)?;
-        // With a limit the database knows that it need not sort all of them.
+        // With a limit, the database need not sort all of them.
         let limit =
             most.filter(|most| condition.is_exact && *most < usize::MAX).map(|most| format!(" LIMIT {most}")).unwrap_or_default();
         let sql = format!("SELECT {COLUMNS} FROM {FROM} WHERE {} {order}{limit}", condition.sql);
         let mut asked = self.db.prepare_cached(&sql).map_err(self.wrong())?;
         let mut rows = asked.query(params_from_iter::<Vec<Value>>(condition.given)).map_err(self.wrong())?;
         while let Some(row) = rows.next().map_err(self.wrong())? {
-            let row = self.row(row).map_err(self.wrong())?;
-            if (condition.is_exact || row.fits(filter, now)) && !visit(row) {
+            let one = One::read(row).map_err(self.wrong())?;
+            let row = read_row(row).map_err(self.wrong())?;
+            if (condition.is_exact || row.fits(filter, now)) && !visit(row, one) {
                 break;
             }
         }
         Ok(())
     }
 
-    fn row(&self, row: &SqlRow<'_>) -> rusqlite::Result<Row> {
-        let group = self.groups.all.get(&row.get(2)?);
-        let topic: Option<i64> = row.get(5)?;
-        let name = |number: i64| self.topics.names.get(usize::try_from(number - 1).ok()?).cloned();
-        Ok(Row {
-            at: schema::key(row.get(0)?, row.get(1)?),
-            state: schema::state_of(row.get(3)?),
-            reason: group.and_then(|group| group.reason.clone()),
-            class: group.and_then(|group| group.class.clone()),
-            message: row.get(15)?,
-            status: row.get(10)?,
-            attempts: row.get(8)?,
-            redrives: row.get(9)?,
-            tier: row.get(4)?,
-            origin_topic: topic.and_then(name),
-            origin_partition: row.get(6)?,
-            origin_offset: row.get(7)?,
-            key: row.get(13)?,
-            group: group.map(|group| group.id.clone()).unwrap_or_default(),
-            id: row.get(14)?,
-            first_failed: row.get::<_, Option<i64>>(12)?.map(time),
-            headers: row.get::<_, Option<Vec<u8>>>(16)?.map(|bytes| unpacked(&bytes)).unwrap_or_default(),
-            bytes: row.get::<_, Option<i64>>(11)?.and_then(|n| u64::try_from(n).ok()),
-            fate: row.get::<_, Option<String>>(17)?.and_then(|json| serde_json::from_str(&json).ok()),
-        })
-    }
-
-    /// The groups of those letters for which a filter holds, the largest first. The trend is over the time since the first of them, or
-    /// the span that is given.
+    /// The groups of the letters that match a filter, largest first. The trend covers the given span, or the time since the first
+    /// letter.
     ///
     /// # Errors
     /// When the database fails.
-    pub fn groups(&self, filter: &Filter, now: Timestamp, span: Option<Duration>) -> Result<Vec<Group>, IndexError> {
+    pub fn groups(&self, filter: &Filter, now: Timestamp, span: Option<Duration>) -> Result<Vec<LetterGroup>, IndexError> {
         let condition = self.condition(filter, now)?;
         let start = match span {
             Some(span) => (now - span).as_millis(),
@@ -292,47 +268,60 @@ impl Index {
         };
         let width = ((now.as_millis() - start) / i64::try_from(TREND).unwrap_or(12)).max(1);
         let mut gathered: BTreeMap<i64, Gathered> = BTreeMap::new();
-        let mut gather = |number: i64, one: One| gathered.entry(number).or_default().add(one, start, width);
         if condition.is_exact {
-            let read = |gather: &mut dyn FnMut(i64, One)| -> rusqlite::Result<()> {
+            let read = || -> rusqlite::Result<()> {
                 let sql = format!(
-                    "SELECT l.grp, l.appended, l.state, l.tier, l.topic, l.n FROM letter l WHERE {} ORDER BY l.grp, l.appended",
+                    "SELECT l.n, l.appended, l.grp, l.state, l.tier, l.topic FROM letter l WHERE {} ORDER BY l.grp, l.appended",
                     condition.sql
                 );
                 let mut asked = self.db.prepare_cached(&sql)?;
                 let mut rows = asked.query(params_from_iter(condition.given))?;
                 while let Some(row) = rows.next()? {
-                    let one =
-                        One { appended: row.get(1)?, state: row.get(2)?, tier: row.get(3)?, topic: row.get(4)?, n: row.get(5)? };
-                    gather(row.get(0)?, one);
+                    let one = One::read(row)?;
+                    gathered.entry(one.group).or_default().add(&one, start, width);
                 }
                 Ok(())
             };
-            read(&mut gather).map_err(self.wrong())?;
+            read().map_err(self.wrong())?;
         } else {
-            self.each(filter, now, "", None, |row| {
-                let one = One {
-                    appended: row.at.appended.as_millis(),
-                    state: schema::state_number(row.state),
-                    tier: row.tier.map(i64::from),
-                    topic: row.origin_topic.as_ref().and_then(|name| self.topics.numbers.get(name).copied()),
-                    n: schema::number(row.at.partition, row.at.offset),
-                };
-                if let Some(number) = self.groups.numbers.get(&row.group) {
-                    gather(*number, one);
-                }
+            self.each(filter, now, "", None, |_, one| {
+                gathered.entry(one.group).or_default().add(&one, start, width);
                 true
             })?;
         }
-        let mut groups: Vec<Group> = gathered
+        let rows: BTreeMap<i64, GroupRow> = self.group_rows()?.into_iter().collect();
+        let topics: BTreeMap<i64, String> = self.topic_names()?.into_iter().collect();
+        let mut groups: Vec<LetterGroup> = gathered
             .into_iter()
-            .filter_map(|(number, gathered)| Some(gathered.into_group(self.groups.all.get(&number)?, &self.topics.names)))
+            .filter_map(|(number, gathered)| Some(gathered.into_group(rows.get(&number)?, &topics)))
             .collect();
         groups.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| b.last.cmp(&a.last)).then_with(|| a.id.cmp(&b.id)));
         Ok(groups)
     }
 
-    /// How much there is, with the time for which the topic keeps its records.
+    /// All groups, by number.
+    pub(super) fn group_rows(&self) -> Result<Vec<(i64, GroupRow)>, IndexError> {
+        let read = || -> rusqlite::Result<Vec<(i64, GroupRow)>> {
+            let mut asked = self.db.prepare_cached("SELECT n, id, class, reason, shape, other FROM grp")?;
+            let row = |row: &SqlRow<'_>| {
+                let (id, class, reason) = (row.get(1)?, row.get(2)?, row.get(3)?);
+                Ok((row.get(0)?, GroupRow { id, class, reason, shape: row.get(4)?, is_other: row.get(5)? }))
+            };
+            asked.query_map([], row)?.collect()
+        };
+        read().map_err(self.wrong())
+    }
+
+    /// The origin topics, by number.
+    pub(super) fn topic_names(&self) -> Result<Vec<(i64, String)>, IndexError> {
+        let read = || -> rusqlite::Result<Vec<(i64, String)>> {
+            let mut asked = self.db.prepare_cached("SELECT n, name FROM topic")?;
+            asked.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+        };
+        read().map_err(self.wrong())
+    }
+
+    /// The counts, given the retention of the topic.
     ///
     /// # Errors
     /// When the database fails.
@@ -357,13 +346,47 @@ impl Index {
     }
 }
 
-/// What a group is made of.
+/// A letter from [`COLUMNS`].
+fn read_row(row: &SqlRow<'_>) -> rusqlite::Result<LetterRow> {
+    Ok(LetterRow {
+        at: schema::key(row.get(0)?, row.get(1)?),
+        state: schema::state_of(row.get(3)?),
+        reason: row.get(20)?,
+        class: row.get(19)?,
+        message: row.get(15)?,
+        status: row.get(10)?,
+        attempts: row.get(8)?,
+        redrives: row.get(9)?,
+        tier: row.get(4)?,
+        origin_topic: row.get(21)?,
+        origin_partition: row.get(6)?,
+        origin_offset: row.get(7)?,
+        key: row.get(13)?,
+        group: row.get::<_, Option<String>>(18)?.unwrap_or_default(),
+        id: row.get(14)?,
+        first_failed: row.get::<_, Option<i64>>(12)?.map(time),
+        headers: row.get::<_, Option<Vec<u8>>>(16)?.map(|bytes| unpacked(&bytes)).unwrap_or_default(),
+        bytes: row.get::<_, Option<i64>>(11)?.and_then(|n| u64::try_from(n).ok()),
+        fate: row.get::<_, Option<String>>(17)?.and_then(|json| serde_json::from_str(&json).ok()),
+    })
+}
+
+/// The fields of a letter that groups need.
 struct One {
+    n: i64,
     appended: i64,
+    group: i64,
     state: i64,
     tier: Option<i64>,
     topic: Option<i64>,
-    n: i64,
+}
+
+impl One {
+    /// From the first [`COLUMNS`].
+    fn read(row: &SqlRow<'_>) -> rusqlite::Result<Self> {
+        let (n, appended, group) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        Ok(Self { n, appended, group, state: row.get(3)?, tier: row.get(4)?, topic: row.get(5)? })
+    }
 }
 
 struct Gathered {
@@ -393,7 +416,7 @@ impl Default for Gathered {
 }
 
 impl Gathered {
-    fn add(&mut self, one: One, start: i64, width: i64) {
+    fn add(&mut self, one: &One, start: i64, width: i64) {
         self.count += 1;
         if let Some(count) = usize::try_from(one.state).ok().and_then(|state| self.states.get_mut(state)) {
             *count += 1;
@@ -410,10 +433,13 @@ impl Gathered {
         }
     }
 
-    fn into_group(self, row: &GroupRow, topics: &[String]) -> Group {
-        let name = |number: i64| usize::try_from(number - 1).ok().and_then(|n| topics.get(n)).cloned().unwrap_or_default();
+    fn into_group(self, row: &GroupRow, topics: &BTreeMap<i64, String>) -> LetterGroup {
+        let name = |number: i64| match number {
+            OTHER_TOPIC => OTHER.to_owned(),
+            number => topics.get(&number).cloned().unwrap_or_default(),
+        };
         let states = LetterState::ALL.into_iter().zip(self.states).filter(|(_, count)| *count > 0).collect();
-        Group {
+        LetterGroup {
             id: row.id.clone(),
             class: row.class.clone(),
             reason: row.reason.clone(),

@@ -1,53 +1,56 @@
-//! The index of one dead-letter topic: a `SQLite` database beside it, which can be deleted at any time and is made again.
+//! The index of one dead-letter topic: a `SQLite` database, which can be deleted at any time and is rebuilt.
 //!
-//! The topics are the store of record: letters are in the DLQ, and what became of them is in the state topic. The index holds what can
-//! be asked for (what the headers say, key, group, state, when), and payloads stay in Kafka. It is fed in batches, each with the
-//! offsets up to which it has come, in one database transaction. So after a crash it goes on where it was, and several processes may
-//! feed and ask one file: whoever comes second passes over what is there.
+//! The topics are the store of record: letters are in the DLQ, their states in the state topic. The index holds what can be searched
+//! for (header fields, key, group, state, time); payloads stay in Kafka. It is updated in batches, each with the offsets that it
+//! reaches, in one database transaction. So after a crash it continues where it was, and several processes may update and query one
+//! file: a batch that is already there is skipped.
 //!
-//! What a letter *is* follows from what was read, in whatever order (see [`LetterState`]): its fate, whether a younger letter has its
-//! id, and whether a worker has reported that the redriven record is done.
+//! The state of a letter follows from what was read, in any order (see [`LetterState`]): its last action, whether a younger letter
+//! has its id, and whether a worker has reported that the redriven record is done.
 //!
-//! Words, header values and keys are looked up by hashes, and every hit is compared with the text itself before it counts.
+//! Words, header values and keys are looked up by hash, and every hit is compared with the actual text.
+//!
+//! Only query results are kept in memory. Groups and origin topics are removed with their last letter; their number is limited, and
+//! further ones are merged (`MOST_GROUPS`, `MOST_TOPICS`), since both come from text that others have written.
 
 mod ask;
 mod schema;
 mod superset;
 mod take;
 
-use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension, params};
 use thiserror::Error;
 
-use crate::core::dead_letter::{Fate, Job, Lease, LetterKey, LetterState, Wish};
+use crate::core::dead_letter::{Fate, Job, Lease, LetterKey, LetterState};
 use crate::core::time::Timestamp;
 use crate::dlq::groups::hash;
-pub use crate::dlq::index::ask::{Group, Order, Row, Sizes};
-pub use crate::dlq::index::take::{Entered, Spot, Taken};
+pub use crate::dlq::index::ask::{LetterGroup, LetterRow, Order, Sizes};
+pub use crate::dlq::index::take::{Spot, Taken};
+use crate::dlq::private;
 
 /// Why the index cannot be used.
 #[derive(Debug, Error)]
 pub enum IndexError {
     /// The database failed.
-    #[error("index of dead letters at {}: {source}; it may be deleted, and is made again from the topic", .path.display())]
+    #[error("index of dead letters at {}: {source}; it can be deleted and is rebuilt from the topic", .path.display())]
     Database {
-        /// The file; `:memory:` where there is none.
+        /// The file; `:memory:` without one.
         path: PathBuf,
         /// Why.
         source: rusqlite::Error,
     },
-    /// The folder cannot be made.
+    /// The directory cannot be created.
     #[error("state directory {}: {source}", .path.display())]
     Folder {
-        /// The folder.
+        /// The directory.
         path: PathBuf,
         /// Why.
         source: std::io::Error,
     },
-    /// The topic is not the one that was indexed.
-    #[error("the topic was made anew since it was indexed")]
+    /// The topic was recreated since it was indexed.
+    #[error("the topic was recreated since it was indexed")]
     MadeAnew,
 }
 
@@ -56,65 +59,69 @@ pub struct Index {
     db: Connection,
     path: PathBuf,
     park_after: u32,
-    groups: Groups,
-    topics: Names,
     has_fates: bool,
-    /// The positions that were written last.
+    /// The positions written last.
     kept: Vec<(String, i32, i64)>,
 }
 
-/// Names that are many times the same, by number.
-#[derive(Default)]
-struct Names {
-    numbers: HashMap<String, i64>,
-    names: Vec<String>,
-}
+/// Maximum number of groups; letters of further ones share one group per reason. Each group costs as much as a letter, and a user who lists
+/// groups wants few.
+pub(super) const MOST_GROUPS: i64 = 10_000;
 
-/// The groups that were seen, by number.
-#[derive(Default)]
-struct Groups {
-    numbers: HashMap<String, i64>,
-    all: BTreeMap<i64, GroupRow>,
-}
+/// Maximum number of origin topics with a number.
+pub(super) const MOST_TOPICS: i64 = 1_000;
 
-/// What the letters of a group have in common.
+/// The number of all further topics.
+const OTHER_TOPIC: i64 = -1;
+
+/// The name shown for merged groups and topics.
+const OTHER: &str = "(other)";
+
+/// The fields that the letters of a group share.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct GroupRow {
     id: String,
     class: Option<String>,
     reason: Option<String>,
     shape: String,
+    /// The merged group of a reason, whose letters have different classes.
+    is_other: bool,
+}
+
+/// The additional files of a `SQLite` database.
+const BESIDE: [&str; 2] = ["-wal", "-shm"];
+
+fn beside(path: &Path, end: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(end);
+    PathBuf::from(name)
 }
 
 impl Index {
-    /// Opens the index in this file, or makes it. One of another version, or one that is broken, is made anew.
+    /// Opens or creates the index in this file. An index of another version, or a broken one, is rebuilt.
     ///
     /// # Errors
-    /// When the file cannot be written.
+    /// The file cannot be written.
     pub fn open(path: &Path, park_after: u32) -> Result<Self, IndexError> {
         if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder).map_err(|source| IndexError::Folder { path: folder.to_owned(), source })?;
+            private::make_folder(folder).map_err(|source| IndexError::Folder { path: folder.to_owned(), source })?;
         }
         match Self::try_open(path, park_after) {
-            Ok(Some(index)) => return Ok(index),
             Err(IndexError::Database { source, .. }) if is_broken(&source) => {
-                tracing::warn!(path = %path.display(), error = %source, "index of dead letters is broken and is made anew");
+                tracing::warn!(path = %path.display(), error = %source, "index of dead letters is broken: rebuilding it");
             }
-            Ok(None) => tracing::info!(path = %path.display(), "index of dead letters is of another version and is made anew"),
-            Err(error) => return Err(error),
+            outcome => return outcome,
         }
-        for end in ["", "-wal", "-shm"] {
-            let mut name = path.as_os_str().to_owned();
-            name.push(end);
-            let _ = std::fs::remove_file(PathBuf::from(name));
+        for end in ["", BESIDE[0], BESIDE[1]] {
+            let _ = std::fs::remove_file(beside(path, end));
         }
-        Self::try_open(path, park_after)?.ok_or(IndexError::MadeAnew)
+        Self::try_open(path, park_after)
     }
 
-    /// An index that lives no longer than this process.
+    /// An index in memory, for this process only.
     ///
     /// # Errors
-    /// When there is no memory.
+    /// Out of memory.
     pub fn in_memory(park_after: u32) -> Result<Self, IndexError> {
         let path = PathBuf::from(":memory:");
         let wrong = |source| IndexError::Database { path: path.clone(), source };
@@ -123,19 +130,23 @@ impl Index {
         Ok(Self::of(db, path, park_after))
     }
 
-    fn try_open(path: &Path, park_after: u32) -> Result<Option<Self>, IndexError> {
+    fn try_open(path: &Path, park_after: u32) -> Result<Self, IndexError> {
         let wrong = |source| IndexError::Database { path: path.to_owned(), source };
-        let db = Connection::open(path).map_err(wrong)?;
-        if !schema::settle(&db).map_err(wrong)? {
-            return Ok(None);
+        // SQLite creates its additional files with the mode of the database. If the file cannot be
+        // created, SQLite reports that.
+        let _ = private::append_to_file(path);
+        for end in BESIDE {
+            private::close_file(&beside(path, end));
         }
-        let mut index = Self::of(db, path.to_owned(), park_after);
-        index.load()?;
-        Ok(Some(index))
+        let db = Connection::open(path).map_err(wrong)?;
+        if schema::settle(&db).map_err(wrong)? {
+            tracing::info!(path = %path.display(), "index of dead letters has another version: rebuilding it");
+        }
+        Ok(Self::of(db, path.to_owned(), park_after))
     }
 
     fn of(db: Connection, path: PathBuf, park_after: u32) -> Self {
-        Self { db, path, park_after, groups: Groups::default(), topics: Names::default(), has_fates: false, kept: Vec::new() }
+        Self { db, path, park_after, has_fates: false, kept: Vec::new() }
     }
 
     fn wrong(&self) -> impl Fn(rusqlite::Error) -> IndexError + use<> {
@@ -143,7 +154,7 @@ impl Index {
         move |source| IndexError::Database { path: path.clone(), source }
     }
 
-    /// For a process that runs for long and asks little: the memory of what was read is small.
+    /// For a process that runs long and queries little: a small page cache.
     ///
     /// # Errors
     /// When the database fails.
@@ -151,36 +162,8 @@ impl Index {
         schema::be_small(&self.db).map_err(self.wrong())
     }
 
-    /// What another process may have added.
-    fn load(&mut self) -> Result<(), IndexError> {
-        let wrong = self.wrong();
-        self.try_load().map_err(wrong)
-    }
-
-    fn try_load(&mut self) -> rusqlite::Result<()> {
-        let known = self.groups.all.keys().next_back().copied().unwrap_or(0);
-        let mut asked = self.db.prepare_cached("SELECT n, id, class, reason, shape FROM grp WHERE n > ?1")?;
-        let rows = asked.query_map([known], |row| {
-            let group = GroupRow { id: row.get(1)?, class: row.get(2)?, reason: row.get(3)?, shape: row.get(4)? };
-            Ok((row.get::<_, i64>(0)?, group))
-        })?;
-        for row in rows {
-            let (number, group) = row?;
-            self.groups.numbers.insert(group.id.clone(), number);
-            self.groups.all.insert(number, group);
-        }
-        let known = i64::try_from(self.topics.names.len()).unwrap_or(i64::MAX);
-        let mut asked = self.db.prepare_cached("SELECT n, name FROM topic WHERE n > ?1 ORDER BY n")?;
-        for row in asked.query_map([known], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?)))? {
-            let (number, name) = row?;
-            self.topics.numbers.insert(name.clone(), number);
-            self.topics.names.push(name);
-        }
-        self.has_fates = self.db.query_row("SELECT EXISTS (SELECT 1 FROM fate)", [], |row| row.get(0))?;
-        Ok(())
-    }
-
-    /// Where reading goes on, by topic and partition; a partition that was never read is absent.
+    /// The positions where reading continues, by topic and partition; without partitions that were
+    /// never read.
     ///
     /// # Errors
     /// When the database fails.
@@ -206,18 +189,17 @@ impl Index {
         found.map_err(self.wrong())
     }
 
-    /// Everything is forgotten, to be read again.
+    /// Removes everything, to be read again.
     ///
     /// # Errors
     /// When the database fails.
     pub fn clear(&mut self) -> Result<(), IndexError> {
         schema::clear(&self.db).map_err(self.wrong())?;
-        (self.groups, self.topics, self.has_fates) = (Groups::default(), Names::default(), false);
         self.kept.clear();
         Ok(())
     }
 
-    /// Forgets the letters of a partition below an offset, which retention has taken. How many there were is returned.
+    /// Removes the letters of a partition below an offset, which retention has deleted. Returns their number.
     ///
     /// # Errors
     /// When the database fails.
@@ -234,14 +216,21 @@ impl Index {
             tx.execute("DELETE FROM words WHERE rowid >= ?1 AND rowid < ?2", [from, to])?;
             tx.execute("DELETE FROM detail WHERE n >= ?1 AND n < ?2", [from, to])?;
             let forgotten = tx.execute("DELETE FROM letter WHERE n >= ?1 AND n < ?2", [from, to])?;
+            tx.execute("DELETE FROM grp WHERE NOT EXISTS (SELECT 1 FROM letter l WHERE l.grp = grp.n)", [])?;
+            tx.execute("DELETE FROM topic WHERE NOT EXISTS (SELECT 1 FROM letter l WHERE l.topic = topic.n)", [])?;
+            if !tx.query_row("SELECT EXISTS (SELECT 1 FROM letter)", [], |row| row.get(0))? {
+                // Otherwise each letter would leave a deletion marker.
+                tx.execute("INSERT INTO words(words) VALUES ('delete-all')", [])?;
+            }
             tx.commit()?;
+            schema::shrink(&self.db)?;
             Ok(forgotten)
         };
         forget().map_err(self.wrong())
     }
 
-    /// The fates below these offsets, whose letters retention has taken, for their records to be forgotten too. At most so many, and of
-    /// letters that were sent back none that is as young as `since`, in epoch milliseconds.
+    /// States below these offsets, of deleted letters, whose records can be removed too. At most `most`, and for redriven letters none
+    /// younger than `since`, in epoch milliseconds.
     ///
     /// # Errors
     /// When the database fails.
@@ -274,7 +263,7 @@ impl Index {
         asked.query_row([hash(id.as_bytes())], |row| row.get(0)).map_err(self.wrong())
     }
 
-    /// What was done with a letter last.
+    /// The last action on a letter.
     ///
     /// # Errors
     /// When the database fails.
@@ -285,7 +274,7 @@ impl Index {
         Ok(json.and_then(|json| serde_json::from_str(&json).ok()))
     }
 
-    /// All jobs, the youngest first.
+    /// All jobs, youngest first.
     ///
     /// # Errors
     /// When the database fails.
@@ -297,7 +286,7 @@ impl Index {
         Ok(read().map_err(self.wrong())?.iter().filter_map(|json| serde_json::from_str(json).ok()).collect())
     }
 
-    /// A job by its name.
+    /// A job by name.
     ///
     /// # Errors
     /// When the database fails.
@@ -306,16 +295,7 @@ impl Index {
         Ok(json.and_then(|json| serde_json::from_str(&json).ok()))
     }
 
-    /// What is asked of a job.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub fn wish(&self, job: &str) -> Result<Option<Wish>, IndexError> {
-        let json = self.text("SELECT json FROM wish WHERE id = ?1", [job])?;
-        Ok(json.and_then(|json| serde_json::from_str(&json).ok()))
-    }
-
-    /// Who redrives.
+    /// The current lease.
     ///
     /// # Errors
     /// When the database fails.
@@ -330,7 +310,7 @@ impl Index {
     }
 }
 
-/// What a letter is, from all that is known of it.
+/// The state of a letter, derived from everything known.
 fn derive(fate: Option<LetterState>, redrives: u32, has_younger: bool, done_at: Option<u32>, park_after: u32) -> LetterState {
     match fate {
         Some(LetterState::Redriven) if has_younger => LetterState::FailedAgain,
@@ -341,7 +321,7 @@ fn derive(fate: Option<LetterState>, redrives: u32, has_younger: bool, done_at: 
     }
 }
 
-/// A time as the database has it.
+/// A time from the database.
 fn time(millis: i64) -> Timestamp {
     Timestamp::from_millis(millis)
 }

@@ -1,9 +1,8 @@
-//! A filter as a condition of the database.
+//! A filter as an SQL condition.
 //!
-//! Not everything that can be asked for is a column: regular expressions, phrases and the values of headers are compared with the
-//! texts themselves. So a filter becomes a condition that holds for every letter that the filter holds for, and perhaps for more; each
-//! letter that is found is then put to the filter, unless the condition was the whole of it. Below a NOT the same is done for what a
-//! filter does *not* hold for.
+//! Not everything that can be searched for is a column: regular expressions, phrases and header values are compared with the text
+//! itself. So a filter becomes a condition that is true for every matching letter, and perhaps for more; each letter found is then
+//! checked against the filter, unless the condition is exact. Below a NOT the same is done for letters that do *not* match.
 
 use rusqlite::types::Value;
 
@@ -11,10 +10,9 @@ use crate::core::time::Timestamp;
 use crate::dlq::filter::{Compare, Filter, Match, NumberField, Term};
 use crate::dlq::groups::hash;
 use crate::dlq::index::take::{MANY, Token};
-use crate::dlq::index::{GroupRow, Index, IndexError, schema};
+use crate::dlq::index::{GroupRow, Index, IndexError, OTHER_TOPIC, schema};
 
-/// Words and headers that more letters have are not looked up: to go through the letters from the youngest on finds enough of them
-/// sooner.
+/// Words and headers of more letters than this are not looked up: scanning from the youngest letter finds enough of them sooner.
 const RARE: i64 = 5_000;
 
 /// A condition on `letter AS l`.
@@ -22,7 +20,7 @@ const RARE: i64 = 5_000;
 pub(super) struct Condition {
     pub sql: String,
     pub given: Vec<Value>,
-    /// Whether it holds for nothing but what the filter holds for.
+    /// Whether it is true for matching letters only.
     pub is_exact: bool,
 }
 
@@ -76,15 +74,15 @@ impl Index {
 
     fn term(&self, term: &Term, now: Timestamp) -> Result<Part, IndexError> {
         Ok(match term {
-            Term::Reason(by) => self.of_groups(|group| by.fits(group.reason.as_deref())),
-            Term::Class(by) => self.of_groups(|group| by.fits(group.class.as_deref())),
-            Term::Group(by) => self.of_groups(|group| by.fits(Some(&group.id))),
-            Term::Topic(by) => self.of_topics(by),
+            Term::Reason(by) => Part::exact(&self.of_groups(|group| by.fits(group.reason.as_deref()))?),
+            Term::Class(by) => self.of_classes(by)?,
+            Term::Group(by) => Part::exact(&self.of_groups(|group| by.fits(Some(&group.id)))?),
+            Term::Topic(by) => self.of_topics(by)?,
             Term::Message(Match::Absent) => Part::exact("(SELECT message FROM detail WHERE n = l.n) IS NULL"),
             Term::Key(Match::Absent) => Part::exact("l.key_hash IS NULL"),
             Term::Key(Match::Any(keys)) => {
                 let hashes = keys.iter().map(|key| Value::Integer(hash(key.as_bytes()))).collect::<Vec<_>>();
-                // A key that is no UTF-8 is compared as well as it can be shown, and has another hash then.
+                // A key that is not UTF-8 is compared in its printable form, which has another hash.
                 if keys.iter().any(|key| key.contains(char::REPLACEMENT_CHARACTER)) {
                     return Ok(Part::Nothing);
                 }
@@ -109,7 +107,7 @@ impl Index {
                 }
                 self.looked_up(&format!("({}) OR {MANY}", tokens.join(" AND ")))?
             }
-            // Only the text itself tells.
+            // Only the text itself can be compared.
             Term::Message(_) | Term::Key(Match::Like(_)) | Term::Job(Match::Like(_)) | Term::Header(..) => Part::Nothing,
             Term::State(states) => {
                 let numbers: Vec<String> = states.iter().map(|state| schema::state_number(*state).to_string()).collect();
@@ -124,7 +122,7 @@ impl Index {
             Term::Number(field, compare, number) => {
                 Part::Exact(format!("l.{} {} ?", column(*field), operator(*compare)), vec![Value::Integer(*number)])
             }
-            // Older is earlier.
+            // Older means earlier.
             Term::Age(compare, age) => {
                 let then = (now - *age).as_millis();
                 let operator = match compare {
@@ -146,23 +144,36 @@ impl Index {
         })
     }
 
-    fn of_groups(&self, condition: impl Fn(&GroupRow) -> bool) -> Part {
-        let numbers: Vec<String> =
-            self.groups.all.iter().filter(|(_, group)| condition(group)).map(|(number, _)| number.to_string()).collect();
-        Part::exact(&format!("l.grp IN ({})", numbers.join(", ")))
+    fn of_groups(&self, condition: impl Fn(&GroupRow) -> bool) -> Result<String, IndexError> {
+        let rows = self.group_rows()?;
+        let numbers: Vec<String> = rows.iter().filter(|(_, row)| condition(row)).map(|(n, _)| n.to_string()).collect();
+        Ok(format!("l.grp IN ({})", numbers.join(", ")))
     }
 
-    fn of_topics(&self, by: &Match) -> Part {
-        if *by == Match::Absent {
-            return Part::exact("l.topic IS NULL");
+    fn of_classes(&self, by: &Match) -> Result<Part, IndexError> {
+        let own = self.of_groups(|group| !group.is_other && by.fits(group.class.as_deref()))?;
+        let has_other = self.group_rows()?.iter().any(|(_, group)| group.is_other);
+        if !has_other {
+            return Ok(Part::exact(&own));
         }
-        let numbered = self.topics.names.iter().zip(1..);
-        let numbers: Vec<String> =
-            numbered.filter(|(name, _)| by.fits(Some(name))).map(|(_, number): (_, i64)| number.to_string()).collect();
-        Part::exact(&format!("l.topic IN ({})", numbers.join(", ")))
+        Ok(beside(&own, &self.of_groups(|group| group.is_other)?, "class", by))
     }
 
-    /// Letters that have certain tokens, where they are few.
+    fn of_topics(&self, by: &Match) -> Result<Part, IndexError> {
+        if *by == Match::Absent {
+            return Ok(Part::exact("l.topic IS NULL"));
+        }
+        let names = self.topic_names()?;
+        let numbers: Vec<String> = names.iter().filter(|(_, name)| by.fits(Some(name))).map(|(n, _)| n.to_string()).collect();
+        let own = format!("l.topic IN ({})", numbers.join(", "));
+        let sql = "SELECT EXISTS (SELECT 1 FROM letter WHERE topic = ?1)";
+        if !self.db.query_row(sql, [OTHER_TOPIC], |row| row.get::<_, bool>(0)).map_err(self.wrong())? {
+            return Ok(Part::exact(&own));
+        }
+        Ok(beside(&own, &format!("l.topic = {OTHER_TOPIC}"), "origin", by))
+    }
+
+    /// Letters with certain tokens, if they are few.
     fn looked_up(&self, query: &str) -> Result<Part, IndexError> {
         let sql = "SELECT COUNT(*) FROM (SELECT 1 FROM words WHERE words MATCH ?1 LIMIT ?2)";
         let count = self
@@ -178,13 +189,26 @@ impl Index {
     }
 }
 
+/// The condition for values with a number, and for the others (`other`), whose text is in this column of `detail`.
+fn beside(own: &str, other: &str, column: &str, by: &Match) -> Part {
+    match by {
+        Match::Absent => Part::exact(&format!("({own} OR ({other} AND (SELECT {column} FROM detail WHERE n = l.n) IS NULL))")),
+        Match::Any(texts) => {
+            let given: Vec<Value> = texts.iter().cloned().map(Value::Text).collect();
+            let among = places(given.len());
+            Part::Exact(format!("({own} OR ({other} AND (SELECT {column} FROM detail WHERE n = l.n) IN ({among})))"), given)
+        }
+        Match::Like(_) => Part::Hint(format!("({own} OR {other})"), Vec::new()),
+    }
+}
+
 /// A term as a condition.
 enum Part {
-    /// All of it.
+    /// Exact.
     Exact(String, Vec<Value>),
-    /// It holds for more.
+    /// True for more letters.
     Hint(String, Vec<Value>),
-    /// Only the letter itself tells.
+    /// Only the letter itself can be checked.
     Nothing,
 }
 

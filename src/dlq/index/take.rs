@@ -1,26 +1,26 @@
-//! What is read from the topics goes into the index.
+//! Adds records from the topics to the index.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use crate::core::dead_letter::{Entry, LetterState};
+use crate::core::dead_letter::{DeadLetterEntry, LetterState};
 use crate::dlq::filter::words;
 use crate::dlq::groups::{group_id, hash, shape};
-use crate::dlq::index::{GroupRow, Index, IndexError, derive, schema};
+use crate::dlq::index::{GroupRow, Index, IndexError, MOST_GROUPS, MOST_TOPICS, OTHER, OTHER_TOPIC, derive, schema};
 use crate::dlq::letter::Letter;
 
-/// One record of a topic, read.
+/// A parsed record of a topic.
 pub enum Taken {
     /// A dead letter.
     Letter(Box<Entered>),
-    /// What the state topic says, and where it stands.
-    Entry(Box<Entry>, Spot),
+    /// A record of the state topic, and its position.
+    Entry(Box<DeadLetterEntry>, Spot),
 }
 
-/// A place in the state topic.
+/// A position in the state topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Spot {
     /// The topic.
@@ -31,7 +31,7 @@ pub struct Spot {
     pub offset: i64,
 }
 
-/// A letter with all that is made of it for the index: made where it is read, since the database has one thread.
+/// A letter prepared for the index by the reading thread, since the database has only one thread.
 pub struct Entered {
     letter: Letter,
     shape: String,
@@ -60,26 +60,36 @@ impl Taken {
     }
 }
 
-/// No more words of a letter are looked up by than these.
+/// Maximum number of words of a letter that are indexed.
 const MOST_WORDS: usize = 200;
 
-/// What is known of a letter: redrives, state, its fate, the hash of its id, and the id that it was sent with.
+/// Numbers of groups and topics seen in a batch. Not kept longer: other processes write in between, and unused ones are
+/// removed.
+#[derive(Default)]
+struct Numbers {
+    groups: HashMap<String, (i64, bool)>,
+    topics: HashMap<String, i64>,
+    /// Number of groups, once counted.
+    count: Option<i64>,
+}
+
+/// A known letter: redrives, state, last action, hash of its id, and the id that it was sent with.
 type Known = (u32, i64, Option<i64>, Option<i64>, Option<String>);
 
 impl Index {
-    /// Takes a batch in, and the positions up to which the topics are read with it. What is there already is passed over. How many
-    /// letters were new is returned.
+    /// Adds a batch, and the positions of the topics after it. Records already in the index are skipped. Returns the number of new
+    /// letters.
     ///
     /// # Errors
-    /// When the database fails, or holds another letter at the place of one of these.
+    /// The database fails, or has another letter at the position of one of these.
     pub fn take(&mut self, batch: &[Taken], positions: &[(String, i32, i64)]) -> Result<usize, IndexError> {
-        self.load()?;
-        // Whoever feeds it asks again and again, and mostly for nothing.
+        // Polls mostly find nothing.
         if batch.is_empty() && self.kept == positions {
             return Ok(0);
         }
         let wrong = self.wrong();
-        // Nobody else feeds it until this is in. By hand, since it spans calls that borrow the whole index.
+        // Prevents other writers until this batch is in. By hand, since it spans calls that borrow the
+        // whole index.
         self.db.execute_batch("BEGIN IMMEDIATE").map_err(&wrong)?;
         match self.take_open(batch, positions) {
             Ok(new) => {
@@ -89,8 +99,6 @@ impl Index {
             }
             Err(error) => {
                 let _ = self.db.execute_batch("ROLLBACK");
-                (self.groups, self.topics) = Default::default();
-                self.load()?;
                 Err(error)
             }
         }
@@ -99,14 +107,17 @@ impl Index {
     fn take_open(&mut self, batch: &[Taken], positions: &[(String, i32, i64)]) -> Result<usize, IndexError> {
         let wrong = self.wrong();
         let mut new = 0;
+        // Another process may have written since, but cannot while this transaction is open.
+        self.has_fates = self.db.query_row("SELECT EXISTS (SELECT 1 FROM fate)", [], |row| row.get(0)).map_err(&wrong)?;
+        let mut numbers = Numbers::default();
         let has_entries = batch.iter().any(|taken| matches!(taken, Taken::Entry(..)));
         let positions_before = if has_entries { self.positions()? } else { Vec::new() };
         let read: BTreeMap<(&str, i32), i64> =
             positions_before.iter().map(|(topic, partition, next)| ((topic.as_str(), *partition), *next)).collect();
         for taken in batch {
             match taken {
-                Taken::Letter(letter) => new += usize::from(self.take_letter(letter)?),
-                // Another process has read on meanwhile: what this one brings is older than what is there.
+                Taken::Letter(letter) => new += usize::from(self.take_letter(letter, &mut numbers)?),
+                // Another process has read further meanwhile: this entry is older than the indexed one.
                 Taken::Entry(_, at) if read.get(&(&*at.topic, at.partition)).is_some_and(|next| at.offset < *next) => {}
                 Taken::Entry(entry, _) => self.take_entry(entry).map_err(&wrong)?,
             }
@@ -118,17 +129,23 @@ impl Index {
         Ok(new)
     }
 
-    fn take_letter(&mut self, entered: &Entered) -> Result<bool, IndexError> {
+    fn take_letter(&mut self, entered: &Entered, numbers: &mut Numbers) -> Result<bool, IndexError> {
         let wrong = self.wrong();
         let letter = &entered.letter;
         let number = schema::number(letter.at.partition, letter.at.offset);
         let appended = letter.at.appended.as_millis();
-        let group = self.group_of(entered).map_err(&wrong)?;
-        let topic = letter.origin.topic.as_deref().map(|name| self.topic_of(name)).transpose().map_err(&wrong)?;
-        let insert = |db: &Connection| -> rusqlite::Result<bool> {
-            let sql = "INSERT OR IGNORE INTO letter VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)";
+        let known = |db: &Connection| -> rusqlite::Result<Option<i64>> {
+            db.prepare_cached("SELECT appended FROM letter WHERE n = ?1")?.query_row([number], |row| row.get(0)).optional()
+        };
+        if let Some(known) = known(&self.db).map_err(&wrong)? {
+            return if known == appended { Ok(false) } else { Err(IndexError::MadeAnew) };
+        }
+        let (group, is_other) = self.group_of(entered, numbers).map_err(&wrong)?;
+        let topic = letter.origin.topic.as_deref().map(|name| self.topic_of(name, numbers)).transpose().map_err(&wrong)?;
+        let insert = |db: &Connection| -> rusqlite::Result<()> {
+            let sql = "INSERT INTO letter VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)";
             let state = if letter.redrives >= self.park_after { LetterState::Parked } else { LetterState::Open };
-            let inserted = db.prepare_cached(sql)?.execute(params![
+            db.prepare_cached(sql)?.execute(params![
                 number,
                 appended,
                 group,
@@ -145,24 +162,19 @@ impl Index {
                 letter.bytes.map(|n| i64::try_from(n).unwrap_or(i64::MAX)),
                 letter.first_failed.map(crate::core::time::Timestamp::as_millis),
             ])?;
-            if inserted == 0 {
-                return Ok(false);
-            }
-            db.prepare_cached("INSERT INTO detail VALUES (?1, ?2, ?3, ?4, ?5)")?.execute(params![
+            db.prepare_cached("INSERT INTO detail VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?.execute(params![
                 number,
                 letter.key,
                 letter.id,
                 letter.message,
                 entered.headers,
+                letter.class.as_ref().filter(|_| is_other),
+                letter.origin.topic.as_ref().filter(|_| topic == Some(OTHER_TOPIC)),
             ])?;
             db.prepare_cached("INSERT INTO words (rowid, t) VALUES (?1, ?2)")?.execute(params![number, entered.tokens])?;
-            Ok(true)
+            Ok(())
         };
-        if !insert(&self.db).map_err(&wrong)? {
-            let known: i64 =
-                self.db.query_row("SELECT appended FROM letter WHERE n = ?1", [number], |row| row.get(0)).map_err(&wrong)?;
-            return if known == appended { Ok(false) } else { Err(IndexError::MadeAnew) };
-        }
+        insert(&self.db).map_err(&wrong)?;
         if self.has_fates {
             self.derive_again(number).map_err(&wrong)?;
         }
@@ -172,34 +184,82 @@ impl Index {
         Ok(true)
     }
 
-    fn group_of(&mut self, entered: &Entered) -> rusqlite::Result<i64> {
-        if let Some(number) = self.groups.numbers.get(&entered.group) {
+    /// The group of a letter, and whether it is a merged one.
+    fn group_of(&self, entered: &Entered, numbers: &mut Numbers) -> rusqlite::Result<(i64, bool)> {
+        if let Some(known) = numbers.groups.get(&entered.group) {
+            return Ok(*known);
+        }
+        let letter = &entered.letter;
+        let row = GroupRow {
+            id: entered.group.clone(),
+            class: letter.class.clone(),
+            reason: letter.reason.map(str::to_owned),
+            shape: entered.shape.clone(),
+            is_other: false,
+        };
+        let known = match self.group_number(&row.id)? {
+            Some(number) => (number, false),
+            None if self.count_groups(numbers)? < MOST_GROUPS => {
+                numbers.count = numbers.count.map(|count| count + 1);
+                (self.add_group(&row, letter)?, false)
+            }
+            None => {
+                let row = GroupRow {
+                    id: group_id("", letter.reason.unwrap_or_default(), "\0other"),
+                    class: None,
+                    shape: OTHER.to_owned(),
+                    is_other: true,
+                    ..row
+                };
+                let known = self.group_number(&row.id)?;
+                (known.map_or_else(|| self.add_group(&row, letter), Ok)?, true)
+            }
+        };
+        numbers.groups.insert(entered.group.clone(), known);
+        Ok(known)
+    }
+
+    fn count_groups(&self, numbers: &mut Numbers) -> rusqlite::Result<i64> {
+        if let Some(count) = numbers.count {
+            return Ok(count);
+        }
+        let count = self.db.query_row("SELECT COUNT(*) FROM grp", [], |row| row.get(0))?;
+        numbers.count = Some(count);
+        Ok(count)
+    }
+
+    fn group_number(&self, id: &str) -> rusqlite::Result<Option<i64>> {
+        self.db.prepare_cached("SELECT n FROM grp WHERE id = ?1")?.query_row([id], |row| row.get(0)).optional()
+    }
+
+    fn add_group(&self, row: &GroupRow, letter: &Letter) -> rusqlite::Result<i64> {
+        let sql = "INSERT INTO grp (id, class, reason, shape, first_seen, other) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+        let given = params![row.id, row.class, row.reason, row.shape, letter.at.appended.as_millis(), row.is_other];
+        self.db.prepare_cached(sql)?.execute(given)?;
+        Ok(self.db.last_insert_rowid())
+    }
+
+    fn topic_of(&self, name: &str, numbers: &mut Numbers) -> rusqlite::Result<i64> {
+        if let Some(number) = numbers.topics.get(name) {
             return Ok(*number);
         }
-        let (letter, id, shape) = (&entered.letter, entered.group.clone(), entered.shape.clone());
-        let (class, reason) = (letter.class.clone(), letter.reason.map(str::to_owned));
-        let sql = "INSERT INTO grp (id, class, reason, shape, first_seen) VALUES (?1, ?2, ?3, ?4, ?5)";
-        self.db.execute(sql, params![id, class, reason, shape, letter.at.appended.as_millis()])?;
-        let number = self.db.last_insert_rowid();
-        self.groups.numbers.insert(id.clone(), number);
-        self.groups.all.insert(number, GroupRow { id, class, reason, shape });
+        let known =
+            self.db.prepare_cached("SELECT n FROM topic WHERE name = ?1")?.query_row([name], |row| row.get(0)).optional()?;
+        let number = match known {
+            Some(number) => number,
+            None if self.db.query_row("SELECT COUNT(*) FROM topic", [], |row| row.get::<_, i64>(0))? < MOST_TOPICS => {
+                self.db.execute("INSERT INTO topic (name) VALUES (?1)", [name])?;
+                self.db.last_insert_rowid()
+            }
+            None => OTHER_TOPIC,
+        };
+        numbers.topics.insert(name.to_owned(), number);
         Ok(number)
     }
 
-    fn topic_of(&mut self, name: &str) -> rusqlite::Result<i64> {
-        if let Some(number) = self.topics.numbers.get(name) {
-            return Ok(*number);
-        }
-        self.db.execute("INSERT INTO topic (name) VALUES (?1)", [name])?;
-        let number = self.db.last_insert_rowid();
-        self.topics.numbers.insert(name.to_owned(), number);
-        self.topics.names.push(name.to_owned());
-        Ok(number)
-    }
-
-    fn take_entry(&mut self, entry: &Entry) -> rusqlite::Result<()> {
+    fn take_entry(&mut self, entry: &DeadLetterEntry) -> rusqlite::Result<()> {
         match entry {
-            Entry::Fate(letter, fate) => {
+            DeadLetterEntry::Fate(letter, fate) => {
                 let (number, appended) = (schema::number(letter.partition, letter.offset), letter.appended.as_millis());
                 if let Some(fate) = fate {
                     self.has_fates = true;
@@ -213,7 +273,7 @@ impl Index {
                 }
                 self.derive_again(number)
             }
-            Entry::Outcome(id, outcome) => {
+            DeadLetterEntry::Outcome(id, outcome) => {
                 let id_hash = hash(id.as_bytes());
                 match outcome {
                     Some(outcome) => self
@@ -227,18 +287,15 @@ impl Index {
                 };
                 self.derive_all(id_hash)
             }
-            Entry::Job(id, Some(job)) => {
+            DeadLetterEntry::Job(id, Some(job)) => {
                 let json = serde_json::to_string(job).unwrap_or_default();
                 self.db.prepare_cached("INSERT OR REPLACE INTO job VALUES (?1, ?2, ?3)")?.execute(params![id, job.at, json])?;
                 Ok(())
             }
-            Entry::Job(id, None) => self.db.execute("DELETE FROM job WHERE id = ?1", [id]).map(drop),
-            Entry::Wish(id, Some(wish)) => {
-                let json = serde_json::to_string(wish).unwrap_or_default();
-                self.db.execute("INSERT OR REPLACE INTO wish VALUES (?1, ?2)", params![id, json]).map(drop)
-            }
-            Entry::Wish(id, None) => self.db.execute("DELETE FROM wish WHERE id = ?1", [id]).map(drop),
-            Entry::Lease(lease) => {
+            DeadLetterEntry::Job(id, None) => self.db.execute("DELETE FROM job WHERE id = ?1", [id]).map(drop),
+            // The process that runs the job reads it from the topic.
+            DeadLetterEntry::Wish(..) => Ok(()),
+            DeadLetterEntry::Lease(lease) => {
                 let json = lease.as_ref().and_then(|lease| serde_json::to_string(lease).ok());
                 self.db.prepare_cached("INSERT OR REPLACE INTO meta VALUES ('lease', ?1)")?.execute([json]).map(drop)
             }
@@ -253,7 +310,7 @@ impl Index {
         numbers.into_iter().try_for_each(|number| self.derive_again(number))
     }
 
-    /// What a letter is now.
+    /// The current state of a letter.
     fn derive_again(&self, number: i64) -> rusqlite::Result<()> {
         let sql = "SELECT l.redrives, l.state, f.state, l.id_hash, f.id FROM letter l
                    LEFT JOIN fate f ON f.n = l.n AND f.appended = l.appended WHERE l.n = ?1";
@@ -262,7 +319,7 @@ impl Index {
         };
         let Some(known) = self.db.prepare_cached(sql)?.query_row([number], read).optional()? else { return Ok(()) };
         let (redrives, before, fate, mut id_hash, sent_as) = known;
-        // One of another framework had no id until it was sent back.
+        // A letter of another framework has no id until it was sent back.
         if let Some(id) = sent_as.filter(|id| id_hash != Some(hash(id.as_bytes()))) {
             id_hash = Some(hash(id.as_bytes()));
             self.db.prepare_cached("UPDATE letter SET id_hash = ?1 WHERE n = ?2")?.execute(params![id_hash, number])?;
@@ -285,7 +342,7 @@ impl Index {
     }
 }
 
-/// Headers in one value: for each its name and value, each behind its length; −1 for null.
+/// Headers as one value: each name and value with a length prefix; −1 for null.
 pub(super) fn packed(headers: &[(Vec<u8>, Option<Vec<u8>>)]) -> Option<Vec<u8>> {
     if headers.is_empty() {
         return None;
@@ -303,7 +360,7 @@ pub(super) fn packed(headers: &[(Vec<u8>, Option<Vec<u8>>)]) -> Option<Vec<u8>> 
     Some(out)
 }
 
-/// What [`packed`] has made.
+/// Reverses [`packed`].
 pub(super) fn unpacked(mut bytes: &[u8]) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
     let mut take = || -> Option<Option<Vec<u8>>> {
         let (length, rest) = bytes.split_first_chunk::<4>()?;
@@ -319,16 +376,16 @@ pub(super) fn unpacked(mut bytes: &[u8]) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
     out
 }
 
-/// What letters are looked up by: a word, or a header with its value. Two may have one hash.
+/// An indexed token: a word, or a header with its value. Different tokens may have the same hash.
 pub(super) struct Token(char, i64);
 
 impl Token {
-    /// Of a word in lower case.
+    /// A word in lower case.
     pub(super) fn word(word: &str) -> Self {
         Self('w', hash(word.as_bytes()))
     }
 
-    /// Of a header with a value, as text.
+    /// A header with a text value.
     pub(super) fn header(name: &[u8], value: &str) -> Self {
         Self('h', hash(name) ^ hash(value.as_bytes()).rotate_left(17))
     }
@@ -340,7 +397,7 @@ impl fmt::Display for Token {
     }
 }
 
-/// What a letter is looked up by that has more words or headers than are kept.
+/// Token of a letter with more words or headers than are indexed.
 pub(super) const MANY: &str = "many";
 
 fn tokens(letter: &Letter) -> String {

@@ -1,39 +1,40 @@
 //! Avro bodies as JSON and back.
 //!
-//! The mapping is Avro's own JSON encoding with three changes for people and for jq, none of which loses anything:
+//! The mapping is Avro's own JSON encoding with three changes for readability and for jq, none of which loses
+//! information:
 //!
 //! | Avro | JSON |
 //! |---|---|
 //! | record, map | an object |
-//! | union with one branch beside null (or none) | null, or the value as it is |
-//! | any other union | null, or `{"BRANCH": value}`: the type's name, of records, enums and fixed the full one |
+//! | union with one branch beside null (or none) | null, or the plain value |
+//! | any other union | null, or `{"BRANCH": value}`: the type's name, for records, enums and fixed the full one |
 //! | bytes, fixed, duration | a string, each byte the character of the same number (U+0000 to U+00FF), as Avro has it |
-//! | decimal | a string, as `"-12.50"`, with as many places as the scale says |
-//! | uuid of 16 bytes | a string, as `"f81d4fae-7dec-11d0-a765-00a0c91e6bf6"` |
+//! | decimal | a string such as `"-12.50"`, with `scale` decimal places |
+//! | uuid of 16 bytes | a string such as `"f81d4fae-7dec-11d0-a765-00a0c91e6bf6"` |
 //! | int, long, dates and times | a whole number |
 //! | float, double | a number; `"NaN"`, `"Infinity"` and `"-Infinity"` are strings |
 //! | enum | its symbol |
 //!
-//! A body is walked here and not by `apache-avro`, which would need the same walk from its values to JSON, follows a hostile body
-//! into any depth (a stack has an end), and gives the entries of maps in random order. Depth and the number of values are bounded.
-//! Arrays and maps are written as one block, as the usual encoders do; map entries in the order of their keys.
+//! Bodies are walked here instead of by `apache-avro`, which would need the same walk from its values to JSON, follows a hostile
+//! body to any depth (until the stack overflows), and returns the entries of maps in random order. Depth and number of values are
+//! limited. Arrays and maps are written as one block, as the usual encoders do; map entries are sorted by key.
 //!
-//! Java's serializer writes a value of the bare schema `"bytes"` without its length: such a body is not decoded.
-
-use std::fmt::Write as _;
+//! Java's serializer writes a value of the bare schema `"bytes"` without its length: such a body cannot be
+//! decoded.
 
 use num_bigint::BigInt;
 use serde_json::{Map, Number, Value};
+use uuid::Uuid;
 
 pub use crate::dlq::payload::avro_schema::AvroSchema;
-use crate::dlq::payload::avro_schema::{Place, Type, Union};
+use crate::dlq::payload::avro_schema::{Type, TypeIndex, Union};
 use crate::dlq::payload::framing::{put_zigzag, zigzag};
 
-/// What reads JSON back takes 128 levels.
+/// Readers of JSON accept 128 levels.
 const DEEPEST: usize = 100;
-/// Values that take no bytes cost memory all the same: an array of a billion nulls is six bytes long.
+/// Values of zero bytes still cost memory: an array of a billion nulls takes six bytes.
 const MOST_VALUES_BEYOND_BYTES: usize = 100_000;
-/// Longer ones take minutes to be written in decimal.
+/// Longer ones take minutes to convert to decimal.
 const LONGEST_DECIMAL: usize = 1024;
 
 /// A decoded body.
@@ -41,45 +42,45 @@ const LONGEST_DECIMAL: usize = 1024;
 pub struct AvroBody {
     /// Its JSON.
     pub json: Value,
-    /// Why the JSON cannot be encoded again without a loss.
+    /// What would be lost if the JSON were encoded again.
     pub loss: Option<String>,
 }
 
 impl AvroSchema {
-    /// Decodes a body, to its last byte.
+    /// Decodes a whole body.
     ///
     /// # Errors
-    /// Where it does not fit the schema, and why.
+    /// Where it does not match the schema, and why.
     pub fn decode(&self, body: &[u8]) -> Result<AvroBody, String> {
         let values = body.len() + MOST_VALUES_BEYOND_BYTES;
         let mut reader = Reader { schema: self, rest: body, depth: 0, values, loss: None };
-        let json = reader.read(self.root()).map_err(Fault::told)?;
+        let json = reader.read(self.root()).map_err(Fault::message)?;
         match reader.rest.len() {
             0 => Ok(AvroBody { json, loss: reader.loss }),
-            left => Err(format!("{left} bytes are left over behind the value")),
+            left => Err(format!("{left} bytes are left after the value")),
         }
     }
 
-    /// Encodes JSON of the shape that [`AvroSchema::decode`] gives. Fields that are missing are not filled with their defaults.
+    /// Encodes JSON of the form that [`AvroSchema::decode`] returns. Missing fields are not filled with their defaults.
     ///
     /// # Errors
-    /// Where it does not fit the schema, and why.
+    /// Where it does not match the schema, and why.
     pub fn encode(&self, json: &Value) -> Result<Vec<u8>, String> {
         let mut out = Vec::new();
-        self.write(self.root(), json, &mut out).map_err(Fault::told)?;
+        self.write(self.root(), json, &mut out).map_err(Fault::message)?;
         Ok(out)
     }
 
-    fn write(&self, place: Place, json: &Value, out: &mut Vec<u8>) -> Result<(), Fault> {
+    fn write(&self, place: TypeIndex, json: &Value, out: &mut Vec<u8>) -> Result<(), Fault> {
         match (self.get(place), json) {
             (Type::Null, Value::Null) => {}
             (Type::Boolean, Value::Bool(truth)) => out.push(u8::from(*truth)),
             (Type::Int, Value::Number(number)) => {
                 let int = whole(number).and_then(|n| i32::try_from(n).ok());
-                put_zigzag(int.ok_or_else(|| Fault::new(format!("{number} is no int of 32 bits")))?.into(), out);
+                put_zigzag(int.ok_or_else(|| Fault::new(format!("{number} is not a 32-bit int")))?.into(), out);
             }
             (Type::Long, Value::Number(number)) => {
-                put_zigzag(whole(number).ok_or_else(|| Fault::new(format!("{number} is no long of 64 bits")))?, out);
+                put_zigzag(whole(number).ok_or_else(|| Fault::new(format!("{number} is not a 64-bit long")))?, out);
             }
             (Type::Float, json) => out.extend(narrow(float(json, "a float")?).to_le_bytes()),
             (Type::Double, json) => out.extend(float(json, "a double")?.to_le_bytes()),
@@ -87,7 +88,8 @@ impl AvroSchema {
             (Type::Bytes, Value::String(text)) => put_bytes(&from_characters(text)?, out)?,
             (Type::Fixed { size }, Value::String(text)) => out.extend(sized(from_characters(text)?, *size)?),
             (Type::Uuid, Value::String(text)) => {
-                out.extend(from_uuid(text).ok_or_else(|| Fault::new(format!("{text:?} is no UUID")))?);
+                let uuid = Uuid::try_parse(text).map_err(|_| Fault::new(format!("{text:?} is not a UUID")))?;
+                out.extend(uuid.into_bytes());
             }
             (Type::Decimal { scale, size }, Value::String(text)) => {
                 let bytes = from_decimal(text, *scale)?.to_signed_bytes_be();
@@ -101,7 +103,7 @@ impl AvroSchema {
             }
             (Type::Enum { symbols }, Value::String(text)) => {
                 let index = symbols.iter().position(|symbol| symbol == text);
-                let index = index.ok_or_else(|| Fault::new(format!("{text:?} is none of {}", symbols.join(", "))))?;
+                let index = index.ok_or_else(|| Fault::new(format!("{text:?} is not one of {}", symbols.join(", "))))?;
                 put_length(index, out)?;
             }
             (Type::Array(items), Value::Array(elements)) => {
@@ -140,7 +142,7 @@ impl AvroSchema {
 
     fn write_union(&self, union: &Union, json: &Value, out: &mut Vec<u8>) -> Result<(), Fault> {
         let names = || union.branches.iter().map(|(tag, _)| tag.as_str()).collect::<Vec<_>>().join(", ");
-        let find = |wanted: &dyn Fn(&str, Place) -> bool| union.branches.iter().position(|(tag, place)| wanted(tag, *place));
+        let find = |wanted: &dyn Fn(&str, TypeIndex) -> bool| union.branches.iter().position(|(tag, place)| wanted(tag, *place));
         let is_null = |place| matches!(self.get(place), Type::Null);
         let (index, value, step) = match json {
             Value::Null => (find(&|_, place| is_null(place)), json, String::new()),
@@ -160,10 +162,10 @@ impl AvroSchema {
     }
 }
 
-/// What does not fit, and where.
+/// What does not match, and where.
 #[derive(Debug)]
 struct Fault {
-    /// From the inside out.
+    /// From the innermost outwards.
     steps: Vec<String>,
     what: String,
 }
@@ -178,7 +180,7 @@ impl Fault {
         self
     }
 
-    fn told(self) -> String {
+    fn message(self) -> String {
         let path: String = self.steps.into_iter().rev().collect();
         if path.is_empty() { self.what } else { format!("{path}: {}", self.what) }
     }
@@ -188,14 +190,14 @@ struct Reader<'a> {
     schema: &'a AvroSchema,
     rest: &'a [u8],
     depth: usize,
-    /// How many values may still come.
+    /// How many more values are allowed.
     values: usize,
-    /// What the JSON does not hold.
+    /// What the JSON does not contain.
     loss: Option<String>,
 }
 
 impl Reader<'_> {
-    fn read(&mut self, place: Place) -> Result<Value, Fault> {
+    fn read(&mut self, place: TypeIndex) -> Result<Value, Fault> {
         self.values = self.values.checked_sub(1).ok_or_else(|| Fault::new("there are too many values"))?;
         if self.depth == DEEPEST {
             return Err(Fault::new(format!("values are nested deeper than {DEEPEST} levels")));
@@ -206,7 +208,7 @@ impl Reader<'_> {
         Ok(value)
     }
 
-    fn read_type(&mut self, place: Place) -> Result<Value, Fault> {
+    fn read_type(&mut self, place: TypeIndex) -> Result<Value, Fault> {
         let schema = self.schema;
         Ok(match schema.get(place) {
             Type::Null => Value::Null,
@@ -224,14 +226,14 @@ impl Reader<'_> {
             Type::Double => from_float(f64::from_le_bytes(self.array()?)),
             Type::Bytes => to_characters(self.bytes()?),
             Type::Fixed { size } => to_characters(self.take(*size)?),
-            Type::Uuid => to_uuid(self.take(16)?),
+            Type::Uuid => Uuid::from_bytes(self.array()?).to_string().into(),
             Type::Decimal { scale, size: None } => to_decimal(self.bytes()?, *scale)?,
             Type::Decimal { scale, size: Some(size) } => to_decimal(self.take(*size)?, *scale)?,
             Type::String => self.string()?.into(),
             Type::Enum { symbols } => {
                 let index = self.long()?;
                 let symbol = usize::try_from(index).ok().and_then(|index| symbols.get(index));
-                symbol.ok_or_else(|| Fault::new(format!("there is no symbol {index}")))?.as_str().into()
+                symbol.ok_or_else(|| Fault::new(format!("no symbol {index}")))?.as_str().into()
             }
             Type::Array(items) => {
                 let mut elements = Vec::new();
@@ -250,7 +252,7 @@ impl Reader<'_> {
                         let key = self.string()?.to_owned();
                         let value = self.read(*values).map_err(|fault| fault.inside(&format!(".{key}")))?;
                         if entries.insert(key.clone(), value).is_some() {
-                            self.loss.get_or_insert_with(|| format!("the key {key:?} stands twice in a map"));
+                            self.loss.get_or_insert_with(|| format!("duplicate key {key:?} in a map"));
                         }
                     }
                 }
@@ -267,7 +269,7 @@ impl Reader<'_> {
             Type::Union(union) => {
                 let index = self.long()?;
                 let branch = usize::try_from(index).ok().and_then(|index| union.branches.get(index));
-                let (tag, place) = branch.ok_or_else(|| Fault::new(format!("there is no branch {index}")))?;
+                let (tag, place) = branch.ok_or_else(|| Fault::new(format!("no branch {index}")))?;
                 let value = self.read(*place)?;
                 if union.untagged || matches!(schema.get(*place), Type::Null) {
                     value
@@ -289,12 +291,12 @@ impl Reader<'_> {
     }
 
     fn long(&mut self) -> Result<i64, Fault> {
-        zigzag(&mut self.rest).ok_or_else(|| Fault::new("a number is broken off or too long"))
+        zigzag(&mut self.rest).ok_or_else(|| Fault::new("a number is truncated or too long"))
     }
 
     fn bytes(&mut self) -> Result<&[u8], Fault> {
         let length = self.long()?;
-        let length = usize::try_from(length).map_err(|_| Fault::new(format!("{length} is no length")))?;
+        let length = usize::try_from(length).map_err(|_| Fault::new(format!("{length} is not a length")))?;
         self.take(length)
     }
 
@@ -302,7 +304,7 @@ impl Reader<'_> {
         std::str::from_utf8(self.bytes()?).map_err(|_| Fault::new("a string is not UTF-8"))
     }
 
-    /// How many items the next block has; `None` after the last one. A negative count is followed by the block's size in bytes.
+    /// Number of items in the next block; `None` after the last one. A negative count is followed by the block's size in bytes.
     fn block(&mut self) -> Result<Option<u64>, Fault> {
         let count = self.long()?;
         if count < 0 {
@@ -323,7 +325,7 @@ fn put_bytes(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Fault> {
     Ok(())
 }
 
-/// A whole number, also where a program wrote it as `5.0`.
+/// A whole number, also if written as `5.0`.
 fn whole(number: &Number) -> Option<i64> {
     const EXACT_TO: f64 = 9_007_199_254_740_992.0;
     number.as_i64().or_else(|| {
@@ -357,7 +359,7 @@ fn from_float(float: f64) -> Value {
     Number::from_f64(float).map_or_else(|| word.into(), Value::Number)
 }
 
-/// The double that reads like the float: 0.1 and not 0.10000000149011612, where it leads back to the same float.
+/// The double that prints like the float (0.1, not 0.10000000149011612), if it converts back to the same float.
 fn widen(float: f32) -> f64 {
     let short = float.to_string().parse().unwrap_or(f64::from(float));
     if narrow(short).to_bits() == float.to_bits() { short } else { f64::from(float) }
@@ -373,7 +375,8 @@ fn to_characters(bytes: &[u8]) -> Value {
 }
 
 fn from_characters(text: &str) -> Result<Vec<u8>, Fault> {
-    let byte = |char| u8::try_from(u32::from(char)).map_err(|_| Fault::new(format!("the character {char:?} stands for no byte")));
+    let byte =
+        |char| u8::try_from(u32::from(char)).map_err(|_| Fault::new(format!("the character {char:?} does not represent a byte")));
     text.chars().map(byte).collect()
 }
 
@@ -381,26 +384,9 @@ fn sized(bytes: Vec<u8>, size: usize) -> Result<Vec<u8>, Fault> {
     if bytes.len() == size { Ok(bytes) } else { Err(Fault::new(format!("has {} bytes, not {size}", bytes.len()))) }
 }
 
-fn to_uuid(bytes: &[u8]) -> Value {
-    let hex = bytes.iter().fold(String::new(), |mut hex, byte| {
-        // Writing into a string cannot fail.
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    });
-    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]).into()
-}
-
-fn from_uuid(text: &str) -> Option<Vec<u8>> {
-    let hex: String = text.chars().filter(|char| *char != '-').collect();
-    if hex.len() != 32 || !hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return None;
-    }
-    (0..16).map(|at| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).ok()).collect()
-}
-
 fn to_decimal(bytes: &[u8], scale: usize) -> Result<Value, Fault> {
     if bytes.len() > LONGEST_DECIMAL || scale > LONGEST_DECIMAL {
-        return Err(Fault::new(format!("a decimal of {} bytes and {scale} places is too long to be written", bytes.len())));
+        return Err(Fault::new(format!("a decimal of {} bytes and {scale} places is too long to convert", bytes.len())));
     }
     let unscaled = BigInt::from_signed_bytes_be(bytes).to_string();
     let (sign, digits) = unscaled.strip_prefix('-').map_or(("", unscaled.as_str()), |digits| ("-", digits));
@@ -415,12 +401,12 @@ fn from_decimal(text: &str, scale: usize) -> Result<BigInt, Fault> {
     let digits = whole.strip_prefix('-').unwrap_or(whole);
     let plain = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_digit());
     if digits.is_empty() || !plain(digits) || !plain(part) || text.ends_with('.') || text.len() > 3 * LONGEST_DECIMAL {
-        return Err(Fault::new(format!("{text:?} is no decimal number, as \"12.50\"")));
+        return Err(Fault::new(format!("{text:?} is not a decimal number such as \"12.50\"")));
     }
     if part.len() > scale {
         return Err(Fault::new(format!("{text:?} has more than {scale} decimal places")));
     }
-    format!("{whole}{part:0<scale$}").parse().map_err(|_| Fault::new(format!("{text:?} is no decimal number")))
+    format!("{whole}{part:0<scale$}").parse().map_err(|_| Fault::new(format!("{text:?} is not a decimal number")))
 }
 
 fn sign_extended(bytes: &[u8], size: usize) -> Option<Vec<u8>> {
@@ -449,7 +435,7 @@ fn wanted(of: &Type) -> &'static str {
         Type::Int => "an int",
         Type::Long => "a long",
         Type::Float | Type::Double => "a number",
-        Type::Bytes | Type::Fixed { .. } => "a string that stands for bytes",
+        Type::Bytes | Type::Fixed { .. } => "a string that represents bytes",
         Type::String => "a string",
         Type::Uuid => "a UUID in a string",
         Type::Decimal { .. } => "a decimal number in a string",

@@ -1,17 +1,17 @@
-//! Avro schemas, parsed by `apache-avro` and laid out so that bodies can be walked.
+//! Avro schemas, parsed by `apache-avro` and arranged for walking bodies.
 //!
-//! Only the parsing is left to the crate: names, namespaces, references and logical types are where schemas are hard. Its own
-//! reader has no limit on depth and gives maps in random order; see [`avro`](super::avro) for what takes its place.
+//! Only the parsing is left to the crate: the hard parts are names, namespaces, references and logical types. Its reader has
+//! no depth limit and returns maps in random order; [`avro`](super::avro) replaces it.
 
 use std::collections::BTreeMap;
 
 use apache_avro::Schema;
 use apache_avro::schema::{InnerDecimalSchema, Name, UuidSchema};
 
-/// The place of a type in [`AvroSchema`].
-pub(super) type Place = usize;
+/// The index of a type in [`AvroSchema`].
+pub(super) type TypeIndex = usize;
 
-/// A type, with the places of those that it is made of.
+/// A type, with the indexes of its component types.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Type {
     Null,
@@ -22,12 +22,12 @@ pub(super) enum Type {
     Double,
     Bytes,
     String,
-    Array(Place),
-    Map(Place),
+    Array(TypeIndex),
+    Map(TypeIndex),
     Union(Union),
     Record {
         name: String,
-        fields: Vec<(String, Place)>,
+        fields: Vec<(String, TypeIndex)>,
     },
     Enum {
         symbols: Vec<String>,
@@ -35,39 +35,39 @@ pub(super) enum Type {
     Fixed {
         size: usize,
     },
-    /// Of a fixed size, or of bytes.
+    /// Fixed size, or bytes.
     Decimal {
         scale: usize,
         size: Option<usize>,
     },
-    /// Of 16 bytes.
+    /// 16 bytes.
     Uuid,
 }
 
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Union {
-    /// Each with the name that tags it in JSON.
-    pub branches: Vec<(String, Place)>,
-    /// Whether there is but one branch that is not null, so that no tag is needed.
+    /// Each with its tag in JSON.
+    pub branches: Vec<(String, TypeIndex)>,
+    /// Whether only one branch is not null, so that no tag is needed.
     pub untagged: bool,
 }
 
-/// A schema with all that it refers to.
+/// A schema with everything that it refers to.
 #[derive(Debug, Clone)]
 pub struct AvroSchema {
     types: Vec<Type>,
-    root: Place,
+    root: TypeIndex,
 }
 
 impl AvroSchema {
-    /// Parses a schema; `references` are the texts of the schemas that hold the named types it does not define itself.
+    /// Parses a schema; `references` are the schemas of the named types that it does not define itself.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// A parse error.
     pub fn parse(text: &str, references: &[&str]) -> Result<Self, String> {
         let (schema, others) = Schema::parse_str_with_list(text, references).map_err(|error| error.to_string())?;
         let mut building = Building::default();
-        // Types may refer to one another in any order: names come first.
+        // Types may refer to each other in any order: names come first.
         building.declare(&schema, None);
         for other in &others {
             building.declare(other, None);
@@ -79,15 +79,15 @@ impl AvroSchema {
         Ok(Self { types: building.types, root })
     }
 
-    pub(super) fn root(&self) -> Place {
+    pub(super) fn root(&self) -> TypeIndex {
         self.root
     }
 
-    pub(super) fn get(&self, place: Place) -> &Type {
+    pub(super) fn get(&self, place: TypeIndex) -> &Type {
         &self.types[place]
     }
 
-    /// The full name of the record at the root.
+    /// The full name of the root record.
     pub fn name(&self) -> Option<&str> {
         match self.get(self.root) {
             Type::Record { name, .. } => Some(name),
@@ -99,10 +99,10 @@ impl AvroSchema {
 #[derive(Default)]
 struct Building {
     types: Vec<Type>,
-    named: BTreeMap<String, Place>,
+    named: BTreeMap<String, TypeIndex>,
 }
 
-/// The name that a type is defined under.
+/// The name of a type definition.
 fn defined_name(schema: &Schema) -> Option<&Name> {
     match schema {
         Schema::Record(record) => Some(&record.name),
@@ -117,7 +117,7 @@ fn defined_name(schema: &Schema) -> Option<&Name> {
 }
 
 impl Building {
-    fn add(&mut self, of: Type) -> Place {
+    fn add(&mut self, of: Type) -> TypeIndex {
         self.types.push(of);
         self.types.len() - 1
     }
@@ -142,7 +142,7 @@ impl Building {
         }
     }
 
-    fn place(&mut self, schema: &Schema, namespace: Option<&str>) -> Result<Place, String> {
+    fn place(&mut self, schema: &Schema, namespace: Option<&str>) -> Result<TypeIndex, String> {
         let of = match schema {
             Schema::Null => Type::Null,
             Schema::Boolean => Type::Boolean,
@@ -184,7 +184,7 @@ impl Building {
             },
             Schema::Ref { name } => {
                 let name = name.fullname(namespace);
-                return self.named.get(&name).copied().ok_or_else(|| format!("the type {name} is defined nowhere"));
+                return self.named.get(&name).copied().ok_or_else(|| format!("the type {name} is not defined"));
             }
         };
         match defined_name(schema) {
@@ -207,7 +207,7 @@ impl Building {
     }
 }
 
-/// What a branch is called in JSON: the name of its type, without regard to a logical type.
+/// The tag of a branch in JSON: the name of its type, ignoring logical types.
 fn tag(schema: &Schema, namespace: Option<&str>) -> String {
     if let Some(name) = defined_name(schema) {
         return name.fullname(namespace);

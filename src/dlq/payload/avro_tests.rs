@@ -1,4 +1,4 @@
-//! Bodies as the Avro specification writes them, by hand, and what must be refused.
+//! Hand-written bodies as in the Avro specification, and bodies that must be refused.
 
 use proptest::prelude::*;
 use serde_json::json;
@@ -9,7 +9,7 @@ fn schema(text: &str) -> AvroSchema {
     AvroSchema::parse(text, &[]).unwrap()
 }
 
-/// Decodes to this JSON, and back to these bytes.
+/// Decodes to this JSON, and encodes back to these bytes.
 #[track_caller]
 fn both_ways(schema: &AvroSchema, bytes: &[u8], json: Value) {
     let body = schema.decode(bytes).unwrap();
@@ -132,8 +132,8 @@ fn what_does_not_fit_is_told_with_its_place() {
     );
     for (json, told) in [
         (json!({"list": [{}, {"k": "x"}], "maybe": null}), ".list[1].k: is a string, not an int"),
-        (json!({"list": [{"k": 1.5}], "maybe": null}), ".list[0].k: 1.5 is no int"),
-        (json!({"list": [{"k": 3_000_000_000_u64}], "maybe": null}), ".list[0].k: 3000000000 is no int of 32 bits"),
+        (json!({"list": [{"k": 1.5}], "maybe": null}), ".list[0].k: 1.5 is not a 32-bit int"),
+        (json!({"list": [{"k": 3_000_000_000_u64}], "maybe": null}), ".list[0].k: 3000000000 is not a 32-bit int"),
         (json!({"list": []}), "the field maybe is missing"),
         (json!({"list": [], "maybe": null, "more": 1}), "R has no field more"),
         (json!({"list": [], "maybe": 1}), ".maybe: is a number, not true or false"),
@@ -150,17 +150,17 @@ fn broken_and_hostile_bodies_are_refused() {
     let list = r#"{"type":"record","name":"L","fields":[{"name":"next","type":["null","L"]}]}"#;
     for (text, body, told) in [
         (r#""string""#, &[6, b'a'][..], "too early"),
-        (r#""string""#, &[1], "no length"),
+        (r#""string""#, &[1], "not a length"),
         (r#""string""#, &[2, 0xff], "UTF-8"),
         (r#""int""#, &[2, 2], "1 bytes are left"),
-        (r#""int""#, &[0x80], "broken off"),
+        (r#""int""#, &[0x80], "truncated"),
         (r#""int""#, &[0xff, 0xff, 0xff, 0xff, 0x7f], "32 bits"),
         (r#""boolean""#, &[2], "neither true nor false"),
         (r#"["null","int"]"#, &[4, 0], "no branch 2"),
         (r#"{"type":"enum","name":"e","symbols":["A"]}"#, &[1], "no symbol -1"),
         // A billion nulls.
         (r#"{"type":"array","items":"null"}"#, &[0x80, 0xa8, 0xd6, 0xb9, 7, 0], "too many values"),
-        (r#"{"type":"array","items":"int"}"#, &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 0], "broken off"),
+        (r#"{"type":"array","items":"int"}"#, &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 0], "truncated"),
         (list, &[2; 10_000], "nested deeper"),
     ] {
         let error = schema(text).decode(body).map(|body| body.json).unwrap_err();
@@ -175,7 +175,7 @@ fn blocks_with_sizes_are_read_and_doubled_keys_are_told() {
     let map = schema(r#"{"type":"map","values":"int"}"#);
     let body = map.decode(b"\x04\x02a\x02\x02a\x04\x00").unwrap();
     assert_eq!(body.json, json!({"a": 2}));
-    assert!(body.loss.unwrap().contains("stands twice"));
+    assert!(body.loss.unwrap().contains("duplicate key"));
 }
 
 #[test]
@@ -220,7 +220,7 @@ proptest! {
         let bytes = schema.encode(&json).unwrap();
         let body = schema.decode(&bytes).unwrap();
         prop_assert_eq!(&body.json, &json);
-        // Also by way of text, as an editor gives it.
+        // Also through text, as an editor returns it.
         let edited: Value = serde_json::from_str(&body.json.to_string()).unwrap();
         prop_assert_eq!(schema.encode(&edited).unwrap(), bytes);
     }

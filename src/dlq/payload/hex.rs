@@ -1,10 +1,10 @@
-//! A hex dump, as `hexdump -C` writes it.
+//! A hex dump in the format of `hexdump -C`.
 
 use std::fmt::Write as _;
 
 const BYTES_A_LINE: usize = 16;
 
-/// Offset, 16 bytes in hex, the same in ASCII; one line a row, no line for nothing.
+/// Offset, 16 bytes in hex, the same in ASCII; one line per row, none for no bytes.
 pub fn dump(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len() * 5);
     for (row, line) in bytes.chunks(BYTES_A_LINE).enumerate() {

@@ -1,36 +1,41 @@
-//! JSON as text: laid out for reading with everything kept, and what a round through values would lose.
+//! JSON text: pretty-printed without loss, and what would be lost in converting it to values.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use serde_json::Value;
 
-/// A JSON text, read.
+/// A parsed JSON text.
 #[derive(Debug, Clone, PartialEq)]
 pub struct JsonText {
     /// Its value.
     pub value: Value,
-    /// Laid out over lines; the order of keys, doubled keys and the spelling of numbers are those of the text.
+    /// Pretty-printed; the order of keys, duplicate keys and the spelling of numbers are preserved.
     pub pretty: String,
-    /// What the value does not hold of the text.
+    /// What the value does not contain.
     pub loss: Option<String>,
 }
 
-/// Reads JSON; `None` where the bytes are none (or nested deeper than 128 levels).
+/// May precede JSON and is not part of it.
+pub const BYTE_ORDER_MARK: char = '\u{feff}';
+
+/// Parses JSON; `None` if the bytes are not JSON (or nested deeper than 128 levels).
 pub fn read(bytes: &[u8]) -> Option<JsonText> {
+    // Some editors and serialisers write a byte order mark, which parsers may ignore (RFC 8259, 8.1).
     let text = std::str::from_utf8(bytes).ok()?;
+    let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
     let value = serde_json::from_str(text).ok()?;
     let mut layout = Layout { source: text, at: 0, out: String::new(), open: Vec::new(), key_is_next: false, loss: None };
     layout.run();
     Some(JsonText { value, pretty: layout.out, loss: layout.loss })
 }
 
-/// A value laid out over lines.
+/// A pretty-printed value.
 pub fn pretty(value: &Value) -> String {
     without_controls(&format!("{value:#}"))
 }
 
-/// Terminals obey control characters: in JSON those that may stand in a string as they are get written as escapes.
+/// Terminals obey control characters: those allowed unescaped in JSON strings are escaped.
 fn without_controls(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     for char in json.chars() {
@@ -44,12 +49,12 @@ fn without_controls(json: &str) -> String {
     out
 }
 
-/// Walks over a text that is known to be JSON.
+/// Walks over valid JSON text.
 struct Layout<'a> {
     source: &'a str,
     at: usize,
     out: String,
-    /// The containers around: of an object the keys so far.
+    /// The enclosing containers; for an object the keys so far.
     open: Vec<Option<BTreeSet<String>>>,
     key_is_next: bool,
     loss: Option<String>,
@@ -121,7 +126,7 @@ impl Layout<'_> {
             && let Some(Some(keys)) = self.open.last_mut()
             && !keys.insert(serde_json::from_str(token).unwrap_or_else(|_| token.to_owned()))
         {
-            self.loss.get_or_insert_with(|| format!("the key {} stands twice in an object", without_controls(token)));
+            self.loss.get_or_insert_with(|| format!("duplicate key {} in an object", without_controls(token)));
         }
         self.out.push_str(&without_controls(token));
         self.at += length;
@@ -132,18 +137,19 @@ impl Layout<'_> {
         let length = rest.find([',', '}', ']', ' ', '\t', '\n', '\r']).unwrap_or(rest.len());
         let token = &rest[..length];
         if token.starts_with(|c: char| c == '-' || c.is_ascii_digit()) && !is_kept(token) {
-            self.loss.get_or_insert_with(|| format!("the number {token} has more digits than a JSON value here can hold"));
+            self.loss.get_or_insert_with(|| format!("the number {token} has too many digits to be kept exactly"));
         }
         self.take(length);
     }
 }
 
-/// Whether a number stays what it is when it becomes an `i64`, a `u64` or an `f64`.
+/// Whether a number keeps its value as an `i64`, a `u64` or an `f64`.
 fn is_kept(number: &str) -> bool {
     if number.parse::<i64>().is_ok() || number.parse::<u64>().is_ok() {
         return true;
     }
-    // Of a double that two shortest numbers mean, writers choose either, serde_json another one than the standard library.
+    // If two shortest numbers denote one double, writers choose either, and serde_json chooses differently from the
+    // standard library.
     let is_written = |float: f64| {
         let written = serde_json::to_string(&float).unwrap_or_default();
         [format!("{float:e}"), written].iter().any(|text| digits(text) == digits(number))
@@ -151,7 +157,7 @@ fn is_kept(number: &str) -> bool {
     number.parse::<f64>().is_ok_and(|float| float.is_finite() && is_written(float))
 }
 
-/// The significant digits of a decimal number and the power of ten of the last one.
+/// The significant digits of a decimal number, and the power of ten of the last one.
 fn digits(number: &str) -> (String, i64) {
     let (mantissa, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
     let (whole, part) = mantissa.split_once('.').unwrap_or((mantissa, ""));
@@ -162,7 +168,7 @@ fn digits(number: &str) -> (String, i64) {
     if kept.is_empty() {
         return (String::new(), 0);
     }
-    // An exponent that is out of range belongs to a number that is none for a double either.
+    // A number with such an exponent is out of range for a double too.
     let exponent: i64 = exponent.parse().unwrap_or(i64::MAX);
     let power = exponent.saturating_sub(i64::try_from(part.len()).unwrap_or(i64::MAX)).saturating_add(dropped);
     (kept.to_owned(), power)
@@ -215,15 +221,21 @@ mod tests {
             assert!(loss(&format!("[{lost}]")).unwrap().contains(lost), "{lost}");
         }
         assert_eq!(loss(r#"{"a":1,"b":{"a":1},"c":[{"a":1},{"a":2}]}"#), None);
-        assert!(loss("{\"a\":1,\"\\u0061\":2}").unwrap().contains("twice"));
+        assert!(loss("{\"a\":1,\"\\u0061\":2}").unwrap().contains("duplicate key"));
     }
 
     #[test]
     fn what_is_no_json_is_not_read() {
-        for text in ["", "{", "abc", "{\"a\":1} x", "\u{feff}1"] {
+        for text in ["", "{", "abc", "{\"a\":1} x", "1\u{feff}", "\u{feff}"] {
             assert_eq!(read(text.as_bytes()), None, "{text}");
         }
         assert_eq!(read(b"\"\xff\""), None);
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_mistake() {
+        let read = read("\u{feff}{\"a\":1}".as_bytes()).unwrap();
+        assert_eq!((read.value, read.pretty.as_str(), read.loss), (json!({ "a": 1 }), "{\n  \"a\": 1\n}", None));
     }
 
     proptest! {

@@ -1,28 +1,36 @@
-//! Payloads as a person reads and changes them: JSON, text, bytes, and what a schema registry describes.
+//! Payloads in readable and editable form: JSON, text, bytes, and formats described by a schema
+//! registry.
 //!
-//! A payload in the wire format of Confluent's serializers begins with a zero byte and the id of its schema (4 bytes, big-endian);
-//! for Protobuf the indexes of the message in its file follow. The schema is fetched from the registry once, the body decoded to
-//! JSON, and a changed JSON encoded again under the same id, behind exactly the bytes that stood before the body.
+//! A payload in the wire format of Confluent's serializers begins with a zero byte and the schema id (4 bytes, big-endian), for
+//! Protobuf followed by the message indexes. The schema is fetched from the registry once, the body decoded to JSON, and changed
+//! JSON encoded again under the same id, after exactly the same bytes before the body.
 //!
-//! - **Nothing is lost unsaid.** JSON that was not changed gives the very bytes that were read. What JSON cannot carry (fields that
-//!   a Protobuf schema does not know, numbers of more digits than a double has) makes [`Decoder::encode`] refuse a change.
-//! - **Looking never fails.** What cannot be decoded is shown as text or as a hex dump, with a note that says why.
-//! - **Not read**: the newer form, in which the schema's GUID stands in a record header (`__value_schema_id`, `__key_schema_id`)
-//!   and the payload has no frame. Such a payload looks like plain JSON or like bytes.
+//! - **No silent loss.** JSON that was not changed gives the exact bytes that were read. If JSON cannot represent something (fields
+//!   that a Protobuf schema does not have, numbers with more digits than a double), [`Decoder::encode`] refuses a change.
+//! - **Decoding never fails.** Undecodable payloads are shown as text or as a hex dump, with a note that says why.
+//! - **Evidence.** If a header names the schema ([`framing::named`]), the payload has no frame, even if it begins with a zero, as an Avro
+//!   body does whose first field is 0 or a first union branch. Without such a header, a zero byte may begin a frame: it is taken for one if
+//!   the registry knows the schema and the whole body matches it.
 //!
-//! How Avro is written as JSON stands in [`avro`]; Protobuf follows its own canonical JSON mapping, see [`protobuf`]; JSON Schema
-//! does not validate, see [`json_schema`].
+//! For the JSON form of Avro see [`avro`]; Protobuf uses its canonical JSON mapping, see [`protobuf`]; JSON Schema is not
+//! validated, see [`json_schema`].
 
+#[cfg(feature = "schemas")]
 pub mod avro;
 pub mod hex;
 pub mod json_schema;
 pub mod json_text;
+#[cfg(feature = "schemas")]
 pub mod protobuf;
 pub mod registry;
 
+#[cfg(feature = "schemas")]
 mod avro_schema;
 mod decoder;
 mod framing;
 
-pub use decoder::{Decoded, Decoder, EncodeError, Format, SchemaRef};
-pub use registry::{Registry, RegistryError};
+pub use decoder::{Decoded, Decoder};
+#[cfg(feature = "internals")]
+pub use decoder::{EncodeError, PayloadFormat};
+pub use framing::{Named, PayloadPart, named};
+pub use registry::Registry;

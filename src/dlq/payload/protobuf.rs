@@ -1,11 +1,10 @@
 //! Protobuf bodies as JSON and back, by the canonical JSON mapping of Protobuf.
 //!
-//! Fields are called by their JSON names (`order_id` is `orderId`; on the way back both are taken), 64-bit integers are strings,
-//! bytes are base64, and fields with their default value are left out. The registry gives the text of a `.proto` file, or, from
-//! some clients, its descriptor in base64; imports are its references, Google's well-known types and Confluent's own two files.
+//! Fields have their JSON names (`order_id` is `orderId`; encoding accepts both), 64-bit integers are strings, bytes are base64,
+//! and fields with their default value are left out. The registry returns the text of a `.proto` file or, for some clients, its
+//! descriptor in base64; imports come from its references, Google's well-known types and Confluent's two own files.
 //!
-//! Indexes of nested messages count as Java's serializer counts them: without the entries of maps, which the compiler turns into
-//! messages.
+//! Indexes of nested messages are counted as by Java's serializer: without map entries, which the compiler turns into messages.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +15,7 @@ use prost_reflect::{DynamicMessage, FileDescriptor, MessageDescriptor, Serialize
 use protox::file::{ChainFileResolver, File, FileResolver, GoogleFileResolver};
 use serde_json::Value;
 
-/// The name under which the schema itself is compiled; nobody imports it.
+/// File name of the schema itself; no other file imports it.
 const MAIN: &str = "kladder.schema.proto";
 
 /// Confluent's serializers know these without a reference.
@@ -52,17 +51,17 @@ pub struct ProtobufBody {
     pub name: String,
     /// Its JSON.
     pub json: Value,
-    /// Why the JSON cannot be encoded again without a loss.
+    /// What would be lost if the JSON were encoded again.
     pub loss: Option<String>,
-    /// Whether encoding the JSON gives a message that is equal, but other bytes.
+    /// Whether encoding the JSON gives an equal message with other bytes.
     pub is_laid_out_otherwise: bool,
 }
 
 impl ProtobufSchema {
-    /// Compiles a file; `references` are the files that it imports, each with the path that it is imported by.
+    /// Compiles a file; `references` are the imported files with their import paths.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// A compiler error.
     pub fn compile(text: &str, references: &[(&str, &str)]) -> Result<Self, String> {
         let main = open(MAIN, text)?;
         let name = main.name().to_owned();
@@ -82,10 +81,10 @@ impl ProtobufSchema {
         file.map(Self).ok_or_else(|| format!("{name} was not compiled"))
     }
 
-    /// Decodes the body of the message that the indexes lead to.
+    /// Decodes the body of the message at these indexes.
     ///
     /// # Errors
-    /// Where it does not fit the schema, and why.
+    /// Where it does not match the schema, and why.
     pub fn decode(&self, indexes: &[usize], body: &[u8]) -> Result<ProtobufBody, String> {
         let descriptor = self.message(indexes)?;
         let message = DynamicMessage::decode(descriptor.clone(), body).map_err(|error| error.to_string())?;
@@ -95,24 +94,24 @@ impl ProtobufSchema {
         let is_equal = again.as_ref().is_ok_and(|again| *again == message);
         let is_same = bytes.is_ok_and(|bytes| bytes == body);
         let loss = match unknown_field(&message) {
-            Some(number) => Some(format!("field {number} is not in the schema, and JSON has no place for it")),
+            Some(number) => Some(format!("field {number} is not in the schema, and JSON cannot represent it")),
             None if is_equal || is_same => None,
-            None => Some("its JSON does not lead back to the message".to_owned()),
+            None => Some("its JSON does not convert back to the message".to_owned()),
         };
         let is_laid_out_otherwise = loss.is_none() && !is_same;
         Ok(ProtobufBody { name: descriptor.full_name().to_owned(), json, loss, is_laid_out_otherwise })
     }
 
-    /// Encodes JSON as the message that the indexes lead to.
+    /// Encodes JSON as the message at these indexes.
     ///
     /// # Errors
-    /// Where it does not fit the schema, and why.
+    /// Where it does not match the schema, and why.
     pub fn encode(&self, indexes: &[usize], json: &Value) -> Result<Vec<u8>, String> {
         Ok(from_json(self.message(indexes)?, json)?.encode_to_vec())
     }
 
     fn message(&self, indexes: &[usize]) -> Result<MessageDescriptor, String> {
-        let nowhere = || format!("there is no message at {indexes:?} in the file");
+        let nowhere = || format!("no message at {indexes:?} in the file");
         let (first, deeper) = indexes.split_first().ok_or_else(nowhere)?;
         let top = self.0.messages().nth(*first).ok_or_else(nowhere)?;
         deeper.iter().try_fold(top, |message, index| {
@@ -131,7 +130,7 @@ impl FileResolver for Given {
 }
 
 fn open(name: &str, text: &str) -> Result<File, String> {
-    // Clients for Python register descriptors, and not every registry turns them into text.
+    // Clients for Python register descriptors, and not every registry converts them to text.
     let descriptor = BASE64.decode(text.trim()).ok().and_then(|bytes| File::decode_file_descriptor_proto(&bytes[..]).ok());
     descriptor.map_or_else(|| File::from_source(name, text).map_err(|error| format!("{name}: {error}")), Ok)
 }
@@ -148,7 +147,7 @@ fn from_json(descriptor: MessageDescriptor, json: &Value) -> Result<DynamicMessa
     DynamicMessage::deserialize(descriptor, tracked).map_err(|error| format!(".{}: {error}", track.path()))
 }
 
-/// The number of a field somewhere in the message that its schema does not know.
+/// The number of a field anywhere in the message that its schema does not have.
 fn unknown_field(message: &DynamicMessage) -> Option<u32> {
     let own = message.unknown_fields().next().map(prost_reflect::UnknownField::number);
     own.or_else(|| message.fields().find_map(|(_, field)| unknown_inside(field)))

@@ -1,4 +1,4 @@
-//! Bodies written by hand, against schemas given as text.
+//! Hand-written bodies, with schemas given as text.
 
 use proptest::prelude::*;
 use serde_json::json;
@@ -48,7 +48,7 @@ fn messages_go_both_ways_also_nested_and_imported_ones() {
     });
     both_ways(&[0], order, "shop.Order", json);
     both_ways(&[1], b"\x09\0\0\0\0\0\0\xe0\x3f", "shop.Cancelled", json!({"share": 0.5}));
-    // The entry of the map is a message of its own to the compiler.
+    // For the compiler, a map entry is a message of its own.
     both_ways(&[0, 0], b"\x0a\x01x", "shop.Order.Line", json!({"item": "x"}));
     both_ways(&[0, 1, 0], b"\x08\x01", "shop.Order.Deep.Deeper", json!({"yes": true}));
     both_ways(&[0], b"", "shop.Order", json!({}));

@@ -1,56 +1,48 @@
-//! A client of a Confluent-compatible schema registry: as much of its REST API as reading needs.
+//! A client of a Confluent-compatible schema registry, with the part of its REST API that reading
+//! needs.
 //!
-//! It only reads, and what it reads never changes: the schema of an id. Redirects are not followed, as the password goes where the
-//! configuration says and nowhere else. Each request has a connection of its own; there are few, and none goes stale in between.
+//! It only reads, and schemas of an id never change. Redirects are not followed, since the password is only for the configured
+//! address.
 
 use std::collections::BTreeSet;
 use std::error::Error;
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, HeaderValue};
+use http::header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, HeaderValue, LOCATION};
 use http::{Request, StatusCode};
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use http_body_util::Full;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
-use tokio::runtime::Runtime;
 
-use crate::config::RegistryConfig;
+use crate::config::{RegistryConfig, redact};
+use crate::dlq::payload::framing::SchemaName;
+use crate::http_client::{HttpClient, HttpError};
 
-#[cfg(feature = "tls")]
-type Connector = hyper_tls::HttpsConnector<HttpConnector>;
-#[cfg(not(feature = "tls"))]
-type Connector = HttpConnector;
-
-/// How long a request may take, connecting included.
+/// Time limit of a request, connecting included.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
-/// Larger than registries take schemas.
+/// Larger than registries accept schemas.
 const LARGEST_ANSWER: usize = 4 << 20;
-/// More schemas behind one are a loop or a mistake.
+/// More references indicate a loop or a mistake.
 const MOST_REFERENCES: usize = 200;
 
-/// A schema registry. Its calls block: not for inside of a runtime.
+/// A schema registry. Its calls block: not for use in a runtime.
 pub struct Registry {
-    client: Client<Connector, Empty<Bytes>>,
-    runtime: Runtime,
+    client: HttpClient,
     base: String,
     authorization: Option<HeaderValue>,
 }
 
-/// Why the registry gave no schema.
+/// Why the registry returned no schema.
 #[derive(Debug, Error)]
 pub enum RegistryError {
-    /// The client could not be made.
-    #[error("the client of the schema registry cannot be made")]
+    /// The client could not be created.
+    #[error("cannot create the client of the schema registry")]
     Client(#[source] Box<dyn Error + Send + Sync>),
-    /// No connection, or one that broke.
+    /// Connection failed or broken.
     #[error("the schema registry cannot be reached: {0}")]
     Away(String),
     /// It took longer than 10 s.
@@ -60,30 +52,46 @@ pub enum RegistryError {
     #[error("the schema registry does not know it")]
     Unknown,
     /// 401 or 403.
-    #[error("the schema registry refuses ({0}): see username and password below [schema_registry]")]
+    #[error("the schema registry refuses ({0}): see username and password in [schema_registry]")]
     Refused(StatusCode),
     /// 3xx.
-    #[error("the schema registry redirects ({0}), which is not followed: see url below [schema_registry]")]
-    Redirected(StatusCode),
+    #[error("the schema registry redirects to {to} ({status}), which is not followed: see url in [schema_registry]")]
+    Redirected {
+        /// The status.
+        status: StatusCode,
+        /// The target, without query and password.
+        to: String,
+    },
     /// Any other status.
     #[error("the schema registry answers {0}")]
     Status(StatusCode),
-    /// Not what a registry says.
+    /// The body is not what a registry returns.
     #[error("the schema registry's answer cannot be read: {0}")]
     Unreadable(String),
-    /// References that do not end.
+    /// Too many references.
     #[error("the schema has more than {MOST_REFERENCES} references")]
     TooManyReferences,
 }
 
 impl RegistryError {
-    /// Whether asking again later may help; what it says of a schema that there is, is final.
+    /// Whether a later request may succeed; answers about an existing schema are final.
     #[must_use]
     pub fn is_away(&self) -> bool {
         match self {
-            Self::Away(_) | Self::TooSlow | Self::Refused(_) | Self::Redirected(_) | Self::Client(_) => true,
+            Self::Away(_) | Self::TooSlow | Self::Refused(_) | Self::Redirected { .. } | Self::Client(_) => true,
             Self::Status(status) => status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS,
             Self::Unknown | Self::Unreadable(_) | Self::TooManyReferences => false,
+        }
+    }
+}
+
+impl From<HttpError> for RegistryError {
+    fn from(error: HttpError) -> Self {
+        match error {
+            HttpError::Client(cause) => Self::Client(cause),
+            HttpError::Away(why) => Self::Away(why),
+            HttpError::TooSlow => Self::TooSlow,
+            HttpError::Body(why) => Self::Unreadable(why),
         }
     }
 }
@@ -91,7 +99,7 @@ impl RegistryError {
 /// The language of a schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 pub enum SchemaType {
-    /// Avro; said by saying nothing.
+    /// Avro; the default if none is given.
     #[default]
     #[serde(rename = "AVRO")]
     Avro,
@@ -103,23 +111,23 @@ pub enum SchemaType {
     Protobuf,
 }
 
-/// A schema as the registry has it.
+/// A schema from the registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Registered {
     /// Its language.
     pub schema_type: SchemaType,
     /// Its text.
     pub text: String,
-    /// All that it refers to, each once, after those that it refers to itself.
+    /// Everything it refers to, each once, after its own references.
     pub references: Vec<Referred>,
-    /// A subject that it is registered under, with the version there; a schema may be under several.
-    pub registered_as: Option<(String, u32)>,
+    /// A subject and version that it is registered under; there may be several.
+    pub subject_version: Option<(String, u32)>,
 }
 
 /// A schema that another one refers to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Referred {
-    /// How it is called there: the full name of an Avro type, the path of a Protobuf file.
+    /// Its name there: the full name of an Avro type, the path of a Protobuf file.
     pub name: String,
     /// Its text.
     pub text: String,
@@ -149,16 +157,11 @@ struct VersionAnswer {
 }
 
 impl Registry {
-    /// Makes the client; nothing is asked yet.
+    /// Creates the client, without a request.
     ///
     /// # Errors
-    /// When there is no runtime to be had, or the user's name or password cannot stand in a header.
+    /// The runtime cannot be created, or user name or password are not allowed in a header.
     pub fn new(config: &RegistryConfig) -> Result<Self, RegistryError> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        #[cfg(feature = "tls")]
-        let tcp = hyper_tls::HttpsConnector::new_with_connector(tcp);
         let authorization = config.credentials.as_ref().map(|credentials| {
             let basic = BASE64.encode(format!("{}:{}", credentials.username, credentials.password));
             HeaderValue::try_from(format!("Basic {basic}")).map(|mut value| {
@@ -167,56 +170,62 @@ impl Registry {
             })
         });
         Ok(Self {
-            client: Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(tcp),
-            runtime: runtime.map_err(|error| RegistryError::Client(error.into()))?,
+            client: HttpClient::new(LARGEST_ANSWER)?,
             base: config.url.trim().trim_end_matches('/').to_owned(),
             authorization: authorization.transpose().map_err(|error| RegistryError::Client(error.into()))?,
         })
     }
 
-    /// The schema of an id, with all that it refers to.
+    /// The schema of an id or a GUID, with everything it refers to.
     ///
     /// # Errors
-    /// When the registry does not know it or cannot be asked.
-    pub fn schema(&self, id: u32) -> Result<Registered, RegistryError> {
-        let answer: SchemaAnswer = self.get(&format!("/schemas/ids/{id}"))?;
+    /// The registry does not know it or does not answer.
+    pub fn schema(&self, name: SchemaName) -> Result<Registered, RegistryError> {
+        let path = match name {
+            SchemaName::Id(id) => format!("/schemas/ids/{id}"),
+            SchemaName::Guid(_) => format!("/schemas/guids/{name}"),
+        };
+        let answer: SchemaAnswer = self.get(&path)?;
         let mut references = References { registry: self, seen: BTreeSet::new(), found: Vec::new() };
         references.follow(answer.references.unwrap_or_default())?;
         let references = references.found;
-        // Good to know only: older registries do not tell.
-        let versions: Vec<VersionAnswer> = self.get(&format!("/schemas/ids/{id}/versions")).unwrap_or_default();
+        // Optional: older registries do not support it.
+        let versions: Vec<VersionAnswer> = match name {
+            SchemaName::Id(_) => self.get(&format!("{path}/versions")).unwrap_or_default(),
+            SchemaName::Guid(_) => Vec::new(),
+        };
         Ok(Registered {
             schema_type: answer.schema_type.unwrap_or_default(),
             text: answer.schema,
             references,
-            registered_as: versions.into_iter().map(|v| (v.subject, v.version)).min(),
+            subject_version: versions.into_iter().map(|v| (v.subject, v.version)).min(),
         })
     }
 
     fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, RegistryError> {
         let mut request = Request::get(format!("{}{path}", self.base))
-            .header(ACCEPT, "application/vnd.schemaregistry.v1+json, application/json");
+            .header(ACCEPT, "application/vnd.schemaregistry.v1+json, application/json")
+            .header(ACCEPT_ENCODING, "identity");
         if let Some(authorization) = &self.authorization {
             request = request.header(AUTHORIZATION, authorization);
         }
-        let request = request.body(Empty::new()).map_err(|error| RegistryError::Client(error.into()))?;
-        self.runtime.block_on(async {
-            tokio::time::timeout(ANSWER_WITHIN, self.exchange(request)).await.map_err(|_| RegistryError::TooSlow)?
-        })
-    }
-
-    async fn exchange<T: DeserializeOwned>(&self, request: Request<Empty<Bytes>>) -> Result<T, RegistryError> {
-        let response = self.client.request(request).await.map_err(|error| RegistryError::Away(chain(&error)))?;
+        let request = request.body(Full::default()).map_err(|error| RegistryError::Client(error.into()))?;
+        let response = self.client.send(request, ANSWER_WITHIN)?;
         match response.status() {
             status if status.is_success() => {}
             StatusCode::NOT_FOUND => return Err(RegistryError::Unknown),
             status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => return Err(RegistryError::Refused(status)),
-            status if status.is_redirection() => return Err(RegistryError::Redirected(status)),
+            status if status.is_redirection() => {
+                let location = response.headers().get(LOCATION).map_or(b"nowhere".as_slice(), HeaderValue::as_bytes);
+                let location = String::from_utf8_lossy(location);
+                let to = redact::hide_in_urls(location.split(['?', '#']).next().unwrap_or_default());
+                return Err(RegistryError::Redirected { status, to });
+            }
             status => return Err(RegistryError::Status(status)),
         }
-        let body = Limited::new(response.into_body(), LARGEST_ANSWER).collect().await;
-        let body = body.map_err(|error| RegistryError::Unreadable(error.to_string()))?.to_bytes();
-        serde_json::from_slice(&body).map_err(|error| RegistryError::Unreadable(error.to_string()))
+        let body = response.body();
+        serde_json::from_slice(body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(body))
+            .map_err(|error| RegistryError::Unreadable(error.to_string()))
     }
 }
 
@@ -241,7 +250,8 @@ impl References<'_> {
             if self.seen.len() > MOST_REFERENCES {
                 return Err(RegistryError::TooManyReferences);
             }
-            let answer: SchemaAnswer = self.registry.get(&format!("/subjects/{}/versions/{version}", encoded(&subject)))?;
+            let answer: SchemaAnswer =
+                self.registry.get(&format!("/subjects/{}/versions/{version}", utf8_percent_encode(&subject, IN_A_SEGMENT)))?;
             self.follow(answer.references.unwrap_or_default())?;
             self.found.push(Referred { name, text: answer.schema });
         }
@@ -249,25 +259,8 @@ impl References<'_> {
     }
 }
 
-/// A part of a path: all that might mean something there as `%XX`.
-fn encoded(part: &str) -> String {
-    let mut text = String::with_capacity(part.len());
-    for byte in part.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            text.push(char::from(byte));
-        } else {
-            // Writing into a string cannot fail.
-            let _ = write!(text, "%{byte:02X}");
-        }
-    }
-    text
-}
-
-/// An error with its causes, in one line.
-fn chain(error: &(dyn Error + 'static)) -> String {
-    let causes: Vec<String> = std::iter::successors(Some(error), |&e| e.source()).map(ToString::to_string).collect();
-    causes.join(": ")
-}
+/// What is encoded in a path segment.
+const IN_A_SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 #[cfg(test)]
 #[path = "registry_tests.rs"]

@@ -1,4 +1,4 @@
-//! Letters are read ahead of being sent, on a thread of its own: while one transaction commits, the records of the next are fetched.
+//! Prefetches letters on a separate thread: while one transaction commits, the records of the next are read.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -11,15 +11,15 @@ use crate::kafka::error::ClientError;
 use crate::kafka::fetch::Fetcher;
 use crate::kafka::partition::TopicPartition;
 
-/// So many letters, or about so many bytes, are read at a time; a few of these wait.
+/// Batch limits: number of letters, and approximate number of bytes; a few batches are buffered.
 const MOST_LETTERS: usize = 1_000;
 const MOST_BYTES: usize = 1_000_000;
 const WAITING: usize = 3;
 
-/// A letter and its record; `None` where that is gone.
+/// A letter and its record; `None` if the record no longer exists.
 pub(super) type Fetched = (LetterKey, Option<Record>);
 
-/// Reads letters in their order.
+/// Reads letters in order.
 #[derive(Default)]
 pub(super) struct Ahead {
     receiver: Option<Receiver<Result<Vec<Fetched>, ClientError>>>,
@@ -28,10 +28,11 @@ pub(super) struct Ahead {
 }
 
 impl Ahead {
-    /// Begins to read these, which must be in the order of partitions and offsets. What `is_brought` along is not read.
+    /// Begins to read these letters, which must be ordered by partition and offset. Letters with given content
+    /// (`is_brought`) are not read.
     ///
     /// # Errors
-    /// When no client can be made, or no thread.
+    /// The client or the thread cannot be created.
     pub fn start(
         kafka: &KafkaConfig,
         topic: &str,
@@ -47,7 +48,7 @@ impl Ahead {
         let (sender, receiver) = sync_channel(WAITING);
         let read = move || {
             if let Err(error) = read(&mut fetcher, &topic, &letters, &sender) {
-                // Whoever waits for letters hears of it.
+                // The receiver gets the error.
                 let _ = sender.send(Err(error));
             }
         };
@@ -56,16 +57,17 @@ impl Ahead {
         Ok(Self { receiver: Some(receiver), have: VecDeque::new(), left })
     }
 
-    /// How many have not been taken.
+    /// Number of letters not taken yet.
     pub fn left(&self) -> usize {
         self.left
     }
 
-    /// The next ones, at most so many; fewer where more have not been read yet, and none where nothing comes for so long.
+    /// The next letters, up to these numbers of letters and bytes (the last one may exceed them); fewer if more are not read yet, none if
+    /// nothing arrives in time.
     ///
     /// # Errors
-    /// When the topic cannot be read.
-    pub fn take(&mut self, most: usize, within: Duration) -> Result<Vec<Fetched>, ClientError> {
+    /// The topic cannot be read.
+    pub fn take(&mut self, most: usize, most_bytes: usize, within: Duration) -> Result<Vec<Fetched>, ClientError> {
         if self.have.is_empty()
             && let Some(receiver) = &self.receiver
         {
@@ -82,13 +84,23 @@ impl Ahead {
         {
             self.have.extend(read?);
         }
-        let count = most.min(self.have.len());
+        let mut bytes = 0;
+        let fits = |(_, record): &&Fetched| {
+            let has_room = bytes < most_bytes.max(1);
+            bytes += record.as_ref().map_or(0, size);
+            has_room
+        };
+        let count = self.have.iter().take(most).take_while(fits).count();
         self.left -= count;
         Ok(self.have.drain(..count).collect())
     }
 }
 
-/// Until all are read, or nobody takes them any more.
+fn size(record: &Record) -> usize {
+    record.key().map_or(0, <[u8]>::len) + record.value().map_or(0, <[u8]>::len)
+}
+
+/// Reads until all are read, or the receiver is gone.
 fn read(
     fetcher: &mut Fetcher,
     topic: &str,
@@ -102,13 +114,13 @@ fn read(
             let mut wanted = chunk.iter().copied().peekable();
             let (mut out, mut bytes, mut is_over) = (Vec::with_capacity(chunk.len()), 0, false);
             fetcher.fetch(&tp, &offsets, |record| {
-                // What was passed over is gone.
+                // A letter whose offset was skipped no longer exists.
                 while let Some(gone) = wanted.next_if(|letter| letter.offset < record.offset()) {
                     out.push((gone, None));
                 }
                 if let Some(letter) = wanted.next_if(|letter| letter.offset == record.offset()) {
-                    bytes += record.key().map_or(0, <[u8]>::len) + record.value().map_or(0, <[u8]>::len);
-                    // A topic that was made anew has other records at these places.
+                    bytes += size(&record);
+                    // A recreated topic has other records at these offsets.
                     out.push((letter, Some(record).filter(|record| record.timestamp() == letter.appended)));
                 }
                 if bytes > MOST_BYTES {

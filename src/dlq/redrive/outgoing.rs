@@ -1,8 +1,8 @@
-//! Where letters go, and with which headers.
+//! Where letters are sent, and with which headers.
 //!
-//! On the ladder's redeliver topic a letter begins its attempts anew. A topic that others read gets the record without the headers that
-//! would drive another framework; kladder's own stay, so that a letter that is dead again is recognised by its id. (On a source,
-//! workers of a ladder look at none of them.)
+//! On the ladder's redeliver topic a letter starts again at attempt 1. On a topic that others read, the record is sent without headers
+//! that would control another framework; kladder's own stay, so that a letter that dies again is recognised by its id. (On a source,
+//! workers of a ladder ignore all of them.)
 
 use std::collections::BTreeMap;
 
@@ -17,50 +17,50 @@ use crate::dlq::letter::foreign;
 use crate::dlq::queue::Queue;
 use crate::kafka::producer::TopicId;
 
-/// Where letters are sent.
+/// The target of letters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
-    /// The ladder's redeliver topic: only the group whose handler failed sees them.
+    /// The ladder's redeliver topic, which only the group whose handler failed reads.
     Redeliver(String),
-    /// The topic that each came from: every group that reads it sees them.
+    /// Each letter's origin topic, which every group may read.
     Origin,
-    /// A topic that the configuration names.
+    /// A topic named in the configuration.
     Topic(String),
 }
 
-/// The words for the first two.
+/// Keywords of the first two.
 const REDELIVER: &str = "redeliver";
 const ORIGIN: &str = "origin";
 
 impl Target {
-    /// Reads what was asked for. Only what the configuration names is a target.
+    /// Parses a target. Only topics named in the configuration are allowed.
     ///
     /// # Errors
-    /// When there is no such target.
+    /// There is no such target.
     pub fn of(queue: &Queue, asked: Option<&str>) -> Result<Self, String> {
         let topics = || match queue.targets.len() {
-            0 => "no topic is named as a target in the configuration".to_owned(),
-            _ => format!("the configuration names {}", queue.targets.join(", ")),
+            0 => "the configuration names no target topics".to_owned(),
+            _ => format!("allowed targets: {}", queue.targets.join(", ")),
         };
         match (asked, &queue.ladder) {
-            // Nobody reads a redeliver topic where records come back in their origins.
+            // With redelivery to the origins, nobody reads a redeliver topic.
             (None, Some(ladder)) if ladder.redelivery() == Redelivery::Origin => Ok(Self::Origin),
             (Some(REDELIVER), Some(ladder)) if ladder.redelivery() == Redelivery::Origin => {
                 Err(format!("ladder {} redelivers to the origins: use --to origin", ladder.name()))
             }
             (None | Some(REDELIVER), Some(ladder)) => Ok(Self::Redeliver(ladder.redeliver_topic())),
-            (None, None) => Err(format!("say where to with --to origin or --to TOPIC: {}", topics())),
+            (None, None) => Err(format!("set a target with --to origin or --to TOPIC: {}", topics())),
             (Some(REDELIVER), None) => Err(format!("{} belongs to no ladder and has no redeliver topic", queue.topic)),
-            (Some(ORIGIN), _) if queue.targets.is_empty() => Err(format!("no origin is allowed: {}", topics())),
+            (Some(ORIGIN), _) if queue.targets.is_empty() => Err(format!("sending to the origin is not allowed: {}", topics())),
             (Some(ORIGIN), _) => Ok(Self::Origin),
             (Some(topic), _) if queue.targets.iter().any(|target| target == topic) => Ok(Self::Topic(topic.to_owned())),
-            (Some(topic), _) => Err(format!("{topic} is no target: {}", topics())),
+            (Some(topic), _) => Err(format!("{topic} is not an allowed target: {}", topics())),
         }
     }
 
-    /// As a job has it.
+    /// As stored in a job.
     #[must_use]
-    pub fn told(&self) -> String {
+    pub fn to_stored(&self) -> String {
         match self {
             Self::Redeliver(_) => REDELIVER.to_owned(),
             Self::Origin => ORIGIN.to_owned(),
@@ -68,8 +68,8 @@ impl Target {
         }
     }
 
-    /// Whether it will be told of those that are sent there that they have succeeded: only the workers of a ladder do, of what its
-    /// application gets from the ladder.
+    /// Whether the success of letters sent there is reported: only a ladder's workers do that, for records that its application
+    /// gets from the ladder.
     #[must_use]
     pub fn has_verdicts(&self, queue: &Queue) -> bool {
         let Some(ladder) = &queue.ladder else { return false };
@@ -80,7 +80,7 @@ impl Target {
         }
     }
 
-    /// The topic that a letter of this origin goes to.
+    /// The topic for a letter of this origin.
     #[must_use]
     pub fn topic_for<'a>(&'a self, origin: Option<&'a str>) -> Option<&'a str> {
         match self {
@@ -89,7 +89,7 @@ impl Target {
         }
     }
 
-    /// Makes what is sent of a letter.
+    /// Prepares the record of a letter.
     pub(super) fn address(&self, queue: &Queue, places: &Places, letter: LetterKey, mut body: Body) -> Result<Addressed, String> {
         let at = Coordinates {
             topic: queue.topic.clone(),
@@ -99,13 +99,13 @@ impl Target {
         };
         let mut headers = body.take_headers();
         let told = foreign(&|| headers.iter(), queue.dialect);
-        // A share group may leave out what it was about; a null that is sent on would delete where the topic is compacted.
+        // A share group may omit the original value; forwarding the null would be a deletion on a compacted topic.
         if body.value().is_none() && told.as_ref().is_some_and(|(dialect, _)| *dialect == Dialect::ShareGroup) {
-            return Err("its share group left the record out of its dead letter".to_owned());
+            return Err("its share group did not copy the record into the dead letter".to_owned());
         }
         let name = queue.ladder.as_ref().map_or(queue.name.as_str(), |ladder| ladder.name());
         let envelope = if let Some(envelope) = Envelope::read_dead(&at, headers.iter()) {
-            // Another ladder's would not be read by the workers of this one.
+            // The workers of this ladder ignore another ladder's headers.
             Envelope { ladder: name.to_owned(), ..envelope }
         } else {
             let place = told.map(|(_, told)| told.place).unwrap_or_default();
@@ -119,9 +119,9 @@ impl Target {
         };
         let topic = match self {
             Self::Redeliver(topic) | Self::Topic(topic) => topic.clone(),
-            Self::Origin if envelope.origin.topic == at.topic => return Err("it does not tell where it came from".to_owned()),
+            Self::Origin if envelope.origin.topic == at.topic => return Err("its origin is unknown".to_owned()),
             Self::Origin if !queue.targets.contains(&envelope.origin.topic) => {
-                return Err(format!("its origin {} is no target in the configuration", envelope.origin.topic));
+                return Err(format!("its origin {} is not an allowed target", envelope.origin.topic));
             }
             Self::Origin => envelope.origin.topic.clone(),
         };
@@ -138,15 +138,15 @@ impl Target {
     }
 }
 
-/// The topics that letters may go to, and how many partitions each has.
+/// The target topics and their numbers of partitions.
 #[derive(Default)]
 pub(super) struct Places(BTreeMap<String, (TopicId, i32)>);
 
 impl Places {
-    /// Looks them up. An origin that does not exist is told letter by letter.
+    /// Looks them up. A missing origin is reported per letter.
     ///
     /// # Errors
-    /// When the one topic that is the target does not exist, or the brokers do not answer.
+    /// The only target topic does not exist, or the brokers do not answer.
     pub fn look_up(target: &Target, desk: &mut Desk) -> Result<Self, DeskError> {
         let topics = match target {
             Target::Redeliver(topic) | Target::Topic(topic) => vec![topic.clone()],
@@ -164,7 +164,7 @@ impl Places {
     }
 }
 
-/// What is sent of a letter, and what is noted of it.
+/// A prepared record, and its state fields.
 pub(super) struct Addressed {
     sending: Sending,
     topic: String,
@@ -172,30 +172,30 @@ pub(super) struct Addressed {
     diff: Option<String>,
 }
 
-/// What one transaction sends.
+/// The content of one transaction.
 #[derive(Default)]
 pub(super) struct Outgoings {
-    /// What the states say of when, in epoch milliseconds.
+    /// The time in the state records, in epoch milliseconds.
     at: i64,
-    /// Of all keys and values together.
+    /// Size of all keys and values.
     pub bytes: usize,
     pub letters: Vec<LetterKey>,
     pub sendings: Vec<Sending>,
     pub topics: Vec<String>,
-    /// What is written of each in the state topic.
+    /// The state record of each letter.
     pub states: Vec<StateEntry>,
 }
 
-/// Made ready so long before they are sent, letters say that they were sent then.
+/// Maximum time between preparation and sending for the prepared time to be kept.
 const SAME_MOMENT_MILLIS: i64 = 1_000;
 
 impl Outgoings {
-    /// Nothing yet, at this moment.
+    /// Empty, with this time.
     pub fn at(at: i64) -> Self {
         Self { at, ..Self::default() }
     }
 
-    /// They are sent now: what waited for a canary or a pause to end says so.
+    /// Sets the time of sending, for letters that waited for a canary or a pause.
     pub fn sent_at(&mut self, now: i64) {
         if now - self.at <= SAME_MOMENT_MILLIS {
             return;
@@ -207,7 +207,7 @@ impl Outgoings {
         }
     }
 
-    /// Adds a letter. `fate` is what is written of each, but for what is this one's own.
+    /// Adds a letter. `fate` holds the fields that all letters share.
     pub fn push(&mut self, letter: LetterKey, addressed: Addressed, prefix: &str, fate: &mut Fate) {
         fate.target = Some(addressed.topic);
         fate.id = Some(addressed.id);

@@ -1,16 +1,16 @@
-//! How fast letters go: so many a second, rising to it over a time where that is asked for.
+//! The rate of sending: a number of letters per second, optionally with a ramp.
 
 use std::time::Duration;
 
 use crate::core::leader_clock::LocalTime;
 
-/// The rate that a ramp begins with, as a share of the whole.
+/// The share of the rate that a ramp begins with.
 const RAMP_FROM: f64 = 0.1;
 
-/// What was not used is kept for no longer than this.
+/// Unused allowance is kept for at most this long.
 const BURST: Duration = Duration::from_millis(250);
 
-/// Gives out allowances.
+/// Limits the rate.
 #[derive(Debug)]
 pub(super) struct Pace {
     rate: Option<f64>,
@@ -21,12 +21,12 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// At most so many a second; as fast as it goes without.
+    /// With at most this rate, or without a limit.
     pub fn new(rate: Option<f64>, ramp: Duration, now: LocalTime) -> Self {
         Self { rate, ramp, begun: now, counted: now, saved: 0.0 }
     }
 
-    /// The ramp begins anew, as after a pause.
+    /// Restarts the ramp, as after a pause.
     pub fn begin_again(&mut self, now: LocalTime) {
         (self.begun, self.counted, self.saved) = (now, now, 0.0);
     }
@@ -41,7 +41,7 @@ impl Pace {
         Some(rate * (RAMP_FROM + (1.0 - RAMP_FROM) * share))
     }
 
-    /// How many of these may go now.
+    /// How many of these may be sent now.
     pub fn allow(&mut self, wanted: usize, now: LocalTime) -> usize {
         let Some(rate) = self.rate_at(now) else { return wanted };
         let most = (rate * BURST.as_secs_f64()).max(1.0);
@@ -49,11 +49,11 @@ impl Pace {
         self.counted = now;
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small and not negative")]
         let whole = self.saved as usize;
-        // Few and often would be many transactions: what the beat brings goes together.
+        // Small allowances would make many transactions: the allowance of a beat is used at once.
         if self.saved + 1e-9 < most.min(rate * 0.1).max(1.0) && whole < wanted { 0 } else { whole.min(wanted) }
     }
 
-    /// So many went.
+    /// Counts sent letters.
     #[expect(clippy::cast_precision_loss, reason = "small")]
     pub fn took(&mut self, count: usize) {
         if self.rate.is_some() {
@@ -61,7 +61,7 @@ impl Pace {
         }
     }
 
-    /// How long until something may go again.
+    /// Time until more may be sent.
     pub fn wait(&self, now: LocalTime) -> Duration {
         self.rate_at(now).map_or(Duration::ZERO, |rate| Duration::from_secs_f64((0.1_f64).max(1.0 / rate.max(0.01)).min(1.0)))
     }

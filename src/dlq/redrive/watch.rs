@@ -1,15 +1,15 @@
-//! What is asked of a running job: to pause, to go on, to end.
+//! Requests to a running job: pause, resume, cancel.
 
 use std::time::Duration;
 
 use crate::config::KafkaConfig;
-use crate::core::dead_letter::{Entry, Wish};
+use crate::core::dead_letter::{DeadLetterEntry, Wish};
 use crate::core::state::StateError;
 use crate::kafka::error::ClientError;
 use crate::kafka::isolation::Isolation;
 use crate::kafka::tail::{TailFrom, TopicTail};
 
-/// Reads the state topic for nothing but the wishes of one job. They are written outside of transactions, and must not wait for one.
+/// Reads only one job's requests from the state topic. They are written outside of transactions, and must not wait for one.
 pub(super) struct WishWatch {
     tail: TopicTail,
     key: String,
@@ -23,12 +23,12 @@ impl WishWatch {
         Ok(Self { tail, key: Wish::key_of(job), last: None })
     }
 
-    /// The last wish, if there is a new one.
+    /// The latest request, if there is a new one.
     pub fn poll(&mut self) -> Result<Option<Wish>, ClientError> {
         let (key, last) = (&self.key, &mut self.last);
         self.tail.poll(Duration::ZERO, |_, record| {
             if record.key() == Some(key.as_bytes())
-                && let Some(Ok(Entry::Wish(_, wish))) = read(record.key(), record.value())
+                && let Some(Ok(DeadLetterEntry::Wish(_, wish))) = read(record.key(), record.value())
             {
                 *last = wish;
             }
@@ -37,6 +37,6 @@ impl WishWatch {
     }
 }
 
-fn read(key: Option<&[u8]>, value: Option<&[u8]>) -> Option<Result<Entry, StateError>> {
-    Entry::read("", key, value)
+fn read(key: Option<&[u8]>, value: Option<&[u8]>) -> Option<Result<DeadLetterEntry, StateError>> {
+    DeadLetterEntry::read("", key, value)
 }

@@ -1,8 +1,9 @@
-//! Alert rules for Prometheus, made of the metrics' names and the configuration's own thresholds.
+//! Alert rules for Prometheus, generated from the metrics' names and the configuration's
+//! thresholds.
 //!
-//! A rule is written for each ladder, and where the threshold follows the delay for each tier, so that a tier of a day is not held to
-//! what a tier of five seconds must keep. What is switched off has no rule. No rule makes up a value for a series that is missing:
-//! where nobody tells of a ladder, `KladderWorkerAbsent` is what fires.
+//! There is a rule per ladder, and if the threshold depends on the delay, per tier, so that a tier of a day is not judged like a tier
+//! of five seconds. Disabled features have no rules. No rule substitutes a value for a missing series: if no process reports a
+//! ladder, `KladderWorkerAbsent` fires.
 
 mod rules;
 
@@ -12,21 +13,18 @@ use std::time::Duration;
 use crate::config::types::Config;
 use crate::core::delay::format_duration;
 
-/// Where the paragraphs stand that tell what to do, unless the configuration has a page of its own.
-const RUNBOOK: &str = concat!("https://crates.io/crates/kladder/", env!("CARGO_PKG_VERSION"));
-
 /// How urgent an alert is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Severity {
-    /// Somebody must act now: records stand still or are about to be lost.
+pub enum AlertSeverity {
+    /// Act now: records are blocked or about to be lost.
     Critical,
-    /// Somebody must look before long.
+    /// Look into it soon.
     Warning,
-    /// Good to know.
+    /// For information.
     Info,
 }
 
-impl Severity {
+impl AlertSeverity {
     /// The value of the label `severity`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -41,26 +39,27 @@ impl Severity {
 /// One rule.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Alert {
-    /// Its name, and in lower case the anchor of what to do.
+    /// Its name; in lower case also the anchor of its section in `docs/runbook.md` and in an operator's runbook.
     pub name: &'static str,
-    /// The query: what it gives fires.
+    /// The query; its results fire.
     pub expr: String,
-    /// How long it must give it.
+    /// How long it must have results before it fires.
     pub hold: Duration,
     /// How urgent it is.
-    pub severity: Severity,
-    /// What it is about. Most queries give these labels anyway; without them the rules of two ladders would be taken for one.
+    pub severity: AlertSeverity,
+    /// Labels that identify its subject. Most queries return them anyway; without them the rules of two ladders would look
+    /// the same.
     pub labels: Vec<(&'static str, String)>,
     /// One line; `{{ $labels.… }}` is filled in by Prometheus.
     pub summary: String,
-    /// What it means.
+    /// Its meaning.
     pub description: String,
 }
 
-/// The rule file for all ladders of a configuration, in YAML, with a group a ladder.
+/// The rule file for all ladders of a configuration, in YAML, with one group per ladder.
 #[must_use]
 pub fn rule_file(config: &Config) -> String {
-    let runbook = config.alerts.runbook.as_deref().unwrap_or(RUNBOOK);
+    let runbook = config.alerts.runbook.as_deref();
     let mut text = String::from("groups:\n");
     for ladder in &config.ladders {
         // Writing to a string cannot fail.
@@ -72,7 +71,7 @@ pub fn rule_file(config: &Config) -> String {
     text
 }
 
-fn rule(alert: &Alert, runbook: &str) -> String {
+fn rule(alert: &Alert, runbook: Option<&str>) -> String {
     let mut lines = vec![format!("      - alert: {}", alert.name), format!("        expr: {}", quoted(&alert.expr))];
     if !alert.hold.is_zero() {
         lines.push(format!("        for: {}", format_duration(alert.hold)));
@@ -81,14 +80,17 @@ fn rule(alert: &Alert, runbook: &str) -> String {
     lines.push(format!("          severity: {}", alert.severity.as_str()));
     lines.extend(alert.labels.iter().map(|(name, value)| format!("          {name}: {}", quoted(value))));
     lines.push("        annotations:".to_owned());
-    let page = format!("{runbook}#{}", alert.name.to_lowercase());
-    for (name, value) in [("summary", &alert.summary), ("description", &alert.description), ("runbook_url", &page)] {
+    // Only the operator's own address: no default link would be known to be reachable for them.
+    let page = runbook.map(|runbook| format!("{runbook}#{}", alert.name.to_lowercase()));
+    let annotations =
+        [("summary", Some(&alert.summary)), ("description", Some(&alert.description)), ("runbook_url", page.as_ref())];
+    for (name, value) in annotations.into_iter().filter_map(|(name, value)| Some((name, value?))) {
         lines.push(format!("          {name}: {}", quoted(value)));
     }
     lines.join("\n") + "\n"
 }
 
-/// What JSON calls a string is one in YAML, too.
+/// A JSON string is also a valid YAML string.
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }

@@ -1,12 +1,13 @@
-//! The rules ask for metrics that there are, and follow the configuration.
+//! The rules use existing metrics and follow the configuration.
 
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::config::types::{AlertsConfig, HandlerConfig, LadderConfig, RedriveConfig, Role, TopicsConfig};
+use crate::config::types::{AlertsConfig, HandlerConfig, LadderConfig, RedriveConfig, TopicsConfig};
 use crate::core::dispatch::BreakerSettings;
 use crate::core::dlq_breaker::DlqBreakerSettings;
 use crate::core::ladder::Ladder;
+use crate::core::role::Role;
 use crate::telemetry::promql::testing::metrics_of;
 
 const ALL: &[Role] = &[Role::Mover, Role::Deliverer, Role::Router, Role::Index];
@@ -16,7 +17,14 @@ fn ladder() -> LadderConfig {
     LadderConfig {
         ladder: Ladder::builder("orders", "billing").source("orders-in").tiers(["10s", "20m", "1d"]).build().unwrap(),
         start: None,
-        handler: Some(HandlerConfig { url, timeout: Duration::from_secs(10), max_in_flight: 1, redeliver_share: 0.5 }),
+        handler: Some(HandlerConfig {
+            url,
+            timeout: Duration::from_secs(10),
+            max_in_flight: 1,
+            batch: None,
+            max_unsettled: 500,
+            redeliver_share: 0.5,
+        }),
         breaker: Some(BreakerSettings::default()),
         dlq_breaker: Some(DlqBreakerSettings::default()),
         redrive: RedriveConfig::default(),
@@ -91,11 +99,9 @@ fn nobody_misses_an_index_that_is_not_kept() {
 }
 
 #[test]
-fn the_readme_tells_for_each_alert_what_to_do() {
-    let readme = include_str!("../../../README.md");
-    let (_, section) = readme.split_once("## When an alert fires").unwrap();
-    let section = section.split("\n## ").next().unwrap();
-    let told: BTreeSet<&str> = section.lines().filter_map(|line| line.strip_prefix("### ")).collect();
+fn the_runbook_tells_for_each_alert_what_to_do() {
+    let runbook = include_str!("../../../docs/runbook.md");
+    let told: BTreeSet<&str> = runbook.lines().filter_map(|line| line.strip_prefix("## ")).collect();
     let names: BTreeSet<&str> = rules::of(&ladder(), &AlertsConfig::default(), ALL).iter().map(|alert| alert.name).collect();
     assert_eq!(told, names);
 }

@@ -1,22 +1,22 @@
-//! All ladders at a glance: who needs to be looked at.
+//! All ladders at a glance: which of them need attention.
 
 use crate::telemetry::dashboards::panel::{Panel, Unit};
 use crate::telemetry::names as n;
 use crate::telemetry::promql::{RATE_INTERVAL, count, max, of_ours, quantile, rate, series, sum};
 
-/// What the dashboard is for.
+/// Purpose of the dashboard.
 pub const ABOUT: &str =
-    "All ladders: who is late, held or broken, and how much waits. A ladder's own dashboard has a row a tier.";
+    "All ladders: which are late, held or broken, and how many records wait. A ladder's own dashboard has a row per tier.";
 
 const SCOPE: &str = r#"ladder=~"$ladder""#;
 const LADDER: &[&str] = &[n::LADDER];
 
-/// Where `$ladder` gets its values: of every process, whatever its roles.
+/// Query for the values of `$ladder`: from every process, whatever its roles.
 pub fn ladders() -> String {
     format!("label_values({}, {})", n::HELD.name, n::LADDER)
 }
 
-/// The panels, in their order.
+/// The panels, in order.
 pub fn panels() -> Vec<Panel> {
     let of = |metric| series(metric, SCOPE);
     let a_second = |metric, scope: &str| rate(metric, scope, RATE_INTERVAL);
@@ -29,7 +29,7 @@ pub fn panels() -> Vec<Panel> {
         Panel::stat("Breakers open", n::BREAKER_STATE, Unit::Count, breakers_open()).limit(1.0),
         Panel::stat("Partitions stopped", n::PARTITIONS_STOPPED, Unit::Count, sum(&[], &of(n::PARTITIONS_STOPPED))).limit(1.0),
         Panel::stat("Early", n::EARLY, Unit::Count, sum(&[], &of(n::EARLY))).limit(1.0),
-        Panel::table("Ladders", "A line a ladder, as of now. Hops and dead letters are those since the workers were started.")
+        Panel::table("Ladders", "One line per ladder, as of now. Hops and dead letters are counted since the workers started.")
             .column("Waiting", Unit::Count, sum(LADDER, &of(n::TIER_WAITING)))
             .column("Due", Unit::Count, sum(LADDER, &of(n::TIER_DUE)))
             .column("Oldest overdue", Unit::Seconds, max(LADDER, &of(n::TIER_OLDEST_OVERDUE)))
@@ -61,12 +61,14 @@ pub fn panels() -> Vec<Panel> {
             .limit(1.0),
         Panel::graph("Memory", n::PROCESS_MEMORY, Unit::Bytes)
             .query("{{instance}}", max(&["instance"], &of_ours(&series(n::PROCESS_MEMORY, "")))),
+        Panel::graph("Log lines lost", n::LOG_LINES_LOST, Unit::PerSecond)
+            .query("{{instance}}", max(&["instance"], &a_second(n::LOG_LINES_LOST, ""))),
         Panel::graph("Processes by version", n::BUILD_INFO, Unit::Count)
             .query("{{version}}", count(&[n::VERSION], &series(n::BUILD_INFO, ""))),
     ]
 }
 
-/// How many processes have an open breaker: 0 is told where none has, so a missing series is seen.
+/// Number of processes with an open breaker: 0 if none, so that a missing series is noticed.
 fn breakers_open() -> String {
     sum(&[], &format!("{} == bool 2", series(n::BREAKER_STATE, SCOPE)))
 }

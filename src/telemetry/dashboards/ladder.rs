@@ -1,10 +1,10 @@
-//! One ladder: from the source over each tier to the dead letters, and what carries them.
+//! One ladder: source, tiers, dead letters, and the workers that move records between them.
 
 use crate::telemetry::dashboards::panel::{Panel, Unit};
 use crate::telemetry::names as n;
 use crate::telemetry::promql::{RATE_INTERVAL, count_rate, increase, max, mean, of_ours, quantile, rate, series, sum};
 
-/// What the dashboard is for.
+/// Purpose of the dashboard.
 pub const ABOUT: &str =
     "One ladder, from the handler's verdicts over each of its tiers to the transactions that carry the records.";
 
@@ -13,12 +13,12 @@ const IN_TIER: &str = r#"ladder="$ladder",tier="$tier""#;
 const TIER: &[&str] = &[n::TIER];
 const ROLE: &[&str] = &[n::ROLE];
 
-/// Where `$tier` gets its values: the tiers that somebody moves.
+/// Query for the values of `$tier`: the tiers with a mover.
 pub fn tiers() -> String {
     format!("label_values({}, {})", series(n::TIER_LEFT, SCOPE), n::TIER)
 }
 
-/// The panels, in their order.
+/// The panels, in order.
 pub fn panels() -> Vec<Panel> {
     [overview(), flow(), tier(), carriage()].concat()
 }
@@ -44,17 +44,17 @@ fn overview() -> Vec<Panel> {
             .word(1, "half-open", "yellow")
             .word(2, "open", "red"),
         Panel::stat("Held", n::HELD, Unit::Count, max(&[], &of(n::HELD))).word(0, "no", "green").word(1, "held", "red"),
-        Panel::table("Hops since the workers were started", n::HOPS.help).size(8, 8).column(
+        Panel::table("Hops since the workers started", n::HOPS.help).size(8, 8).column(
             "Hops into",
             Unit::Count,
             sum(TIER, &of(n::HOPS)),
         ),
-        Panel::table("Records that left a tier, since the workers were started", n::TIER_LEFT.help).size(8, 8).column(
+        Panel::table("Records that left a tier, since the workers started", n::TIER_LEFT.help).size(8, 8).column(
             "Left",
             Unit::Count,
             sum(TIER, &of(n::TIER_LEFT)),
         ),
-        Panel::table("Dead letters since the workers were started", n::DEAD_LETTERS.help).size(8, 8).column(
+        Panel::table("Dead letters since the workers started", n::DEAD_LETTERS.help).size(8, 8).column(
             "Dead letters",
             Unit::Count,
             sum(&[n::REASON], &of(n::DEAD_LETTERS)),
@@ -86,18 +86,19 @@ fn flow() -> Vec<Panel> {
             .word(0, "up", "green")
             .word(1, "degraded", "yellow")
             .word(2, "down", "red"),
-        Panel::graph("Deliveries that may run, of each process", n::HANDLER_CALLS_ALLOWED, Unit::Count)
+        Panel::graph("Deliveries allowed at a time, per process", n::HANDLER_CALLS_ALLOWED, Unit::Count)
             .query("{{instance}}", max(&["instance"], &of(n::HANDLER_CALLS_ALLOWED))),
-        Panel::graph("Trouble since the last good answer", n::HANDLER_TROUBLE, Unit::Count)
+        Panel::graph("Failed calls since the last good answer", n::HANDLER_TROUBLE, Unit::Count)
             .query("{{trouble}}", sum(&[n::TROUBLE], &of(n::HANDLER_TROUBLE))),
         Panel::graph("Workers that leave their partitions to others", n::STANDS_ASIDE, Unit::Count)
             .query("{{instance}}", max(&["instance"], &of(n::STANDS_ASIDE))),
-        Panel::graph("Records over which the handler may have died", n::HANDLER_SUSPECTS, Unit::Count)
+        Panel::graph("Records suspected of killing the handler", n::HANDLER_SUSPECTS, Unit::Count)
             .query("records", sum(&[], &of(n::HANDLER_SUSPECTS))),
         Panel::graph("Dead letters by reason", n::DEAD_LETTERS, Unit::PerSecond)
             .query("{{reason}}", sum(&[n::REASON], &a_second(n::DEAD_LETTERS))),
-        Panel::graph("Repeated in place", n::IMMEDIATE_RETRIES, Unit::PerSecond)
+        Panel::graph("Retried in place", n::IMMEDIATE_RETRIES, Unit::PerSecond)
             .query("repeated", sum(&[], &a_second(n::IMMEDIATE_RETRIES))),
+        Panel::graph("Batches", n::BATCHES, Unit::PerSecond).query("batches", sum(&[], &a_second(n::BATCHES))),
         Panel::graph("Odd answers", n::ODD_ANSWERS, Unit::PerSecond).query("answers", sum(&[], &a_second(n::ODD_ANSWERS))),
     ]
 }
@@ -132,7 +133,7 @@ fn carriage() -> Vec<Panel> {
     vec![
         Panel::row("Transactions, clients and workers"),
         Panel::graph("Lag", n::CONSUMER_LAG, Unit::Count).query("{{topic}}", sum(&[n::TOPIC], &of(n::CONSUMER_LAG))),
-        Panel::graph("Transactions that hold up readers", n::STABLE_OFFSET_STALL, Unit::Seconds)
+        Panel::graph("Open transactions that block readers", n::STABLE_OFFSET_STALL, Unit::Seconds)
             .query("longest", max(&[], &of(n::STABLE_OFFSET_STALL)))
             .limits(10.0, 60.0),
         Panel::graph("Differences from the configuration", n::TOPOLOGY_DRIFT, Unit::Count)
@@ -144,9 +145,9 @@ fn carriage() -> Vec<Panel> {
             .query("{{role}}", quantile(0.99, n::TRANSACTION, ROLE, SCOPE, RATE_INTERVAL)),
         Panel::graph("Transactions aborted", n::TRANSACTIONS_ABORTED, Unit::PerSecond)
             .query("{{role}}", sum(ROLE, &a_second(n::TRANSACTIONS_ABORTED))),
-        Panel::graph("Producers made anew", n::PRODUCER_REBUILDS, Unit::PerSecond)
+        Panel::graph("Producers recreated", n::PRODUCER_REBUILDS, Unit::PerSecond)
             .query("{{role}}", sum(ROLE, &a_second(n::PRODUCER_REBUILDS))),
-        Panel::graph("Brokers' answers to writes, p99", n::BROKER_RTT, Unit::Seconds)
+        Panel::graph("Broker response time of writes, p99", n::BROKER_RTT, Unit::Seconds)
             .query("{{role}}", max(ROLE, &of(n::BROKER_RTT))),
         Panel::graph("Queued in the clients", n::CLIENT_QUEUED, Unit::Count).query("{{role}}", sum(ROLE, &of(n::CLIENT_QUEUED))),
         Panel::graph("Requests that failed", n::CLIENT_REQUEST_ERRORS, Unit::PerSecond)
@@ -154,7 +155,7 @@ fn carriage() -> Vec<Panel> {
         Panel::graph("Connections lost", n::CLIENT_RECONNECTS, Unit::PerSecond)
             .query("{{role}}", sum(ROLE, &a_second(n::CLIENT_RECONNECTS))),
         Panel::graph("Rebalances", n::REBALANCES, Unit::PerSecond).query("{{role}}", sum(ROLE, &a_second(n::REBALANCES))),
-        Panel::graph("Clock of the brokers, minus ours", n::CLOCK_OFFSET, Unit::Seconds)
+        Panel::graph("Broker clock offset", n::CLOCK_OFFSET, Unit::Seconds)
             .query("{{instance}}", max(&["instance"], &of(n::CLOCK_OFFSET))),
         Panel::graph("Partitions stopped", n::PARTITIONS_STOPPED, Unit::Count)
             .query("{{role}}", sum(ROLE, &of(n::PARTITIONS_STOPPED)))
@@ -168,6 +169,7 @@ fn carriage() -> Vec<Panel> {
             .query("{{instance}}", sum(&["instance"], &of_ours(&rate(n::PROCESS_CPU, "", RATE_INTERVAL)))),
         Panel::graph("Memory", n::PROCESS_MEMORY, Unit::Bytes)
             .query("{{instance}}", max(&["instance"], &of_ours(&series(n::PROCESS_MEMORY, "")))),
+        Panel::graph("Records in hand", n::IN_HAND, Unit::Bytes).query("{{role}}", sum(ROLE, &of(n::IN_HAND))),
         Panel::graph("Open files", n::PROCESS_OPEN_FDS, Unit::Count)
             .query("{{instance}}", max(&["instance"], &of_ours(&series(n::PROCESS_OPEN_FDS, "")))),
     ]

@@ -1,8 +1,9 @@
-//! Dashboards for Grafana, made of the metrics' names: all ladders, one ladder with a row a tier, the dead letters.
+//! Dashboards for Grafana, generated from the metrics' names: all ladders, one ladder with a row per tier, the dead
+//! letters.
 //!
-//! They are generated for any Prometheus (`$datasource`) and any ladder (`$ladder`), so one import serves every configuration; uids
-//! are fixed, so importing a newer one replaces the older. Counts of several processes are summed; where each process tells of the
-//! same thing (dead letters, a breaker), the largest is shown. No query makes up a value for a series that is missing.
+//! They work with any Prometheus (`$datasource`) and any ladder (`$ladder`), so one import serves every configuration; uids are
+//! fixed, so importing a newer version replaces the older one. Counts of several processes are summed; if each process reports the
+//! same thing (dead letters, a breaker), the largest is shown. No query substitutes a value for a missing series.
 
 mod dlq;
 mod fleet;
@@ -13,25 +14,25 @@ use serde_json::{Value, json};
 
 use crate::telemetry::dashboards::panel::{DATASOURCE, Panel, lay_out};
 
-/// One of the dashboards.
+/// A dashboard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dashboard {
-    /// All ladders, a row of a table each.
+    /// All ladders, as rows of a table.
     Fleet,
-    /// One ladder, with a row a tier.
+    /// One ladder, with a row per tier.
     Ladder,
     /// The dead letters of one ladder or several.
     Dlq,
 }
 
-/// All of them carry it, and by it they find each other.
+/// The tag that all of them have, and by which they link to each other.
 const TAG: &str = "kladder";
 
 impl Dashboard {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Fleet, Self::Ladder, Self::Dlq];
 
-    /// What it is called on the command line.
+    /// Its name on the command line.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -41,7 +42,7 @@ impl Dashboard {
         }
     }
 
-    /// Its uid in Grafana, the same for ever; also the stem of its file.
+    /// Its uid in Grafana, which never changes; also the stem of its file.
     #[must_use]
     pub const fn uid(self) -> &'static str {
         match self {
@@ -51,7 +52,7 @@ impl Dashboard {
         }
     }
 
-    /// The dashboard as Grafana imports it. The first of these ladders is shown at first, where the dashboard shows one.
+    /// The dashboard as importable JSON. If it shows one ladder, the first of these is selected initially.
     #[must_use]
     pub fn to_json(self, ladders: &[&str]) -> Value {
         let (title, description, panels, variables) = match self {
@@ -101,7 +102,7 @@ fn one_ladder(ladders: &[&str]) -> Value {
     variable
 }
 
-/// `$ladder` with any number of them.
+/// `$ladder` with several values.
 fn every_ladder() -> Value {
     from_label("ladder", "Ladder", &fleet::ladders(), true)
 }
@@ -163,7 +164,7 @@ mod tests {
                 let [x, y, w, h] = ["x", "y", "w", "h"].map(|side| panel["gridPos"][side].as_u64().unwrap());
                 assert!(x + w <= 24, "{panel}");
                 for cell in (x..x + w).flat_map(|x| (y..y + h).map(move |y| (x, y))) {
-                    assert!(taken.insert(cell), "{dashboard:?}: {} stands on another", panel["title"]);
+                    assert!(taken.insert(cell), "{dashboard:?}: {} overlaps another", panel["title"]);
                 }
                 assert!(panel["type"] == "row" || !panel["description"].as_str().unwrap().is_empty(), "{panel}");
             }
@@ -187,7 +188,7 @@ mod tests {
         let all: Vec<String> = Dashboard::ALL.into_iter().flat_map(|dashboard| queries(&dashboard.to_json(&[]))).collect();
         let shown: BTreeSet<&str> = all.iter().flat_map(|query| metrics_of(query)).map(|metric| metric.name).collect();
         let missing: Vec<&str> = n::ALL.iter().map(|metric| metric.name).filter(|name| !shown.contains(name)).collect();
-        // Only with rules, and only in relay: a panel would be empty on most ladders.
+        // Only with rules, or only in relay mode: a panel would be empty on most ladders.
         assert_eq!(missing, [n::CLASSIFIED.name, n::RELAY_HEADERS_MISSING.name]);
     }
 }

@@ -1,4 +1,4 @@
-//! Panels, and where they stand.
+//! Panels and their layout.
 
 use std::sync::LazyLock;
 
@@ -6,18 +6,18 @@ use serde_json::{Value, json};
 
 use crate::telemetry::names::Metric;
 
-/// The data source of every panel and query: what `$datasource` says.
+/// The data source of every panel and query: the variable `$datasource`.
 pub static DATASOURCE: LazyLock<Value> = LazyLock::new(|| json!({"type": "prometheus", "uid": "${datasource}"}));
 
-/// How many columns Grafana has.
+/// Number of columns of Grafana's grid.
 const COLUMNS: u32 = 24;
 
-/// How values are shown: units as Grafana spells them.
+/// Units of values, with Grafana's names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {
-    /// Things.
+    /// A number.
     Count,
-    /// Things a second.
+    /// Events per second.
     PerSecond,
     /// Seconds.
     Seconds,
@@ -39,18 +39,18 @@ impl Unit {
     }
 }
 
-/// What a panel looks like.
+/// The type of a panel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum View {
-    /// The head of those that follow.
+    /// The header of the panels after it.
     Row,
     /// One number.
     Stat,
     /// Lines over time.
     Graph,
-    /// What stands when, in colours.
+    /// States over time, in colours.
     States,
-    /// A line a ladder, a column a query.
+    /// One line per ladder, one column per query.
     Table,
 }
 
@@ -64,11 +64,11 @@ pub struct Panel {
     width: u32,
     height: u32,
     queries: Vec<(String, String)>,
-    /// Green below the first, then yellow, then red.
+    /// Green below the first limit, then yellow, then red.
     limits: Vec<(f64, &'static str)>,
-    /// What numbers mean.
+    /// Texts for numbers.
     words: Vec<(u8, &'static str, &'static str)>,
-    /// The unit of each column, where it is not that of the panel.
+    /// The unit of each column, if not that of the panel.
     columns: Vec<(&'static str, Unit)>,
     repeat: Option<&'static str>,
 }
@@ -79,12 +79,12 @@ impl Panel {
         Self { view, title, about: about.to_owned(), unit, width, height, queries, limits, words, columns, repeat: None }
     }
 
-    /// The head of the panels that follow, until the next one.
+    /// A row header for the panels that follow.
     pub fn row(title: &'static str) -> Self {
         Self::new(View::Row, title, "", Unit::Count, COLUMNS, 1)
     }
 
-    /// One number, with what its metric says of itself.
+    /// One number, with its metric's help text.
     pub fn stat(title: &'static str, metric: Metric, unit: Unit, query: String) -> Self {
         Self::new(View::Stat, title, metric.help, unit, 4, 4).query("", query)
     }
@@ -94,53 +94,53 @@ impl Panel {
         Self::new(View::Graph, title, metric.help, unit, 8, 8)
     }
 
-    /// What stands when; numbers get their words by [`Panel::word`].
+    /// States over time; numbers get their texts by [`Panel::word`].
     pub fn states(title: &'static str, metric: Metric) -> Self {
         Self::new(View::States, title, metric.help, Unit::Count, 8, 8)
     }
 
-    /// A line for each value of the label that all queries share.
+    /// A line per value of the label that all queries share.
     pub fn table(title: &'static str, about: &str) -> Self {
         Self::new(View::Table, title, about, Unit::Count, COLUMNS, 8)
     }
 
-    /// One more query and the name of its lines; `{{label}}` stands for a label.
+    /// Adds a query and the name of its lines; `{{label}}` is replaced by the label's value.
     pub fn query(mut self, legend: &str, query: String) -> Self {
         self.queries.push((legend.to_owned(), query));
         self
     }
 
-    /// One more column of a table.
+    /// Adds a column to a table.
     pub fn column(mut self, title: &'static str, unit: Unit, query: String) -> Self {
         self.columns.push((title, unit));
         self.query(title, query)
     }
 
-    /// From here on it is yellow, and from there on red.
+    /// Limits from which the value is yellow and red.
     pub fn limits(mut self, yellow: f64, red: f64) -> Self {
         self.limits = vec![(yellow, "yellow"), (red, "red")];
         self
     }
 
-    /// From here on it is red.
+    /// The limit from which the value is red.
     pub fn limit(mut self, red: f64) -> Self {
         self.limits = vec![(red, "red")];
         self
     }
 
-    /// What a number means, and its colour.
+    /// The text of a number, and its colour.
     pub fn word(mut self, number: u8, word: &'static str, color: &'static str) -> Self {
         self.words.push((number, word, color));
         self
     }
 
-    /// Columns of 24 and rows of Grafana's grid.
+    /// Size in columns (of 24) and rows of Grafana's grid.
     pub fn size(mut self, width: u32, height: u32) -> Self {
         (self.width, self.height) = (width, height);
         self
     }
 
-    /// Once for each value of a variable.
+    /// Repeats it for each value of a variable.
     pub fn repeat(mut self, variable: &'static str) -> Self {
         self.repeat = Some(variable);
         self
@@ -219,9 +219,9 @@ impl Panel {
         vec![json!({"type": "value", "options": options})]
     }
 
-    /// The columns of a table get their titles and units.
+    /// Titles and units of a table's columns.
     fn overrides(&self) -> Vec<Value> {
-        // Grafana names the values of queries by their letters only where there are several.
+        // Grafana names a query's values by its letter only if there are several.
         let name = |i| if self.columns.len() == 1 { "Value".to_owned() } else { format!("Value #{}", letter(i)) };
         let column = |(i, (title, unit)): (usize, &(&str, Unit))| {
             json!({
@@ -232,7 +232,7 @@ impl Panel {
         self.columns.iter().enumerate().map(column).collect()
     }
 
-    /// Makes one table of as many as there are queries.
+    /// Joins the queries' results to one table.
     fn transformations() -> Value {
         json!([
             {"id": "merge", "options": {}},
@@ -241,7 +241,7 @@ impl Panel {
     }
 }
 
-/// The letters by which Grafana tells the queries of a panel apart.
+/// The letter that identifies a query in a panel.
 fn letter(index: usize) -> String {
     char::from(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ"[index]).to_string()
 }
@@ -276,7 +276,7 @@ fn graph_custom(has_limits: bool) -> Value {
     })
 }
 
-/// Numbers the panels and puts one beside the other as long as there is room.
+/// Numbers the panels and places them side by side as long as there is room.
 pub fn lay_out(panels: Vec<Panel>) -> Vec<Value> {
     let (mut x, mut y, mut height) = (0, 0, 0);
     let mut placed = Vec::new();

@@ -1,4 +1,4 @@
-//! The groups of a ladder: who is in them, whether what they stand at is still there, and whether anybody moves what is due.
+//! Checks of a ladder's groups: their members, the validity of their offsets, and overdue records.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -8,24 +8,24 @@ use crate::core::delay::format_duration;
 use crate::core::ladder::{Hops, Mode};
 use crate::core::time::Timestamp;
 use crate::core::topics::{delay_of_tier_topic, mover_group, router_group};
-use crate::topology::doctor::{Check, Finding, Seen};
+use crate::topology::doctor::{Check, Finding, LadderObservation};
 use crate::topology::{Desired, foreign_members, other_ladder};
 
-/// A mover that runs is never that late, if nothing else is wrong.
+/// A running mover is never that late unless something else is wrong.
 const OVERDUE_AFTER: Duration = Duration::from_secs(60);
 
-/// The groups that only kladder may be in: whoever else is there takes a part of the partitions.
+/// The groups that only kladder may join: any other member takes a part of the partitions.
 #[must_use]
 pub fn own_groups(config: &LadderConfig) -> [String; 2] {
     let ladder = &config.ladder;
     match ladder.mode() {
         Mode::Push => [ladder.group().to_owned(), mover_group(ladder.name())],
-        // The application's group is its own affair.
+        // The application's group is its own.
         Mode::Relay => [router_group(ladder.name()), mover_group(ladder.name())],
     }
 }
 
-pub(super) fn members(config: &LadderConfig, seen: &Seen, client_id: &str) -> Vec<Finding> {
+pub(super) fn members(config: &LadderConfig, seen: &LadderObservation, client_id: &str) -> Vec<Finding> {
     let ladder = &config.ladder;
     let mut findings = Vec::new();
     for group in own_groups(config) {
@@ -34,26 +34,31 @@ pub(super) fn members(config: &LadderConfig, seen: &Seen, client_id: &str) -> Ve
             findings.push(Finding::hazard(
                 Check::Members,
                 &group,
-                format!("the group has members that are not kladder's: {foreign}"),
-                "they have a part of the partitions, and what fails with them never climbs the ladder; no deliverer starts beside them",
-                "stop them, or give the ladder a group of its own",
+                format!("the group has members other than kladder: {foreign}"),
+                "they take a part of the partitions, whose failed records never reach the ladder; no deliverer starts while they are members",
+                "stop them, or give the ladder its own group",
             ));
         }
         if let Some(other) = other_ladder(members, ladder.name()) {
             findings.push(Finding::hazard(
                 Check::Members,
                 &group,
-                format!("workers of ladder {other} are in the group too"),
-                "each ladder is given a part of the other's partitions, which it does not know",
-                "give each ladder a group of its own, or name both sources in one ladder",
+                format!("workers of ladder {other} are also in the group"),
+                "each ladder is assigned partitions of the other one's topics",
+                "give each ladder its own group, or name both sources in one ladder",
             ));
         }
     }
     findings
 }
 
-/// Offsets that point to nothing: below what retention has left, or beyond the end of a topic that was made anew.
-pub(super) fn out_of_range(config: &LadderConfig, desired: &Desired, seen: &Seen, bootstrap_servers: &str) -> Vec<Finding> {
+/// Offsets out of range: below the first offset, or beyond the end of a recreated topic.
+pub(super) fn out_of_range(
+    config: &LadderConfig,
+    desired: &Desired,
+    seen: &LadderObservation,
+    bootstrap_servers: &str,
+) -> Vec<Finding> {
     let mover = mover_group(config.ladder.name());
     let configured = desired.offsets.iter().map(|o| (o.group.as_str(), o.topic.as_str()));
     let tiers = seen.standing.topics.keys().filter(|t| delay_of_tier_topic(config.ladder.name(), t).is_some());
@@ -67,7 +72,7 @@ pub(super) fn out_of_range(config: &LadderConfig, desired: &Desired, seen: &Seen
         });
         let stands: Vec<_> = stands.collect();
         let remedy = format!(
-            "decide where to go on, while no member runs: kafka-consumer-groups.sh --bootstrap-server {bootstrap_servers} --group \
+            "set an offset, while no member runs: kafka-consumer-groups.sh --bootstrap-server {bootstrap_servers} --group \
              {group} --topic {topic} --reset-offsets --to-earliest --execute (or --to-latest, --to-datetime TIME)"
         );
         let above: Vec<_> = stands.iter().filter(|(_, offset, marks)| *offset > marks.high).collect();
@@ -75,12 +80,12 @@ pub(super) fn out_of_range(config: &LadderConfig, desired: &Desired, seen: &Seen
             findings.push(Finding::hazard(
                 Check::Offsets,
                 topic,
-                format!("group {group} stands at {offset} on partition {p}, which ends at {}{}", marks.high, more(above.len())),
-                "the topic was made anew or has lost its last records: the group stops there, or passes over what it has not read",
+                format!("group {group} has offset {offset} on partition {p}, which ends at {}{}", marks.high, more(above.len())),
+                "the topic was recreated or has lost its last records: the group stops there, or skips records that it has not read",
                 &remedy,
             ));
         }
-        // The last offset of a transaction is its marker, which an application does not commit past: that one is no record.
+        // The last offset of a transaction is its marker, which an application does not commit past: it is not a record.
         let is_hop_target = desired.topics.iter().any(|t| t.name == topic) && topic != config.ladder.inbox_topic();
         let markers = i64::from(is_hop_target && config.ladder.hops() == Hops::ExactlyOnce);
         let below: Vec<_> = stands.iter().filter(|(_, offset, marks)| marks.low - offset > markers).collect();
@@ -89,12 +94,12 @@ pub(super) fn out_of_range(config: &LadderConfig, desired: &Desired, seen: &Seen
                 Check::Offsets,
                 topic,
                 format!(
-                    "group {group} stands at {offset} on partition {p}, which begins at {}{}: {} offsets are gone",
+                    "group {group} has offset {offset} on partition {p}, which begins at {}{}: {} offsets are lost",
                     marks.low,
                     more(below.len()),
                     below.iter().map(|(_, offset, marks)| marks.low - offset).sum::<i64>()
                 ),
-                "records were deleted before they were read; the group stops there, or goes on behind them",
+                "records were deleted before they were read; the group stops there, or continues after them",
                 &remedy,
             ));
         }
@@ -106,8 +111,8 @@ fn more(partitions: usize) -> String {
     if partitions > 1 { format!(" (and so on {} more)", partitions - 1) } else { String::new() }
 }
 
-/// Records that were due long ago, above all where no mover runs.
-pub(super) fn overdue(config: &LadderConfig, seen: &Seen, now: Timestamp) -> Vec<Finding> {
+/// Records that are long overdue, above all because no mover runs.
+pub(super) fn overdue(config: &LadderConfig, seen: &LadderObservation, now: Timestamp) -> Vec<Finding> {
     let ladder = &config.ladder;
     let group = mover_group(ladder.name());
     let is_held = seen.state.as_ref().is_some_and(crate::core::state::LadderState::is_held);
@@ -123,25 +128,23 @@ pub(super) fn overdue(config: &LadderConfig, seen: &Seen, now: Timestamp) -> Vec
             Some(0) => findings.push(Finding::hazard(
                 Check::Overdue,
                 topic,
-                format!("the oldest record was due {late} ago, and nobody is in group {group}"),
-                "no mover runs: what waits in the tiers does not come back",
-                "start a worker that has the role mover: kladder run",
+                format!("the oldest record was due {late} ago, and group {group} has no members"),
+                "no mover runs: waiting records are not redelivered",
+                "start a worker with the role mover: kladder run",
             )),
-            // The hold is told by itself.
+            // The hold is a finding of its own.
             _ if is_held => {}
             Some(count) => findings.push(Finding::note(
                 Check::Overdue,
                 topic,
                 format!("the oldest record was due {late} ago, although group {group} has members ({count})"),
-                Some(
-                    "look at kladder_lateness_seconds and at the workers' logs: the mover is behind, or cannot write".to_owned(),
-                ),
+                Some("check kladder_lateness_seconds and the workers' logs: the mover is behind, or cannot write".to_owned()),
             )),
             None => findings.push(Finding::note(
                 Check::Overdue,
                 topic,
-                format!("the oldest record was due {late} ago; whether a mover runs is not known"),
-                Some("see that a worker with the role mover runs".to_owned()),
+                format!("the oldest record was due {late} ago; it is unknown whether a mover runs"),
+                Some("make sure that a worker with the role mover runs".to_owned()),
             )),
         }
     }

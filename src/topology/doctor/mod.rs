@@ -1,54 +1,58 @@
-//! What may go wrong with a ladder, or does already, from what was seen of it: the checks of `kladder doctor`.
+//! The checks of `kladder doctor`: actual and possible problems of a ladder, from what was observed.
 //!
-//! Pure, and it mends nothing. Whether a setting serves is for the plan of `setup` to say, and only weighed here: what loses
-//! records or stops workers is a *hazard*, the rest a *note*. What could not be looked at is *unchecked*, never fine.
+//! Pure, and changes nothing. The plan of `setup` finds wrong settings; here they are only weighed: what loses records or
+//! stops workers is a *hazard*, the rest a *note*. What could not be checked is *unchecked*, never fine.
 
+mod costly_wait;
 mod examine;
 mod groups;
+mod observation;
+mod plan_findings;
 mod render;
-mod settings;
 
-pub use examine::{Seen, examine};
+pub use costly_wait::costly_wait;
+pub use examine::examine;
 pub use groups::own_groups;
+pub use observation::LadderObservation;
 pub use render::render;
 
 use serde::Serialize;
 
-/// What was found out about one ladder.
+/// The findings for one ladder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Diagnosis {
     /// The ladder's name.
     pub ladder: String,
     /// The group that it is configured for.
     pub group: String,
-    /// The worst first.
+    /// Most severe first.
     pub findings: Vec<Finding>,
 }
 
-/// One thing that was found.
+/// A finding.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// How bad it is.
     pub severity: Severity,
-    /// Which check found it.
+    /// The check that made it.
     pub check: Check,
     /// The topic, group or ladder.
     pub subject: String,
     /// What is wrong.
     pub problem: String,
-    /// Why it matters, where the problem does not say so itself.
+    /// Why it matters, if that is not obvious.
     pub why: Option<String>,
     /// What to do about it.
     pub remedy: Option<String>,
 }
 
-/// How bad a finding is, the worst first.
+/// Severity of a finding, most severe first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Severity {
-    /// Records are lost, early or stand still, or will be.
+    /// Records are lost, early or blocked, or will be.
     Hazard,
-    /// It could not be looked at.
+    /// It could not be checked.
     Unchecked,
     /// Worth knowing.
     Note,
@@ -58,28 +62,30 @@ pub enum Severity {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Check {
-    /// An application in relay that drops the headers.
+    /// Headers dropped by a relay application.
     HeadersDropped,
-    /// Whether the ladder is held.
+    /// A held ladder.
     Held,
-    /// Whether dead letters are held, since too many records would be.
+    /// Held dead letters.
     DlqBreaker,
-    /// Whose the ladder is.
+    /// The owner of the ladder.
     Owner,
-    /// What `setup` would refuse or make.
+    /// What `setup` would refuse or create.
     Setup,
-    /// The settings of the ladder's topics, and how many replicas they have.
+    /// The settings and replication of the ladder's topics.
     Settings,
-    /// Who is in the groups.
+    /// Members of the groups.
     Members,
-    /// Where the groups stand.
+    /// Offsets of the groups.
     Offsets,
-    /// Records that should have been moved.
+    /// Overdue records.
     Overdue,
+    /// Pauses that handlers may ask for.
+    RetryAfter,
 }
 
 impl Diagnosis {
-    /// How many findings of this severity there are.
+    /// Number of findings of this severity.
     #[must_use]
     pub fn count(&self, severity: Severity) -> usize {
         self.findings.iter().filter(|f| f.severity == severity).count()
@@ -96,7 +102,7 @@ impl Finding {
         Self { severity: Severity::Note, check, subject: subject.to_owned(), problem: problem.into(), why: None, remedy }
     }
 
-    /// Something that could not be looked at, and why not.
+    /// Something that could not be checked, and why.
     #[must_use]
     pub fn unchecked(check: Check, subject: &str, what: &str, reason: &str) -> Self {
         Self {

@@ -1,10 +1,11 @@
-//! Findings for people.
+//! Findings as text.
 
 use std::fmt::{self, Write};
 
+use crate::core::harmless::OneLine;
 use crate::topology::doctor::{Diagnosis, Finding, Severity};
 
-/// All findings, ladder by ladder, the worst first.
+/// All findings by ladder, most severe first.
 #[must_use]
 pub fn render(diagnoses: &[Diagnosis]) -> String {
     let mut text = String::new();
@@ -36,10 +37,10 @@ fn write_finding(out: &mut String, finding: &Finding) -> fmt::Result {
         Severity::Unchecked => "NOT CHECKED",
         Severity::Note => "note",
     };
-    writeln!(out, "  {word}  {subject}: {problem}")?;
+    writeln!(out, "  {word}  {}: {}", OneLine(subject), OneLine(problem))?;
     for (label, text) in [("why", why), ("remedy", remedy)] {
         if let Some(text) = text {
-            writeln!(out, "    {label}: {text}")?;
+            writeln!(out, "    {label}: {}", OneLine(text))?;
         }
     }
     Ok(())

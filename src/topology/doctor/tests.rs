@@ -1,30 +1,30 @@
-//! What is found of a ladder in order, and of one with everything wrong.
+//! Findings for a ladder in order, and for one with everything wrong.
 
 use std::time::Duration;
 
 use crate::config::LadderConfig;
-use crate::core::state::{DlqBreakerRecord, Entry, HoldRecord, LadderState, OwnerRecord, StateError};
+use crate::core::state::{DlqBreakerRecord, HoldRecord, LadderState, OwnerRecord, StateError, StateValue};
 use crate::core::time::Timestamp;
-use crate::topology::doctor::{Check, Diagnosis, Finding, Seen, Severity, examine, render};
+use crate::topology::doctor::{Check, Diagnosis, Finding, LadderObservation, Severity, examine, render};
 use crate::topology::fixtures::{applied, limits, push, relay, source, with_sources};
 use crate::topology::{GroupMember, Observed, Watermarks, desired, plan};
 
 const NOW: Timestamp = Timestamp::from_millis(1_790_000_000_000);
 
-/// What is seen of a ladder that is set up and at work.
-fn in_order(config: &LadderConfig) -> Seen {
+/// What is seen of a ladder that is set up and running.
+fn in_order(config: &LadderConfig) -> LadderObservation {
     let empty = with_sources(&[("orders", source(3, 3, 2))]);
     let observed = applied(&plan(&[desired(config, &empty.topics)], &empty, &limits()), &empty);
     let group = config.ladder.group();
-    let owner = Entry::Read(OwnerRecord { group: group.to_owned(), at: NOW });
+    let owner = StateValue::Read(OwnerRecord { group: group.to_owned(), at: NOW });
     let worker = || vec![member("kladder", &["billing-orders.redeliver"])];
-    Seen {
+    LadderObservation {
         standing: observed.clone(),
         observed,
         settings: true,
         state: Some(LadderState { owner, ..LadderState::default() }),
         members: [group, "billing-orders.mover", "billing-orders.router"].map(|g| (g.to_owned(), worker())).into(),
-        ..Seen::default()
+        ..LadderObservation::default()
     }
 }
 
@@ -38,7 +38,7 @@ fn member(client_id: &str, topics: &[&str]) -> GroupMember {
     }
 }
 
-fn examined(config: &LadderConfig, seen: &Seen) -> Diagnosis {
+fn examined(config: &LadderConfig, seen: &LadderObservation) -> Diagnosis {
     examine(config, seen, "kladder", "kafka:9092", NOW)
 }
 
@@ -50,7 +50,7 @@ fn commit(observed: &mut Observed, group: &str, topic: &str, offset: i64) {
     observed.groups.entry(group.to_owned()).or_default().offsets.entry(topic.to_owned()).or_default().insert(0, offset);
 }
 
-/// The checks that found something, and how bad it is.
+/// The checks with findings, and their severity.
 fn found(diagnosis: &Diagnosis) -> Vec<(Severity, Check)> {
     diagnosis.findings.iter().map(|f| (f.severity, f.check)).collect()
 }
@@ -85,12 +85,12 @@ fn a_ladder_with_everything_wrong() {
     commit(&mut seen.standing, "billing-orders.mover", "billing-orders.retry-5s", 40);
     commit(&mut seen.standing, "billing", "orders", 4);
     let hold = HoldRecord { held: true, by: "anna@ops-1".to_owned(), at: NOW - Duration::from_secs(300), why: None };
-    seen.state.as_mut().unwrap().hold = Entry::Read(hold);
+    seen.state.as_mut().unwrap().hold = StateValue::Read(hold);
     let strangers = vec![member("old-app", &["orders"]), member("kladder", &["shipping.redeliver"])];
     seen.members.insert("billing".to_owned(), strangers);
     seen.members.insert("billing-orders.mover".to_owned(), Vec::new());
     seen.oldest = strays.map(|topic| (topic, NOW - Duration::from_secs(190))).into();
-    seen.unchecked = vec![Finding::unchecked(Check::Members, "x", "who is in the group could not be seen", "not authorised")];
+    seen.unchecked = vec![Finding::unchecked(Check::Members, "x", "the group's members could not be read", "not authorised")];
     insta::assert_snapshot!("everything_wrong", render(&[examined(&config, &seen)]));
 }
 
@@ -100,14 +100,14 @@ fn an_application_that_drops_the_headers_is_known_by_the_hold_of_its_router_and_
     let mut seen = in_order(&config);
     seen.headers_missing = Some(3.0);
     let hold = HoldRecord::of_router("billing-orders", "pod-0", NOW - Duration::from_secs(60));
-    seen.state.as_mut().unwrap().hold = Entry::Read(hold);
+    seen.state.as_mut().unwrap().hold = StateValue::Read(hold);
     insta::assert_snapshot!("headers_dropped", render(&[examined(&config, &seen)]));
 
-    // One of a router of another ladder is none, nor is one that was released.
+    // A router of another ladder does not count, nor a released hold.
     for (ladder, held) in [("shipping-orders", true), ("billing-orders", false)] {
         seen.headers_missing = Some(0.0);
         let hold = HoldRecord { held, ..HoldRecord::of_router(ladder, "pod-0", NOW) };
-        seen.state.as_mut().unwrap().hold = Entry::Read(hold);
+        seen.state.as_mut().unwrap().hold = StateValue::Read(hold);
         let expected: &[_] = if held { &[(Severity::Hazard, Check::Held)] } else { &[] };
         assert_eq!(found(&examined(&config, &seen)), expected);
     }
@@ -122,9 +122,8 @@ fn dead_letters_that_are_held_are_a_hazard_until_the_time_is_over() {
         (Some(NOW - Duration::from_secs(1)), &[]),
         (None, &[]),
     ] {
-        let record =
-            DlqBreakerRecord { until, accepted_until: None, by: "worker a of billing-orders".to_owned(), at: NOW, why: None };
-        seen.state.as_mut().unwrap().dlq_breaker = Entry::Read(record);
+        let record = DlqBreakerRecord { until, by: "worker a of billing-orders".to_owned(), at: NOW, why: None };
+        seen.state.as_mut().unwrap().dlq_breaker = StateValue::Read(record);
         assert_eq!(found(&examined(&config, &seen)), expected);
     }
 }
@@ -133,20 +132,20 @@ fn dead_letters_that_are_held_are_a_hazard_until_the_time_is_over() {
 fn whose_the_ladder_is_has_to_be_on_record() {
     let config = push();
     let another = OwnerRecord { group: "shipping".to_owned(), at: NOW };
-    for owner in [Entry::Absent, Entry::Read(another), Entry::Unreadable(StateError::Version(9))] {
+    for owner in [StateValue::Absent, StateValue::Read(another), StateValue::Unreadable(StateError::Version(9))] {
         let mut seen = in_order(&config);
         seen.observed.owners.insert("billing-orders".to_owned(), owner.clone());
         assert_eq!(found(&examined(&config, &seen)), [(Severity::Hazard, Check::Owner)], "{owner:?}");
     }
     let mut seen = in_order(&config);
-    seen.state.as_mut().unwrap().hold = Entry::Unreadable(StateError::Version(9));
+    seen.state.as_mut().unwrap().hold = StateValue::Unreadable(StateError::Version(9));
     assert_eq!(found(&examined(&config, &seen)), [(Severity::Hazard, Check::Held)]);
 }
 
 #[test]
 fn a_ladder_that_is_not_set_up_has_one_finding() {
     let observed = with_sources(&[("orders", source(3, 3, 2))]);
-    let seen = Seen { standing: observed.clone(), observed, settings: true, ..Seen::default() };
+    let seen = LadderObservation { standing: observed.clone(), observed, settings: true, ..LadderObservation::default() };
     let diagnosis = examined(&push(), &seen);
     assert_eq!(found(&diagnosis), [(Severity::Hazard, Check::Setup)], "{diagnosis:?}");
     assert_eq!(diagnosis.findings[0].problem, "the ladder is not set up");
@@ -164,7 +163,7 @@ fn a_marker_that_retention_has_taken_is_no_lost_record() {
     };
     assert_eq!(gap("billing-orders.redeliver", 8, 9), []);
     assert_eq!(gap("billing-orders.redeliver", 8, 10), [(Severity::Hazard, Check::Offsets)]);
-    // Applications write the inbox, and one offset of theirs is one record.
+    // Applications write the inbox, where each offset is a record.
     assert_eq!(gap("billing-orders.inbox", 8, 9), [(Severity::Hazard, Check::Offsets)]);
 }
 

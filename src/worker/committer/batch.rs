@@ -1,10 +1,13 @@
-//! Hops in batches: failed records leave in a transaction together with the offsets that they consume.
+//! Hops in batches: failed records are written in a transaction together with the offsets that they
+//! consume.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::core::ack_tracker::CommitPoint;
+use crate::core::envelope::Reason;
 use crate::kafka::NativeHeaders;
+use crate::kafka::budget::Budget;
 use crate::kafka::error::WriteFault;
 use crate::kafka::partition::TopicPartition;
 use crate::kafka::producer::{Outgoing, TopicId};
@@ -15,19 +18,18 @@ use crate::worker::committer::hop::Hop;
 use crate::worker::committer::lane::Lane;
 use crate::worker::committer::{Committer, Work};
 use crate::worker::error::WorkError;
-use crate::worker::hop::budget::Budget;
 use crate::worker::hop::content::RecordId;
-use crate::worker::hop::engine::{Load, Outcome};
+use crate::worker::hop::engine::{Load, TransactionOutcome};
 use crate::worker::hop::ports::{HopSink, RecordSource};
 use crate::worker::hop::targets::Target;
 
-/// A transaction costs by the partitions that it writes to.
+/// Maximum number of target partitions: the cost of a transaction grows with them.
 const MOST_TARGETS: usize = 16;
 
-/// The most records of a transaction.
+/// Maximum number of records in a transaction.
 const MOST_HOPS: usize = 2_000;
 
-/// Hops that go into one transaction, each with where it goes.
+/// The hops of one transaction, each with its target.
 struct Batch<P> {
     hops: Vec<(Hop<P>, (TopicId, i32))>,
     bytes: usize,
@@ -52,7 +54,7 @@ impl<P> Load for Batch<P> {
 }
 
 impl<W: Work> Committer<W> {
-    /// Carries out hops until none is left that can go now. An error that passes leaves them for later.
+    /// Carries out hops until none can be written now. After a temporary error they stay queued.
     pub(in crate::worker) fn run_hops(&mut self) -> Result<(), WorkError> {
         if !self.hops.is_empty() {
             self.engine.look_after_barred();
@@ -68,7 +70,7 @@ impl<W: Work> Committer<W> {
         Ok(())
     }
 
-    /// How long hops that can go wait for the markers of the last transaction; those that fail meanwhile go along with them.
+    /// How long queued hops wait for the markers of the last transaction; records that fail meanwhile join them.
     pub(in crate::worker) fn markers_wait(&self) -> Option<Duration> {
         let (now, ready) = (self.clock.now(), self.engine.sink.ready_at());
         (self.moving() > 0 && ready > now).then(|| ready.since(now))
@@ -78,20 +80,20 @@ impl<W: Work> Committer<W> {
         self.targets.resolve(hop.target, hop.envelope.origin.partition)
     }
 
-    /// Whether a hop waits for somebody to mend something. It may be on its way again, but it has not been written yet.
-    pub(super) fn stands_still(&self, hop: &Hop<W::Place>) -> bool {
+    /// Whether a hop waits for an operator. It may be retried, but it has not been written yet.
+    pub(super) fn is_stopped(&self, hop: &Hop<W::Place>) -> bool {
         hop.rest.is_some() || self.engine.known.barred.is_barred(self.target_of(hop))
     }
 
-    /// The partitions of hops that stand still take nothing new.
+    /// The partitions of stopped hops take no new records.
     fn note_standstills(&mut self) {
         let mut hops = std::mem::take(&mut self.hops);
         let mut tokens = BTreeSet::new();
         self.standing = 0;
         for hop in &mut hops {
-            if self.stands_still(hop) {
+            if self.is_stopped(hop) {
                 self.standing += 1;
-                // It may rest for long, and others are to be delivered meanwhile.
+                // It may wait for long, and others are to be delivered meanwhile.
                 hop.place = W::Place::default();
                 tokens.insert(hop.id.token);
             }
@@ -100,7 +102,7 @@ impl<W: Work> Committer<W> {
         self.lanes.iter_mut().for_each(|lane| lane.standstill = tokens.contains(&lane.token));
     }
 
-    /// What goes into the next transaction. Records of partitions that have gone are dropped here: their next owner has them.
+    /// Selects the hops of the next transaction. Records of revoked partitions are dropped: their next owner has them.
     fn next_batch(&mut self) -> Batch<W::Place> {
         let now = self.clock.now();
         let lanes: BTreeSet<u64> = self.lanes.iter().map(|lane| lane.token).collect();
@@ -111,7 +113,7 @@ impl<W: Work> Committer<W> {
                 || hop.rest.is_some_and(|rest| rest.until > now)
                 || self.engine.known.barred.rests(target, now)
         };
-        // A record that no target takes is looked for among those of its partition alone.
+        // A record refused by its target is searched for only among those of its partition.
         let isolated = |hop: &&Hop<W::Place>| {
             let is_looked_for = self.engine.known.bisect.limit(hop.id.token).is_some();
             is_looked_for && lanes.contains(&hop.id.token) && !hop.goes_alone() && !rests(hop, self.target_of(hop))
@@ -161,7 +163,7 @@ impl<W: Work> Committer<W> {
             self.engine.has_no_group();
             return Ok(());
         };
-        // Before the transaction begins: a flood of headers takes its time.
+        // Before the transaction begins: many headers take time.
         let headers: Vec<NativeHeaders> = batch.hops.iter().map(|(hop, _)| hop.headers()).collect();
         let began = self.clock.now();
         let mut points = Vec::new();
@@ -169,7 +171,7 @@ impl<W: Work> Committer<W> {
             Ok(mut transaction) => {
                 let mut unsent = batch.hops.len();
                 for (tag, ((hop, target), headers)) in batch.hops.iter().zip(headers).enumerate() {
-                    // The client takes no more than it can hold at a time, so to hand over may take as long as to write.
+                    // The client's queue is bounded, so handing over may take as long as writing.
                     if tag > 0 && self.clock.now().since(began) >= Budget::fill_time() {
                         unsent = tag;
                         break;
@@ -194,14 +196,14 @@ impl<W: Work> Committer<W> {
             Ok(owned.into_iter().zip(committed).collect())
         })?;
         match outcome {
-            Outcome::Committed(_) => {
+            TransactionOutcome::Committed(_) => {
                 if self.engine.sink.is_transactional() {
                     self.note_committed(points);
                     self.unsettled.clear();
                 }
                 batch.hops.iter().for_each(|(hop, _)| self.note_hopped(hop));
             }
-            Outcome::Back(fault) => {
+            TransactionOutcome::Back(fault) => {
                 for (mut hop, _) in batch.hops {
                     if let Some(fault) = fault {
                         self.could_not_be_written(&mut hop, fault);
@@ -209,7 +211,7 @@ impl<W: Work> Committer<W> {
                     self.hops.push(hop);
                 }
             }
-            Outcome::Known(committed) => {
+            TransactionOutcome::Known(committed) => {
                 self.note_committed(committed.into_iter().collect());
                 for (hop, _) in batch.hops {
                     match self.lane_of(hop.id.token) {
@@ -223,12 +225,12 @@ impl<W: Work> Committer<W> {
         Ok(())
     }
 
-    /// It was alone. It gives up diagnostics one after the other where it is too large, and then its partition stops.
+    /// It was sent alone. If it is too large, it drops diagnostics step by step; otherwise its partition stops.
     fn could_not_be_written(&self, hop: &mut Hop<W::Place>, fault: WriteFault) {
         if let Some(trim) = hop.trim.next().filter(|_| fault == WriteFault::TooLarge) {
             hop.trim = trim;
         } else if let Some(lane) = self.lane_of(hop.id.token) {
-            hop.rest = Some(self.engine.stop(lane.tp(), hop.id.offset, fault, hop.rest));
+            hop.rest = Some(self.engine.stop(lane.tp(), hop.id.offset, (self.target_of(hop).0, fault), hop.rest));
         }
     }
 
@@ -246,14 +248,19 @@ impl<W: Work> Committer<W> {
                     self.hop_metrics.held(1);
                 }
             }
-            Target::Dlq(reason, _) => self.hop_metrics.dead_lettered(reason),
+            Target::Dlq(reason, _) => {
+                if reason == Reason::NoOrigin {
+                    self.no_way_back.seen(&self.ladder, 1, Some(&hop.envelope.origin));
+                }
+                self.hop_metrics.dead_lettered(reason);
+            }
             Target::Outcome | Target::Redeliver | Target::Source(_) => {}
         }
         tracing::trace!(ladder = self.ladder.name(), to = ?hop.target, attempts = hop.envelope.attempts, "hopped");
     }
 }
 
-/// What a commit carries that finishes these records, and along with them whatever else has finished.
+/// The commit points that finish these records, and all others that have finished.
 pub(super) fn points_with<W: Work>(
     lanes: &[Lane<W>],
     finished: impl Iterator<Item = RecordId>,

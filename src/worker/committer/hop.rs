@@ -1,11 +1,12 @@
 //! A failed record on its way to a tier or to the DLQ.
 
-use crate::core::dead_letter::{Outcome, to_value};
+use crate::core::dead_letter::{RedriveOutcome, to_value};
 use crate::core::envelope::{self, Envelope, Trim};
 use crate::core::time::Timestamp;
 use crate::kafka::NativeHeaders;
 use crate::worker::hop::content::{Content, RecordId};
 use crate::worker::hop::engine::Rest;
+use crate::worker::hop::held::Held;
 use crate::worker::hop::targets::Target;
 
 /// A failed record on its way to a tier or to the DLQ.
@@ -14,11 +15,11 @@ pub(super) struct Hop<P> {
     pub(super) target: Target,
     pub(super) envelope: Envelope,
     pub(super) content: Content,
-    /// Diagnostics that were given up because the record was too large with them.
+    /// Diagnostics dropped because the record was too large with them.
     pub(super) trim: Trim,
-    /// It could be written nowhere, and then goes alone.
+    /// It could be written nowhere, and is retried alone.
     pub(super) rest: Option<Rest>,
-    /// Free again when the hop is committed, or stands still.
+    /// Released when the hop is committed, or stops.
     pub(super) place: P,
 }
 
@@ -27,15 +28,16 @@ impl<P> Hop<P> {
         Self { id, target, envelope, content, trim: Trim::Nothing, rest: None, place }
     }
 
-    /// Tells that a redriven record is done.
+    /// The report that a redriven record is done.
     pub(super) fn outcome(id: RecordId, envelope: Envelope, now: Timestamp, place: P) -> Self {
-        let key = bytes::Bytes::from(Outcome::key_of(&envelope.id));
-        let value = bytes::Bytes::from(to_value(&Outcome::new(envelope.redrives, now)));
-        let content = Content { key: Some(key), value: Some(value), headers: NativeHeaders::new() };
+        let key = bytes::Bytes::from(RedriveOutcome::key_of(&envelope.id));
+        let value = bytes::Bytes::from(to_value(&RedriveOutcome::new(envelope.redrives, now)));
+        let content =
+            Content { key: Some(key), value: Some(value), headers: NativeHeaders::new(), fault: None, held: Held::default() };
         Self::new(id, Target::Outcome, envelope, content, place)
     }
 
-    /// It could not be written as it was, so that others might fail along with it.
+    /// It could not be written as it was, and others in its transaction might fail too.
     pub(super) fn goes_alone(&self) -> bool {
         self.rest.is_some() || self.trim != Trim::Nothing
     }

@@ -1,7 +1,7 @@
-//! How far a worker is behind, told from time to time.
+//! Exports a worker's lag periodically.
 //!
-//! Where a partition ends is known from the last fetch. One that has fetched as much as it may hold does not fetch: so where something
-//! is fetched and not taken yet, above all while a ladder is held or a breaker open, the broker is asked, now and then.
+//! The end of a partition is known from its last fetch. A partition whose queue is full does not fetch: so if records are fetched and
+//! not taken, above all while a ladder is held or a breaker open, the broker is asked now and then.
 
 use std::time::Duration;
 
@@ -11,14 +11,14 @@ use crate::telemetry::standing::LagMetrics;
 use crate::worker::committer::{Committer, Work};
 use crate::worker::hop::ports::RecordSource;
 
-/// How often it is told.
+/// Interval of exporting.
 const TELL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often the broker is asked, and how long that may take: whoever asks does nothing else meanwhile.
+/// Interval of asking the broker, and time limit: the worker does nothing else meanwhile.
 const ASK_INTERVAL: Duration = Duration::from_secs(10);
 const ASK_WITHIN: Duration = Duration::from_millis(500);
 
-/// When what is told and asked next.
+/// When to export and ask next.
 pub(super) struct Lag {
     metrics: LagMetrics,
     tell_at: LocalTime,
@@ -33,7 +33,7 @@ impl Lag {
 }
 
 impl<W: Work> Committer<W> {
-    /// Tells how far it is behind, where that is due.
+    /// Exports the lag, if it is time.
     pub(super) fn tell_lag(&mut self) {
         let now = self.clock.now();
         if now < self.lag.tell_at {
@@ -70,7 +70,7 @@ impl<W: Work> Committer<W> {
                     }
                 }
             }
-            Err(error) => tracing::debug!(ladder = self.ladder.name(), %error, "how far it is behind is told later"),
+            Err(error) => tracing::debug!(ladder = self.ladder.name(), %error, "cannot determine the lag; retrying later"),
         }
     }
 }

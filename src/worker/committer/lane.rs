@@ -1,4 +1,4 @@
-//! One partition that is owned, from assignment to revocation.
+//! One assigned partition, from assignment to revocation.
 
 use crate::core::ack_tracker::{AckTracker, CommitPoint};
 use crate::core::leader_clock::LocalTime;
@@ -9,47 +9,49 @@ use crate::worker::committer::poison::{ALONE_FROM, FEW};
 use crate::worker::hop::denied_partition::Denied;
 use crate::worker::hop::ports::{RecordQueue, RecordSource};
 
-/// A partition that this member owns.
+/// A partition assigned to this member.
 pub(in crate::worker) struct Lane<W: Work> {
     pub(super) queue: <W::Source as RecordSource>::Queue,
-    /// Names this assignment: a record that carries another one is not ours any more.
+    /// Identifies this assignment: a record with another token does not belong to it.
     pub(in crate::worker) token: u64,
     pub(super) tracker: AckTracker,
     pub(super) committed: CommitPoint,
-    /// Where it ends, as far as that is known.
+    /// Its end offset, if known.
     pub(super) end: Option<i64>,
-    /// A record of it can be written nowhere: nothing new is taken.
+    /// One of its records can be written nowhere: no new ones are taken.
     pub(super) standstill: bool,
+    /// The worker cannot continue with one of its records: no new ones are taken.
+    pub(in crate::worker) held_up: bool,
     pub(super) denied: Denied,
-    /// So many of its next records are worked on one at a time.
+    /// Number of its next records that are processed one at a time.
     pub(super) alone: usize,
-    /// A worker has died while its first record was worked on one at a time, with the others: nothing at all is worked on beside it, until
-    /// then (unset as long as it was not looked at).
+    /// A worker has died while the first record was processed one at a time, besides other partitions: now nothing else may run, until
+    /// then (unset until it is first checked).
     pub(super) quiet: Option<Quiet>,
-    /// Only a few are in hand until the record of this offset is finished.
+    /// Only a few records are in flight until the record of this offset is finished.
     pub(super) few_until: Option<i64>,
-    /// The first of this assignment was taken.
+    /// Whether the first record of this assignment was taken.
     pub(super) has_first: bool,
-    /// What the worker keeps of it.
+    /// The worker's own state of it.
     pub(in crate::worker) own: W::Lane,
 }
 
-/// That nothing is to be worked on beside the first record of a partition.
+/// Nothing else may run besides the first record of a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Quiet {
-    /// As soon as it is looked for.
+    /// Requested.
     Wanted,
-    /// No longer than until then.
+    /// At most until then.
     Until(LocalTime),
 }
 
-/// What a partition's queue gave.
+/// The result of polling a partition's queue.
 pub(in crate::worker) enum Polled<R> {
-    /// A record to be worked on.
+    /// A record to process.
     New(R),
-    /// Something that is no record to be worked on; there may be more behind it.
+    /// Something that is not a record to process; there may be more after it.
     Nothing,
-    /// There is nothing now.
+    /// Nothing now.
     Empty,
 }
 
@@ -59,10 +61,10 @@ impl<W: Work> Lane<W> {
         if !readable {
             tracing::warn!(
                 partition = %queue.partition(),
-                "offset metadata is not kladder's: what was finished beyond the committed offset is delivered again"
+                "offset metadata is not kladder's: records finished beyond the committed offset are delivered again"
             );
         }
-        // On one of those that may have been in hand the workers died.
+        // The workers died of one of the records that may have been in flight.
         let next = tracker.starts() + 1;
         let alone = if next > ALONE_FROM { 1 } else { FEW * usize::from(next == ALONE_FROM) };
         let few_until = (next + 1 == ALONE_FROM).then_some(position.offset);
@@ -74,6 +76,7 @@ impl<W: Work> Lane<W> {
             committed,
             end: None,
             standstill: false,
+            held_up: false,
             denied: Denied::default(),
             alone,
             quiet: (next > ALONE_FROM).then_some(Quiet::Wanted),
@@ -81,6 +84,16 @@ impl<W: Work> Lane<W> {
             has_first: false,
             own,
         }
+    }
+
+    /// Whether only a few records may be in flight, since a worker has died of its first one.
+    pub(super) fn is_under_watch(&self) -> bool {
+        self.few_until.is_some_and(|offset| self.tracker.prefix() <= offset)
+    }
+
+    /// Whether one of its records waits for an operator, and no new ones are taken.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.standstill || self.held_up
     }
 
     pub(in crate::worker) fn tp(&self) -> &TopicPartition {

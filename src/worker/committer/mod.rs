@@ -1,23 +1,24 @@
-//! The committer: what becomes of records is committed so that nothing is lost and no hop doubled, whoever delivers them.
+//! The committer: commits the outcomes of records so that none is lost and no hop duplicated, for any worker.
 //!
 //! It owns the consumer, the producer and the state of every partition, on one thread. So building a batch, taking the group
-//! metadata, sending offsets, committing and answering a rebalance happen one after the other, and no lock can be forgotten. What
-//! it keeps to:
+//! metadata, sending offsets, committing and answering a rebalance happen one after the other, and no lock can be forgotten. Its
+//! invariants:
 //!
-//! - A hop is written in one transaction with its own offset: below the committed prefix, or in the finished set beside it.
-//! - Each assignment of a partition has a token and each record carries it. What comes for a token that has gone is dropped: the
+//! - A hop is written in one transaction with its own offset: below the committed prefix, or in the finished set.
+//! - Each assignment of a partition has a token, which each record carries. Events for an outdated token are dropped: the
 //!   partition's next owner has the record.
-//! - What follows when a transaction fails, or nobody knows what became of it, stands at the engine ([`crate::worker::hop::engine`]).
-//! - All attempt state is in the record. Nothing that is kept here outlives an assignment.
-//! - A record on which workers die is known by the count beside its offset ([`poison`]), not by a file.
+//! - For failed transactions, and those of unknown outcome, see [`crate::worker::hop::engine`].
+//! - All attempt state is in the record. Nothing kept here outlives an assignment.
+//! - Poison records are detected by a start counter in the offset metadata ([`poison`]), not by a file.
 //!
-//! Generic over the two ports, so that the model of the workers (`worker::model`) runs this very code in virtual time.
+//! Generic over the two ports, so that the model of the workers (`worker::model`) runs the same code in virtual time.
 
 mod batch;
 mod hop;
 mod lag;
 mod lane;
 mod poison;
+mod release;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,13 +26,15 @@ use std::time::Duration;
 pub(super) use crate::worker::committer::lane::{Lane, Polled};
 pub(super) use crate::worker::committer::poison::Start;
 pub use crate::worker::committer::poison::Starts;
+pub(super) use crate::worker::committer::release::{Draining, Released};
 
-use crate::core::ack_tracker::{Arrival, CommitPoint};
+use crate::core::ack_tracker::{ArrivalState, CommitPoint};
 use crate::core::decide::{Decision, Judgement};
 use crate::core::envelope::Envelope;
-use crate::core::failure::Verdict;
+use crate::core::failure::{Failure, Verdict};
 use crate::core::ladder::Ladder;
 use crate::core::leader_clock::LocalTime;
+use crate::core::role::Role;
 use crate::core::time::Timestamp;
 use crate::kafka::NativeHeaders;
 use crate::kafka::clock::Clock;
@@ -46,30 +49,32 @@ use crate::worker::dlq_breaker::DlqBreaker;
 use crate::worker::error::WorkError;
 use crate::worker::hop::content::{Content, RecordId};
 use crate::worker::hop::engine::{Engine, by_topic};
+use crate::worker::hop::held::{HeldBytes, MOST_BYTES};
 use crate::worker::hop::ports::{HopSink, RecordQueue, RecordSource, SourceRecord, Wake};
 use crate::worker::hop::positions::committed_positions;
 use crate::worker::hop::targets::{Target, Targets};
+use crate::worker::no_way_back::NoWayBack;
 
-/// What is done is committed at the latest after this.
+/// Finished records are committed after at most this time.
 const COMMIT_INTERVAL: Duration = Duration::from_millis(200);
 
-/// What a worker brings along: its two ports, and what it keeps itself.
+/// The types of a worker: its two ports, and its own state.
 pub(super) trait Work {
-    /// Where its records come from.
+    /// The record source.
     type Source: RecordSource;
-    /// Where its hops go.
+    /// The hop sink.
     type Sink: HopSink<Group = <Self::Source as RecordSource>::Group>;
-    /// What the worker keeps of each partition, beside what the committer does.
+    /// The worker's own state of each partition.
     type Lane;
-    /// What a record takes up until what became of it is committed.
+    /// A resource held by a record until its outcome is committed.
     type Place: Default;
 }
 
-/// What a committer is made of.
+/// The parts of a committer.
 pub(super) struct Parts<W: Work> {
     pub(super) ladder: Arc<Ladder>,
-    /// The role, as messages name it.
-    pub(super) role: &'static str,
+    /// The role in messages.
+    pub(super) role: Role,
     pub(super) clock: Clock,
     pub(super) source: W::Source,
     pub(super) sink: W::Sink,
@@ -80,10 +85,10 @@ pub(super) struct Parts<W: Work> {
     pub(super) dlq_breaker: Option<Arc<DlqBreaker>>,
 }
 
-/// Commits what becomes of records.
+/// Commits the outcomes of records.
 pub(super) struct Committer<W: Work> {
     ladder: Arc<Ladder>,
-    role: &'static str,
+    role: Role,
     clock: Clock,
     pub(super) source: W::Source,
     pub(super) engine: Engine<W::Sink>,
@@ -91,20 +96,26 @@ pub(super) struct Committer<W: Work> {
     pub(super) lanes: Vec<Lane<W>>,
     next_token: u64,
     hops: Vec<Hop<W::Place>>,
-    /// How many of them stand still.
+    /// Bytes of records that were taken and are neither done nor written elsewhere.
+    pub(super) held: HeldBytes,
+    /// The limit of bytes was reached, and logged.
+    was_full: bool,
+    /// Number of partitions that are stopped.
     standing: usize,
-    /// Of records that are done with and not committed yet.
+    /// Resources of records that are done and not committed yet.
     unsettled: Vec<W::Place>,
     metrics: WorkerMetrics,
     hop_metrics: HopMetrics,
     starts: Starts,
     dlq_breaker: Option<Arc<DlqBreaker>>,
-    /// The partition that was first in turn.
+    /// The partition whose turn it was first.
     turn: usize,
-    /// Whether any was under suspicion when it was looked last in which order they are: at each record that would be a look at each.
+    /// Whether any partition was suspected when their order was last determined; checking all of them for each record would be too
+    /// slow.
     is_suspicious: bool,
     commit_at: LocalTime,
     lag: Lag,
+    no_way_back: NoWayBack,
 }
 
 impl<W: Work> Committer<W> {
@@ -122,6 +133,8 @@ impl<W: Work> Committer<W> {
             lanes: Vec::new(),
             next_token: 1,
             hops: Vec::new(),
+            held: HeldBytes::default(),
+            was_full: false,
             standing: 0,
             unsettled: Vec::new(),
             metrics,
@@ -132,10 +145,11 @@ impl<W: Work> Committer<W> {
             is_suspicious: false,
             commit_at: LocalTime::from_micros(0),
             lag,
+            no_way_back: NoWayBack::default(),
         }
     }
 
-    /// Takes partitions over, each where its group has committed; `lane` makes what the worker keeps of one, given its token.
+    /// Takes over partitions at their committed positions; `lane` creates the worker's state of one, given its token.
     pub(super) fn take_over(
         &mut self,
         partitions: Vec<TopicPartition>,
@@ -153,25 +167,7 @@ impl<W: Work> Committer<W> {
         Ok(())
     }
 
-    /// Gives partitions back after what became of their records is committed, or could not be. What is left of them is their next
-    /// owner's.
-    pub(super) fn give_back(&mut self, partitions: &[TopicPartition]) -> Result<(), WorkError> {
-        let gone = self.tokens_of(partitions);
-        self.lanes.retain(|lane| !gone.contains(&lane.token));
-        self.hops.retain(|hop| !gone.contains(&hop.id.token));
-        self.engine.forget(partitions, |token| !gone.contains(&token));
-        // Those of partitions that stay are as good as settled: a drain has committed them, or the next commit will.
-        self.unsettled.clear();
-        self.source.release(partitions)?;
-        Ok(())
-    }
-
-    /// The tokens under which these partitions are owned.
-    pub(super) fn tokens_of(&self, partitions: &[TopicPartition]) -> Vec<u64> {
-        self.lanes.iter().filter(|lane| partitions.contains(lane.tp())).map(|lane| lane.token).collect()
-    }
-
-    /// All partitions that are owned.
+    /// All assigned partitions.
     pub(super) fn owned(&self) -> Vec<TopicPartition> {
         self.lanes.iter().map(|lane| lane.tp().clone()).collect()
     }
@@ -184,14 +180,14 @@ impl<W: Work> Committer<W> {
         self.lanes.iter_mut().find(|lane| lane.token == token)
     }
 
-    /// Whether a partition takes a record now: its finished set will still fit, and nothing of it stands still.
+    /// Whether a partition takes a record now: its finished set will still fit, it is not stopped, and there is memory for it.
     pub(super) fn has_room(&self, index: usize) -> bool {
         let lane = &self.lanes[index];
-        !lane.standstill && lane.tracker.has_room() && self.may_be_worked_on(index)
+        let is_first = lane.tracker.in_flight() == 0;
+        !lane.is_stopped() && lane.tracker.has_room() && self.held.has_room(is_first) && self.may_be_worked_on(index)
     }
 
-    /// The partitions in the order in which they are looked at for records, another first each time. Those under suspicion come before
-    /// the others.
+    /// The partitions in the order of polling, with another first each time. Suspected ones come before the others.
     pub(super) fn in_turn(&mut self) -> Vec<usize> {
         let lanes = self.lanes.len();
         self.turn = (self.turn + 1).checked_rem(lanes).unwrap_or(0);
@@ -204,7 +200,7 @@ impl<W: Work> Committer<W> {
         order
     }
 
-    /// The next record of a partition that is to be worked on.
+    /// The next record of a partition.
     pub(super) fn poll(&mut self, index: usize) -> Result<Polled<Box<Record<W>>>, WorkError> {
         let lane = &mut self.lanes[index];
         let next = lane.queue.poll();
@@ -214,12 +210,12 @@ impl<W: Work> Committer<W> {
         Ok(match next {
             None => Polled::Empty,
             Some(Next::Record(record)) => {
-                let is_new = lane.tracker.arrive(record.offset()) == Arrival::New;
+                let is_new = lane.tracker.arrive(record.offset()) == ArrivalState::New;
                 if is_new { Polled::New(record) } else { Polled::Nothing }
             }
             Some(Next::End(offset)) => {
                 lane.tracker.reach_end(offset);
-                // Nothing is behind the record that was counted.
+                // There is nothing after the counted record.
                 if lane.tracker.in_flight() == 0 {
                     lane.alone = 0;
                 }
@@ -234,31 +230,31 @@ impl<W: Work> Committer<W> {
         })
     }
 
-    /// Whether everything of a partition below this offset was taken; so it is of one that is not owned (any more).
+    /// Whether everything of a partition below this offset was taken; true if it is not assigned (any more).
     pub(super) fn has_read(&self, tp: &TopicPartition, end: i64) -> bool {
         self.lanes.iter().find(|lane| lane.tp() == tp).is_none_or(|lane| lane.tracker.next_offset() >= end)
     }
 
-    /// The brokers' time, as far as it is known.
+    /// The brokers' time, as far as known.
     pub(super) fn broker_now(&self) -> Timestamp {
         Timestamp::from_millis(self.engine.known.leaders.now(-1, self.clock.now()).div_euclid(1_000))
     }
 
-    /// A record waits in a tier because it makes room for others while the handler is down; no attempt is counted.
+    /// A record waits in a tier to make room for others while the handler is down; no attempt is counted.
     pub(super) fn postpone(&mut self, id: RecordId, envelope: &Envelope, content: Content) {
         if self.lane_of(id.token).is_some() {
             self.carry_out(id, self.ladder.postponed(envelope), content, W::Place::default());
         }
     }
 
-    /// What the handler, or the application, said of a record: decides, notes what is finished and queues what has to hop. What
-    /// comes for a partition that has moved is dropped.
+    /// Handles the verdict of the handler or the application: decides, marks finished records and queues hops. Verdicts for
+    /// revoked partitions are dropped.
     pub(super) fn judge(&mut self, id: RecordId, envelope: &Envelope, content: Content, verdict: &Verdict, place: W::Place) {
         if self.lane_of(id.token).is_none() {
-            tracing::debug!(ladder = self.ladder.name(), "late verdict for a partition that has moved");
+            tracing::debug!(ladder = self.ladder.name(), "late verdict for a revoked partition");
             return;
         }
-        // A pause that the handler asks for must not be too short by whichever broker's clock.
+        // A requested delay must not be too short by any broker's clock.
         let now = Timestamp::from_millis(self.engine.known.leaders.latest(self.clock.now()).div_euclid(1_000) + 1);
         let header = |name: &str| last_text(&content.headers, name);
         let Judgement { decision, rule } = self.ladder.judge(envelope, verdict, &header, now);
@@ -285,6 +281,14 @@ impl<W: Work> Committer<W> {
         self.carry_out(id, decision, content, place);
     }
 
+    /// A foreign dead letter whose record cannot be found goes to the DLQ as it is: it must not be redelivered as null.
+    pub(super) fn without_record(&mut self, id: RecordId, envelope: &Envelope, content: Content, failure: &Failure) {
+        if self.lane_of(id.token).is_some() {
+            let decision = self.ladder.without_record(envelope, failure.error(), self.broker_now());
+            self.carry_out(id, decision, content, W::Place::default());
+        }
+    }
+
     fn carry_out(&mut self, id: RecordId, decision: Decision, content: Content, place: W::Place) {
         match decision {
             Decision::Complete => {
@@ -299,25 +303,24 @@ impl<W: Work> Committer<W> {
         }
     }
 
-    /// Hops that are on their way and can go.
+    /// Number of queued hops that can be written.
     pub(super) fn moving(&self) -> usize {
         self.hops.len().saturating_sub(self.standing)
     }
 
-    /// Whether partitions still have hops on their way that can go; what can be written nowhere is their next owner's.
-    pub(super) fn is_moving(&self, tokens: &[u64]) -> bool {
-        self.hops.iter().any(|hop| tokens.contains(&hop.id.token) && !self.stands_still(hop))
-    }
-
-    /// Commits what has finished since the last time, when it is time, or `at_once`, or when `most_unsettled` are waiting for it.
+    /// Commits what has finished since the last commit, if it is time, or `at_once`, or if `most_unsettled` records are waiting
+    /// for it.
     pub(super) fn commit(&mut self, at_once: bool, most_unsettled: usize) -> Result<(), WorkError> {
         let now = self.clock.now();
-        if !at_once && now < self.commit_at && self.unsettled.len() < most_unsettled {
+        // Under suspicion, what is finished must not be blamed for the death of what follows.
+        let is_pressing = self.is_suspicious || self.lanes.iter().any(Lane::is_under_watch);
+        let enough = if is_pressing { 1 } else { most_unsettled };
+        if !at_once && now < self.commit_at && self.unsettled.len() < enough {
             return Ok(());
         }
         self.commit_at = now.later(COMMIT_INTERVAL);
         let points = points_with(&self.lanes, std::iter::empty());
-        self.metrics.partitions_stopped(self.lanes.iter().filter(|lane| lane.standstill || lane.denied.is_so()).count());
+        self.metrics.partitions_stopped(self.lanes.iter().filter(|lane| lane.is_stopped() || lane.denied.is_so()).count());
         if self.source.live_group().is_none() {
             return Ok(());
         }
@@ -331,12 +334,7 @@ impl<W: Work> Committer<W> {
         Ok(())
     }
 
-    /// Whether a commit of these partitions has been sent and not been answered.
-    pub(super) fn has_commit_on_its_way(&self, partitions: &[TopicPartition]) -> bool {
-        partitions.iter().any(|tp| self.engine.known.is_in_doubt(tp))
-    }
-
-    /// Whether these points are committed now.
+    /// Returns whether these points are committed now.
     fn commit_points(&mut self, points: Vec<(TopicPartition, CommitPoint)>) -> Result<bool, WorkError> {
         let mut are_committed = true;
         for part in by_topic(points) {
@@ -357,18 +355,36 @@ impl<W: Work> Committer<W> {
         }
     }
 
-    /// Serves the producer between transactions, and tells how far the worker is behind.
+    fn report_in_hand(&mut self) {
+        let bytes = self.held.bytes();
+        self.metrics.in_hand(bytes);
+        let is_full = bytes >= MOST_BYTES;
+        if is_full && !std::mem::replace(&mut self.was_full, true) {
+            tracing::info!(
+                ladder = self.ladder.name(),
+                role = self.role.as_str(),
+                bytes,
+                "records in hand have reached their memory limit: no more are taken until some are finished"
+            );
+        }
+        // Logged again only after it was half empty.
+        self.was_full &= bytes > MOST_BYTES / 2;
+    }
+
+    /// Serves the producer between transactions, and exports the lag.
     pub(super) fn idle(&mut self) {
         self.engine.sink.idle();
         self.tell_lag();
+        self.report_in_hand();
+        self.no_way_back.log(&self.ladder, self.role, self.clock.now());
     }
 }
 
-/// The last value of a header, as most clients read it, as text.
+/// The last value of a header as text, as most clients read it.
 fn last_text(headers: &NativeHeaders, name: &str) -> Option<String> {
     let value = headers.iter().filter(|(known, _)| *known == name.as_bytes()).last()?.1?;
     Some(String::from_utf8_lossy(value).into_owned())
 }
 
-/// A record as the source of a worker gives it.
+/// The record type of a worker's source.
 pub(super) type Record<W> = <<<W as Work>::Source as RecordSource>::Queue as RecordQueue>::Record;

@@ -1,46 +1,51 @@
-//! A record on which the worker itself dies, found by what the group's offsets say of it.
+//! Poison records: records that crash the worker, detected by a start counter in the group's offset
+//! metadata.
 //!
-//! Before the first record of a partition is worked on (by a deliverer: before the handler is called for it), its offset is committed once
-//! more, with how often it has been the first. A worker that survives its work on it, or ends in good order, takes that back, and a record
-//! that is finished leaves it behind; so what counts up are deaths. The count follows the partition to whoever takes it over.
+//! Before the first record of a partition is processed (by a deliverer: before the handler is called for it), its offset is committed
+//! again, with the number of times that it has been the first. A worker that survives processing it, or shuts down in order, reverts that,
+//! and a finished record leaves it behind; so the counter counts deaths. It follows the partition to its next owner.
 //!
-//! After one death a worker has but a few records of the partition in hand while that one is not finished, and after two one at a time of
-//! all partitions that are under suspicion, the first before the others, until those are done that may have been in hand at the last death.
-//! So suspicion ends after a few records, and partitions that are under none go on beside it. If it dies even so, perhaps over a record of
-//! one of those, the first record is worked on with nothing beside it at all: so none is buried for the death of another.
+//! After one death, a worker keeps only a few records of the partition in flight until the first one is finished; after two, one at a time
+//! of all suspected partitions, the first before the others, until those are done that may have been in flight at the last death. So
+//! suspicion ends after a few records, and other partitions continue meanwhile. If it dies nevertheless, perhaps of a record of another
+//! partition, the first record is processed with nothing beside it at all: so no record is dead-lettered for the death of another.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::core::envelope::Envelope;
+use crate::core::leader_clock::LocalTime;
+use crate::kafka::headers::HeaderFault;
 use crate::kafka::partition::TopicPartition;
 use crate::worker::committer::batch::points_with;
 use crate::worker::committer::lane::Quiet;
 use crate::worker::committer::{Committer, Work};
 use crate::worker::error::WorkError;
-use crate::worker::hop::content::{Content, RecordId};
+use crate::worker::hop::content::{Content, RecordId, tell_unfit};
 use crate::worker::hop::ports::RecordSource;
 
-/// From this many starts on a partition is under suspicion: one record at a time is worked on, of all that are.
+/// From this number of starts, a partition is suspected: records of all suspected ones are processed one at a
+/// time.
 pub(super) const ALONE_FROM: u32 = 3;
 
-/// From this many starts on the first record is not worked on any more.
+/// From this number of starts, the first record is no longer processed.
 const POISON_FROM: u32 = 6;
 
-/// Nothing else is worked on for longer than this: the record may not come, or hang.
+/// Nothing else runs for at most this long: the record may not arrive, or hang.
 const LONGEST_QUIET: Duration = Duration::from_secs(5);
 
-/// So many records of a partition are in hand at most when a worker has died over its first one; as many are worked on alone after the next
-/// death.
+/// Maximum number of a partition's records in flight after a worker has died of its first one; after the next death this many are processed
+/// alone.
 pub(super) const FEW: usize = 8;
 
-/// What this process has counted, whoever of its workers did: one that is made anew after an error has not died.
+/// The starts counted by this process, over all its workers: a worker that is recreated after an error has not
+/// died.
 #[derive(Clone, Default)]
 pub struct Starts(Arc<Mutex<HashMap<TopicPartition, i64>>>);
 
 impl Starts {
-    /// Notes that a record was counted, and tells whether it had been before.
+    /// Records that a start was counted; returns whether it had been before.
     fn note(&self, tp: &TopicPartition, offset: i64) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(tp.clone(), offset) == Some(offset)
     }
@@ -50,41 +55,42 @@ impl Starts {
     }
 }
 
-/// Whether a record is worked on, once its start is counted.
+/// Whether a record is processed, after its start was counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::worker) enum Start {
     /// It is.
     Begins,
-    /// It is buried: workers have died over it so often.
+    /// It goes to the DLQ: workers have died of it this often.
     Buried(u32),
-    /// Its partition has gone.
+    /// Its partition was revoked.
     Gone,
-    /// That it begins cannot be committed now, say while the group changes: it is to be asked again. If the worker died over it uncounted,
-    /// that would be held against the one before it.
+    /// The count cannot be committed now, for example during a rebalance: try again. If the worker died of it uncounted, the death would
+    /// count for the record before it.
     Later,
 }
 
 impl<W: Work> Committer<W> {
-    /// Whether one record more of a partition may be in hand, as far as suspicion goes.
+    /// Whether one more record of a partition may be in flight, as far as suspicion allows.
     pub(super) fn may_be_worked_on(&self, index: usize) -> bool {
         let lane = &self.lanes[index];
         let in_hand = lane.tracker.in_flight();
-        if lane.few_until.is_some_and(|offset| lane.tracker.prefix() <= offset) && in_hand >= FEW {
+        if lane.is_under_watch() && in_hand >= FEW {
             return false;
         }
         if let Some(quiet) = self.lanes.iter().position(|lane| matches!(lane.quiet, Some(Quiet::Until(_)))) {
-            return quiet == index && self.lanes.iter().all(|any| any.standstill || any.tracker.in_flight() == 0);
+            return quiet == index && self.lanes.iter().all(|any| any.is_stopped() || any.tracker.in_flight() == 0);
         }
-        // What is worked on beside a suspect when it kills the worker would be counted with it, and at last be buried with it.
-        lane.alone == 0 || self.lanes.iter().all(|other| other.standstill || other.alone == 0 || other.tracker.in_flight() == 0)
+        // A record processed beside a suspect that kills the worker would be counted too, and finally be dead-lettered with
+        // it.
+        lane.alone == 0 || self.lanes.iter().all(|other| other.is_stopped() || other.alone == 0 || other.tracker.in_flight() == 0)
     }
 
-    /// Partitions of which the first record is to be worked on with nothing beside it come first, for a while.
+    /// Gives priority, for a while, to partitions whose first record must be processed with nothing beside it.
     pub(super) fn look_after_quiet(&mut self) {
         let now = self.clock.now();
         for lane in &mut self.lanes {
             lane.quiet = match lane.quiet {
-                Some(_) if lane.standstill || lane.denied.is_so() => None,
+                Some(_) if lane.is_stopped() || lane.denied.is_so() => None,
                 Some(Quiet::Wanted) => Some(Quiet::Until(now.later(LONGEST_QUIET))),
                 Some(Quiet::Until(until)) if now >= until => None,
                 other => other,
@@ -92,15 +98,15 @@ impl<W: Work> Committer<W> {
         }
     }
 
-    /// Whether the starts of the record that was just taken are to be counted: of the first of an assignment, and of each while they are
-    /// worked on one at a time.
+    /// Whether to count the start of the record just taken: of the first of an assignment, and of each while records are processed one
+    /// at a time.
     pub(in crate::worker) fn is_to_be_counted(&mut self, index: usize) -> bool {
         let lane = &mut self.lanes[index];
         let is_first = !std::mem::replace(&mut lane.has_first, true);
         is_first || lane.alone > 0
     }
 
-    /// Counts, before it is worked on, that a record is the first of its partition.
+    /// Counts, before it is processed, that a record is the first of its partition.
     pub(in crate::worker) fn count_start(&mut self, id: RecordId) -> Result<Start, WorkError> {
         let Some(lane) = self.lanes.iter_mut().find(|lane| lane.token == id.token) else { return Ok(Start::Gone) };
         let tp = lane.tp().clone();
@@ -111,8 +117,8 @@ impl<W: Work> Committer<W> {
         }
         let point = lane.tracker.commit_point();
         if point != lane.committed {
-            // Under suspicion the one before it is done with only when that is committed: it must not be counted for the death of this
-            // one.
+            // Under suspicion, the previous record is finished only when that is committed: it must not be blamed for the death of
+            // this one.
             let points =
                 if self.is_suspicious { points_with(&self.lanes, std::iter::empty()) } else { vec![(tp.clone(), point)] };
             let is_committed = self.source.live_group().is_some() && self.commit_points(points)?;
@@ -123,22 +129,24 @@ impl<W: Work> Committer<W> {
         if starts >= ALONE_FROM {
             tracing::warn!(
                 ladder = self.ladder.name(), partition = %tp, offset = id.offset, starts,
-                "workers have died while this was the first record of its partition: it is worked on alone"
+                "workers have died while this was the first record of its partition: processing it alone"
             );
         }
         Ok(Start::Begins)
     }
 
-    /// The worker lives although it has worked on a record whose start was counted.
+    /// The worker has survived processing a record whose start was counted.
     pub(in crate::worker) fn survived(&mut self, id: RecordId) {
         let Some(lane) = self.lanes.iter_mut().find(|lane| lane.token == id.token) else { return };
         if lane.tracker.counted() == Some(id.offset) {
             lane.tracker.take_back();
             self.starts.forget(lane.tp());
+            // Until that is committed, another record's death of the worker would count for this one.
+            self.commit_at = LocalTime::from_micros(0);
         }
     }
 
-    /// Sends a record on which workers die to the DLQ, without working on it.
+    /// Sends a poison record to the DLQ without processing it.
     pub(in crate::worker) fn bury(&mut self, id: RecordId, envelope: &Envelope, content: Content, starts: u32) {
         tracing::warn!(
             ladder = self.ladder.name(),
@@ -150,14 +158,22 @@ impl<W: Work> Committer<W> {
         self.carry_out(id, decision, content, W::Place::default());
     }
 
-    /// Before the last commit of partitions that are given back, and of all at the end: what was begun with did not kill the worker.
-    pub(in crate::worker) fn end_in_good_order(&mut self, tokens: &[u64]) {
+    /// Sends a record that cannot be moved with all its headers to the DLQ without processing it.
+    pub(in crate::worker) fn unfit(&mut self, id: RecordId, envelope: Envelope, content: Content, fault: HeaderFault) {
+        let Some(lane) = self.lane_of(id.token) else { return };
+        tell_unfit(lane.tp(), id.offset, fault);
+        let decision = self.ladder.unfit(envelope, &fault.to_string());
+        self.carry_out(id, decision, content, W::Place::default());
+    }
+
+    /// Before the last commit of released partitions, and of all at shutdown: the records in progress did not kill the worker.
+    pub(super) fn end_in_good_order(&mut self, tokens: &[u64]) {
         for lane in self.lanes.iter_mut().filter(|lane| tokens.contains(&lane.token)) {
             lane.tracker.take_back();
         }
     }
 
-    /// A record is finished; while records are worked on one at a time, one fewer is left.
+    /// A record is finished; while records are processed one at a time, one fewer is left.
     pub(super) fn finish(&mut self, id: RecordId) {
         if let Some(lane) = self.lane_of_mut(id.token) {
             lane.tracker.finish(id.offset);

@@ -1,6 +1,8 @@
-//! Leaving the partitions to other workers while this one's handler is down and theirs is not ([`StepAside`]).
+//! Leaves the partitions to other workers while this worker's handler is down and theirs is not
+//! ([`StepAside`]).
 //!
-//! The workers tell each other by the ladder's state topic, each time that it changes. Who else is there the group says.
+//! The workers report handler outages through the ladder's state topic, at each change. The group lists the other
+//! workers.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,24 +13,24 @@ use crate::config::KafkaConfig;
 use crate::core::dispatch::Trouble;
 use crate::core::leader_clock::LocalTime;
 use crate::core::state::HandlerDownRecord;
-use crate::core::step_aside::{Look, Peers, Step, StepAside};
+use crate::core::step_aside::{AsideAction, AsideInput, Peers, StepAside};
 use crate::core::topics::worker_of_member;
 use crate::kafka::state::{clear_state, write_state};
 use crate::worker::deliverer::Deliverer;
 use crate::worker::error::WorkError;
 use crate::worker::handler::Handler;
 
-/// How often it is looked whether anything is to be done, and how often the broker is asked for the other workers.
+/// Interval of checking for an action, and of asking the broker for the other workers.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 const PEERS_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How long that question may take.
+/// Time limit of that request.
 const PEERS_WITHIN: Duration = Duration::from_secs(3);
 
-/// How often a handler that could not be reached is tried, by a connection that carries nothing.
+/// Interval of testing an unreachable handler, with a connection that sends nothing.
 const REACH_INTERVAL: Duration = Duration::from_secs(2);
 
-/// What a deliverer keeps for it.
+/// The deliverer's state for it.
 pub(super) struct Aside {
     step: StepAside,
     kafka: KafkaConfig,
@@ -37,20 +39,21 @@ pub(super) struct Aside {
     reach_at: LocalTime,
     peers: Option<Peers>,
     is_reachable: Arc<AtomicBool>,
-    /// When it left, it could not be reached. Of one that answers badly a connection says nothing.
+    /// Whether the handler was unreachable when it left. For a handler that answers with errors, a
+    /// connection proves nothing.
     was_unreachable: bool,
-    /// The last word could not be written.
+    /// Whether the last report could not be written.
     not_told: Arc<AtomicBool>,
-    /// The others cannot be seen: told once.
+    /// Whether the other workers cannot be listed: logged once.
     is_blind: bool,
 }
 
 impl Aside {
-    /// Of a worker that begins.
+    /// For a starting worker.
     pub(super) fn new(was_told: bool, kafka: &KafkaConfig) -> Self {
         let never = LocalTime::from_micros(0);
         Self {
-            step: StepAside::new(was_told),
+            step: StepAside::new(was_told, kafka.session_timeout()),
             kafka: kafka.clone(),
             look_at: never,
             ask_at: never,
@@ -65,7 +68,7 @@ impl Aside {
 }
 
 impl<H: Handler> Deliverer<H> {
-    /// Leaves, or comes back, where that is due. Nothing that the group has told is unanswered then.
+    /// Leaves, or comes back, when it is time. No group event is unanswered then.
     pub(super) fn look_whether_to_step_aside(&mut self) -> Result<(), WorkError> {
         let now = self.clock.now();
         if now < self.aside.look_at {
@@ -83,11 +86,11 @@ impl<H: Handler> Deliverer<H> {
             self.dispatcher.look_whether_reachable(self.aside.is_reachable.clone());
         }
         let is_reachable = self.aside.was_unreachable && is_aside && self.aside.is_reachable.load(Ordering::Acquire);
-        match self.aside.step.next(&Look { now, down_since, is_reachable, peers: self.aside.peers }) {
-            Step::None => {}
-            Step::Tell(is_down) => self.tell_others(is_down),
-            Step::Leave => self.leave()?,
-            Step::Return => self.come_back()?,
+        match self.aside.step.next(&AsideInput { now, down_since, is_reachable, peers: self.aside.peers }) {
+            AsideAction::None => {}
+            AsideAction::Tell(is_down) => self.tell_others(is_down),
+            AsideAction::Leave => self.leave()?,
+            AsideAction::Return => self.come_back()?,
         }
         Ok(())
     }
@@ -115,7 +118,7 @@ impl<H: Handler> Deliverer<H> {
             }
             Err(error) => {
                 if !std::mem::replace(&mut self.aside.is_blind, true) {
-                    tracing::warn!(ladder, %error, "cannot see the other workers: this one keeps its partitions although its handler is down");
+                    tracing::warn!(ladder, %error, "cannot list the other workers: keeping the partitions although the handler is down");
                 }
                 None
             }
@@ -134,41 +137,41 @@ impl<H: Handler> Deliverer<H> {
             if let Err(error) = written {
                 tracing::warn!(
                     ladder = ladder.name(), %error,
-                    "other workers cannot be told how this one's handler is: print the worker's rights anew by `kladder generate acls`"
+                    "cannot report the handler's health to other workers: apply the rules of `kladder generate acls` again"
                 );
                 std::thread::sleep(PEERS_INTERVAL);
                 not_told.store(true, Ordering::Release);
             }
         };
         if let Err(error) = std::thread::Builder::new().name("handler-down".to_owned()).spawn(write) {
-            tracing::error!(ladder = self.ladder.name(), %error, "other workers cannot be told how this one's handler is");
+            tracing::error!(ladder = self.ladder.name(), %error, "cannot report the handler's health to other workers");
         }
     }
 
-    /// Gives all partitions back, once nothing of them is with the handler.
+    /// Releases all partitions, once nothing of them is with the handler.
     fn leave(&mut self) -> Result<(), WorkError> {
         tracing::warn!(
             ladder = self.ladder.name(),
-            "handler is down and another worker's is not: this one leaves its partitions to the others until its handler is back"
+            "handler is down and another worker's is not: leaving the partitions to other workers until the handler is back"
         );
         self.aside.is_reachable.store(false, Ordering::Release);
         self.aside.was_unreachable = self.places.trouble() == Some(Trouble::Unreachable);
-        self.begin_to_drain(self.committer.owned());
+        self.hand_over(self.committer.owned());
         self.release_drained()
     }
 
     fn come_back(&mut self) -> Result<(), WorkError> {
-        tracing::info!(ladder = self.ladder.name(), "worker takes partitions again, to see whether its handler is back");
-        self.places.stands_aside(None);
+        tracing::info!(ladder = self.ladder.name(), "taking partitions again, to test whether the handler is back");
+        self.places.set_stood_aside(None);
         self.places.probe_now();
         Ok(self.committer.source.join_again()?)
     }
 
-    /// What is left to do when the last of what it owned is given back.
+    /// The rest of leaving, after the last partition was released.
     pub(super) fn leave_when_drained(&mut self) {
         if let Some((since, until)) = self.aside.step.is_aside() {
             self.committer.source.leave();
-            self.places.stands_aside(Some((since, until)));
+            self.places.set_stood_aside(Some((since, until)));
         }
     }
 }

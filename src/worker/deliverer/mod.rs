@@ -1,14 +1,19 @@
-//! The deliverer (push): consumes source and redeliver, calls the handler, and carries out what follows.
+//! The deliverer (push): consumes source and redeliver, calls the handler, and carries out the
+//! decisions.
 //!
 //! One thread owns the consumer, the producer and the state of every partition. It never calls the handler itself: deliveries run
-//! on the runtime and come back as events. So whatever decides over a partition happens one after the other, and a late verdict
-//! for a partition that has moved is recognised by the token of its assignment and dropped.
+//! on the runtime and come back as events. So all decisions about a partition are made one after the other, and a late verdict
+//! for a revoked partition is recognised by the token of its assignment and dropped.
 //!
-//! Deliveries finish in any order. What is done is committed as a contiguous prefix with the set beyond it; what failed leaves in
-//! a transaction that carries the same. On the happy path there is no transaction at all, and none is open while a handler runs.
+//! Deliveries finish in any order. Finished records are committed as a contiguous prefix with the set beyond it; failed ones
+//! leave in a transaction that contains the same. As long as nothing fails there is no transaction at all, and none is open while
+//! a handler runs.
 
 mod aside;
+mod batches;
+mod caller;
 mod dispatch;
+mod handover;
 mod places;
 
 use std::collections::HashMap;
@@ -22,17 +27,17 @@ use tokio::runtime::Handle;
 
 pub use crate::worker::deliverer::places::HandlerPlaces;
 
-use crate::config::{KafkaConfig, Role};
-use crate::core::dispatch::{Fate, Kind, Ticket};
+use crate::config::KafkaConfig;
+use crate::core::dispatch::{Departure, Kind, Ticket};
 use crate::core::envelope::{self, Envelope};
 use crate::core::failure::{ErrorInfo, Verdict};
 use crate::core::headers::Header;
 use crate::core::ladder::{Hops, Ladder};
 use crate::core::leader_clock::LocalTime;
+use crate::core::role::Role;
 use crate::core::topics;
 use crate::kafka::clock::Clock;
-use crate::kafka::consumer::{Fetch, Membership, Rebalance, Record};
-use crate::kafka::partition::TopicPartition;
+use crate::kafka::consumer::{Fetch, Membership, Record};
 use crate::kafka::producer::HopProducer;
 use crate::kafka::topic_consumers::TopicConsumers;
 use crate::telemetry::events::DelivererMetrics;
@@ -41,7 +46,8 @@ use crate::telemetry::tally::Tally;
 use crate::worker::committer::{Committer, Parts, Polled, Start, Starts, Work};
 use crate::worker::deliverer::aside::Aside;
 use crate::worker::deliverer::dispatch::{Dispatcher, due_of};
-use crate::worker::deliverer::places::{Event, Job, Place, Uncalled};
+use crate::worker::deliverer::handover::Handover;
+use crate::worker::deliverer::places::{DeliveryJob, Event, Place, Uncalled};
 use crate::worker::delivery::Delivery;
 use crate::worker::dlq_breaker::DlqBreaker;
 use crate::worker::error::WorkError;
@@ -53,41 +59,46 @@ use crate::worker::hop::targets::Targets;
 use crate::worker::quiet::Quiet;
 use crate::worker::supervisor::Presence;
 
-/// The prefetch budget of a deliverer, all partitions together.
+/// Prefetch budget of a deliverer, over all partitions.
 const PREFETCH_KIB: usize = 32 * 1024;
 
-/// The loop looks after everything at least this often.
+/// Maximum time between two iterations of the loop.
 const TICK: Duration = Duration::from_millis(50);
 
-/// A wake-up that got lost would leave records lying; so every queue is looked at this often anyway.
+/// If so many events came at once, more are on their way: the loop lets them come for this long, since being woken for each costs more than
+/// handling it. Deliveries go on meanwhile with the records that were taken.
+const MANY_EVENTS: usize = 8;
+const BREATH: Duration = Duration::from_micros(500);
+
+/// Interval of polling every queue, since a lost wake-up would otherwise leave records unread.
 const LOOK_ANYWAY: Duration = Duration::from_millis(250);
 
-/// What a deliverer needs to know.
+/// Settings of a deliverer.
 #[derive(Clone)]
 pub struct DelivererSettings {
     /// The ladder.
     pub ladder: Arc<Ladder>,
     /// How to reach Kafka.
     pub kafka: KafkaConfig,
-    /// The name of this worker, stable over restarts.
+    /// The instance name of this worker, stable over restarts.
     pub instance: String,
-    /// Where deliveries wait for their turn at the handler.
+    /// The delivery slots of the ladder.
     pub places: Arc<HandlerPlaces>,
-    /// How long a shutdown or a revoked partition waits for deliveries in flight.
+    /// How long a shutdown or a revocation waits for deliveries in flight.
     pub drain: Duration,
     /// Whether the ladder is held.
     pub hold: Hold,
-    /// What this process has begun with.
+    /// Starts counted by this process.
     pub starts: Starts,
-    /// Where dead letters are held while there are too many; `None` where they never are.
+    /// The DLQ breaker; `None` if it is disabled.
     pub dlq_breaker: Option<Arc<DlqBreaker>>,
-    /// Where what was done is counted, besides the metrics.
+    /// Counts of its work, besides the metrics.
     pub tally: Tally,
     /// Whether deliveries may begin in this process.
     pub quiet: Quiet,
 }
 
-/// Delivers until it is told to stop.
+/// Delivers until it is stopped.
 pub struct Deliverer<H> {
     ladder: Arc<Ladder>,
     instance: String,
@@ -98,20 +109,22 @@ pub struct Deliverer<H> {
     committer: Committer<Delivering>,
     places: Arc<HandlerPlaces>,
     dispatcher: Dispatcher<H>,
-    /// Bounded by what is taken from Kafka.
+    /// Bounded by the number of records taken from Kafka.
     events: Receiver<Event>,
     sender: mpsc::Sender<Event>,
     waker: Waker,
-    in_flight: HashMap<RecordId, InFlight>,
-    draining: Option<Draining>,
-    /// What cannot be called yet because its start cannot be committed.
+    in_flight: HashMap<RecordId, Box<InFlight>>,
+    handover: Option<Handover>,
+    /// Calls that wait because their start cannot be committed now.
     uncounted: Vec<Uncalled>,
     aside: Aside,
     metrics: DelivererMetrics,
     look_at: LocalTime,
+    /// Whether the last turn had many events.
+    is_busy: bool,
 }
 
-/// What a deliverer brings to its committer.
+/// The deliverer's types for its committer.
 struct Delivering;
 
 impl Work for Delivering {
@@ -121,36 +134,29 @@ impl Work for Delivering {
     type Place = Place;
 }
 
-/// What a deliverer keeps of a partition of source or redeliver.
+/// The deliverer's state of a partition of source or redeliver.
 struct Intake {
     kind: Kind,
     token: u64,
     places: Arc<HandlerPlaces>,
-    /// Whether its queue has something, as far as is known.
+    /// Whether its queue has records, as far as known.
     ready: Arc<AtomicBool>,
 }
 
-/// What has not begun of a partition that goes never does.
+/// Records of a revoked partition that have not begun never will.
 impl Drop for Intake {
     fn drop(&mut self) {
         self.places.close_lane(self.token);
     }
 }
 
-/// What the loop keeps of a record until its delivery is over.
+/// The loop's state of a record until its delivery is over.
 struct InFlight {
     envelope: Envelope,
     content: Content,
 }
 
-/// Partitions that go: nothing of them begins any more, and what is with the handler is waited for. All others are worked on meanwhile.
-struct Draining {
-    partitions: Vec<TopicPartition>,
-    tokens: Vec<u64>,
-    deadline: LocalTime,
-}
-
-/// Wakes the loop, once until it has looked.
+/// Wakes the loop, once per iteration.
 #[derive(Clone)]
 struct Waker {
     events: mpsc::Sender<Event>,
@@ -169,14 +175,15 @@ impl<H: Handler> Deliverer<H> {
     /// Connects and joins. Deliveries run on the runtime.
     ///
     /// # Errors
-    /// When a topic is missing or Kafka is not reachable.
+    /// A topic is missing or Kafka is not reachable.
     pub fn start(settings: &DelivererSettings, handler: Arc<H>, runtime: Handle) -> Result<Self, WorkError> {
         let ladder = settings.ladder.clone();
         let clock = Clock::system();
         let transactional = (ladder.hops() == Hops::ExactlyOnce)
-            .then(|| topics::transactional_id(ladder.name(), "deliverer", &settings.instance));
+            .then(|| topics::transactional_id(ladder.name(), Role::Deliverer, &settings.instance));
         let clients = ClientMetrics::new(&ladder, Role::Deliverer);
-        let mut producer = HopProducer::new(&settings.kafka, transactional, 500_000, clock.clone()).measured_by(&clients);
+        let mut producer =
+            HopProducer::new(&settings.kafka, transactional, 500_000, clock.clone()).measured_by(&clients).with_spare_ids();
         refuse_foreign_members(&mut producer, &ladder, &settings.kafka)?;
         let targets = Targets::of_failed(&ladder, &mut producer)?;
         let mut partitions = 0;
@@ -196,14 +203,14 @@ impl<H: Handler> Deliverer<H> {
         producer.made_anew_only_as(consumers.names());
 
         let metrics = DelivererMetrics::new(&ladder).counted_by(&settings.tally);
-        settings.places.stands_aside(None);
+        settings.places.set_stood_aside(None);
         let aside = Aside::new(settings.hold.handlers_down().contains(&settings.instance), &settings.kafka);
         let (sender, events) = mpsc::channel();
         let waker = Waker { events: sender.clone(), pending: Arc::new(AtomicBool::new(false)) };
         let dispatcher = Dispatcher::new(settings, runtime, handler, metrics.clone());
         let committer = Committer::new(Parts {
             ladder: ladder.clone(),
-            role: "deliverer",
+            role: Role::Deliverer,
             clock: clock.clone(),
             source: consumers,
             sink: producer,
@@ -227,28 +234,30 @@ impl<H: Handler> Deliverer<H> {
             sender,
             waker,
             in_flight: HashMap::new(),
-            draining: None,
+            handover: None,
             uncounted: Vec::new(),
             aside,
             metrics,
             look_at: LocalTime::from_micros(0),
+            is_busy: false,
         })
     }
 
-    /// Works until it is told to stop, then waits for what is in flight, no longer than the drain deadline.
+    /// Works until it is stopped, then waits for deliveries in flight, but at most until the drain
+    /// deadline.
     ///
     /// # Errors
-    /// When it cannot go on; see [`WorkError`].
+    /// It cannot continue; see [`WorkError`].
     pub fn run(&mut self, presence: &Presence) -> Result<(), WorkError> {
-        let outcome = self.work(presence).map_err(|error| error.naming(self.ladder.name(), "deliverer", &self.instance));
+        let outcome = self.work(presence).map_err(|error| error.naming(self.ladder.name(), Role::Deliverer, &self.instance));
         if outcome.is_err() {
             self.let_handlers_end();
         }
         outcome
     }
 
-    /// After a failure: whoever takes over, this worker made anew above all, must not call the handler beside those calls that
-    /// still run.
+    /// After a failure: the next owner, usually this worker recreated, must not call the handler while calls of this one are
+    /// still running.
     fn let_handlers_end(&mut self) {
         self.committer.lanes.clear();
         let deadline = self.clock.now().later(self.drain);
@@ -263,8 +272,8 @@ impl<H: Handler> Deliverer<H> {
 
     fn work(&mut self, presence: &Presence) -> Result<(), WorkError> {
         while !presence.stop.is_set() {
-            // A change that was told is to be answered before the next.
-            if self.draining.is_none()
+            // A rebalance event must be answered before the next one.
+            if self.handover.is_none()
                 && let Some(change) = self.committer.source.serve(Duration::ZERO)?
             {
                 self.rebalance(change)?;
@@ -272,7 +281,7 @@ impl<H: Handler> Deliverer<H> {
                     presence.joined();
                 }
             }
-            if self.draining.is_none() {
+            if self.handover.is_none() {
                 self.look_whether_to_step_aside()?;
             }
             self.turn()?;
@@ -281,8 +290,9 @@ impl<H: Handler> Deliverer<H> {
         self.end()
     }
 
-    /// Waits for something to happen and does what follows.
+    /// Waits for an event and handles it.
     fn turn(&mut self) -> Result<(), WorkError> {
+        self.dispatcher.assert_whole();
         for event in self.wait() {
             self.take_event(event)?;
         }
@@ -291,15 +301,21 @@ impl<H: Handler> Deliverer<H> {
         }
         self.feed()?;
         self.committer.run_hops()?;
-        self.commit(false)?;
+        self.committer.commit(false, self.places.enough_to_commit())?;
+        self.places.settle();
         self.committer.idle();
         Ok(())
     }
 
     fn wait(&mut self) -> Vec<Event> {
+        if std::mem::take(&mut self.is_busy) {
+            std::thread::sleep(BREATH);
+        }
         let longest = self.committer.markers_wait().map_or(TICK, |wait| wait.min(TICK));
         let first = self.events.recv_timeout(longest).ok();
-        first.into_iter().chain(self.events.try_iter()).collect()
+        let events: Vec<Event> = first.into_iter().chain(self.events.try_iter()).collect();
+        self.is_busy = events.len() >= MANY_EVENTS;
+        events
     }
 
     fn take_event(&mut self, event: Event) -> Result<(), WorkError> {
@@ -315,8 +331,8 @@ impl<H: Handler> Deliverer<H> {
     /// Counts the start of a record whose turn it is, and lets it be called.
     fn count_start(&mut self, uncalled: Uncalled) -> Result<(), WorkError> {
         let Some(id) = uncalled.id() else { return Ok(()) };
-        // Nothing of what is given back begins any more.
-        if self.draining.as_ref().is_some_and(|draining| draining.tokens.contains(&id.token)) {
+        // Records of partitions being released must not begin any more.
+        if self.handover.as_ref().is_some_and(|handover| handover.is_of(id)) {
             self.in_flight.remove(&id);
             return Ok(());
         }
@@ -327,7 +343,7 @@ impl<H: Handler> Deliverer<H> {
             }
             Start::Later => self.uncounted.push(uncalled),
             Start::Buried(starts) => {
-                if let Some(InFlight { envelope, content }) = self.in_flight.remove(&id) {
+                if let Some(InFlight { envelope, content }) = self.in_flight.remove(&id).map(|record| *record) {
                     self.committer.bury(id, &envelope, content, starts);
                 }
             }
@@ -336,34 +352,35 @@ impl<H: Handler> Deliverer<H> {
     }
 
     /// A delivery is over.
-    fn over(&mut self, id: RecordId, verdict: Option<Verdict>, fate: Fate, place: Place) {
-        let Some(InFlight { envelope, content }) = self.in_flight.remove(&id) else { return };
+    fn over(&mut self, id: RecordId, verdict: Option<Verdict>, fate: Departure, place: Place) {
+        let Some(InFlight { envelope, content }) = self.in_flight.remove(&id).map(|record| *record) else { return };
         match (fate, verdict) {
-            (Fate::Counts, Some(verdict)) => {
+            (Departure::Counts, Some(verdict)) => {
                 if verdict.is_ok() && self.committer.lane_of(id.token).is_some() {
                     self.metrics.done_at(envelope.attempts.saturating_add(1));
                 }
                 self.committer.judge(id, &envelope, content, &verdict, place);
             }
-            (Fate::Postponed, _) => self.committer.postpone(id, &envelope, content),
-            // Its partition goes, and its next owner delivers it.
-            (Fate::Dropped, _) | (Fate::Counts, None) => {}
+            (Departure::Postponed, _) => self.committer.postpone(id, &envelope, content),
+            // Its partition is revoked, and its next owner delivers it.
+            (Departure::Dropped, _) | (Departure::Counts, None) => {}
         }
     }
 
-    /// Takes what has arrived, as far as there is room, each partition in turn.
+    /// Takes records that have arrived, as far as there is room, each partition in turn.
     fn feed(&mut self) -> Result<(), WorkError> {
         let now = self.clock.now();
         let anyway = now >= self.look_at;
         if anyway {
             self.look_at = now.later(LOOK_ANYWAY);
         }
-        // What stays in its queue until the ladder is released will be looked at anyway.
+        // Records left in their queues until the ladder is resumed are polled then anyway.
         if self.hold.is_held() || self.quiet.is_asked() {
             return Ok(());
         }
-        // Records whose hops cannot be written at the moment do not pile up: what is taken stays bounded.
-        if self.committer.moving() > self.places.limit(Kind::Source) * 4 {
+        // Records whose hops cannot be written now must not accumulate: the number of taken records stays
+        // bounded.
+        if self.committer.moving() > self.places.most_hops() {
             return Ok(());
         }
         for index in self.committer.in_turn() {
@@ -381,7 +398,7 @@ impl<H: Handler> Deliverer<H> {
             let ready = &self.committer.lanes[index].own.ready;
             match polled {
                 Polled::Empty if reset => break,
-                // What arrives between this look and the next one wakes the loop again.
+                // Records that arrive between this poll and the next wake the loop again.
                 Polled::Empty => {
                     ready.store(false, Ordering::Release);
                     reset = true;
@@ -410,7 +427,8 @@ impl<H: Handler> Deliverer<H> {
         let kind = lane.own.kind;
         let at = record.coordinates(lane.tp());
         let envelope = match kind {
-            // Services copy the headers of what they received onto what they produce, so on a source they say nothing.
+            // Services copy the headers of what they received onto what they produce, so on a source they mean
+            // nothing.
             Kind::Source => Envelope::fresh(self.ladder.name(), &at),
             Kind::Redeliver => {
                 let reading = Envelope::read(&self.ladder, &at, record.headers());
@@ -418,13 +436,17 @@ impl<H: Handler> Deliverer<H> {
                     self.metrics.worker.malformed_headers();
                     tracing::warn!(
                         partition = %lane.tp(), offset = id.offset, %malformed,
-                        "envelope is not trusted, the record starts afresh"
+                        "envelope is not trusted, treating the record as new"
                     );
                 }
                 reading.envelope
             }
         };
-        let content = Content::of(record);
+        let content = Content::of(record).held_by(&self.committer.held);
+        if let Some(fault) = content.fault {
+            self.committer.unfit(id, envelope, content, fault);
+            return;
+        }
         let ticket = Ticket {
             lane: id.token,
             partition: hashed(&(&envelope.origin.topic, envelope.origin.partition)),
@@ -437,128 +459,9 @@ impl<H: Handler> Deliverer<H> {
         let user = user.map(|(name, value)| Header { name: name.to_vec(), value: value.map(<[u8]>::to_vec) }).collect();
         let delivery = Delivery::new(&envelope, &self.ladder, content.key.clone(), content.value.clone(), user);
         let due = (kind == Kind::Redeliver).then(|| due_of(&self.ladder, &envelope)).flatten();
-        self.in_flight.insert(id, InFlight { envelope, content });
+        self.in_flight.insert(id, Box::new(InFlight { envelope, content }));
         let events = self.sender.clone();
-        self.places.arrive(ticket, Job { id, delivery, due, verdict: None, repeats: 0, resets: 0, is_counted: false, events });
-    }
-
-    fn rebalance(&mut self, change: Rebalance) -> Result<(), WorkError> {
-        self.metrics.worker.rebalanced();
-        match change {
-            Rebalance::Assigned(partitions) => {
-                self.take_over(partitions)?;
-                self.tell_owned();
-            }
-            Rebalance::Revoked { partitions, lost: true } => {
-                tracing::warn!(ladder = self.ladder.name(), "partitions were lost: what was in flight is their next owner's");
-                self.give_back(&partitions)?;
-            }
-            Rebalance::Revoked { partitions, lost: false } => {
-                self.begin_to_drain(partitions);
-                self.release_drained()?;
-            }
-        }
-        Ok(())
-    }
-
-    fn tell_owned(&self) {
-        tracing::info!(ladder = self.ladder.name(), partitions = self.committer.lanes.len(), "deliverer owns");
-    }
-
-    fn take_over(&mut self, partitions: Vec<TopicPartition>) -> Result<(), WorkError> {
-        let flags: Vec<Arc<AtomicBool>> = partitions.iter().map(|_| Arc::new(AtomicBool::new(true))).collect();
-        let waking = std::cell::RefCell::new(flags.clone().into_iter());
-        let wake = || -> Box<dyn Fn() + Send + Sync> {
-            let waker = self.waker.clone();
-            let ready = waking.borrow_mut().next().unwrap_or_default();
-            Box::new(move || {
-                ready.store(true, Ordering::Release);
-                waker.wake();
-            })
-        };
-        let redeliver = self.ladder.redeliver_topic();
-        let mut flags = flags.into_iter();
-        self.committer.take_over(partitions, Some(&wake), |tp, token| {
-            let kind = if *tp.topic == *redeliver { Kind::Redeliver } else { Kind::Source };
-            self.places.open_lane(token, kind);
-            Intake { kind, token, places: self.places.clone(), ready: flags.next().unwrap_or_default() }
-        })
-    }
-
-    /// Nothing of these partitions begins any more.
-    fn begin_to_drain(&mut self, partitions: Vec<TopicPartition>) {
-        let tokens = self.committer.tokens_of(&partitions);
-        for token in &tokens {
-            self.places.close_lane(*token);
-        }
-        self.draining = Some(Draining { partitions, tokens, deadline: self.clock.now().later(self.drain) });
-    }
-
-    /// Gives partitions away once they are drained.
-    fn release_drained(&mut self) -> Result<(), WorkError> {
-        let Some(Draining { partitions, .. }) = self.take_drained()? else { return Ok(()) };
-        self.give_back(&partitions)?;
-        self.leave_when_drained();
-        Ok(())
-    }
-
-    /// What goes, once nothing of it is with the handler or on its way and what became of its records is committed, or when that has been
-    /// waited for long enough. A commit that is still on its way keeps the next from being sent, and what is not committed is delivered
-    /// again by the next owner; of a member that gives partitions back it is answered soon.
-    fn take_drained(&mut self) -> Result<Option<Draining>, WorkError> {
-        if !self.draining.as_ref().is_some_and(|draining| self.is_drained(draining)) {
-            return Ok(None);
-        }
-        let Some(draining) = self.draining.take() else { return Ok(None) };
-        self.committer.end_in_good_order(&draining.tokens);
-        self.commit(true)?;
-        let may_wait = self.clock.now() < draining.deadline && !self.committer.source.assignment_lost();
-        if may_wait && self.committer.has_commit_on_its_way(&draining.partitions) {
-            self.draining = Some(draining);
-            return Ok(None);
-        }
-        Ok(Some(draining))
-    }
-
-    fn is_drained(&self, draining: &Draining) -> bool {
-        let Draining { tokens, deadline, .. } = draining;
-        if self.clock.now() >= *deadline || self.committer.source.assignment_lost() {
-            return true;
-        }
-        let in_flight = self.in_flight.keys().filter(|id| tokens.contains(&id.token)).count();
-        !self.committer.is_moving(tokens) && (in_flight == 0 || self.starves_beside(tokens, in_flight))
-    }
-
-    /// Whether partitions stay and all that is waited for hangs. As long as partitions are to be given back, librdkafka fetches nothing for
-    /// those that stay either (`rd_kafka_rebalance_op_incr` pauses the whole assignment), so what hangs is left to their next owner.
-    fn starves_beside(&self, tokens: &[u64], in_flight: usize) -> bool {
-        let mut lanes = self.committer.lanes.iter();
-        lanes.any(|lane| !tokens.contains(&lane.token) && lane.own.kind == Kind::Source)
-            && self.places.all_hang(tokens) == Some(in_flight)
-    }
-
-    /// Those still in flight keep their places until their handlers answer.
-    fn give_back(&mut self, partitions: &[TopicPartition]) -> Result<(), WorkError> {
-        self.committer.give_back(partitions)?;
-        self.tell_owned();
-        Ok(())
-    }
-
-    /// Drains all partitions, and commits.
-    fn end(&mut self) -> Result<(), WorkError> {
-        let deadline = self.draining.take().map(|draining| draining.deadline);
-        self.begin_to_drain(self.committer.owned());
-        if let (Some(draining), Some(deadline)) = (&mut self.draining, deadline) {
-            draining.deadline = draining.deadline.min(deadline);
-        }
-        while self.draining.is_some() && self.take_drained()?.is_none() {
-            self.turn()?;
-        }
-        Ok(())
-    }
-
-    fn commit(&mut self, at_once: bool) -> Result<(), WorkError> {
-        self.committer.commit(at_once, (self.places.limit(Kind::Source) / 2).max(1))
+        self.places.arrive(ticket, DeliveryJob::new(id, delivery, due, events));
     }
 }
 

@@ -1,26 +1,30 @@
 //! Targets that are not written to for a while.
 //!
-//! - A topic may be denied. A transaction that has one such topic among its targets fails as a whole, and which of them it was is not told.
-//!   So the topics of such a transaction are suspected: until each has gone through, or has failed, in a transaction of its own. One that has
-//!   failed alone is barred.
-//! - A partition may take nothing at the moment: it has no leader, or too few replicas. It is barred by itself.
+//! - A topic may be denied. A transaction with a denied target fails as a whole, without naming the topic. So the topics of such a
+//!   transaction are suspected until each has succeeded, or failed, in a transaction of its own. A topic that has failed alone is barred.
+//! - A partition may be unavailable at the moment: it has no leader, or too few replicas. It is barred
+//!   individually.
 //!
-//! What would go to a barred target waits, and what comes behind it in its partition; everything else is written as ever. When it is tried
-//! again, longer after each time, it goes in a transaction of its own, since others would fail along with it.
+//! Records for a barred target wait, and those after them in their partition; everything else is written as usual. A barred target is
+//! tried again after ever longer pauses, in a transaction of its own, since other records would fail too.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::core::leader_clock::LocalTime;
-use crate::kafka::producer::TopicId;
+use crate::kafka::producer::{PartitionLook, TopicId};
 
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// What takes nothing at the moment most often does so again in a moment.
+/// An unavailable partition is usually available again after a moment.
 const FIRST_PASSING_PAUSE: Duration = Duration::from_millis(250);
 
-/// The targets that are suspected or barred.
+/// Number of checks of a partition that lacks in-sync replicas before it is written to nevertheless: whether there are too few is
+/// unknown (`min.insync.replicas` is a topic setting), and each failing write delays all others for seconds.
+const LOOKS: u32 = 5;
+
+/// The suspected and barred targets.
 #[derive(Debug, Default)]
 pub(in crate::worker) struct BarredTargets {
     topics: BTreeMap<TopicId, Option<Bar>>,
@@ -31,23 +35,25 @@ pub(in crate::worker) struct BarredTargets {
 struct Bar {
     until: LocalTime,
     pause: Duration,
+    /// The state of the partition at the first check since the last write, and how often it was found unchanged.
+    seen: Option<(PartitionLook, u32)>,
 }
 
 impl Bar {
     fn after(before: Option<&Self>, first: Duration, now: LocalTime) -> Self {
         let pause = before.map_or(first, |bar| (bar.pause * 2).min(LONGEST_PAUSE));
-        Self { until: now.later(pause), pause }
+        Self { until: now.later(pause), pause, seen: before.and_then(|bar| bar.seen) }
     }
 }
 
-/// With which others a record may be in one transaction: with those of the same.
+/// Which other records may be in one transaction with a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::worker) enum Company {
-    /// With all whose targets are not suspected or barred.
+    /// All whose targets are neither suspected nor barred.
     Any,
-    /// With those that go to this topic.
+    /// Those with this target topic.
     Topic(TopicId),
-    /// With those that go to this partition.
+    /// Those with this target partition.
     Partition(TopicId, i32),
 }
 
@@ -57,7 +63,7 @@ impl BarredTargets {
         self.topics.is_empty() && self.partitions.is_empty()
     }
 
-    /// With which others a record may go that goes there.
+    /// Which other records may be in one transaction with a record for this target.
     pub(in crate::worker) fn company(&self, target: (TopicId, i32)) -> Company {
         if self.partitions.contains_key(&target) {
             Company::Partition(target.0, target.1)
@@ -78,7 +84,7 @@ impl BarredTargets {
         matches!(self.topics.get(&topic), Some(Some(_)))
     }
 
-    /// Until when a target is left alone, if it is.
+    /// Until when a target is barred, if it is.
     pub(in crate::worker) fn until(&self, target: (TopicId, i32)) -> Option<LocalTime> {
         let topic = self.topics.get(&target.0).and_then(Option::as_ref);
         topic.into_iter().chain(self.partitions.get(&target)).map(|bar| bar.until).max()
@@ -89,7 +95,7 @@ impl BarredTargets {
         self.until(target).is_some_and(|until| until > now)
     }
 
-    /// The topics of what has rested for long enough.
+    /// The topics of targets whose pause is over.
     pub(in crate::worker) fn rested(&self, now: LocalTime) -> Vec<TopicId> {
         let topics = self.topics.iter().filter(|(_, bar)| bar.is_some_and(|bar| bar.until <= now)).map(|(topic, _)| *topic);
         let partitions = self.partitions.iter().filter(|(_, bar)| bar.until <= now).map(|((topic, _), _)| *topic);
@@ -99,26 +105,42 @@ impl BarredTargets {
         all
     }
 
-    /// Notes that a topic is one of some of which at least one is denied.
+    /// Marks a topic as one of several of which at least one is denied.
     pub(in crate::worker) fn suspect(&mut self, topic: TopicId) {
         self.topics.entry(topic).or_default();
     }
 
-    /// Notes that a topic is denied, and gives how long it is left alone.
+    /// Marks a topic as denied, and returns the pause.
     pub(in crate::worker) fn deny(&mut self, topic: TopicId, now: LocalTime) -> Duration {
         let bar = Bar::after(self.topics.get(&topic).and_then(Option::as_ref), FIRST_PAUSE, now);
         self.topics.insert(topic, Some(bar));
         bar.pause
     }
 
-    /// Notes that a partition takes nothing at the moment, and gives how long it is left alone.
+    /// Marks a partition as unavailable, and returns the pause.
     pub(in crate::worker) fn pass_over(&mut self, target: (TopicId, i32), now: LocalTime) -> Duration {
         let bar = Bar::after(self.partitions.get(&target), FIRST_PASSING_PAUSE, now);
         self.partitions.insert(target, bar);
         bar.pause
     }
 
-    /// Notes that a target was written to, and gives whether its topic was denied before.
+    /// Whether a barred partition should not be tried in this state: it has no leader, or lacks replicas as before.
+    pub(in crate::worker) fn is_hopeless(&mut self, target: (TopicId, i32), look: PartitionLook) -> bool {
+        let Some(bar) = self.partitions.get_mut(&target) else { return false };
+        if look.leader.is_none() {
+            return true;
+        }
+        let times = match bar.seen {
+            Some((before, times)) if before == look => times + 1,
+            Some(_) => LOOKS,
+            None => 1,
+        };
+        let is_hopeless = look.in_sync < look.replicas && times < LOOKS;
+        bar.seen = Some((look, if is_hopeless { times } else { 0 }));
+        is_hopeless
+    }
+
+    /// Marks a target as written to, and returns whether its topic was denied before.
     pub(in crate::worker) fn written(&mut self, target: (TopicId, i32)) -> bool {
         self.partitions.remove(&target);
         self.topics.remove(&target.0).flatten().is_some()
@@ -146,6 +168,26 @@ mod tests {
         assert_eq!(barred.company((topic, 1)), Company::Partition(topic, 1));
         assert_eq!((barred.company((topic, 0)), barred.rested(now)), (Company::Any, vec![topic]));
         assert!(!barred.written((topic, 1)) && !barred.is_barred((topic, 1)));
+    }
+
+    #[test]
+    fn what_lacks_replicas_is_written_to_when_that_has_changed_or_after_some_looks() {
+        let mut barred = BarredTargets::default();
+        let target = (TopicId::numbered(3), 1);
+        let look = |leader, in_sync| PartitionLook { partition: 1, leader, replicas: 3, in_sync };
+        assert!(!barred.is_hopeless(target, look(None, 0)), "it is not barred");
+        barred.pass_over(target, LocalTime::from_micros(0));
+        assert!((0..20).all(|_| barred.is_hopeless(target, look(None, 0))));
+        let tries = |barred: &mut BarredTargets, in_sync: usize, looks: usize| {
+            (0..looks).filter(|_| !barred.is_hopeless(target, look(Some(2), in_sync))).count()
+        };
+        assert_eq!(tries(&mut barred, 2, 4), 0);
+        assert_eq!(tries(&mut barred, 2, 1), 1);
+        // It has failed again.
+        barred.pass_over(target, LocalTime::from_micros(0));
+        assert_eq!(tries(&mut barred, 2, 9), 1);
+        assert_eq!(tries(&mut barred, 1, 1), 1, "something has changed");
+        assert_eq!(tries(&mut barred, 3, 3), 3, "nothing is missing");
     }
 
     #[test]

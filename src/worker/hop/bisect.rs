@@ -1,50 +1,47 @@
-//! Looking for the record that no target takes.
+//! Searches for the record that its target refuses.
 //!
-//! A broker that refuses a batch for one record refuses all of it, so which of them is at fault is not known. Those of one partition are sent
-//! in transactions of their own then, half as many each time that they are refused, until one is alone; twice as many each time that they are
-//! written.
+//! The records of its partition are sent in transactions of their own, fewer after each refusal ([`Halving`]).
 
 use std::collections::BTreeMap;
 
-/// When so many of a partition have been written at once, nobody is looked for any more.
-const ENOUGH: usize = 128;
+use crate::core::halving::Halving;
 
-/// The partitions of which a record is looked for, by the tokens of their assignments, and how many of its records go at once.
+/// The partitions with a search, by the tokens of their assignments, and the current batch size.
 #[derive(Debug, Default)]
-pub(in crate::worker) struct Bisect(BTreeMap<u64, usize>);
+pub(in crate::worker) struct Bisect(BTreeMap<u64, Halving>);
 
 impl Bisect {
-    /// So many of a partition's records go at most, and with no others; not limited where no record of it is looked for.
+    /// Maximum number of a partition's records to send, with no others; `None` without a search.
     pub(in crate::worker) fn limit(&self, token: u64) -> Option<usize> {
-        self.0.get(&token).copied()
+        self.0.get(&token).and_then(|halving| halving.limit())
     }
 
-    /// Whether any record is looked for.
+    /// Whether there is a search.
     pub(in crate::worker) fn is_under_way(&self) -> bool {
         !self.0.is_empty()
     }
 
-    /// So many of a partition were refused together.
+    /// This many records of a partition were refused together.
     pub(in crate::worker) fn refused(&mut self, token: u64, records: usize) {
-        self.0.insert(token, (records / 2).max(1));
+        self.0.entry(token).or_default().refused(records);
     }
 
-    /// Some were written, or the one at fault has been found.
+    /// Some were written.
     pub(in crate::worker) fn written(&mut self, token: u64) {
-        if let Some(limit) = self.0.get_mut(&token) {
-            *limit *= 2;
-            if *limit >= ENOUGH {
+        if let Some(halving) = self.0.get_mut(&token) {
+            halving.written();
+            if halving.limit().is_none() {
                 self.0.remove(&token);
             }
         }
     }
 
-    /// The record at fault was alone.
+    /// The faulty record was sent alone.
     pub(in crate::worker) fn found(&mut self, token: u64) {
-        self.0.remove(&token);
+        self.0.entry(token).or_default().found();
     }
 
-    /// Only these partitions are owned.
+    /// Keeps only the assigned partitions.
     pub(in crate::worker) fn retain(&mut self, is_owned: impl Fn(u64) -> bool) {
         self.0.retain(|token, _| is_owned(*token));
     }
@@ -69,6 +66,17 @@ mod tests {
         for _ in 0..7 {
             bisect.written(1);
         }
+        assert!(!bisect.is_under_way());
+    }
+
+    #[test]
+    fn who_was_alone_is_found_and_the_next_one_goes_alone_too() {
+        let mut bisect = Bisect::default();
+        bisect.found(1);
+        assert_eq!(bisect.limit(1), Some(1));
+        bisect.written(1);
+        assert_eq!(bisect.limit(1), Some(2));
+        bisect.retain(|token| token != 1);
         assert!(!bisect.is_under_way());
     }
 }

@@ -1,4 +1,4 @@
-//! The clocks of the brokers, as far as this process knows them.
+//! The brokers' clocks, as far as known to this process.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -7,29 +7,30 @@ use crate::core::leader_clock::{LeaderClock, LocalTime};
 use crate::core::time::Timestamp;
 use crate::kafka::producer::ClockReading;
 
-/// Where the brokers' time comes from.
+/// The source of the brokers' time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum BrokersClock {
-    /// They note it with each record, and may be off by anything.
+    /// The append time of each record, with any offset.
     #[default]
     Theirs,
-    /// It is the worker's own: the broker is embedded in this process. The times at which it says to have appended are made up (it
-    /// answers with 1234), so none of them counts.
+    /// The worker's own clock: the broker is embedded in this process. Its append times are not real (it answers with 1234), so
+    /// they are ignored.
     Own,
 }
 
-/// What is known of the brokers' clocks.
+/// What is known about the brokers' clocks.
 #[derive(Debug, Default)]
 pub struct Leaders {
     by_broker: HashMap<i32, LeaderClock>,
-    /// Of whichever broker confirmed a write last: what is presumed of one that has not yet.
+    /// The clock of the broker that last confirmed a write: assumed for brokers without a confirmed
+    /// write.
     any: LeaderClock,
     last_reading: Option<LocalTime>,
     clock: BrokersClock,
 }
 
 impl Leaders {
-    /// Of brokers with such a clock; nothing was read yet.
+    /// For brokers with such a clock; nothing was read yet.
     #[must_use]
     pub fn with(clock: BrokersClock) -> Self {
         Self { clock, ..Self::default() }
@@ -41,6 +42,14 @@ impl Leaders {
             return;
         }
         self.by_broker.entry(broker).or_default().fetched(appended, now);
+    }
+
+    /// A record was fetched that had just been appended: it directly follows the previous end of its partition.
+    pub fn fetched_fresh(&mut self, broker: i32, appended: Timestamp, now: LocalTime) {
+        if self.clock == BrokersClock::Own {
+            return;
+        }
+        self.by_broker.entry(broker).or_default().fetched_fresh(appended, now);
     }
 
     /// A write was confirmed.
@@ -59,7 +68,7 @@ impl Leaders {
         self.clock == BrokersClock::Own || self.last_reading.is_some_and(|at| now.since(at) < time)
     }
 
-    /// Whether what a broker says of when it appended is to be believed.
+    /// Whether the brokers' append times can be trusted.
     #[must_use]
     pub fn has_append_times(&self) -> bool {
         self.clock == BrokersClock::Theirs
@@ -71,12 +80,13 @@ impl Leaders {
         self.clock == BrokersClock::Own || self.last_reading.is_some()
     }
 
-    /// Leader minus worker, in microseconds: never more than it is, so that nobody is early by the leader's clock.
+    /// Leader minus worker, in microseconds: never more than the true value, so that no record is early by the
+    /// leader's clock.
     #[must_use]
     pub fn offset(&self, broker: i32, now: LocalTime) -> i64 {
         let own = self.by_broker.get(&broker);
         own.and_then(|clock| clock.offset(now)).unwrap_or_else(|| {
-            // A record that was appended "in the future" proves that its leader is ahead; one from the past proves nothing.
+            // A record appended "in the future" proves that its leader is ahead; one from the past proves nothing.
             let known = self.any.offset(now).unwrap_or(0);
             own.and_then(|clock| clock.lower_at(now)).map_or(known, |lower| lower.max(known))
         })
@@ -88,15 +98,14 @@ impl Leaders {
         now.as_micros() + self.offset(broker, now)
     }
 
-    /// What no broker's time is beyond now, in epoch microseconds, as far as any was read: a pause that is counted from then is not too
-    /// short.
+    /// An upper bound of all brokers' times now, in epoch microseconds, as far as read: a delay counted from then is not too short.
     #[must_use]
     pub fn latest(&self, now: LocalTime) -> i64 {
         let most = self.by_broker.values().filter_map(|clock| clock.upper_at(now)).max();
         now.as_micros() + most.unwrap_or_else(|| self.any.offset(now).unwrap_or(0))
     }
 
-    /// The offset that is furthest from zero, in microseconds.
+    /// The offset that deviates most from zero, in microseconds.
     #[must_use]
     pub fn furthest_offset(&self, now: LocalTime) -> i64 {
         self.by_broker.values().filter_map(|clock| clock.offset(now)).max_by_key(|o| o.abs()).unwrap_or(0)
@@ -111,7 +120,7 @@ mod tests {
         LocalTime::from_micros(millis * 1_000)
     }
 
-    /// A write to broker 1 that took 4 ms, while the brokers' clocks stood at `appended`.
+    /// A write to broker 1 that took 4 ms, when the brokers' clocks were at `appended`.
     fn reading(sent: i64, appended: i64) -> ClockReading {
         ClockReading { broker: 1, sent: at(sent), appended: Timestamp::from_millis(appended), confirmed: at(sent + 4) }
     }
@@ -137,6 +146,28 @@ mod tests {
         leaders.fetched(1, Timestamp::from_millis(9_999), at(4));
         assert!(leaders.is_known() && leaders.was_read_within(Duration::ZERO, at(5)));
         assert_eq!(leaders.now(1, at(5)), 5_000);
+    }
+
+    #[test]
+    fn a_broker_that_was_never_written_to_is_not_presumed_ahead_once_a_fresh_record_of_it_was_seen() {
+        const BEHIND: i64 = 30_000;
+        let mut leaders = Leaders::default();
+        leaders.read(&reading(1_000_000, 1_000_002));
+        // The clock of broker 2 is half a minute behind. A record that has waited for long does not show
+        // that.
+        leaders.fetched(2, Timestamp::from_millis(400_000), at(1_001_000));
+        assert!(leaders.offset(2, at(1_001_000)) > -BEHIND * 1_000, "until then nothing better is known than of the others");
+        // A record appended 40 ms before it was fetched does.
+        leaders.fetched_fresh(2, Timestamp::from_millis(1_002_000 - 40 - BEHIND), at(1_002_000));
+        let now = at(1_003_000);
+        let late = now.as_micros() - BEHIND * 1_000 - leaders.now(2, now);
+        assert!((0..=41_000).contains(&late), "{late} µs late, and never early");
+        // A better one improves the bound, and one that took long does not worsen it.
+        leaders.fetched_fresh(2, Timestamp::from_millis(1_003_000 - 2 - BEHIND), now);
+        leaders.fetched_fresh(2, Timestamp::from_millis(1_004_000 - 900 - BEHIND), at(1_004_000));
+        let now = at(1_005_000);
+        let late = now.as_micros() - BEHIND * 1_000 - leaders.now(2, now);
+        assert!((0..=3_000).contains(&late), "{late} µs late");
     }
 
     #[test]

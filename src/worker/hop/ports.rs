@@ -1,7 +1,7 @@
-//! The two ports of a worker: where records come from, and where hops go.
+//! The two ports of a worker: the record source and the hop sink.
 //!
-//! Behind them stands Kafka, and in the model of the workers (`worker::model`) a cluster in virtual time. Nothing else of a worker is ever
-//! replaced.
+//! They are implemented by Kafka, and in the model of the workers (`worker::model`) by a cluster in virtual time. Nothing else of a worker
+//! is ever replaced.
 
 use std::time::Duration;
 
@@ -11,37 +11,38 @@ use crate::core::time::Timestamp;
 use crate::kafka::NativeHeaders;
 use crate::kafka::consumer::{Committed, GroupConsumer, LiveGroup, Next, PartitionQueue, Rebalance, Record};
 use crate::kafka::error::{ClientError, TxnError};
+use crate::kafka::headers::HeaderFault;
 use crate::kafka::partition::TopicPartition;
-use crate::kafka::producer::{HopProducer, TopicId};
+use crate::kafka::producer::{HopProducer, PartitionLook, TopicId};
 use crate::kafka::topic_consumers::TopicConsumers;
 use crate::kafka::transaction::Writer;
 
-/// Makes, for one partition after the other, what is called when its queue has something.
+/// Creates a callback for each partition, which is called when its queue has records.
 pub type Wake<'a> = &'a (dyn Fn() -> Box<dyn Fn() + Send + Sync> + 'a);
 
-/// Where records come from: a worker's membership of a consumer group. What the calls mean and how they fail stands at
+/// The record source: a worker's membership of a consumer group. For the meaning and errors of the calls see
 /// [`GroupConsumer`].
 pub trait RecordSource {
-    /// The records of one partition.
+    /// The queue of one partition.
     type Queue: RecordQueue;
-    /// A live membership, without which no offset may be sent.
+    /// A live membership, which is needed to send offsets.
     type Group;
 
-    /// Serves the group and says what changed.
+    /// Serves the group and returns a change.
     fn serve(&self, timeout: Duration) -> Result<Option<Rebalance>, ClientError>;
     /// The committed positions.
     fn committed(&self, partitions: &[TopicPartition]) -> Result<Vec<Option<Committed>>, ClientError>;
     /// The oldest offset of a partition and its end.
     fn bounds(&self, tp: &TopicPartition) -> Result<(i64, i64), ClientError>;
-    /// Where a partition ends, as far as that is known without asking.
+    /// The end of a partition, as far as known without a request.
     fn known_end(&self, tp: &TopicPartition) -> Option<i64>;
-    /// Where partitions end, as their leaders say.
+    /// The ends of partitions, from their leaders.
     fn ends(&self, partitions: &[TopicPartition], within: Duration) -> Result<Vec<(TopicPartition, i64)>, ClientError>;
-    /// Takes over what was assigned, each partition at its offset.
+    /// Starts assigned partitions, each at its offset.
     fn start(&self, assigned: &[(TopicPartition, i64)], wake: Option<Wake<'_>>) -> Result<Vec<Self::Queue>, ClientError>;
-    /// Gives away what was revoked.
+    /// Releases revoked partitions.
     fn release(&self, partitions: &[TopicPartition]) -> Result<(), ClientError>;
-    /// Commits outside of a transaction and waits for the answer. The points are of one topic where there is a member of the group for each.
+    /// Commits outside of a transaction and waits for the answer. If there is one member per topic, all points are of one topic.
     fn commit(&self, points: &[(TopicPartition, CommitPoint)]) -> Result<(), ClientError>;
     /// The membership, if it is live.
     fn live_group(&self) -> Option<Self::Group>;
@@ -49,28 +50,28 @@ pub trait RecordSource {
     fn group(&self) -> &str;
 }
 
-/// A source of which partitions can rest, and be read once more.
+/// A source whose partitions can be paused and read again.
 pub trait TierSource: RecordSource {
-    /// Stops fetching partitions and throws away what was fetched of them and not yet taken.
+    /// Stops fetching partitions and discards fetched records that were not taken.
     fn pause(&self, partitions: &[TopicPartition]) -> Result<(), ClientError>;
     /// Fetches partitions again.
     fn resume(&self, partitions: &[TopicPartition]) -> Result<(), ClientError>;
-    /// Goes back in partitions: what their queues gave from these offsets on, they give once more.
+    /// Goes back in partitions: their queues yield the records from these offsets again.
     fn go_back(&self, to: &[(TopicPartition, i64)]) -> Result<(), ClientError>;
 }
 
 /// The records of one partition, in order.
 pub trait RecordQueue {
-    /// One of them.
+    /// The record type.
     type Record: SourceRecord;
 
-    /// The next, if there is something now.
+    /// The next event, if there is one now.
     fn poll(&self) -> Option<Next<Box<Self::Record>>>;
-    /// Which partition it is.
+    /// Its partition.
     fn partition(&self) -> &TopicPartition;
 }
 
-/// A record that was fetched.
+/// A fetched record.
 pub trait SourceRecord {
     /// The offset.
     fn offset(&self) -> i64;
@@ -80,33 +81,36 @@ pub trait SourceRecord {
     fn key(&self) -> Option<&[u8]>;
     /// The value; null and empty are different.
     fn value(&self) -> Option<&[u8]>;
+    /// Why the record cannot be moved with its headers, if so. Must be called before they are taken.
+    fn header_fault(&self) -> Option<HeaderFault>;
     /// A copy of the headers.
     fn copy_headers(&self) -> NativeHeaders;
-    /// The headers, of which it has none from then on.
+    /// Takes the headers; leaves none behind.
     fn take_headers(&mut self) -> NativeHeaders;
     /// The broker that it was fetched from.
     fn broker(&self) -> i32;
-    /// Whether the broker set the timestamp, not whoever produced the record.
+    /// Whether the broker set the timestamp, not the producer.
     fn has_append_time(&self) -> bool;
 }
 
-/// Where hops go: a producer. What the calls mean and how they fail stands at [`HopProducer`].
+/// The hop sink: a producer. For the meaning and errors of the calls see [`HopProducer`].
 pub(crate) trait HopSink: Writer {
-    /// Connects, and ends what a predecessor of the same name left open.
+    /// Connects, and ends the open transaction of a predecessor of the same name.
     fn connect(&mut self) -> Result<(), TxnError>;
-    /// Before then the last transaction's markers are hardly written, and the next one would be held up by them.
+    /// Before then the last transaction's markers are probably not written, which would delay the next one.
     fn ready_at(&self) -> LocalTime;
     /// Serves the client between transactions.
     fn idle(&mut self);
-    /// Looks at a topic again that could not be written to, and gives those of its partitions that have no leader.
-    fn look_again(&self, topic: TopicId) -> Vec<i32>;
+    /// Describes a topic again that could not be written to, and returns the state of its
+    /// partitions.
+    fn look_again(&self, topic: TopicId) -> Vec<PartitionLook>;
     /// The name of a topic.
     fn topic_name(&self, topic: TopicId) -> &str;
-    /// How many partitions a topic has now.
+    /// The current number of partitions of a topic.
     fn partition_count(&mut self, topic: TopicId) -> Result<i32, ClientError>;
 }
 
-/// Both have these calls of their own, under the same names.
+/// Both types have these methods under the same names.
 macro_rules! record_sources {
     ($($source:ty),+) => {$(
         impl RecordSource for $source {
@@ -201,6 +205,10 @@ impl SourceRecord for Record {
         self.value()
     }
 
+    fn header_fault(&self) -> Option<HeaderFault> {
+        self.header_fault()
+    }
+
     fn copy_headers(&self) -> NativeHeaders {
         self.copy_headers()
     }
@@ -231,7 +239,7 @@ impl HopSink for HopProducer {
         self.idle();
     }
 
-    fn look_again(&self, topic: TopicId) -> Vec<i32> {
+    fn look_again(&self, topic: TopicId) -> Vec<PartitionLook> {
         self.look_again(topic)
     }
 

@@ -1,4 +1,4 @@
-//! Where a partition is taken over: at the committed offset, or not at all.
+//! The start offset of an assigned partition: the committed one, or an error.
 
 use thiserror::Error;
 
@@ -7,16 +7,16 @@ use crate::kafka::error::ClientError;
 use crate::kafka::partition::TopicPartition;
 use crate::worker::hop::ports::RecordSource;
 
-/// Why partitions could not be taken over.
+/// Why partitions could not be started.
 #[derive(Debug, Error)]
 pub enum PositionError {
-    /// The broker did not tell.
+    /// The broker did not answer.
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// There are no committed offsets where there were some, or `setup` has not been run.
+    /// Committed offsets are missing although they existed, or `setup` has not been run.
     #[error(
-        "group {group} has no committed offset for {partitions}: run `kladder setup`, which says where it would start; if the \
-         offsets were lost, decide from which offset to go on and set it with kafka-consumer-groups --reset-offsets"
+        "group {group} has no committed offset for {partitions}: run `kladder setup`, which shows the start offsets; if the \
+         offsets were lost, choose an offset and set it with kafka-consumer-groups --reset-offsets"
     )]
     Missing {
         /// The group.
@@ -26,10 +26,9 @@ pub enum PositionError {
     },
 }
 
-/// The committed positions of partitions, in their order.
+/// The committed offsets of partitions, in order.
 ///
-/// A partition that was added to a topic whose other partitions have offsets starts at its beginning. Any other that has none is
-/// a loss.
+/// A partition added to a topic whose other partitions have offsets starts at its beginning. Any other missing offset was lost.
 ///
 /// # Errors
 /// See [`PositionError`].
@@ -58,7 +57,7 @@ pub(in crate::worker) fn committed_positions(
     Err(PositionError::Missing { group: consumer.group().to_owned(), partitions: missing.join(", ") + &suffix })
 }
 
-/// The first offset of a partition that was added later: all below it have committed offsets, so the group knows the topic.
+/// The first offset of a partition added later: all lower partitions have committed offsets, so the group knows the topic.
 fn added_partition(consumer: &impl RecordSource, tp: &TopicPartition) -> Result<Option<i64>, ClientError> {
     if tp.partition == 0 {
         return Ok(None);

@@ -1,7 +1,7 @@
-//! What must hold in every run, checked at each commit and once everything has come to rest.
+//! The invariants of every run, checked at each commit and once everything is at rest.
 //!
-//! A *place* is where a record waits for the handler: an offset of the source or of redeliver. In a tier it waits for its time. Everything is
-//! said of these two, so that the checks do not believe what the envelopes say.
+//! A *place* is where a record waits for the handler: an offset of the source or of redeliver. In a tier it waits for its due time. All
+//! invariants refer to these two, so that the checks do not depend on the envelopes.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,34 +14,34 @@ use crate::core::ladder::Ladder;
 use crate::core::time::Timestamp;
 use crate::worker::model::cluster::REDELIVER;
 
-/// A worker may think that a broker's clock is so far behind at most.
+/// Maximum lag of a broker's clock that a worker may assume.
 const SLACK: Duration = Duration::from_secs(600);
 
-/// A partition that the group consumes: topic and partition by number.
+/// A partition consumed by a group: topic number and partition.
 pub(super) type Tp = (usize, i32);
 
-/// A place by its partition and offset.
+/// A place: partition and offset.
 pub(super) type At = (Tp, i64);
 
-/// A life of a worker: the member and which of its incarnations.
+/// An incarnation of a worker: member and incarnation number.
 pub(super) type Life = (usize, u64);
 
-/// What must hold.
+/// The invariants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Invariant {
-    /// Each record ends in exactly one of done and DLQ (at-least-once: in at least one), and nothing is skipped unseen.
+    /// Each record ends in exactly one of done and DLQ (at-least-once: in at least one), and none is skipped unnoticed.
     Conservation,
-    /// A hop is committed if and only if the offset that it consumed is.
+    /// A hop is committed if and only if its consumed offset is.
     Atomicity,
     /// No place is left twice.
     HopOnce,
-    /// Nothing is delivered before it is due.
+    /// No record is delivered before it is due.
     NotEarly,
     /// Attempts rise by exactly one.
     Attempts,
     /// No tier is skipped, and the DLQ comes after the last attempt or a rejection.
     Tiers,
-    /// Nothing of a former owner takes effect after the next one has read where to go on.
+    /// Nothing of a former owner takes effect after the next one has read its positions.
     Fencing,
     /// Committed offsets never go back.
     OffsetsForward,
@@ -49,7 +49,7 @@ pub(super) enum Invariant {
     Liveness,
 }
 
-/// What did not hold.
+/// A violated invariant.
 #[derive(Debug, Clone)]
 pub(super) struct Violation {
     pub(super) invariant: Invariant,
@@ -62,19 +62,19 @@ impl fmt::Display for Violation {
     }
 }
 
-/// How the handler treats a record.
+/// The handler's plan for a record.
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
-    /// So many deliveries fail before one succeeds.
+    /// Number of failing deliveries before one succeeds.
     pub(super) fails: u32,
-    /// The last of them is a rejection.
+    /// Whether the last of them is a rejection.
     pub(super) rejects: bool,
-    /// The first asks for this pause.
+    /// The delay requested by the first one.
     pub(super) after: Option<Duration>,
 }
 
 impl Plan {
-    /// What the handler says of the delivery after so many failed ones.
+    /// The verdict on the delivery after this many failed ones.
     pub(super) fn verdict(&self, attempts: u32) -> Verdict {
         let failure = Failure::retry("model", "planned");
         match attempts + 1 {
@@ -90,33 +90,33 @@ impl Plan {
 #[derive(Debug, Clone)]
 pub(super) struct Place {
     pub(super) record: usize,
-    /// Failed attempts before it came here.
+    /// Failed attempts before.
     pub(super) attempts: u32,
-    /// Not to be delivered before.
+    /// Earliest delivery.
     pub(super) earliest: Timestamp,
     handled: bool,
     hops: u32,
-    /// Not before then again, as the handler asked.
+    /// Earliest delivery as requested by the handler.
     asked: Option<Timestamp>,
 }
 
-/// Where a record waits for its time: an offset of a tier.
+/// A record waiting in a tier: an offset of the tier.
 #[derive(Debug, Clone)]
 struct Waiting {
     record: usize,
     attempts: u32,
     /// When its tier's delay is over.
     due: Timestamp,
-    /// Not before then, as the handler asked.
+    /// Earliest delivery as requested by the handler.
     asked: Timestamp,
     moves: u32,
 }
 
-/// A hop as it was committed.
+/// A committed hop.
 pub(super) struct Seen {
-    /// Which place it left.
+    /// The place that it left.
     pub(super) from: At,
-    /// Where it is now.
+    /// Its new place.
     pub(super) to: At,
     /// The tier's number, or the DLQ.
     pub(super) tier: Option<u32>,
@@ -132,7 +132,7 @@ pub(super) struct Check {
     plans: Vec<Plan>,
     pub(super) places: BTreeMap<At, Place>,
     waiting: BTreeMap<At, Waiting>,
-    /// Who read last where a partition goes on.
+    /// The last member to read each partition's position.
     readers: BTreeMap<Tp, Life>,
     dead_letters: BTreeMap<usize, usize>,
     violation: Option<Violation>,
@@ -144,7 +144,7 @@ impl Check {
         Self { ladder, exactly_once, plans, places, waiting, readers, dead_letters: BTreeMap::new(), violation: None }
     }
 
-    /// The first thing that did not hold.
+    /// The first violation.
     pub(super) fn violation(&self) -> Option<&Violation> {
         self.violation.as_ref()
     }
@@ -158,12 +158,12 @@ impl Check {
         self.places.insert(at, Place { record, attempts, earliest, handled: false, hops: 0, asked: None });
     }
 
-    /// A member has read where partitions go on that it takes over.
+    /// A member has read the positions of partitions that it takes over.
     pub(super) fn read_by(&mut self, tp: Tp, life: Life) {
         self.readers.insert(tp, life);
     }
 
-    /// A record is given to the handler.
+    /// A record is delivered to the handler.
     pub(super) fn delivered(&mut self, at: At, now: Timestamp) {
         let Some(place) = self.places.get(&at) else {
             return self.fail(Invariant::Conservation, format!("{at:?} was delivered and holds no record"));
@@ -174,7 +174,7 @@ impl Check {
         }
     }
 
-    /// What the handler says.
+    /// The handler's verdict.
     pub(super) fn verdict(&mut self, at: At, now: Timestamp) -> Verdict {
         let place = self.places.get_mut(&at).expect("what was delivered has a place");
         let plan = &self.plans[place.record];
@@ -186,7 +186,7 @@ impl Check {
         verdict
     }
 
-    /// A hop out of a place was committed by this life.
+    /// A hop out of a place was committed by this incarnation.
     pub(super) fn hopped(&mut self, seen: &Seen, by: Life) {
         let from = seen.from;
         let Some(place) = self.places.get_mut(&from) else {
@@ -219,13 +219,13 @@ impl Check {
         }
     }
 
-    /// A record has come into a tier.
+    /// A record has arrived in a tier.
     fn wait(&mut self, seen: &Seen, tier: u32, record: usize, attempts: u32, asked: Timestamp) {
         let delay = self.ladder.tier(tier).map_or(Duration::ZERO, |tier| tier.delay().duration());
         self.waiting.insert(seen.to, Waiting { record, attempts, due: seen.appended + delay, asked, moves: 0 });
     }
 
-    /// A move out of a tier was committed by this life.
+    /// A move out of a tier was committed by this incarnation.
     pub(super) fn moved(&mut self, seen: &Seen, by: Life) {
         let from = seen.from;
         let Some(waiting) = self.waiting.get_mut(&from) else {
@@ -248,7 +248,7 @@ impl Check {
             self.fail(Invariant::NotEarly, format!("{from:?} was moved at {}, due at {}", seen.appended, waiting.due));
         }
         match seen.tier {
-            // It waits on, since its handler has asked for more time than its tiers have; by a clock that may be behind.
+            // It waits longer, since its handler has requested more time than its tiers have; by a clock that may lag.
             Some(tier) if seen.appended < waiting.asked + SLACK => {
                 self.wait(seen, tier, waiting.record, waiting.attempts, waiting.asked);
             }
@@ -269,7 +269,8 @@ impl Check {
         }
     }
 
-    /// The tier that a place's failure earns, said without the code that decides; none is the DLQ.
+    /// The earned tier of a place, computed independently of the code under test; `None` is the
+    /// DLQ.
     fn tier_of(&self, place: &Place) -> Option<u32> {
         let plan = &self.plans[place.record];
         let attempts = place.attempts + 1;
@@ -313,19 +314,19 @@ impl Check {
         }
     }
 
-    /// After a transaction: each of its hops has its offset committed.
+    /// After a transaction: each of its hops must have its offset committed.
     pub(super) fn consumed(&mut self, from: At, committed: &CommitPoint) {
         if self.exactly_once && !committed.finishes(from.1) {
             self.fail(Invariant::Atomicity, format!("a hop out of {from:?} is committed, its offset is not: {committed:?}"));
         }
     }
 
-    /// Where records wait that are not finished by what is committed.
+    /// Places of records that are not finished by the committed positions.
     pub(super) fn unfinished(&self, committed: &BTreeMap<Tp, CommitPoint>) -> Vec<At> {
         self.places.keys().chain(self.waiting.keys()).filter(|at| !committed[&at.0].finishes(at.1)).copied().collect()
     }
 
-    /// Everything has come to rest: each record has ended as its handler has it.
+    /// Everything is at rest: each record must have ended as its plan says.
     pub(super) fn at_rest(&mut self) {
         for record in 0..self.plans.len() {
             let plan = &self.plans[record];

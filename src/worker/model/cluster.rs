@@ -1,9 +1,10 @@
 //! The brokers of the model: logs in which transaction markers and aborted records take up offsets, and the transaction
 //! coordinator.
 //!
-//! What the brokers were seen to do: a reader sees records up to the last stable offset; offsets of a transaction are applied when
-//! it is committed, over whatever was committed plainly meanwhile; a new producer under a name ends what its predecessor left
-//! open; a transaction that stays open for too long is aborted and its producer fenced.
+//! Observed broker behaviour: a consumer sees records up to the last stable offset; offsets of a transaction are applied when it
+//! is committed, over any plain commit meanwhile; a new producer with the same name ends its predecessor's open transaction; a
+//! transaction that stays open for too long is aborted and its producer fenced. A transaction with a partition without leader ends
+//! in all others, and until it has ended there too, nothing else can be done with its name.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -24,29 +25,32 @@ use crate::worker::model::group::Group;
 
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The source, by number.
+/// The source's topic number.
 pub(super) const SOURCE: usize = 0;
-/// The redeliver topic, by number.
+/// The redeliver topic's number.
 pub(super) const REDELIVER: usize = 1;
-/// The first tier, by number; the DLQ comes after the last, and the state topic after that.
+/// The first tier's number; the DLQ follows the last tier, then the state topic.
 pub(super) const TIERS: usize = 2;
 
-/// How many processes there are: two deliverers and two movers.
+/// Number of processes: two deliverers and two movers.
 pub(super) const PROCESSES: usize = 4;
 
-/// The user header that says from which place a record came.
+/// The number of names of a producer: its own and the spare ones. Those of a process are numbered `PROCESSES` apart.
+pub(super) const NAMES: usize = 3;
+
+/// The user header with a record's original place.
 const PLACE: &[u8] = b"place";
 
 /// A record in a log.
 pub(super) struct Stored {
-    /// Which place it left, if it has left any.
+    /// The place that it left, if any.
     from: Option<At>,
     pub(super) value: Vec<u8>,
     pub(super) headers: NativeHeaders,
     pub(super) appended: Timestamp,
 }
 
-enum Entry {
+enum LogEntry {
     Record { stored: Rc<Stored>, transaction: Option<usize> },
     Marker,
 }
@@ -63,29 +67,33 @@ struct Transaction {
     life: Life,
     since: LocalTime,
     written: Vec<(At, Rc<Stored>)>,
+    /// The partitions it wrote or tried to write to; once it has ended, those that have no marker of it yet.
+    partitions: BTreeSet<Tp>,
     offsets: BTreeMap<Tp, CommitPoint>,
 }
 
-/// What the coordinator knows of a transactional.id.
+/// The coordinator's state of a transactional.id.
 #[derive(Default)]
 struct Producer {
     epoch: u64,
     open: Option<usize>,
-    /// An end of transaction that is still under way, and whether it commits.
+    /// An end of transaction still on its way, and whether it commits.
     delayed: Option<u64>,
+    /// The transaction that has ended last.
+    last: Option<usize>,
 }
 
-/// A plain commit as it was sent.
+/// A plain commit as sent.
 struct PlainCommit {
     life: Life,
     generation: u64,
     points: Vec<(Tp, CommitPoint)>,
 }
 
-/// What reading on gives.
+/// The result of reading.
 pub(super) enum Fetched {
     Record(i64, Rc<Stored>),
-    /// Nothing more is there below the last stable offset.
+    /// There are no more records below the last stable offset.
     End(i64),
 }
 
@@ -93,18 +101,21 @@ pub(super) enum Fetched {
 pub(super) struct Cluster {
     pub(super) ladder: Arc<Ladder>,
     names: Vec<Arc<str>>,
-    logs: BTreeMap<Tp, Vec<Entry>>,
+    logs: BTreeMap<Tp, Vec<LogEntry>>,
     transactions: Vec<Transaction>,
-    producers: [Producer; PROCESSES],
-    /// Plain commits that are still on their way, with the generation that they were sent under.
+    producers: [Producer; PROCESSES * NAMES],
+    /// The partition without leader, and until when.
+    leaderless: Option<(Tp, LocalTime)>,
+    now: LocalTime,
+    /// Plain commits still on their way, with the generation under which they were sent.
     on_the_way: [Vec<PlainCommit>; PROCESSES],
-    /// That of the deliverers and that of the movers.
+    /// Those of the deliverers and of the movers.
     groups: [Group; 2],
     pub(super) check: Check,
 }
 
 impl Cluster {
-    pub(super) fn new(ladder: Arc<Ladder>, partitions: i32, check: Check) -> Self {
+    pub(super) fn new(ladder: Arc<Ladder>, partitions: i32, check: Check, now: LocalTime) -> Self {
         let mut names: Vec<Arc<str>> = vec![ladder.sources()[0].as_str().into(), ladder.redeliver_topic().into()];
         names.extend(ladder.tiers().iter().map(|tier| Arc::from(tier.topic())));
         names.extend([Arc::from(ladder.dlq_topic()), Arc::from(ladder.state_topic())]);
@@ -112,8 +123,9 @@ impl Cluster {
         let logs = (0..names.len()).flat_map(all).map(|tp| (tp, Vec::new())).collect();
         let tiers = TIERS..TIERS + ladder.tiers().len();
         let groups = [Group::new([SOURCE, REDELIVER].into_iter().flat_map(all)), Group::new(tiers.flat_map(all))];
-        let (transactions, producers, on_the_way) = (Vec::new(), Default::default(), Default::default());
-        Self { ladder, names, logs, transactions, producers, on_the_way, groups, check }
+        let (transactions, on_the_way, leaderless) = (Vec::new(), Default::default(), None);
+        let producers = std::array::from_fn(|_| Producer::default());
+        Self { ladder, names, logs, transactions, producers, leaderless, now, on_the_way, groups, check }
     }
 
     /// The group of a process.
@@ -121,17 +133,17 @@ impl Cluster {
         &mut self.groups[life.0 / 2]
     }
 
-    /// One of the groups, by chance.
+    /// A random group.
     pub(super) fn any_group(&mut self, chance: &mut Chance) -> &mut Group {
         &mut self.groups[chance.index(2)]
     }
 
-    /// What the group has committed that consumes a partition.
+    /// The committed position of the group that consumes a partition.
     pub(super) fn committed(&self, tp: Tp) -> &CommitPoint {
         self.groups.iter().find_map(|group| group.committed.get(&tp)).expect("a partition of a group")
     }
 
-    /// What the groups have committed.
+    /// The committed positions of all groups.
     pub(super) fn all_committed(&self) -> BTreeMap<Tp, CommitPoint> {
         self.groups.iter().flat_map(|group| group.committed.clone()).collect()
     }
@@ -153,20 +165,22 @@ impl Cluster {
         (topic, tp.partition)
     }
 
-    /// Puts a record into the source, or something that takes up offsets and is no record.
+    /// Writes a record to the source, or something that takes up offsets without being a record.
     pub(super) fn produce(&mut self, partition: i32, record: Option<usize>, now: LocalTime) {
         let log = self.logs.get_mut(&(SOURCE, partition)).expect("a partition");
-        let Some(record) = record else { return log.push(Entry::Marker) };
+        let Some(record) = record else { return log.push(LogEntry::Marker) };
         let at = ((SOURCE, partition), offset_of(log.len()));
         let value = u16::try_from(record).expect("few records").to_be_bytes().to_vec();
         let stored = Stored { from: None, value, headers: placed(&NativeHeaders::new(), at), appended: now.timestamp() };
-        log.push(Entry::Record { stored: Rc::new(stored), transaction: None });
+        log.push(LogEntry::Record { stored: Rc::new(stored), transaction: None });
         self.check.arrived(at, record, 0, Timestamp::default());
     }
 
     /// Time has passed.
     pub(super) fn tick(&mut self, now: LocalTime, chance: &mut Chance) {
+        self.now = now;
         self.groups.iter_mut().for_each(|group| group.tick(now, chance));
+        (0..self.producers.len()).for_each(|id| self.mark(id));
         for member in 0..self.on_the_way.len() {
             if !self.on_the_way[member].is_empty() && chance.per_mille(100) {
                 self.arrive_plainly(member);
@@ -183,7 +197,34 @@ impl Cluster {
         }
     }
 
-    /// A delayed end of transaction reaches the coordinator, which takes it from the epoch that it knows only.
+    /// A partition loses its leader for a while.
+    pub(super) fn lose_leader(&mut self, tp: Tp, until: LocalTime) {
+        self.leaderless = Some((tp, until));
+    }
+
+    /// Whether a partition has no leader, so that nothing can be written to it.
+    pub(super) fn is_leaderless(&self, tp: Tp) -> bool {
+        self.leaderless.is_some_and(|(which, until)| which == tp && until > self.now)
+    }
+
+    /// Writes a transaction's markers to the partitions with a leader.
+    fn mark(&mut self, id: usize) {
+        let Some(last) = self.producers[id].last else { return };
+        let unmarked = std::mem::take(&mut self.transactions[last].partitions);
+        let (without, led) = unmarked.into_iter().partition::<BTreeSet<Tp>, _>(|tp| self.is_leaderless(*tp));
+        for tp in led {
+            self.logs.get_mut(&tp).expect("a partition").push(LogEntry::Marker);
+        }
+        self.transactions[last].partitions = without;
+    }
+
+    /// Whether the last transaction of a name has not ended in all partitions.
+    pub(super) fn is_stuck(&self, id: usize) -> bool {
+        self.producers[id].last.is_some_and(|last| !self.transactions[last].partitions.is_empty())
+    }
+
+    /// A delayed end of transaction reaches the coordinator, which accepts it only from the epoch that it
+    /// knows.
     fn arrive_late(&mut self, id: usize) {
         let producer = &mut self.producers[id];
         if producer.delayed.take() == Some(producer.epoch) && producer.open.is_some() {
@@ -191,13 +232,17 @@ impl Cluster {
         }
     }
 
-    /// Reads on from an offset, as `read_committed`.
+    /// Reads from an offset with `read_committed`.
     pub(super) fn fetch(&self, tp: Tp, from: i64) -> Fetched {
         let log = &self.logs[&tp];
         let start = usize::try_from(from).expect("an offset");
         for (index, entry) in log.iter().enumerate().skip(start) {
-            if let Entry::Record { stored, transaction } = entry {
-                match transaction.map_or(State::Committed, |txn| self.transactions[txn].state) {
+            if let LogEntry::Record { stored, transaction } = entry {
+                let state = |txn: usize| {
+                    let transaction = &self.transactions[txn];
+                    if transaction.partitions.contains(&tp) { State::Open } else { transaction.state }
+                };
+                match transaction.map_or(State::Committed, state) {
                     State::Open => return Fetched::End(offset_of(index)),
                     State::Committed => return Fetched::Record(offset_of(index), stored.clone()),
                     State::Aborted => {}
@@ -211,13 +256,18 @@ impl Cluster {
         offset_of(self.logs[&tp].len())
     }
 
-    /// A producer says under which name it writes: what was open under it ends, and whoever had the name is fenced.
-    pub(super) fn init(&mut self, id: usize) -> u64 {
+    /// A producer initialises its name: an open transaction under it is ended, and its predecessor is fenced. `None` while that end
+    /// cannot be written to all partitions.
+    pub(super) fn init(&mut self, id: usize) -> Option<u64> {
         if self.producers[id].open.is_some() {
             self.end(id, false);
+            self.producers[id].epoch += 1;
+        }
+        if self.is_stuck(id) {
+            return None;
         }
         self.producers[id].epoch += 1;
-        self.producers[id].epoch
+        Some(self.producers[id].epoch)
     }
 
     pub(super) fn is_current(&self, id: usize, epoch: u64) -> bool {
@@ -227,17 +277,17 @@ impl Cluster {
     /// Writes a record, in the open transaction of the producer or outside of any.
     pub(super) fn append(
         &mut self,
-        life: Life,
+        (life, id): (Life, usize),
         target: Tp,
         (value, headers): (Vec<u8>, &NativeHeaders),
         transactional: bool,
         now: LocalTime,
     ) {
-        let transaction = transactional.then(|| self.opened(life, now));
+        let transaction = transactional.then(|| self.opened((life, id), target, now));
         let log = self.logs.get_mut(&target).expect("a partition");
         let at = (target, offset_of(log.len()));
         let stored = Rc::new(Stored { from: place_of(headers), value, headers: placed(headers, at), appended: now.timestamp() });
-        log.push(Entry::Record { stored: stored.clone(), transaction });
+        log.push(LogEntry::Record { stored: stored.clone(), transaction });
         match transaction {
             Some(transaction) => self.transactions[transaction].written.push((at, stored)),
             None => {
@@ -246,28 +296,35 @@ impl Cluster {
         }
     }
 
-    /// Puts offsets into the open transaction of the producer.
-    pub(super) fn put_offsets(&mut self, life: Life, points: Vec<(Tp, CommitPoint)>, now: LocalTime) {
-        let transaction = self.opened(life, now);
+    /// Adds offsets to the producer's open transaction.
+    pub(super) fn put_offsets(&mut self, (life, id): (Life, usize), points: Vec<(Tp, CommitPoint)>, now: LocalTime) {
+        let transaction = self.open((life, id), now);
         self.transactions[transaction].offsets.extend(points);
     }
 
-    fn opened(&mut self, life: Life, now: LocalTime) -> usize {
-        *self.producers[life.0].open.get_or_insert_with(|| {
-            let (written, offsets) = (Vec::new(), BTreeMap::new());
-            self.transactions.push(Transaction { state: State::Open, life, since: now, written, offsets });
+    /// The open transaction of a producer, to which a partition is added.
+    pub(super) fn opened(&mut self, producer: (Life, usize), tp: Tp, now: LocalTime) -> usize {
+        let transaction = self.open(producer, now);
+        self.transactions[transaction].partitions.insert(tp);
+        transaction
+    }
+
+    fn open(&mut self, (life, id): (Life, usize), now: LocalTime) -> usize {
+        *self.producers[id].open.get_or_insert_with(|| {
+            let (written, partitions, offsets) = (Vec::new(), BTreeSet::new(), BTreeMap::new());
+            self.transactions.push(Transaction { state: State::Open, life, since: now, written, partitions, offsets });
             self.transactions.len() - 1
         })
     }
 
-    /// Ends what a producer has open.
+    /// Ends a producer's transaction.
     pub(super) fn end(&mut self, id: usize, commit: bool) {
         let Some(number) = self.producers[id].open.take() else { return };
         let transaction = &mut self.transactions[number];
         transaction.state = if commit { State::Committed } else { State::Aborted };
         let (life, written) = (transaction.life, std::mem::take(&mut transaction.written));
         let offsets = std::mem::take(&mut transaction.offsets);
-        let touched: BTreeSet<Tp> = written.iter().map(|(at, _)| at.0).collect();
+        self.producers[id].last = Some(number);
         if commit {
             let left: Vec<At> = written.iter().filter_map(|(at, stored)| self.see(*at, stored, life)).collect();
             for (tp, point) in offsets {
@@ -278,35 +335,33 @@ impl Cluster {
                 self.check.consumed(at, &committed);
             }
         }
-        for tp in touched {
-            self.logs.get_mut(&tp).expect("a partition").push(Entry::Marker);
-        }
+        self.mark(id);
     }
 
-    /// The end of a transaction is under way for long.
+    /// The end of the transaction takes long to arrive.
     pub(super) fn delay_commit(&mut self, id: usize) {
         self.producers[id].delayed = Some(self.producers[id].epoch);
     }
 
-    /// What is still under way arrives now.
+    /// A delayed end of transaction arrives now.
     pub(super) fn hurry(&mut self, id: usize) {
         self.arrive_late(id);
     }
 
-    /// Whether some transaction that is still open carries offsets of this partition.
+    /// Whether any open transaction contains offsets of this partition.
     pub(super) fn is_unstable(&self, tp: Tp) -> bool {
         let open = self.producers.iter().filter_map(|producer| producer.open);
         open.into_iter().any(|txn| self.transactions[txn].offsets.contains_key(&tp))
     }
 
-    /// A plain commit is sent and takes its time.
+    /// A plain commit is sent and delayed.
     pub(super) fn delay_plainly(&mut self, life: Life, points: &[(TopicPartition, CommitPoint)]) {
         let Some(generation) = self.group(life).member(life).generation else { return };
         let points = points.iter().map(|(tp, point)| (self.numbered(tp), point.clone())).collect();
         self.on_the_way[life.0].push(PlainCommit { life, generation, points });
     }
 
-    /// The plain commits of a member arrive that are still on their way. What is stale by then is refused.
+    /// A member's delayed plain commits arrive. Stale ones are refused.
     pub(super) fn arrive_plainly(&mut self, member: usize) {
         for PlainCommit { life, generation, points } in std::mem::take(&mut self.on_the_way[member]) {
             if self.group(life).takes(life, generation) {
@@ -319,7 +374,7 @@ impl Cluster {
 
     /// Commits a position.
     pub(super) fn commit_point(&mut self, tp: Tp, point: CommitPoint, life: Life) {
-        // Whoever commits for a partition of another group changes nothing that anybody reads.
+        // Commits for a partition of another group change nothing that anyone reads.
         let Some(before) = self.groups[life.0 / 2].committed.get_mut(&tp) else {
             let text = format!("{life:?} commits {point:?} for {tp:?}, which its group does not consume");
             return self.check.fail(Invariant::Conservation, text);
@@ -328,7 +383,7 @@ impl Cluster {
         *before = point;
     }
 
-    /// A hop has become visible: tells the checker, and gives the place that it left.
+    /// A hop has become visible: informs the checker, and returns the place that it left.
     fn see(&mut self, at: At, stored: &Stored, life: Life) -> Option<At> {
         let from = stored.from?;
         let envelope = self.envelope(at.0, stored);
@@ -349,9 +404,10 @@ impl Cluster {
         Envelope::read(&self.ladder, &at, stored.headers.iter()).envelope
     }
 
-    /// Whether nothing waits in a tier and all that was delivered is committed.
+    /// Whether no record waits in a tier and all deliveries are committed.
     pub(super) fn is_at_rest(&self) -> bool {
-        self.producers.iter().all(|producer| producer.open.is_none()) && self.check.unfinished(&self.all_committed()).is_empty()
+        (0..self.producers.len()).all(|id| self.producers[id].open.is_none() && !self.is_stuck(id))
+            && self.check.unfinished(&self.all_committed()).is_empty()
     }
 }
 

@@ -1,7 +1,7 @@
 //! The group coordinator of the model: generations, static members, cooperative assignment, committed offsets.
 //!
-//! What the brokers were seen to do: a commit of a stale generation is rejected; a live member's offsets are taken for whatever
-//! partition; a member that starts anew under its name has its partitions back without a new generation.
+//! Observed broker behaviour: a commit of a stale generation is rejected; a live member's offsets are accepted for any
+//! partition; a member that restarts under its name gets its partitions back without a new generation.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,26 +13,27 @@ use crate::worker::model::check::{Life, Tp};
 
 const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A member, as the coordinator and its own client see it.
+/// A member, as seen by the coordinator and by its own client.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Membership {
-    /// Which process holds the name.
+    /// The process that holds the name.
     pub(super) incarnation: u64,
-    /// Whether there is such a process, stopped or not.
+    /// Whether that process exists, suspended or not.
     pub(super) alive: bool,
-    /// Whether it stands still, so that its client sends no heartbeat.
+    /// Whether it is suspended, so that its client sends no heartbeats.
     pub(super) stopped: bool,
-    /// Whether the coordinator counts it.
+    /// Whether the coordinator counts it as a member.
     pub(super) joined: bool,
-    /// The generation that its client knows; none before it has joined and after it has learnt that it is out.
+    /// The generation known to its client; `None` before it has joined and after it has learnt that it was
+    /// removed.
     pub(super) generation: Option<u64>,
-    /// What its client has taken over.
+    /// The partitions taken over by its client.
     pub(super) taken: BTreeSet<Tp>,
     last_seen: i64,
 }
 
-/// What serving the group tells a member.
-pub(super) enum Change {
+/// A change reported to a member that serves the group.
+pub(super) enum MemberChange {
     Assigned(Vec<Tp>),
     Revoked(Vec<Tp>),
     Lost(Vec<Tp>),
@@ -54,7 +55,7 @@ impl Group {
         Self { members: Default::default(), generation: 1, committed, owners, wanted }
     }
 
-    /// What is known of a member.
+    /// The state of a member.
     pub(super) fn member(&mut self, (process, _): Life) -> &mut Membership {
         &mut self.members[place_of(process)]
     }
@@ -66,7 +67,7 @@ impl Group {
         *m = Membership { incarnation: life.1, alive: true, joined, last_seen: now.as_micros(), ..Membership::default() };
     }
 
-    /// Time has passed: who is alive sends heartbeats, who has sent none for long is out.
+    /// Time has passed: live members send heartbeats, silent ones are removed.
     pub(super) fn tick(&mut self, now: LocalTime, chance: &mut Chance) {
         for member in 0..self.members.len() {
             let m = &mut self.members[member];
@@ -80,7 +81,7 @@ impl Group {
         }
     }
 
-    /// A new generation, with the partitions dealt anew.
+    /// A new generation, with partitions reassigned.
     pub(super) fn rebalance(&mut self, chance: &mut Chance) {
         self.generation += 1;
         let joined: Vec<usize> = (0..self.members.len()).filter(|m| self.members[*m].joined).collect();
@@ -91,13 +92,13 @@ impl Group {
     }
 
     /// A member serves the group.
-    pub(super) fn serve(&mut self, life: Life, chance: &mut Chance) -> Option<Change> {
+    pub(super) fn serve(&mut self, life: Life, chance: &mut Chance) -> Option<MemberChange> {
         let member = place_of(life.0);
         if !self.members[member].joined {
             let m = &mut self.members[member];
             m.generation = None;
             if !m.taken.is_empty() {
-                return Some(Change::Lost(m.taken.iter().copied().collect()));
+                return Some(MemberChange::Lost(m.taken.iter().copied().collect()));
             }
             m.joined = true;
             self.rebalance(chance);
@@ -106,17 +107,17 @@ impl Group {
         m.generation = Some(self.generation);
         let revoked: Vec<Tp> = m.taken.iter().filter(|tp| wanted.get(tp) != Some(&member)).copied().collect();
         if !revoked.is_empty() {
-            return Some(Change::Revoked(revoked));
+            return Some(MemberChange::Revoked(revoked));
         }
-        // What it owned under its name before it started anew, and what is no longer its own.
+        // What it owned before it restarted, and what it no longer owns.
         owners.retain(|tp, owner| *owner != member || m.taken.contains(tp) || wanted.get(tp) == Some(&member));
         let free = |tp: &Tp| owners.get(tp).is_none_or(|owner| *owner == member) && !m.taken.contains(tp);
         let assigned: Vec<Tp> = wanted.iter().filter(|(tp, to)| **to == member && free(tp)).map(|(tp, _)| *tp).collect();
         owners.extend(assigned.iter().map(|tp| (*tp, member)));
-        (!assigned.is_empty()).then_some(Change::Assigned(assigned))
+        (!assigned.is_empty()).then_some(MemberChange::Assigned(assigned))
     }
 
-    /// A member gives partitions away.
+    /// A member releases partitions.
     pub(super) fn release(&mut self, life: Life, partitions: &[Tp]) {
         let member = place_of(life.0);
         let m = &mut self.members[member];
@@ -127,20 +128,20 @@ impl Group {
         }
     }
 
-    /// Whether a partition is this member's and its client has not begun with it.
+    /// Whether a partition is assigned to this member and its client has not started it.
     pub(super) fn is_taking_over(&self, life: Life, tp: &Tp) -> bool {
         let m = &self.members[place_of(life.0)];
         m.joined && m.incarnation == life.1 && self.owners.get(tp) == Some(&place_of(life.0)) && !m.taken.contains(tp)
     }
 
-    /// Whether offsets that are sent under this membership are taken.
+    /// Whether offsets sent under this membership are accepted.
     pub(super) fn takes(&self, life: Life, generation: u64) -> bool {
         let m = &self.members[place_of(life.0)];
         m.joined && m.incarnation == life.1 && generation == self.generation
     }
 }
 
-/// Which member of its group a process is: the deliverers come first, then the movers.
+/// The index of a process in its group: deliverers come first, then movers.
 fn place_of(process: usize) -> usize {
     process % 2
 }

@@ -1,4 +1,4 @@
-//! The workers of the model: the real mover, and one that drives the real committer as the deliverer does.
+//! The workers of the model: the real mover, and a deliverer that drives the real committer.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -7,11 +7,12 @@ use std::time::Duration;
 use crate::core::coordinates::Coordinates;
 use crate::core::envelope::Envelope;
 use crate::core::ladder::Hops;
+use crate::core::role::Role;
 use crate::kafka::consumer::Rebalance;
 use crate::kafka::error::ClientError;
 use crate::kafka::partition::TopicPartition;
 use crate::kafka::producer::TopicId;
-use crate::worker::committer::{Committer, Parts, Polled, Start, Starts, Work};
+use crate::worker::committer::{Committer, Draining, Parts, Polled, Released, Start, Starts, Work};
 use crate::worker::error::WorkError;
 use crate::worker::hop::content::{Content, RecordId};
 use crate::worker::hop::ports::{HopSink, RecordSource, SourceRecord};
@@ -24,7 +25,7 @@ use crate::worker::model::source::ModelSource;
 use crate::worker::model::world::{Fault, Process, World};
 use crate::worker::mover::{self, Freshness, Mover};
 
-/// How many deliveries are open at most.
+/// Maximum number of deliveries in flight.
 const MOST_IN_FLIGHT: usize = 6;
 
 struct Modelled;
@@ -36,7 +37,7 @@ impl Work for Modelled {
     type Place = ();
 }
 
-/// A delivery that is not over.
+/// A delivery in flight.
 struct InFlight {
     id: RecordId,
     at: At,
@@ -51,7 +52,7 @@ pub(super) enum Member {
 }
 
 impl Member {
-    /// Starts what this process is.
+    /// Starts the worker of this process.
     pub(super) fn start(world: &Rc<World>, process: Rc<Process>) -> Result<Self, WorkError> {
         if process.life.0 < PROCESSES / 2 {
             return Ok(Self::Deliverer(Box::new(Deliverer::start(world, process)?)));
@@ -64,7 +65,7 @@ impl Member {
         Ok(Self::Mover(process, Box::new(mover)))
     }
 
-    /// Once round the worker's loop.
+    /// One iteration of the worker's loop.
     pub(super) fn step(&mut self, world: &Rc<World>) -> Result<(), WorkError> {
         match self {
             Self::Deliverer(deliverer) => deliverer.step(),
@@ -79,12 +80,13 @@ impl Member {
     }
 }
 
-/// What a crashed process would do next, it does not.
+/// A crashed process does nothing more.
 fn alive(process: &Process) -> Result<(), WorkError> {
     if process.dead.get() { Err(ClientError::fatal().into()) } else { Ok(()) }
 }
 
-/// The two ports of a process. As workers do before they join, it connects: looking its topics up ends what a predecessor left open.
+/// The two ports of a process. Like a real worker before it joins, it connects: looking up its topics ends its predecessor's
+/// transaction.
 fn ports(world: &Rc<World>, process: &Rc<Process>) -> Result<(ModelSource, ModelSink), WorkError> {
     let source = ModelSource { world: world.clone(), process: process.clone() };
     let mut sink = ModelSink::new(world.clone(), process.clone(), world.ladder.hops() == Hops::ExactlyOnce);
@@ -102,7 +104,7 @@ fn targets(world: &World) -> Targets {
     Targets { redeliver: None, sources: Vec::new(), tiers, dlqs: vec![counted(world, dlq)], state: TopicId::numbered(state) }
 }
 
-/// What a mover brings along.
+/// The mover's ports.
 pub(super) struct Moved;
 
 impl mover::Ports for Moved {
@@ -116,7 +118,7 @@ pub(super) struct Deliverer {
     process: Rc<Process>,
     committer: Committer<Modelled>,
     in_flight: Vec<InFlight>,
-    /// The attempts of records, where they are counted in memory.
+    /// The attempts of records, for the bug that counts them in memory.
     memory: BTreeMap<String, u32>,
 }
 
@@ -127,7 +129,7 @@ impl Deliverer {
         let targets = targets(world);
         let committer = Committer::new(Parts {
             ladder,
-            role: "deliverer",
+            role: Role::Deliverer,
             clock: world.clock.clone(),
             source,
             sink,
@@ -140,14 +142,13 @@ impl Deliverer {
         Ok(Self { world: world.clone(), process, committer, in_flight: Vec::new(), memory: BTreeMap::new() })
     }
 
-    /// Once round the deliverer's loop.
+    /// One iteration of the deliverer's loop.
     fn step(&mut self) -> Result<(), WorkError> {
         if self.world.strikes(Fault::StandStill) {
             self.world.stand_still(&self.process);
         }
         if self.world.strikes(Fault::Stop) {
-            let owned = self.committer.owned();
-            self.drain(&owned)?;
+            self.end()?;
             self.process.dead.set(true);
         }
         if let Some(change) = self.committer.source.serve(Duration::ZERO)? {
@@ -161,7 +162,7 @@ impl Deliverer {
         alive(&self.process)
     }
 
-    /// Some deliveries are over, in any order.
+    /// Some deliveries end, in any order.
     fn hear(&mut self) {
         let mut over = self.world.chance.borrow_mut().index(self.in_flight.len() + 1);
         while over > 0 && !self.process.dead.get() {
@@ -197,7 +198,7 @@ impl Deliverer {
     fn take(&mut self, index: usize, record: &impl SourceRecord) -> Result<(), WorkError> {
         let id = RecordId { token: self.committer.lanes[index].token, offset: record.offset() };
         if self.committer.is_to_be_counted(index) {
-            // Members crash so often here that any record would be buried.
+            // Members crash so often here that any record would be dead-lettered as poison.
             let start = self.committer.count_start(id)?;
             debug_assert_ne!(start, Start::Gone);
         }
@@ -222,29 +223,82 @@ impl Deliverer {
         match change {
             Rebalance::Assigned(partitions) => self.committer.take_over(partitions, None, |_, _| ()),
             Rebalance::Revoked { partitions, lost } => {
-                if !lost {
-                    self.drain(&partitions)?;
-                }
-                self.committer.give_back(&partitions)
+                let released = if lost { Released::lost(partitions) } else { self.drain(partitions)? };
+                self.committer.give_back(released)
             }
         }
     }
 
-    /// Waits for what is in flight, sometimes for not long enough, and commits.
-    fn drain(&mut self, partitions: &[TopicPartition]) -> Result<(), WorkError> {
-        let tokens = self.committer.tokens_of(partitions);
+    /// Waits for deliveries in flight, sometimes not long enough, and commits.
+    fn drain(&mut self, partitions: Vec<TopicPartition>) -> Result<Released, WorkError> {
+        let draining = self.committer.drain(partitions);
         let rounds = self.world.chance.borrow_mut().below(5);
+        self.wait_for(&draining, rounds)?;
+        self.committer.settle_now(draining)
+    }
+
+    fn wait_for(&mut self, draining: &Draining, rounds: u64) -> Result<(), WorkError> {
         for _ in 0..rounds {
             self.committer.run_hops()?;
-            let open = self.in_flight.iter().any(|record| tokens.contains(&record.id.token));
-            if (!open && !self.committer.is_moving(&tokens)) || self.committer.source.assignment_lost() {
+            let open = self.in_flight.iter().any(|record| draining.is_of(record.id));
+            if (!open && !self.committer.is_moving(draining)) || self.committer.source.assignment_lost() {
                 break;
             }
             self.world.advance(50);
             self.hear();
             self.committer.commit(false, MOST_IN_FLIGHT)?;
         }
-        self.committer.end_in_good_order(&tokens);
-        self.committer.commit(true, MOST_IN_FLIGHT)
+        Ok(())
+    }
+
+    /// The same for all partitions, before the process ends: a rebalance is waited for too, sometimes not long enough.
+    fn end(&mut self) -> Result<Released, WorkError> {
+        let mut draining = self.committer.drain(self.committer.owned());
+        let rounds = self.world.chance.borrow_mut().below(5);
+        self.wait_for(&draining, rounds)?;
+        for _ in 0..rounds {
+            match self.committer.settle_at_the_end(draining)? {
+                Ok(released) => return Ok(released),
+                Err(unsettled) => draining = unsettled,
+            }
+            self.world.advance(50);
+        }
+        self.committer.settle_now(draining)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+
+    use super::*;
+
+    #[test]
+    fn at_the_end_nothing_is_settled_that_a_rebalance_keeps_from_being_committed() {
+        for hops in [Hops::ExactlyOnce, Hops::AtLeastOnce] {
+            let world = World::calm(1, hops);
+            let life = (0, 1);
+            let process = Rc::new(Process { life, positions: RefCell::default(), dead: Cell::new(false) });
+            world.cluster.borrow_mut().group(life).started(life, world.clock.now());
+            let mut deliverer = Deliverer::start(&world, process).unwrap();
+            let draining = loop {
+                deliverer.step().unwrap();
+                deliverer.hear();
+                let draining = deliverer.committer.drain(deliverer.committer.owned());
+                if !deliverer.committer.is_settled(&draining) {
+                    break draining;
+                }
+                world.advance(50);
+            };
+            let is_settled_in = |deliverer: &mut Deliverer, draining, generation| {
+                world.cluster.borrow_mut().group(life).member(life).generation = generation;
+                deliverer.committer.settle_at_the_end(draining).unwrap()
+            };
+            let current = world.cluster.borrow_mut().group(life).generation;
+            let draining = is_settled_in(&mut deliverer, draining, None).err().expect("it has no generation");
+            let draining = is_settled_in(&mut deliverer, draining, Some(current - 1)).err().expect("its commit is refused");
+            assert!(!deliverer.committer.is_settled(&draining));
+            assert!(is_settled_in(&mut deliverer, draining, Some(current)).is_ok());
+        }
     }
 }

@@ -1,8 +1,8 @@
-//! A model of the workers: the real mover, the real committer, engine, ack tracker and decisions over a cluster in memory, in virtual time.
+//! A model of the workers: the real mover, committer, engine, ack tracker and decisions, on a cluster in memory, in virtual time.
 //!
-//! A seed says everything: how many records, partitions and tiers there are, what the handler says, what goes wrong and when. So
-//! a seed that fails, fails again: `KLADDER_MODEL_SEED=… cargo test --lib model::tests::a_seed_alone -- --nocapture` runs it alone
-//! and tells what happens.
+//! A seed determines everything: the number of records, partitions and tiers, the handler's answers, the faults and their times.
+//! So a failing seed can be repeated: `KLADDER_MODEL_SEED=… cargo test --lib model::tests::a_seed_alone -- --nocapture` runs it
+//! alone and prints the events.
 
 mod check;
 mod cluster;

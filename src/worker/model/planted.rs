@@ -1,7 +1,8 @@
-//! Bugs that are planted, each to be found under its right name. A model that finds no bug that is there proves nothing where none
-//! is found.
+//! Planted bugs, each of which must be found as a violation of the right invariant. A model that cannot find a known bug proves
+//! nothing by finding none.
 //!
-//! They stand behind the ports, in what the model's cluster does for a process ([`World::has`]): the workers are the real ones.
+//! They are implemented behind the ports, in what the model's cluster does for a process ([`World::has`]): the workers are the
+//! real ones.
 
 use std::collections::BTreeMap;
 
@@ -16,35 +17,39 @@ const SEEDS: u64 = 600;
 pub(super) enum Bug {
     /// A hop is written without its offset.
     HopWithoutItsOffset,
-    /// A deliverer does not hear that partitions go, and goes on with them.
+    /// A deliverer is not told of a revocation, and continues with the partitions.
     RevocationUnheard,
     /// A plain commit is made while a transaction is open.
     PlainCommitInTransaction,
-    /// A plain commit that may still be on its way is taken for one that was refused.
+    /// A plain commit that may still be on its way counts as refused.
     CommitOnItsWayForgotten,
     /// Attempts are counted in the worker's memory, not in the record.
     AttemptsInMemory,
-    /// A record waits in the tier after the one that its attempt has earned.
+    /// A record waits in the tier after the one that it has earned.
     SkippedTier,
     /// The head of a tier is moved before it is due.
     HeadMovedEarly,
-    /// A mover commits an offset for another tier than the one that the record was in.
+    /// A mover commits an offset for another tier than the record's.
     OffsetOfAnotherTier,
-    /// After a commit of unknown outcome a mover reads once more what it has moved.
+    /// After a commit of unknown outcome a mover moves the same records again.
     MovedOnceMore,
-    /// What a target does not take, since it is denied, is taken for written.
+    /// A record refused by a denied target counts as written.
     DeniedTargetDropsItsRecord,
+    /// After a commit of unknown outcome a deliverer continues with another name although the transaction may still be open with the first,
+    /// and trusts the offsets committed meanwhile.
+    LeftOpenUnderAnotherName,
 }
 
 impl Bug {
-    /// Whether it is one of movers; all others are of deliverers.
+    /// Whether it is a bug of movers; all others are of deliverers.
     pub(super) fn is_of_movers(self) -> bool {
         use Bug::{DeniedTargetDropsItsRecord, HeadMovedEarly, MovedOnceMore, OffsetOfAnotherTier};
         matches!(self, HeadMovedEarly | OffsetOfAnotherTier | MovedOnceMore | DeniedTargetDropsItsRecord)
     }
 }
 
-/// Runs seeds with a bug and counts what they break first: one of them has to break this invariant, and hold without the bug.
+/// Runs seeds with a bug and counts the first violation of each: one of them must violate this invariant, and be fine without
+/// the bug.
 #[track_caller]
 fn assert_found(bug: Bug, by: Invariant) {
     let mut found: BTreeMap<Invariant, u64> = BTreeMap::new();
@@ -109,4 +114,9 @@ fn a_record_that_is_moved_once_more_is_found() {
 #[test]
 fn a_denied_target_that_drops_its_record_is_found() {
     assert_found(Bug::DeniedTargetDropsItsRecord, Invariant::Atomicity);
+}
+
+#[test]
+fn a_transaction_left_open_under_another_name_is_found() {
+    assert_found(Bug::LeftOpenUnderAnotherName, Invariant::HopOnce);
 }

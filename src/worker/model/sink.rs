@@ -1,44 +1,69 @@
-//! The port that hops go to, over the cluster in memory: a producer as librdkafka behaves under `HopProducer`.
+//! The hop sink, on the cluster in memory: a producer that behaves like librdkafka under `HopProducer`.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use crate::core::ack_tracker::CommitPoint;
 use crate::core::leader_clock::LocalTime;
 use crate::kafka::NativeHeaders;
 use crate::kafka::error::{ClientError, TxnError, WriteFault};
 use crate::kafka::partition::TopicPartition;
-use crate::kafka::producer::{ClockReading, Outgoing, Settled, TopicId};
+use crate::kafka::producer::{ClockReading, Outgoing, PartitionLook, Settled, TopicId};
 use crate::kafka::transaction::Writer;
 use crate::worker::hop::ports::HopSink;
 use crate::worker::model::check::Tp;
-use crate::worker::model::cluster::{Cluster, TIERS};
+use crate::worker::model::cluster::{Cluster, NAMES, PROCESSES, TIERS};
 use crate::worker::model::planted::Bug;
 use crate::worker::model::source::{BROKER, ModelGroup};
 use crate::worker::model::world::{Fault, Process, World};
+
+/// How long it polls until the open transaction of a name has ended.
+const STUCK_AFTER: Duration = Duration::from_secs(5);
 
 /// A producer.
 pub(super) struct ModelSink {
     world: Rc<World>,
     process: Rc<Process>,
     transactional: bool,
-    /// Of the client that lives; none before one was made.
+    /// The epoch of the current client, if one was created.
     epoch: Option<u64>,
+    /// The name in use: 0 is its own, the others are spare ones.
+    spare: usize,
     in_transaction: bool,
-    /// Something was lost inside a transaction.
+    /// Something was lost within a transaction.
     suspect: bool,
     reports: Vec<(usize, WriteFault)>,
-    /// When the last record was handed over that was written.
+    /// When the last written record was handed over.
     written_at: Option<LocalTime>,
 }
 
 impl ModelSink {
     pub(super) fn new(world: Rc<World>, process: Rc<Process>, transactional: bool) -> Self {
         let (epoch, reports, written_at) = (None, Vec::new(), None);
-        Self { world, process, transactional, epoch, in_transaction: false, suspect: false, reports, written_at }
+        Self { world, process, transactional, epoch, spare: 0, in_transaction: false, suspect: false, reports, written_at }
     }
 
     fn id(&self) -> usize {
-        self.process.life.0
+        self.process.life.0 + PROCESSES * self.spare
+    }
+
+    /// Initialises its name, or the next one if the open transaction of this one cannot end.
+    fn init(&mut self) -> Result<u64, TxnError> {
+        if self.suspect && self.world.has(Bug::LeftOpenUnderAnotherName, self.process.life) {
+            self.spare = (self.spare + 1) % NAMES;
+        }
+        for _ in 0..NAMES {
+            let asked = self.world.clock.now();
+            while self.world.clock.now().since(asked) < STUCK_AFTER {
+                if let Some(epoch) = self.world.cluster.borrow_mut().init(self.id()) {
+                    return Ok(epoch);
+                }
+                self.world.advance(1_000);
+            }
+            self.spare = (self.spare + 1) % NAMES;
+            self.world.note(|| format!("{:?} continues with name {}", self.process.life, self.id()));
+        }
+        Err(TxnError::Rebuild(ClientError::outage()))
     }
 
     fn rebuild(&mut self) {
@@ -46,7 +71,7 @@ impl ModelSink {
         self.in_transaction = false;
     }
 
-    /// What every call that asks the coordinator finds: a process that has crashed, or a successor of the same name.
+    /// What every request to the coordinator may find: a crashed process, or a successor of the same name.
     fn ask(&self) -> Result<(), ClientError> {
         self.world.enter(&self.process)?;
         let current = |epoch| self.world.cluster.borrow().is_current(self.id(), epoch);
@@ -80,6 +105,13 @@ impl Writer for ModelSink {
         if self.world.strikes(Fault::Begin) {
             return Err(TxnError::Abort(ClientError::outage()));
         }
+        if self.transactional && self.cluster().is_stuck(self.id()) {
+            // Requests with that name are not answered and time out.
+            self.world.advance(5_000);
+            if self.cluster().is_stuck(self.id()) {
+                return Err(TxnError::Rebuild(ClientError::outage()));
+            }
+        }
         self.in_transaction = self.transactional;
         Ok(())
     }
@@ -97,11 +129,21 @@ impl Writer for ModelSink {
             target.0 += 1;
         }
         if self.world.strikes(Fault::Slow) {
-            // Large records, or a slow link: a transaction of too many takes longer than it may.
+            // Large records, or a slow link: a transaction with too many records exceeds its
+            // timeout.
             let millis = self.world.chance.borrow_mut().between(500, 4_000);
             self.world.advance(millis);
         }
-        let fault = if self.world.is_leaderless(target) {
+        let current = |epoch| self.world.cluster.borrow().is_current(self.id(), epoch);
+        let alive = !self.process.dead.get() && (!self.transactional || self.epoch.is_some_and(current));
+        let producer = (self.process.life, self.id());
+        let is_leaderless = self.world.cluster.borrow().is_leaderless(target);
+        let fault = if is_leaderless {
+            if alive && self.transactional {
+                // The coordinator adds it before anything is written to it.
+                let now = self.world.clock.now();
+                self.cluster().opened(producer, target, now);
+            }
             Some(WriteFault::Passing("no leader"))
         } else {
             self.world.strikes(Fault::Write).then(|| self.fault())
@@ -109,18 +151,17 @@ impl Writer for ModelSink {
         if fault == Some(WriteFault::Denied) && self.world.has(Bug::DeniedTargetDropsItsRecord, life) {
             return Ok(());
         }
-        // What timed out may have been written.
+        // A timed-out record may have been written.
         let written = match fault {
             None => true,
+            Some(_) if is_leaderless => false,
             Some(WriteFault::Passing(_)) => self.world.chance.borrow_mut().coin(),
             Some(_) => false,
         };
-        let current = |epoch| self.world.cluster.borrow().is_current(self.id(), epoch);
-        let alive = !self.process.dead.get() && (!self.transactional || self.epoch.is_some_and(current));
         if written && alive {
             let now = self.world.clock.now();
             let value = record.value.unwrap_or_default().to_vec();
-            self.cluster().append(self.process.life, target, (value, &headers), self.transactional, now);
+            self.cluster().append(producer, target, (value, &headers), self.transactional, now);
             self.written_at = Some(now);
             self.world.note(|| format!("{:?} writes record {:?} to {target:?}", self.process.life, record.value));
         }
@@ -149,7 +190,7 @@ impl Writer for ModelSink {
         self.ask().map_err(TxnError::Rebuild)?;
         let lost = self.world.strikes(Fault::SendOffsets);
         if !lost || self.world.chance.borrow_mut().coin() {
-            let now = self.world.clock.now();
+            let (now, id) = (self.world.clock.now(), self.id());
             let mut cluster = self.cluster();
             if !cluster.group(self.process.life).takes(self.process.life, group.0) {
                 self.world.note(|| format!("{:?} sends offsets under a stale generation", self.process.life));
@@ -172,7 +213,7 @@ impl Writer for ModelSink {
                     tp.0 = if tp.0 == TIERS { TIERS + 1 } else { TIERS };
                 }
             }
-            cluster.put_offsets(life, points, now);
+            cluster.put_offsets((life, id), points, now);
         }
         if lost {
             self.suspect = true;
@@ -237,7 +278,7 @@ impl HopSink for ModelSink {
                 if self.world.chance.borrow_mut().coin() {
                     self.cluster().hurry(self.id());
                 }
-                let epoch = self.cluster().init(self.id());
+                let epoch = self.init()?;
                 self.epoch = Some(epoch);
                 self.world.note(|| format!("{:?} initialises its producer, epoch {epoch}", self.process.life));
             }
@@ -252,8 +293,12 @@ impl HopSink for ModelSink {
 
     fn idle(&mut self) {}
 
-    fn look_again(&self, topic: TopicId) -> Vec<i32> {
-        (0..self.world.partitions).filter(|partition| self.world.is_leaderless((topic.number(), *partition))).collect()
+    fn look_again(&self, topic: TopicId) -> Vec<PartitionLook> {
+        let look = |partition| {
+            let leader = (!self.world.cluster.borrow().is_leaderless((topic.number(), partition))).then_some(1);
+            PartitionLook { partition, leader, replicas: 1, in_sync: usize::from(leader.is_some()) }
+        };
+        (0..self.world.partitions).map(look).collect()
     }
 
     fn topic_name(&self, _: TopicId) -> &'static str {

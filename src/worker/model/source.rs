@@ -1,4 +1,4 @@
-//! The port that records come from, over the cluster in memory.
+//! The record source, on the cluster in memory.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -9,11 +9,12 @@ use crate::core::time::Timestamp;
 use crate::kafka::NativeHeaders;
 use crate::kafka::consumer::{Committed, Next, Rebalance};
 use crate::kafka::error::ClientError;
+use crate::kafka::headers::HeaderFault;
 use crate::kafka::partition::TopicPartition;
 use crate::worker::hop::ports::{RecordQueue, RecordSource, SourceRecord, TierSource, Wake};
 use crate::worker::model::check::Tp;
 use crate::worker::model::cluster::{Fetched, Stored};
-use crate::worker::model::group::Change;
+use crate::worker::model::group::MemberChange;
 use crate::worker::model::planted::Bug;
 use crate::worker::model::world::{Fault, Process, World};
 
@@ -24,9 +25,9 @@ pub(super) struct ModelSource {
 }
 
 impl ModelSource {
-    /// Whether partitions were lost already.
+    /// Whether partitions have already been lost.
     pub(super) fn assignment_lost(&self) -> bool {
-        // The client learns it some time after the fact.
+        // The client learns it some time later.
         let life = self.process.life;
         let joined = self.world.cluster.borrow_mut().group(life).member(life).joined;
         !joined && self.world.chance.borrow_mut().coin()
@@ -36,7 +37,7 @@ impl ModelSource {
 /// The broker that leads every partition.
 pub(super) const BROKER: i32 = 1;
 
-/// What offsets are sent under.
+/// The membership under which offsets are sent.
 pub(super) struct ModelGroup(pub(super) u64);
 
 impl RecordSource for ModelSource {
@@ -52,16 +53,16 @@ impl RecordSource for ModelSource {
         let cluster = &mut *self.world.cluster.borrow_mut();
         let change = cluster.group(self.process.life).serve(self.process.life, &mut chance);
         if self.world.has(Bug::RevocationUnheard, self.process.life)
-            && let Some(Change::Revoked(partitions) | Change::Lost(partitions)) = &change
+            && let Some(MemberChange::Revoked(partitions) | MemberChange::Lost(partitions)) = &change
         {
             cluster.group(self.process.life).release(self.process.life, partitions);
             return Ok(None);
         }
         let named = |partitions: Vec<Tp>| partitions.into_iter().map(|tp| cluster.named(tp)).collect();
         let change = change.map(|change| match change {
-            Change::Assigned(partitions) => Rebalance::Assigned(named(partitions)),
-            Change::Revoked(partitions) => Rebalance::Revoked { partitions: named(partitions), lost: false },
-            Change::Lost(partitions) => Rebalance::Revoked { partitions: named(partitions), lost: true },
+            MemberChange::Assigned(partitions) => Rebalance::Assigned(named(partitions)),
+            MemberChange::Revoked(partitions) => Rebalance::Revoked { partitions: named(partitions), lost: false },
+            MemberChange::Lost(partitions) => Rebalance::Revoked { partitions: named(partitions), lost: true },
         });
         if let Some(change) = &change {
             self.world.note(|| format!("{:?} is told {change:?}", self.process.life));
@@ -75,9 +76,10 @@ impl RecordSource for ModelSource {
             return Err(ClientError::outage());
         }
         let asked: Vec<Tp> = partitions.iter().map(|tp| self.world.cluster.borrow().numbered(tp)).collect();
-        // The broker tells no offset while a transaction is open on it, and the call waits for 15 s at the most.
+        // The broker returns no offset while a transaction is open on it, and the call waits up to 15 s.
         let mut waited = 0;
-        while asked.iter().any(|tp| self.world.cluster.borrow().is_unstable(*tp)) {
+        let waits = !self.world.has(Bug::LeftOpenUnderAnotherName, self.process.life);
+        while waits && asked.iter().any(|tp| self.world.cluster.borrow().is_unstable(*tp)) {
             if waited >= 15 {
                 return Err(ClientError::outage());
             }
@@ -141,7 +143,7 @@ impl RecordSource for ModelSource {
     fn commit(&self, points: &[(TopicPartition, CommitPoint)]) -> Result<(), ClientError> {
         self.world.enter(&self.process)?;
         let life = self.process.life;
-        // What is still on its way arrives first: requests of one client keep their order.
+        // Delayed commits arrive first: requests of one client keep their order.
         self.world.cluster.borrow_mut().arrive_plainly(life.0);
         if self.world.strikes(Fault::PlainCommitLate) {
             self.world.note(|| format!("{life:?} commits plainly, the request is on its way"));
@@ -204,7 +206,7 @@ impl TierSource for ModelSource {
     }
 }
 
-/// The records of a partition.
+/// The queue of a partition.
 pub(super) struct ModelQueue {
     world: Rc<World>,
     process: Rc<Process>,
@@ -230,7 +232,7 @@ impl RecordQueue for ModelQueue {
                 self.next.set(offset + 1);
                 let is_early = self.world.has(Bug::HeadMovedEarly, self.process.life);
                 let timestamp = if is_early { stored.appended - Duration::from_millis(700) } else { stored.appended };
-                Some(Next::Record(Box::new(ModelRecord { offset, timestamp, stored })))
+                Some(Next::Record(Box::new(ModelRecord { world: self.world.clone(), offset, timestamp, stored })))
             }
             Fetched::End(end) => {
                 self.next.set(end);
@@ -244,8 +246,9 @@ impl RecordQueue for ModelQueue {
     }
 }
 
-/// A record that was fetched.
+/// A fetched record.
 pub(super) struct ModelRecord {
+    world: Rc<World>,
     offset: i64,
     timestamp: Timestamp,
     stored: Rc<Stored>,
@@ -268,12 +271,20 @@ impl SourceRecord for ModelRecord {
         Some(&self.stored.value)
     }
 
+    fn header_fault(&self) -> Option<HeaderFault> {
+        None
+    }
+
     fn copy_headers(&self) -> NativeHeaders {
+        if self.world.strikes(Fault::HeaderFlood) {
+            let millis = self.world.chance.borrow_mut().between(100, 4_000);
+            self.world.advance(millis);
+        }
         self.stored.headers.clone()
     }
 
     fn take_headers(&mut self) -> NativeHeaders {
-        self.stored.headers.clone()
+        self.copy_headers()
     }
 
     fn broker(&self) -> i32 {

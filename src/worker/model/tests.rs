@@ -1,4 +1,4 @@
-//! Seeds by the thousand, and bugs that they have to find.
+//! Thousands of seeds, and bugs that they must find.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::worker::model::world::World;
 
 const SEEDS: u64 = 20_000;
 
-/// Runs seeds on all processors and gives the first that fails.
+/// Runs seeds on all processors and returns the first failure.
 fn first_failure(seeds: u64, hops: Hops) -> (Option<(u64, Violation)>, Duration) {
     let began = Clock::system().monotonic();
     let next = AtomicU64::new(0);

@@ -1,7 +1,8 @@
-//! One run: two deliverers and two movers over the cluster in memory, in virtual time, with faults by the seed.
+//! One run: two deliverers and two movers on the cluster in memory, in virtual time, with faults determined by
+//! the seed.
 //!
-//! Nothing is concurrent and yet everything interleaves: inside every call of a port its process may stand still, and then the
-//! others go on until it is continued.
+//! Nothing runs concurrently, and yet everything interleaves: within any call of a port the process may be suspended, and then
+//! the others run until it is resumed.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -16,12 +17,12 @@ use crate::kafka::clock::Clock;
 use crate::kafka::error::ClientError;
 use crate::kafka::partition::TopicPartition;
 use crate::telemetry::events::{DelivererMetrics, MoverMetrics};
-use crate::worker::model::check::{Check, Invariant, Life, Plan, Tp, Violation};
+use crate::worker::model::check::{Check, Invariant, Life, Plan, Violation};
 use crate::worker::model::cluster::{Cluster, PROCESSES, REDELIVER};
 use crate::worker::model::member::Member;
 use crate::worker::model::planted::Bug;
 
-/// What may go wrong. Each seed has some of them, each at a rate of its own.
+/// Possible faults. Each seed has some of them, each at its own rate.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Fault {
     Crash,
@@ -41,7 +42,9 @@ pub(super) enum Fault {
     Write,
     /// A record takes long to be handed over.
     Slow,
-    /// A partition is without leader for a while.
+    /// A record has so many headers that processing them takes long.
+    HeaderFlood,
+    /// A partition has no leader for a while.
     Leaderless,
     Settle,
     SendOffsets,
@@ -54,25 +57,25 @@ const BEGINNING: LocalTime = LocalTime::from_micros(1_000_000_000_000);
 
 const FAULTS: usize = Fault::Abort as usize + 1;
 
-/// How long everything may take to drain once nothing goes wrong any more: longer than the longest pauses and all tiers.
+/// Time limit for draining after the last fault: longer than the longest pauses and all tiers.
 const DRAIN: Duration = Duration::from_secs(600);
 
 /// A process: one incarnation of a member.
 pub(super) struct Process {
     pub(super) life: Life,
-    /// Where its queues go on, after it has gone back.
+    /// The positions of its queues after they went back.
     pub(super) positions: RefCell<BTreeMap<TopicPartition, i64>>,
-    /// It has crashed: whatever it still calls has no effect.
+    /// Whether it has crashed: its further calls have no effect.
     pub(super) dead: Cell<bool>,
 }
 
-/// Where a member is.
+/// The state of a member.
 enum Slot {
     Down {
         until: LocalTime,
     },
     Up(Box<Member>),
-    /// Its step is under way.
+    /// Its step is running.
     Busy,
 }
 
@@ -86,12 +89,10 @@ pub(super) struct World {
     pub(super) mover_metrics: MoverMetrics,
     pub(super) partitions: i32,
     rates: [u64; FAULTS],
-    /// The bug that is planted.
+    /// The planted bug.
     bug: Option<Bug>,
     quiet: Cell<bool>,
     slots: [RefCell<Slot>; PROCESSES],
-    /// Which partition has no leader, until when.
-    leaderless: Cell<Option<(Tp, LocalTime)>>,
     incarnations: Cell<u64>,
     standing: Cell<bool>,
     traced: bool,
@@ -110,7 +111,7 @@ impl World {
         let partitions = 2 + i32::from(chance.coin());
         let clock = Clock::manual(BEGINNING);
         let check = Check::new(ladder.clone(), hops == Hops::ExactlyOnce, plans);
-        let mut cluster = Cluster::new(ladder.clone(), partitions, check);
+        let mut cluster = Cluster::new(ladder.clone(), partitions, check, clock.now());
         for record in 0..records {
             let partition = i32::try_from(chance.below(u64::from(partitions.unsigned_abs()))).unwrap_or(0);
             for _ in 0..chance.below(3) {
@@ -122,8 +123,10 @@ impl World {
         for rate in &mut rates {
             *rate = [0, 0, 3, 15, 60][chance.index(5)];
         }
-        // What any call may meet has to be rarer than what one call in many may.
-        for often in [Fault::Crash, Fault::StandStill, Fault::Serve, Fault::Stop, Fault::Slow, Fault::Leaderless] {
+        // Faults that any call may have must be rarer than those of a few calls.
+        for often in
+            [Fault::Crash, Fault::StandStill, Fault::Serve, Fault::Stop, Fault::Slow, Fault::HeaderFlood, Fault::Leaderless]
+        {
             rates[often as usize] /= 3;
         }
         let plainly = [Fault::PlainCommitLost, Fault::PlainCommitLate, Fault::PlainCommitUnanswered];
@@ -135,7 +138,6 @@ impl World {
         let down = || RefCell::new(Slot::Down { until: clock.now() });
         Rc::new(Self {
             slots: std::array::from_fn(|_| down()),
-            leaderless: Cell::new(None),
             clock,
             chance: RefCell::new(chance),
             cluster: RefCell::new(cluster),
@@ -152,16 +154,23 @@ impl World {
         })
     }
 
-    /// Runs a seed and gives the first thing that did not hold.
+    /// Runs a seed and returns the first violation.
     pub(super) fn run(seed: u64, hops: Hops, bug: Option<Bug>, traced: bool) -> Result<(), Violation> {
         let world = Self::new(seed, hops, bug, traced);
-        // What goes wrong by the thousand here is nobody's news, whoever has installed a log.
+        // Thousands of simulated failures must not appear in a log installed by the test.
         let outcome = tracing::subscriber::with_default(tracing::subscriber::NoSubscriber::default(), || world.go());
-        // The members hold the world.
+        // The members keep the world alive.
         for slot in &world.slots {
             slot.replace(Slot::Busy);
         }
         outcome
+    }
+
+    /// A world without faults, whose members a test starts by itself.
+    pub(super) fn calm(seed: u64, hops: Hops) -> Rc<Self> {
+        let world = Self::new(seed, hops, None, false);
+        world.quiet.set(true);
+        world
     }
 
     fn go(self: &Rc<Self>) -> Result<(), Violation> {
@@ -234,7 +243,7 @@ impl World {
         self.slots[index].replace(slot);
     }
 
-    /// Every call of a port begins with this: it takes a moment, and the process may crash or stand still.
+    /// Every call of a port begins with this: time passes, and the process may crash or be suspended.
     pub(super) fn enter(self: &Rc<Self>, process: &Process) -> Result<(), ClientError> {
         if !process.dead.get() {
             self.pass(0, 3);
@@ -248,7 +257,7 @@ impl World {
         if process.dead.get() { Err(ClientError::fatal()) } else { Ok(()) }
     }
 
-    /// A process stands still, and the other goes on. Stopped, it sends no heartbeats; waiting for an answer, it does.
+    /// A process is suspended, and the others run. Stopped, it sends no heartbeats; waiting for an answer, it does.
     pub(super) fn stand_still(self: &Rc<Self>, process: &Process) {
         if self.standing.replace(true) {
             return;
@@ -280,15 +289,11 @@ impl World {
         let topic = REDELIVER + self.chance.borrow_mut().index(topics - REDELIVER);
         let partition = i32::try_from(self.chance.borrow_mut().below(u64::from(self.partitions.unsigned_abs()))).unwrap_or(0);
         self.note(|| format!("{topic}/{partition} is without leader for {seconds} s"));
-        self.leaderless.set(Some(((topic, partition), self.clock.now().later(Duration::from_secs(seconds)))));
+        let until = self.clock.now().later(Duration::from_secs(seconds));
+        self.cluster.borrow_mut().lose_leader((topic, partition), until);
     }
 
-    /// Whether nothing can be written to a partition.
-    pub(super) fn is_leaderless(&self, tp: Tp) -> bool {
-        self.leaderless.get().is_some_and(|(which, until)| which == tp && until > self.clock.now())
-    }
-
-    /// Whether this goes wrong now.
+    /// Whether this fault happens now.
     pub(super) fn strikes(&self, fault: Fault) -> bool {
         !self.quiet.get() && self.chance.borrow_mut().per_mille(self.rates[fault as usize])
     }
@@ -304,7 +309,7 @@ impl World {
         self.cluster.borrow_mut().tick(self.clock.now(), &mut self.chance.borrow_mut());
     }
 
-    /// Tells what happens, when a seed is run alone.
+    /// Prints an event, if a seed is run alone.
     pub(super) fn note(&self, text: impl FnOnce() -> String) {
         if self.traced {
             println!("{:>10.1?}  {}", self.clock.now().since(BEGINNING), text());

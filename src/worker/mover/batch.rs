@@ -1,9 +1,10 @@
-//! One transaction of the mover: what is due goes out, and the offsets that it consumes with it.
+//! One transaction of the mover: due records, with the offsets that they consume.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::core::due::due_time;
+use crate::core::envelope::Reason;
 use crate::core::time::Timestamp;
 use crate::kafka::error::WriteFault;
 use crate::kafka::partition::TopicPartition;
@@ -11,18 +12,18 @@ use crate::kafka::transaction::{Transaction, Writer};
 #[cfg(feature = "otlp")]
 use crate::telemetry::spans;
 use crate::worker::error::WorkError;
-use crate::worker::hop::engine::{Engine, Outcome};
-use crate::worker::hop::ports::{RecordSource, TierSource};
+use crate::worker::hop::engine::{Engine, TransactionOutcome};
+use crate::worker::hop::ports::{HopSink, RecordSource, TierSource};
 use crate::worker::hop::targets::Target;
 use crate::worker::mover::tiers::{Moving, Sent};
 use crate::worker::mover::{Mover, Ports};
 
 impl<P: Ports> Mover<P> {
-    /// Moves what is due, if anything is.
+    /// Moves due records, if there are any.
     pub(super) fn move_due(&mut self) -> Result<(), WorkError> {
         self.engine.look_after_barred();
         self.tiers.look_up_again(&mut self.engine.sink);
-        let turn = self.tiers.whose_turn(&self.engine.known, self.engine.sink.is_transactional());
+        let turn = self.tiers.next_turn(&self.engine.known, self.engine.sink.is_transactional());
         if turn.is_empty() {
             return Ok(());
         }
@@ -51,7 +52,7 @@ impl<P: Ports> Mover<P> {
             Ok(touched.into_iter().zip(committed).collect())
         })?;
         match outcome {
-            Outcome::Committed(written) => {
+            TransactionOutcome::Committed(written) => {
                 if self.engine.known.leaders.has_append_times() {
                     self.look_for_early(&moving.sent, &written.appended);
                 }
@@ -60,13 +61,13 @@ impl<P: Ports> Mover<P> {
                     self.tiers.note_committed(points);
                 }
             }
-            Outcome::Back(fault) => {
+            TransactionOutcome::Back(fault) => {
                 if let (Some(fault), Some(sent)) = (fault, moving.sent.first()) {
                     self.could_not_be_written(*sent, fault);
                 }
                 self.put_back(&moving.sent)?;
             }
-            Outcome::Known(committed) => {
+            TransactionOutcome::Known(committed) => {
                 let lanes = &self.tiers.lanes;
                 let is_moved = |sent: &Sent| {
                     let point = committed.get(lanes[sent.lane].tp());
@@ -81,8 +82,8 @@ impl<P: Ports> Mover<P> {
         Ok(())
     }
 
-    /// By what the brokers themselves noted: nothing that is redelivered may have been appended before it was due. (A source may
-    /// have its producers' timestamps; then nobody but our own clock says so, and nothing is told.)
+    /// Checks the brokers' timestamps: no redelivered record may have been appended before it was due. (Sources may have
+    /// producers' timestamps; then only the local clock could tell, and nothing is reported.)
     fn look_for_early(&self, sent: &[Sent], appended: &[(usize, Timestamp)]) {
         for (tag, appended) in appended {
             let Some(record) = sent.get(*tag).filter(|record| record.target.is_back()) else { continue };
@@ -94,7 +95,7 @@ impl<P: Ports> Mover<P> {
         }
     }
 
-    /// These were moved.
+    /// These records were moved.
     fn moved(&mut self, sent: &[Sent]) {
         let now = self.clock.now();
         let mut counts: BTreeMap<Target, u64> = BTreeMap::new();
@@ -122,28 +123,38 @@ impl<P: Ports> Mover<P> {
             match target {
                 Target::Redeliver | Target::Source(_) => hops.to_redeliver(records),
                 Target::Tier(number) => hops.to_tier(number, records),
-                Target::Dlq(reason, _) => (0..records).for_each(|_| hops.dead_lettered(reason)),
+                Target::Dlq(reason, _) => {
+                    if reason == Reason::NoOrigin {
+                        self.no_way_back.seen(&self.ladder, records, None);
+                    }
+                    (0..records).for_each(|_| hops.dead_lettered(reason));
+                }
                 Target::Outcome => {}
             }
         }
     }
 
-    /// It was alone. What is too large for its origin gives up diagnostics one after the other, and at last the way back; any other stops
-    /// its partition.
+    /// It was sent alone. If it is too large for its origin, it drops diagnostics step by step and finally goes to the DLQ; if its origin
+    /// refuses it, it goes to the DLQ at once; otherwise its partition stops.
     fn could_not_be_written(&mut self, sent: Sent, fault: WriteFault) {
         let lane = &mut self.tiers.lanes[sent.lane];
         if fault == WriteFault::TooLarge && lane.give_up_more(sent.offset, sent.target) {
             tracing::debug!(partition = %lane.tp(), offset = sent.offset, "record is too large for its origin with all headers");
             return;
         }
-        if matches!(fault, WriteFault::Refused(_)) {
+        if let WriteFault::Refused(words) = fault
+            && lane.is_refused(sent.offset, (sent.target, self.engine.sink.topic_name(sent.to.0)), words)
+        {
+            return;
+        }
+        if fault == WriteFault::Missing {
             self.tiers.targets.recount(sent.target, &mut self.engine.sink);
         }
         let before = lane.rest.filter(|(offset, _)| *offset == sent.offset).map(|(_, rest)| rest);
-        lane.rest = Some((sent.offset, self.engine.stop(lane.tp(), sent.offset, fault, before)));
+        lane.rest = Some((sent.offset, self.engine.stop(lane.tp(), sent.offset, (sent.to.0, fault), before)));
     }
 
-    /// None of these was moved: their partitions go back to where they were.
+    /// None of these records was moved: their partitions go back.
     fn put_back(&mut self, sent: &[Sent]) -> Result<(), WorkError> {
         let mut to = BTreeMap::new();
         for record in sent {

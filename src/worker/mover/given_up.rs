@@ -1,23 +1,26 @@
-//! What a record gives up that is too large for its origin.
+//! Steps of a record that its origin refuses.
 
 use crate::core::envelope::Trim;
 
-/// What a record has given up that was too large for its origin.
+/// What was dropped from a record that its origin refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum GivenUp {
+pub(super) enum DroppedParts {
+    /// Diagnostics: it was too large.
     Diagnostics(Trim),
-    /// The way back itself.
+    /// The way back to the origin: it was too large even without diagnostics.
     Origin,
+    /// The way back to the origin: the broker refused it permanently, with this message.
+    Refused(&'static str),
 }
 
-impl GivenUp {
+impl DroppedParts {
     pub(super) const NOTHING: Self = Self::Diagnostics(Trim::Nothing);
 
-    /// The next step, or `None` when nothing is left.
+    /// The next step, or `None` if there is none.
     pub(super) fn more(self) -> Option<Self> {
         match self {
             Self::Diagnostics(trim) => Some(trim.next().map_or(Self::Origin, Self::Diagnostics)),
-            Self::Origin => None,
+            Self::Origin | Self::Refused(_) => None,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! One partition of a tier: its queue, and the records at its head that were taken from it: hardly ever more than one.
+//! One partition of a tier: its queue, and the records taken from its head, rarely more than one.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -7,9 +7,12 @@ use crate::core::coordinates::Coordinates;
 use crate::core::delay::Delay;
 use crate::core::due::due_time;
 use crate::core::leader_clock::LocalTime;
+use crate::core::role::Role;
 use crate::core::time::Timestamp;
 use crate::kafka::NativeHeaders;
 use crate::kafka::consumer::Next;
+use crate::kafka::error::WriteFault;
+use crate::kafka::headers::HeaderFault;
 use crate::kafka::partition::TopicPartition;
 use crate::kafka::producer::{Outgoing, TopicId};
 use crate::telemetry::events::TierMetrics;
@@ -20,44 +23,60 @@ use crate::worker::hop::engine::Rest;
 use crate::worker::hop::leaders::Leaders;
 use crate::worker::hop::ports::{RecordQueue, SourceRecord};
 use crate::worker::hop::targets::Target;
-use crate::worker::mover::given_up::GivenUp;
+use crate::worker::mover::given_up::DroppedParts;
 
-/// A record taken from its partition and not yet moved.
+/// A record taken from its partition and not moved yet.
 pub(super) struct Held<R> {
     pub(super) offset: i64,
     pub(super) appended: Timestamp,
     pub(super) broker: i32,
-    /// The broker set the timestamp, not whoever produced the record.
+    /// Whether the broker set the timestamp, not the producer.
     by_broker: bool,
+    /// Whether it was fetched right after the previous end of its partition.
+    is_fresh: bool,
+    /// Why it cannot be moved with all its headers.
+    pub(super) fault: Option<HeaderFault>,
     content: Content<R>,
 }
 
 enum Content<R> {
-    /// Still in the memory that it was fetched into, which it keeps: for those that move at once.
+    /// Still in its fetch buffer, which it keeps alive: for records that move at once.
     Fetched(Box<R>),
-    /// Copied out: for the one that waits, perhaps for hours.
+    /// Copied out: for a record that waits, perhaps for hours.
     Detached { key: Option<Vec<u8>>, value: Option<Vec<u8>>, headers: NativeHeaders },
 }
 
 impl<R: SourceRecord> Held<R> {
-    fn new(record: Box<R>) -> Self {
+    /// Whether it has a key, if only an empty one.
+    pub(super) fn has_key(&self) -> bool {
+        match &self.content {
+            Content::Fetched(record) => record.key().is_some(),
+            Content::Detached { key, .. } => key.is_some(),
+        }
+    }
+
+    fn new(record: Box<R>, is_fresh: bool) -> Self {
         Self {
             offset: record.offset(),
             appended: record.timestamp(),
             broker: record.broker(),
             by_broker: record.has_append_time(),
+            is_fresh,
+            fault: record.header_fault(),
             content: Content::Fetched(record),
         }
     }
 
-    /// What the record tells of its leader's clock: nothing if the timestamp is its producer's.
+    /// Updates the clock of the record's leader, unless the timestamp is its producer's.
     pub(super) fn tell_clock(&self, leaders: &mut Leaders, now: LocalTime) {
-        if self.by_broker {
-            leaders.fetched(self.broker, self.appended, now);
+        match (self.by_broker, self.is_fresh) {
+            (true, true) => leaders.fetched_fresh(self.broker, self.appended, now),
+            (true, false) => leaders.fetched(self.broker, self.appended, now),
+            (false, _) => {}
         }
     }
 
-    /// Copies the record out of its fetch, which may be a megabyte.
+    /// Copies the record out of its fetch buffer, which may be a megabyte.
     fn detach(&mut self) {
         if let Content::Fetched(record) = &mut self.content {
             let headers = record.take_headers();
@@ -78,7 +97,7 @@ impl<R: SourceRecord> Held<R> {
         out.key.map_or(0, <[u8]>::len) + out.value.map_or(0, <[u8]>::len)
     }
 
-    /// The headers, to be written on; it has none from then on.
+    /// Takes the headers; leaves none behind.
     pub(super) fn take_headers(&mut self) -> NativeHeaders {
         match &mut self.content {
             Content::Fetched(record) => record.take_headers(),
@@ -86,7 +105,7 @@ impl<R: SourceRecord> Held<R> {
         }
     }
 
-    /// The headers, which were taken out of it, are back: it goes later.
+    /// Returns the taken headers: it is sent later.
     pub(super) fn give_headers_back(&mut self, headers: NativeHeaders) {
         self.detach();
         if let Content::Detached { headers: place, .. } = &mut self.content {
@@ -99,55 +118,70 @@ impl<R: SourceRecord> Held<R> {
     }
 }
 
-/// Whether the client fetches for a partition.
+/// What a queue has yielded since its last record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    /// Nothing that would indicate the age of the next record.
+    Nothing,
+    /// The end of the partition; a record after it may have been there since the queue was last polled.
+    End,
+    /// The end, and then nothing after it.
+    NothingBehindEnd,
+}
+
+/// Whether the client fetches a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Flow {
     /// It does.
     Open,
-    /// It was told not to, and what it had fetched is thrown away. There is a head then that waits for long.
+    /// Paused, and fetched records discarded. Then there is a head that waits for long.
     Paused,
-    /// It was told to go on, and nothing has come since.
+    /// Resumed, and nothing has arrived since.
     Resumed,
 }
 
-/// A partition of a tier that this member owns.
+/// A partition of a tier assigned to this member.
 pub(super) struct Lane<Q: RecordQueue> {
     queue: Q,
-    /// Names this assignment.
+    /// Identifies this assignment.
     pub(super) token: u64,
     pub(super) delay: Delay,
     pub(super) metrics: TierMetrics,
-    /// Taken from the queue, in order.
+    /// Records taken from the queue, in order.
     held: VecDeque<Held<Q::Record>>,
-    /// One past the last record that was taken: what the client gives again after it was paused is passed over.
+    /// One past the last record taken: records repeated after a pause are skipped.
     taken: i64,
     pub(super) flow: Flow,
-    /// One past the last record that was moved.
+    /// One past the last record moved.
     pub(super) position: i64,
-    /// The end of the partition when the queue last told it: the markers before it are passed once nothing is held.
+    /// The end of the partition as last reported by the queue: markers before it are skipped once no record is
+    /// held.
     told_end: i64,
     pub(super) committed: i64,
-    /// An empty queue is looked at again from then on.
+    /// When to poll an empty queue again.
     poll_at: LocalTime,
-    /// The record at this offset can be written nowhere, and rests.
+    seen: Seen,
+    /// The record at this offset can be written nowhere, and is paused.
     pub(super) rest: Option<(i64, Rest)>,
-    /// The head has to go there, which could not be at the last try.
+    /// The target of the head, to which it could not be written last time.
     pub(super) waits_for: Option<(TopicId, i32)>,
     denied: Denied,
-    /// What the record at this offset has given up because it was too large for its origin.
-    pub(super) given_up: Option<(i64, GivenUp)>,
-    /// The end of the partition as last seen, for the count of waiting records.
+    has_told_refusal: bool,
+    /// What the record at this offset has dropped because its origin refused it.
+    pub(super) given_up: Option<(i64, DroppedParts)>,
+    /// The last known end of the partition, for the number of waiting records.
     end: i64,
-    /// Where this member began, and how many records it has moved since.
+    /// The offset at which this member began, and the number of records that it has moved since.
     began_at: i64,
     moved: u64,
 }
 
-/// What taking from a lane's queue gave.
+/// The result of taking from a lane's queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Taken {
     /// There is a head.
     Head,
-    /// There is nothing now.
+    /// Nothing now.
     Nothing,
     /// The broker has lost the offset.
     OffsetLost,
@@ -167,9 +201,11 @@ impl<Q: RecordQueue> Lane<Q> {
             told_end: position,
             committed: position,
             poll_at: LocalTime::from_micros(0),
+            seen: Seen::Nothing,
             rest: None,
             waits_for: None,
             denied: Denied::default(),
+            has_told_refusal: false,
             given_up: None,
             end: position,
             began_at: position,
@@ -189,17 +225,17 @@ impl<Q: RecordQueue> Lane<Q> {
         self.held.pop_front()
     }
 
-    /// The head goes later: it has to go where that is not possible now.
+    /// The head is sent later: its target is not available now.
     pub(super) fn put_back(&mut self, held: Held<Q::Record>, waits_for: (TopicId, i32)) {
         self.held.push_front(held);
         self.waits_for = Some(waits_for);
     }
 
-    /// What was taken since the last move was not moved after all: it will come from the queue once more. So nothing is known of
-    /// the end either, or it would be committed over the heads of these.
+    /// Records taken since the last move were not moved: they will come from the queue again. So the end is unknown too, or it
+    /// would be committed beyond these records.
     pub(super) fn go_back(&mut self) {
         self.held.clear();
-        self.waits_for = None;
+        (self.waits_for, self.seen) = (None, Seen::Nothing);
         (self.taken, self.told_end) = (self.position, self.position);
         self.poll_at = LocalTime::from_micros(0);
     }
@@ -209,7 +245,7 @@ impl<Q: RecordQueue> Lane<Q> {
         self.held.front().map(|h| due_time(h.appended, self.delay))
     }
 
-    /// Microseconds until the head is due by its leader's clock, fewer than none when it is overdue.
+    /// Microseconds until the head is due by its leader's clock; negative if it is overdue.
     pub(super) fn wait(&self, leaders: &Leaders, now: LocalTime) -> Option<i64> {
         let (due, head) = self.due().zip(self.head())?;
         Some(due.as_micros().saturating_sub(leaders.now(head.broker, now)))
@@ -220,12 +256,12 @@ impl<Q: RecordQueue> Lane<Q> {
         self.wait(leaders, now).is_some_and(|wait| wait <= 0)
     }
 
-    /// For how long the head has been due.
+    /// How long the head has been due.
     pub(super) fn overdue(&self, leaders: &Leaders, now: LocalTime) -> Option<Duration> {
         self.wait(leaders, now).map(|wait| Duration::from_micros(u64::try_from(wait.saturating_neg()).unwrap_or(0)))
     }
 
-    /// Sees to it that there is a head, if the queue has one.
+    /// Makes sure that there is a head, if the queue has one.
     pub(super) fn take(&mut self, now: LocalTime) -> Taken {
         if !self.held.is_empty() {
             return Taken::Head;
@@ -237,7 +273,14 @@ impl<Q: RecordQueue> Lane<Q> {
             let next = self.queue.poll();
             if next.is_some() && self.flow == Flow::Resumed {
                 self.flow = Flow::Open;
+                self.seen = Seen::Nothing;
             }
+            let before = self.seen;
+            self.seen = match (&next, before) {
+                (Some(Next::End(_)), _) => Seen::End,
+                (None, Seen::End | Seen::NothingBehindEnd) => Seen::NothingBehindEnd,
+                _ => Seen::Nothing,
+            };
             match next {
                 Some(Next::Record(record)) => {
                     self.denied.may_be_read(self.queue.partition());
@@ -246,7 +289,7 @@ impl<Q: RecordQueue> Lane<Q> {
                     }
                     self.taken = record.offset() + 1;
                     self.end = self.end.max(self.taken);
-                    self.held.push_back(Held::new(record));
+                    self.held.push_back(Held::new(record, before == Seen::NothingBehindEnd));
                     return Taken::Head;
                 }
                 Some(Next::End(offset)) => {
@@ -255,7 +298,7 @@ impl<Q: RecordQueue> Lane<Q> {
                     self.end = self.end.max(offset);
                 }
                 Some(Next::OffsetLost) => return Taken::OffsetLost,
-                Some(Next::Denied) => self.denied.may_not_be_read(self.queue.partition(), "mover"),
+                Some(Next::Denied) => self.denied.may_not_be_read(self.queue.partition(), Role::Mover),
                 Some(Next::Passing) => {}
                 None => {
                     self.poll_at = LocalTime::from_micros(now.as_micros() + self.idle_micros());
@@ -265,87 +308,113 @@ impl<Q: RecordQueue> Lane<Q> {
         }
     }
 
-    /// Rids the queue of what was fetched before the partition was paused.
+    /// Removes records from the queue that were fetched before the partition was paused.
     ///
-    /// The client means to do so itself, and yet stops at the mark that it puts in front of it (librdkafka #5218; so it is in 2.12).
-    /// Whoever takes from the queue passes both.
-    pub(super) fn drop_fetched(&mut self) {
-        // Nothing but what was fetched before may be there, but a record that is given must not vanish.
+    /// The client intends to do so itself, but stops at the barrier that it puts in front of it (librdkafka #5218; also in 2.12).
+    /// Polling the queue gets past both.
+    ///
+    /// Only records fetched before can be there, but events that the client does not repeat must not be lost: a record, missing permission
+    /// to read, a lost offset.
+    pub(super) fn drop_fetched(&mut self) -> Taken {
+        self.seen = Seen::Nothing;
         match self.queue.poll() {
             Some(Next::Record(record)) if record.offset() >= self.taken => {
                 self.taken = record.offset() + 1;
-                let mut held = Held::new(record);
+                let mut held = Held::new(record, false);
                 held.detach();
                 self.held.push_back(held);
+                Taken::Head
             }
-            // Nor may this, which the client does not say twice.
-            Some(Next::Denied) => self.denied.may_not_be_read(self.queue.partition(), "mover"),
-            _ => {}
+            Some(Next::Denied) => {
+                self.denied.may_not_be_read(self.queue.partition(), Role::Mover);
+                Taken::Nothing
+            }
+            Some(Next::OffsetLost) => Taken::OffsetLost,
+            Some(Next::Record(_) | Next::End(_) | Next::Passing) | None => Taken::Nothing,
         }
     }
 
-    /// Copies the head out of its fetch: it is going to wait.
+    /// Copies the head out of its fetch buffer: it is going to wait.
     pub(super) fn settle_to_wait(&mut self) {
         if let Some(head) = self.held.front_mut() {
             head.detach();
         }
     }
 
-    /// How long an empty queue is left alone: a record that comes meanwhile waits for its delay anyway.
+    /// How long an empty queue is not polled: a record that arrives meanwhile waits for its delay
+    /// anyway.
     pub(super) fn idle_micros(&self) -> i64 {
         let quarter = i64::try_from(self.delay.duration().as_micros() / 8).unwrap_or(i64::MAX);
         quarter.clamp(1_000, 25_000)
     }
 
-    /// When the lane has to be looked at next for what may have arrived; `None` while it has a head.
+    /// When to poll the lane next; `None` while it has a head.
     pub(super) fn next_poll(&self) -> Option<LocalTime> {
         self.held.is_empty().then_some(self.poll_at)
     }
 
-    /// The record at this offset was too large for where it had to go. Whether there is more that it can give up.
+    /// The record at this offset was too large for its target. Returns whether there is more to drop.
     pub(super) fn give_up_more(&mut self, offset: i64, target: Target) -> bool {
-        let so_far = self.given_up.filter(|(of, _)| *of == offset).map_or(GivenUp::NOTHING, |(_, given_up)| given_up);
+        let so_far = self.given_up.filter(|(of, _)| *of == offset).map_or(DroppedParts::NOTHING, |(_, given_up)| given_up);
         let more = matches!(target, Target::Source(_)).then(|| so_far.more()).flatten();
         self.given_up = more.map(|more| (offset, more)).or(self.given_up);
         more.is_some()
     }
 
-    /// Whether it stands still: it may not be read, or what is first in it can be written nowhere, or not now.
+    /// The origin of the record at this offset refuses it permanently. Returns whether it can go
+    /// elsewhere.
+    pub(super) fn is_refused(&mut self, offset: i64, (target, topic): (Target, &str), words: &'static str) -> bool {
+        if !matches!(target, Target::Source(_)) {
+            return false;
+        }
+        self.given_up = Some((offset, DroppedParts::Refused(words)));
+        // Logged once; the number is a metric, and each record has the message.
+        if !std::mem::replace(&mut self.has_told_refusal, true) {
+            let (partition, remedy) = (self.queue.partition(), WriteFault::Refused(words).remedy());
+            tracing::warn!(
+                %partition, offset, topic, refusal = words,
+                "origin refuses a record, which goes to the DLQ with reason refused, as will further ones ({remedy})"
+            );
+        }
+        true
+    }
+
+    /// Whether it is stopped: it may not be read, or its head cannot be written anywhere, or not now.
     pub(super) fn is_stopped(&self, barred: &BarredTargets) -> bool {
         self.denied.is_so() || self.rest.is_some() || self.waits_for.is_some_and(|target| barred.is_barred(target))
     }
 
-    /// Until when nothing of it is tried, as far as targets and records that no target takes go.
+    /// Until when nothing of it is tried, because of barred targets or refused records.
     pub(super) fn rests_until(&self, barred: &BarredTargets) -> Option<LocalTime> {
         let bar = self.waits_for.and_then(|target| barred.until(target));
         self.rest.map(|(_, rest)| rest.until).into_iter().chain(bar).max()
     }
 
-    /// So many of it go at once, and with no others, while a record that no target takes is looked for, or tried again.
+    /// Maximum number of its records to send at once, with no others, during the search for a refused record.
     pub(super) fn limit(&self, bisect: &Bisect) -> Option<usize> {
         if self.rest.is_some() || self.given_up.is_some() { Some(1) } else { bisect.limit(self.token) }
     }
 
-    /// What may be committed once everything below `moved` is moved: that, or the end of the partition when nothing is held, since
-    /// only transaction markers lie between. (The client tells an end only once.)
+    /// The offset to commit once everything below `moved` is moved: that, or the end of the partition if no record is held, since
+    /// only transaction markers are in between. (The client reports an end only once.)
     pub(super) fn commit_position(&self, moved: i64) -> i64 {
         if self.held.is_empty() { moved.max(self.told_end) } else { moved }
     }
 
-    /// Notes where the partition ends, as the broker was asked.
+    /// Sets the end of the partition, as reported by the broker.
     pub(super) fn ends_at(&mut self, end: i64) {
         self.end = self.end.max(end);
     }
 
-    /// Notes that records below `position` were moved.
+    /// Records below `position` were moved.
     pub(super) fn moved_to(&mut self, position: i64, records: u64) {
         self.moved += records;
         self.position = position;
         (self.rest, self.given_up, self.waits_for) = (None, None, None);
     }
 
-    /// Records that wait here, as an estimate: offsets, of which some are transaction markers, times the records an offset that
-    /// were seen so far.
+    /// Estimated number of waiting records: offsets, some of which are transaction markers, times the ratio of records to
+    /// offsets observed so far.
     pub(super) fn waiting(&self, known_end: Option<i64>) -> u64 {
         let end = known_end.map_or(self.end, |e| e.max(self.end));
         let offsets = u64::try_from(end - self.commit_position(self.position)).unwrap_or(0);
@@ -354,3 +423,7 @@ impl<Q: RecordQueue> Lane<Q> {
         estimate.max(self.held.len() as u64)
     }
 }
+
+#[cfg(test)]
+#[path = "lane_tests.rs"]
+mod tests;

@@ -1,12 +1,12 @@
-//! The mover: one thread for all tiers of a ladder, that moves records to redeliver, or to their origins, when they are due.
+//! The mover: one thread for all tiers of a ladder, which moves due records to redeliver, or to their origins.
 //!
-//! A tier has one delay and its topic `LogAppendTime`, so of each partition only the head matters. It is held. What is fetched
-//! behind it is bounded by the prefetch budget, and where the head waits for long it is thrown away (`rest`).
+//! A tier has one delay and `LogAppendTime`, so only the head of each partition matters. It is kept. The records fetched after
+//! it are bounded by the prefetch budget, and discarded if the head waits for long (`rest`).
 //!
-//! What is due in any tier goes into one transaction together with the offsets that it consumes: fewer, larger transactions cost
-//! the broker less (measured: three movers, one a tier, needed 110 % of a core and were three times as late). Partitions take
-//! turns, oldest due first, so that a backlog in one tier delays the others by no more than one batch. It never calls a handler,
-//! so a slow handler cannot make the ladder late.
+//! Due records of all tiers go into one transaction together with the offsets that they consume: fewer, larger transactions cost
+//! the broker less (measured: three movers, one per tier, needed 110 % of a core and were three times as late). Partitions take
+//! turns, oldest due first, so that a backlog in one tier delays the others by at most one batch. It never calls a handler, so a
+//! slow handler cannot make the ladder late.
 
 mod batch;
 mod given_up;
@@ -19,12 +19,13 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use crate::config::{KafkaConfig, Role};
+use crate::config::KafkaConfig;
 use crate::core::ack_tracker::CommitPoint;
 use crate::core::delay::Delay;
 use crate::core::ladder::{Hops, Ladder, Tier};
 use crate::core::leader_clock::LocalTime;
 use crate::core::rate::RateLimit;
+use crate::core::role::Role;
 use crate::core::topics;
 use crate::kafka::clock::Clock;
 use crate::kafka::consumer::{Fetch, GroupConsumer, Membership, Rebalance};
@@ -42,51 +43,52 @@ use crate::worker::hop::positions::committed_positions;
 use crate::worker::hop::targets::Targets;
 use crate::worker::mover::lane::Lane;
 use crate::worker::mover::tiers::Tiers;
+use crate::worker::no_way_back::NoWayBack;
 use crate::worker::supervisor::Presence;
 
 pub(crate) use crate::worker::mover::tiers::Freshness;
 
-/// The prefetch budget of a mover, all partitions together.
+/// Prefetch budget of a mover, over all partitions.
 const PREFETCH_KIB: usize = 32 * 1024;
 
-/// A broker's clock that was not read for so long is read again by a write of our own.
+/// If a broker's clock was not read for this long, it is read by writing a record.
 const CLOCK_READ_INTERVAL: Duration = Duration::from_secs(60);
 
-/// How often the standing of the tiers is told.
+/// Interval of exporting the tiers' state.
 const STANDING_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long a fetch may wait, as a share of the shortest delay, and the bounds of that: what is fetched waits for its delay anyway,
-/// but what is overdue after an outage waits for the fetch.
+/// Maximum wait of a fetch, as a share of the shortest delay, and its bounds: fetched records wait for their delay anyway, but
+/// overdue records after an outage wait for the fetch.
 const FETCH_WAIT_SHARE: u32 = 20;
 const SHORTEST_FETCH_WAIT: Duration = Duration::from_millis(10);
 const LONGEST_FETCH_WAIT: Duration = Duration::from_millis(100);
 
-/// What a mover needs to know.
+/// Settings of a mover.
 #[derive(Clone)]
 pub struct MoverSettings {
     /// The ladder.
     pub ladder: Arc<Ladder>,
     /// How to reach Kafka.
     pub kafka: KafkaConfig,
-    /// The name of this worker, stable over restarts.
+    /// The instance name of this worker, stable over restarts.
     pub instance: String,
     /// Whether the ladder is held.
     pub hold: Hold,
-    /// Where what was done is counted, besides the metrics.
+    /// Counts of its work, besides the metrics.
     pub tally: Tally,
-    /// Where the time comes from that records are due by.
+    /// Source of the time by which records are due.
     pub clock: BrokersClock,
 }
 
-/// What a mover brings along: its two ports.
+/// The types of a mover's two ports.
 pub(crate) trait Ports {
-    /// Where its records come from.
+    /// The record source.
     type Source: TierSource;
-    /// Where they go.
+    /// The hop sink.
     type Sink: HopSink<Group = <Self::Source as RecordSource>::Group>;
 }
 
-/// The ports of a mover that works.
+/// The real ports.
 pub(crate) struct KafkaPorts;
 
 impl Ports for KafkaPorts {
@@ -96,7 +98,7 @@ impl Ports for KafkaPorts {
 
 type LaneOf<P> = Lane<<<P as Ports>::Source as RecordSource>::Queue>;
 
-/// Moves until it is told to stop.
+/// Moves records until it is stopped.
 pub(crate) struct Mover<P: Ports> {
     ladder: Arc<Ladder>,
     instance: String,
@@ -105,14 +107,15 @@ pub(crate) struct Mover<P: Ports> {
     engine: Engine<P::Sink>,
     tiers: Tiers<P>,
     next_token: u64,
-    /// How many partitions each tier has, whoever owns them.
+    /// Number of partitions of each tier, whoever owns them.
     partitions: BTreeMap<Delay, usize>,
     standing_at: LocalTime,
-    /// Of these tiers it was told how they stand.
+    /// Tiers whose state has been exported.
     delays_told: Vec<Delay>,
+    no_way_back: NoWayBack,
 }
 
-/// What a mover is made of.
+/// The parts of a mover.
 pub(crate) struct Parts<P: Ports> {
     pub(crate) ladder: Arc<Ladder>,
     pub(crate) instance: String,
@@ -124,23 +127,24 @@ pub(crate) struct Parts<P: Ports> {
     pub(crate) fresh: Freshness,
 }
 
-/// What the movers of this process have in common.
+/// Shared by the movers of this process.
 static FRESH: LazyLock<Freshness> = LazyLock::new(Freshness::default);
 
 impl Mover<KafkaPorts> {
     /// Connects and joins.
     ///
     /// # Errors
-    /// When a topic is missing or Kafka is not reachable.
+    /// A topic is missing or Kafka is not reachable.
     pub(crate) fn start(settings: &MoverSettings) -> Result<Self, WorkError> {
         let ladder = settings.ladder.clone();
         let clock = Clock::system();
-        let transactional =
-            (ladder.hops() == Hops::ExactlyOnce).then(|| topics::transactional_id(ladder.name(), "mover", &settings.instance));
+        let transactional = (ladder.hops() == Hops::ExactlyOnce)
+            .then(|| topics::transactional_id(ladder.name(), Role::Mover, &settings.instance));
         let clients = ClientMetrics::new(&ladder, Role::Mover);
-        let mut producer = HopProducer::new(&settings.kafka, transactional, 500_000, clock.clone()).measured_by(&clients);
+        let mut producer =
+            HopProducer::new(&settings.kafka, transactional, 500_000, clock.clone()).measured_by(&clients).with_spare_ids();
         let targets = Targets::of_due(&ladder, &mut producer)?;
-        // Tiers that the configuration no longer names are emptied like the others: a changed ladder strands nobody.
+        // Tiers removed from the configuration are still emptied: a changed ladder loses no records.
         let existing = producer.existing_topics()?;
         let consumed: Vec<(String, usize)> =
             existing.into_iter().filter(|(topic, _)| topics::delay_of_tier_topic(ladder.name(), topic).is_some()).collect();
@@ -171,10 +175,10 @@ impl Mover<KafkaPorts> {
 }
 
 impl<P: Ports> Mover<P> {
-    /// One that owns nothing yet.
+    /// Without partitions.
     pub(crate) fn of(parts: Parts<P>) -> Self {
         let Parts { ladder, instance, clock, source, sink, targets, metrics, fresh } = parts;
-        let engine = Engine::new(ladder.clone(), "mover", clock.clone(), sink, metrics.worker.clone());
+        let engine = Engine::new(ladder.clone(), Role::Mover, clock.clone(), sink, metrics.worker.clone());
         let tiers = Tiers::new(ladder.clone(), source.group().to_owned(), clock.clone(), targets, metrics, fresh);
         Self {
             ladder,
@@ -187,15 +191,16 @@ impl<P: Ports> Mover<P> {
             partitions: BTreeMap::new(),
             standing_at: LocalTime::from_micros(0),
             delays_told: Vec::new(),
+            no_way_back: NoWayBack::default(),
         }
     }
 
-    /// Works until it is told to stop.
+    /// Works until it is stopped.
     ///
     /// # Errors
-    /// When it cannot go on; see [`WorkError`].
+    /// It cannot continue; see [`WorkError`].
     pub fn run(&mut self, presence: &Presence) -> Result<(), WorkError> {
-        self.work(presence).map_err(|error| error.naming(self.ladder.name(), "mover", &self.instance))
+        self.work(presence).map_err(|error| error.naming(self.ladder.name(), Role::Mover, &self.instance))
     }
 
     fn work(&mut self, presence: &Presence) -> Result<(), WorkError> {
@@ -208,7 +213,8 @@ impl<P: Ports> Mover<P> {
         self.commit_ends()
     }
 
-    /// Once round, after so long at most in which nothing happens. Whether partitions came or went is returned.
+    /// One iteration, which waits at most this long for an event. Returns whether partitions were assigned or
+    /// revoked.
     pub(crate) fn go_round(&mut self, wait: Duration) -> Result<bool, WorkError> {
         let change = self.consumer.serve(wait)?;
         let has_changed = change.is_some();
@@ -216,23 +222,24 @@ impl<P: Ports> Mover<P> {
             self.rebalance(change)?;
         }
         self.tiers.take_heads(&mut self.engine.known.leaders)?;
-        // Without any reading of a broker's clock nobody knows what is due.
+        // Without any reading of a broker's clock, due times are unknown.
         if self.engine.known.leaders.is_known() && !self.tiers.hold.is_held() && self.engine.may_begin() {
             self.move_due()?;
         }
         self.commit_ends()?;
         self.engine.sink.idle();
-        self.rest();
+        self.no_way_back.log(&self.ladder, Role::Mover, self.clock.now());
+        self.rest()?;
         self.tell_standing();
         self.read_clock()?;
         Ok(has_changed)
     }
 
-    /// How long nothing will be due and no queue wants to be looked at: whole milliseconds for the client to wait in, the rest
-    /// is slept here.
+    /// How long no record becomes due and no queue needs polling: returned in whole milliseconds for the client; the rest is
+    /// slept here.
     fn idle_time(&self) -> Duration {
         if self.tiers.hold.is_held() {
-            // What is due stays so: to look at it again and again would only burn the processor.
+            // Due records stay due: polling again and again would only use processor time.
             return Duration::from_millis(50);
         }
         let now = self.clock.now();
@@ -252,7 +259,7 @@ impl<P: Ports> Mover<P> {
             wait = wait.min(until);
         }
         wait = wait.max(self.engine.not_before().as_micros() - now.as_micros()).clamp(0, 50_000);
-        // The client counts in whole milliseconds, so what is left over is slept here.
+        // The client waits in whole milliseconds, so the rest is slept here.
         let rest = wait % 1_000;
         if wait < 1_000 && rest > 0 {
             std::thread::sleep(Duration::from_micros(u64::try_from(rest).unwrap_or(0)));
@@ -274,25 +281,26 @@ impl<P: Ports> Mover<P> {
                     self.tiers.lanes.push(Lane::new(queue, self.next_token, delay, metrics, offset));
                     self.next_token += 1;
                 }
-                tracing::info!(ladder = self.ladder.name(), partitions = self.tiers.lanes.len(), "mover owns");
+                tracing::info!(ladder = self.ladder.name(), partitions = self.tiers.lanes.len(), "partitions assigned");
             }
             Rebalance::Revoked { partitions, lost } => {
                 if !lost {
                     self.commit_ends()?;
                 }
-                // Moves are finished before the group is served, so nothing is open for these.
+                // Moves are finished before the group is served, so no transaction is open for
+                // these.
                 self.tiers.lanes.retain(|lane| !partitions.contains(lane.tp()));
                 let lanes = &self.tiers.lanes;
                 self.engine.forget(&partitions, |token| lanes.iter().any(|lane| lane.token == token));
                 self.consumer.release(&partitions)?;
-                tracing::info!(ladder = self.ladder.name(), partitions = self.tiers.lanes.len(), lost, "mover owns");
+                tracing::info!(ladder = self.ladder.name(), partitions = self.tiers.lanes.len(), lost, "partitions revoked");
             }
         }
         self.tiers.share_limits(&self.partitions);
         Ok(())
     }
 
-    /// Commits what is past the last record of a partition that holds nothing: transaction markers, which lag counts too.
+    /// Commits offsets beyond the last record of an empty partition: transaction markers, which lag counts too.
     fn commit_ends(&mut self) -> Result<(), WorkError> {
         let lanes = self.tiers.lanes.iter().map(|lane| (lane, lane.commit_position(lane.position)));
         let points: Vec<(TopicPartition, CommitPoint)> = lanes
@@ -328,7 +336,7 @@ impl<P: Ports> Mover<P> {
         self.standing_at = now;
         let mut delays: Vec<Delay> = self.ladder.tiers().iter().map(Tier::delay).collect();
         delays.extend(self.tiers.lanes.iter().map(|lane| lane.delay));
-        // Of a tier that is not configured any more and whose partitions have gone to others, nothing is left here.
+        // A removed tier whose partitions went to others has nothing left here.
         delays.extend(std::mem::take(&mut self.delays_told));
         delays.sort_unstable();
         delays.dedup();
@@ -340,7 +348,8 @@ impl<P: Ports> Mover<P> {
                 waiting += here;
                 let Some(overdue) = lane.overdue(&self.engine.known.leaders, now) else { continue };
                 oldest = oldest.max(overdue);
-                // Nobody counts what is due without reading it: an even arrival since the head's is presumed.
+                // The number of due records is unknown without reading them: arrivals are assumed to be even
+                // since the head's.
                 let age = overdue + lane.delay.duration();
                 due += u64::try_from(u128::from(here) * overdue.as_millis() / age.as_millis().max(1)).unwrap_or(here);
             }
@@ -354,7 +363,7 @@ impl<P: Ports> Mover<P> {
     }
 }
 
-/// How long a fetch of these tiers may wait.
+/// Maximum wait of a fetch of these tiers.
 fn fetch_wait(ladder: &str, tiers: &[(String, usize)]) -> Duration {
     let delays = tiers.iter().filter_map(|(topic, _)| topics::delay_of_tier_topic(ladder, topic));
     let shortest = delays.min().map_or(LONGEST_FETCH_WAIT, |delay| delay.duration() / FETCH_WAIT_SHARE);

@@ -1,17 +1,18 @@
-//! Partitions whose heads wait for long hold no memory: they are paused, and come back before they are due.
+//! Pauses partitions whose heads wait for long, so that they hold no memory, and resumes them before the
+//! heads are due.
 //!
-//! Pausing throws away what was fetched behind the head, which is held apart from it; after resuming the client goes on behind the
-//! last record that was taken. Nothing is lost or early by a pause: a head is moved by its due time alone, what comes again is
-//! passed over by its offset, and offsets are committed only of what was moved.
+//! Pausing discards the records fetched after the head, which is kept separately; after resuming, the client continues after the
+//! last record taken. A pause loses nothing and makes nothing early: a head is moved by its due time alone, repeated records are
+//! skipped by their offset, and only offsets of moved records are committed.
 //!
-//! The one danger is a partition that does not come back, so all partitions are looked at every second, whatever happened in
+//! The only danger is a partition that is never resumed, so all partitions are checked every second, whatever happened in
 //! between:
-//! - one without a head is never left paused,
-//! - one that was resumed is resumed again until something comes of it, which costs nothing where nothing is wrong,
-//! - one that is given away is resumed first ([`crate::kafka::consumer::GroupConsumer::release`]), so that it starts unpaused when it
+//! - a partition without a head is never left paused,
+//! - a resumed partition is resumed again until it yields something, which costs nothing if all is well,
+//! - a released partition is resumed first ([`crate::kafka::consumer::GroupConsumer::release`]), so that it is not paused when it
 //!   comes back.
 //!
-//! The client gives up a resume that overtakes its pause (it looks whether the partition is paused yet); calls that wait for the
+//! The client drops a resume that overtakes its pause (it checks whether the partition is paused yet); calls that wait for the
 //! client, one after the other, cannot overtake.
 
 use std::time::Duration;
@@ -19,38 +20,40 @@ use std::time::Duration;
 use crate::core::leader_clock::LocalTime;
 use crate::kafka;
 use crate::kafka::partition::TopicPartition;
+use crate::worker::error::WorkError;
 use crate::worker::hop::ports::{RecordSource, TierSource};
-use crate::worker::mover::lane::{Flow, Lane};
+use crate::worker::mover::lane::{Flow, Taken};
 use crate::worker::mover::{Mover, Ports};
 
-/// How often is looked, at least, who may rest and who has to come back.
+/// Maximum interval of checking which partitions to pause and resume.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Only a head that waits longer is worth to fetch again what is behind it: at worst the prefetch budget in each such time.
+/// Fetching again is worth it only if the head waits longer than this: the cost is at most the prefetch budget per such
+/// time.
 const LONG_WAIT: Duration = Duration::from_secs(20);
 
-/// So long before its head is due a partition is fetched again.
+/// Time before its head is due at which a partition is fetched again.
 const EARLIER: Duration = Duration::from_secs(3);
 
-/// How often it is asked where paused partitions end, which fetching told otherwise.
+/// Interval of asking for the ends of paused partitions, which are otherwise known from fetching.
 const ENDS_INTERVAL: Duration = Duration::from_secs(15);
 
-/// The same after a question that was not answered.
+/// The same after a request that was not answered.
 const ENDS_INTERVAL_UNANSWERED: Duration = Duration::from_secs(60);
 
-/// What paused partitions had fetched is freed memory, which is handed back no more often than that: a program that kladder is
-/// embedded in may have a large heap, all of which is walked through.
+/// Minimum interval of returning the memory of discarded records to the system: an embedding application may have a large
+/// heap, all of which is scanned.
 const MEMORY_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Nothing is moved during that question, so it must not last.
+/// No record is moved during that request, so it must be short.
 const ENDS_TIMEOUT: Duration = Duration::from_millis(250);
 
-/// When is looked next.
+/// Times of the next checks.
 pub(super) struct RestTimes {
     look_at: LocalTime,
     ends_at: LocalTime,
     memory_at: LocalTime,
-    /// Partitions were paused since memory was last handed back.
+    /// Whether partitions were paused since memory was last returned.
     has_freed: bool,
 }
 
@@ -62,7 +65,7 @@ impl Default for RestTimes {
 }
 
 impl RestTimes {
-    /// A head was taken that waits for so many microseconds: if that is long, what was fetched behind it need not be there for
+    /// A head was taken that waits for this many microseconds: if that is long, the records fetched after it need not stay for
     /// another second.
     pub(super) fn has_to_wait(&mut self, wait: i64) {
         if wait > micros(LONG_WAIT) {
@@ -72,11 +75,14 @@ impl RestTimes {
 }
 
 impl<P: Ports> Mover<P> {
-    /// Pauses and resumes partitions, where it is time to look at them.
-    pub(super) fn rest(&mut self) {
+    /// Pauses and resumes partitions, if it is time to check.
+    ///
+    /// # Errors
+    /// The broker has lost the next offset of one of them.
+    pub(super) fn rest(&mut self) -> Result<(), WorkError> {
         let now = self.clock.now();
         if now < self.tiers.rest.look_at {
-            return;
+            return Ok(());
         }
         self.tiers.rest.look_at = now.later(INTERVAL);
         let (mut tired, mut needed) = (Vec::new(), Vec::new());
@@ -91,13 +97,18 @@ impl<P: Ports> Mover<P> {
         }
         self.pause(&tired);
         self.resume(&needed);
-        // Each time, since an answer that was on its way may have been queued after the pause.
-        self.tiers.lanes.iter_mut().filter(|lane| lane.flow == Flow::Paused).for_each(Lane::drop_fetched);
+        // Each time, since a fetch response may have been queued after the pause.
+        for lane in self.tiers.lanes.iter_mut().filter(|lane| lane.flow == Flow::Paused) {
+            if lane.drop_fetched() == Taken::OffsetLost {
+                return Err(WorkError::offset_lost(lane.tp(), &self.tiers.group));
+            }
+        }
         self.ask_ends(now);
         self.hand_memory_back(now, !tired.is_empty());
+        Ok(())
     }
 
-    /// After the last of them were paused: what each had fetched is gone then, and nothing much is fetched for a while.
+    /// After the last of them were paused: their fetched records are gone then, and little is fetched for a while.
     fn hand_memory_back(&mut self, now: LocalTime, more: bool) {
         self.tiers.rest.has_freed |= more;
         if more || !self.tiers.rest.has_freed || now < self.tiers.rest.memory_at {
@@ -115,7 +126,7 @@ impl<P: Ports> Mover<P> {
         tracing::debug!(
             ladder = self.ladder.name(),
             partitions = lanes.len(),
-            "partitions rest, since their heads wait for long"
+            "partitions paused, since their heads wait for long"
         );
         if let Err(error) = self.consumer.pause(&self.partitions_of(lanes)) {
             tracing::info!(ladder = self.ladder.name(), %error, "partitions could not be paused");
@@ -132,7 +143,7 @@ impl<P: Ports> Mover<P> {
         }
         match self.consumer.resume(&self.partitions_of(lanes)) {
             Ok(()) => lanes.iter().for_each(|index| self.tiers.lanes[*index].flow = Flow::Resumed),
-            Err(error) => tracing::info!(ladder = self.ladder.name(), %error, "partitions are resumed in a second"),
+            Err(error) => tracing::info!(ladder = self.ladder.name(), %error, "cannot resume partitions; retrying in a second"),
         }
     }
 
@@ -140,7 +151,7 @@ impl<P: Ports> Mover<P> {
         lanes.iter().map(|index| self.tiers.lanes[*index].tp().clone()).collect()
     }
 
-    /// What arrives in a paused partition is not seen, and yet it waits.
+    /// Records that arrive in a paused partition are not seen, but count as waiting.
     fn ask_ends(&mut self, now: LocalTime) {
         if now < self.tiers.rest.ends_at {
             return;
@@ -153,7 +164,7 @@ impl<P: Ports> Mover<P> {
         let answer = self.consumer.ends(&partitions, ENDS_TIMEOUT);
         self.tiers.rest.ends_at = now.later(if answer.is_ok() { ENDS_INTERVAL } else { ENDS_INTERVAL_UNANSWERED });
         match answer {
-            // They are in the lanes' order.
+            // In the order of the lanes.
             Ok(ends) => {
                 let mut ends = ends.into_iter().peekable();
                 for lane in &mut self.tiers.lanes {
@@ -162,7 +173,7 @@ impl<P: Ports> Mover<P> {
                     }
                 }
             }
-            Err(error) => tracing::debug!(ladder = self.ladder.name(), %error, "how many wait is counted later"),
+            Err(error) => tracing::debug!(ladder = self.ladder.name(), %error, "cannot count waiting records; retrying later"),
         }
     }
 }

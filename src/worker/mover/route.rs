@@ -1,41 +1,41 @@
-//! Where a due record goes, and what it carries there.
+//! The target of a due record, and the headers that it gets.
 //!
-//! Back means the redeliver topic, or, where the ladder says so, the topic that the record first came from. Then its origin is read
-//! of every record, and one that has none goes to the DLQ: also what any client put into a tier without headers, since nobody has
-//! said where that came from.
+//! The target is the redeliver topic or, if configured, the record's origin topic. Then the origin of every record is parsed, and a
+//! record without one goes to the DLQ, including records without headers that any client has put into a tier.
 //!
-//! On the way to an origin foreign control headers are stripped, which would drive the framework of whoever reads that topic;
-//! kladder's envelope stays, so that a copy of the record counts on. A source takes records as large as its own, without the budget
-//! for headers that the ladder's topics have: what is too large for it gives up its diagnostics one after the other, and then goes
-//! to the DLQ.
+//! On the way to an origin, foreign control headers are removed, which would control the framework of that topic's consumers;
+//! kladder's envelope stays, so that attempts continue to count. A source accepts records of its own size only, without the header
+//! budget of the ladder's topics: a record too large for it drops its diagnostics step by step, and then goes to the DLQ. So does a
+//! record that the broker refuses permanently: waiting would block all records after it for ever.
 
+use crate::core::decide::unfit;
 use crate::core::dialect;
 use crate::core::due::{Move, next_move};
 use crate::core::envelope::{self, Envelope, Glance, Reason, Trim};
 use crate::core::ladder::{Ladder, Redelivery, Tier};
 use crate::core::time::Timestamp;
 use crate::kafka::NativeHeaders;
+use crate::worker::hop::content::keep_readable;
 use crate::worker::hop::ports::RecordQueue;
 use crate::worker::hop::targets::Target;
-use crate::worker::mover::given_up::GivenUp;
+use crate::worker::mover::given_up::DroppedParts;
 use crate::worker::mover::lane::{Held, Lane};
 
-/// A due record's way.
+/// The route of a due record.
 pub(super) struct Way {
     pub(super) target: Target,
-    /// The source partition, or what stands for it; to be taken modulo the target's count.
+    /// The source partition, or its substitute; taken modulo the target's count.
     pub(super) partition: i32,
-    /// The record's headers as they were.
+    /// The record's original headers.
     pub(super) headers: NativeHeaders,
-    /// What is written into them; nothing where they go along unchanged.
+    /// The envelope to write; `None` to leave the headers unchanged.
     envelope: Option<(Envelope, Trim)>,
-    /// Its envelope could not be trusted.
+    /// Whether its envelope could not be trusted.
     pub(super) is_malformed: bool,
 }
 
 impl Way {
-    /// Where a due record goes; its headers are taken out of it. While dead letters are held (`holds_dead_letters`), what waits because of
-    /// that waits on.
+    /// The route of a due record, whose headers are taken. While dead letters are held (`holds_dead_letters`), held records wait again.
     pub(super) fn of<Q: RecordQueue>(
         ladder: &Ladder,
         held: &mut Held<Q::Record>,
@@ -43,9 +43,16 @@ impl Way {
         now: Timestamp,
         holds_dead_letters: bool,
     ) -> Self {
-        let headers = held.take_headers();
+        let mut headers = held.take_headers();
         let partition = lane.tp().partition;
         let to_origin = ladder.redelivery() == Redelivery::Origin;
+        if let Some(fault) = held.fault {
+            let at = held.coordinates(lane.tp());
+            let envelope = unfit(Envelope::read(ladder, &at, headers.iter()).envelope, &fault.to_string());
+            keep_readable(&mut headers);
+            let (target, partition) = (Target::Dlq(Reason::Poison, 0), envelope.origin.partition);
+            return Self { target, partition, headers, envelope: Some((envelope, Trim::Nothing)), is_malformed: false };
+        }
         if !to_origin && envelope::glance(ladder, headers.iter()) == Glance::Plain {
             return Self { target: Target::Redeliver, partition, headers, envelope: None, is_malformed: false };
         }
@@ -53,12 +60,13 @@ impl Way {
         let is_malformed = reading.malformed.is_some();
         let mut envelope = reading.envelope;
         let given_up =
-            lane.given_up.filter(|(offset, _)| *offset == held.offset).map_or(GivenUp::NOTHING, |(_, given_up)| given_up);
+            lane.given_up.filter(|(offset, _)| *offset == held.offset).map_or(DroppedParts::NOTHING, |(_, given_up)| given_up);
         let target = match next_move(ladder, envelope.not_before, now) {
             _ if envelope.held && holds_dead_letters => Target::Tier(ladder.tiers().last().map_or(1, Tier::number)),
             Move::WaitOn(tier) => Target::Tier(tier.number()),
             Move::Redeliver if !to_origin => Target::Redeliver,
-            Move::Redeliver if given_up == GivenUp::Origin => Target::Dlq(Reason::Oversize, 0),
+            Move::Redeliver if given_up == DroppedParts::Origin => Target::Dlq(Reason::Oversize, 0),
+            Move::Redeliver if matches!(given_up, DroppedParts::Refused(_)) => Target::Dlq(Reason::Refused, 0),
             Move::Redeliver => match ladder.origin_of(&envelope.origin) {
                 Ok(source) => Target::Source(source),
                 Err(error) => {
@@ -75,10 +83,14 @@ impl Way {
                 partition = envelope.origin.partition;
                 envelope.tier = envelope.tier.or(here);
                 envelope.reason = Some(reason);
+                if let DroppedParts::Refused(words) = given_up {
+                    let keyless = if held.has_key() { "" } else { "; this record has no key" };
+                    envelope.refusal = Some(format!("{}: {words}{keyless}", envelope.origin.topic));
+                }
             }
             Target::Source(_) => {
                 partition = envelope.origin.partition;
-                if let GivenUp::Diagnostics(given_up) = given_up {
+                if let DroppedParts::Diagnostics(given_up) = given_up {
                     trim = given_up;
                 }
             }
@@ -87,7 +99,7 @@ impl Way {
         Self { target, partition, headers, envelope: Some((envelope, trim)), is_malformed }
     }
 
-    /// The headers that it carries there.
+    /// The headers for the target.
     pub(super) fn into_headers(self) -> NativeHeaders {
         let mut headers = self.headers;
         let Some((envelope, trim)) = self.envelope else { return headers };

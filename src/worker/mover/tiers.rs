@@ -1,4 +1,4 @@
-//! The partitions of the tiers that a mover owns: what is due in them, whose turn it is, and what goes into a transaction.
+//! The partitions of the tiers that a mover owns: due records, order of turns, and content of a transaction.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use crate::core::ladder::Ladder;
 use crate::core::leader_clock::LocalTime;
 use crate::core::rate::RateLimit;
 use crate::core::time::Timestamp;
+use crate::kafka::budget::Budget;
 use crate::kafka::clock::Clock;
 use crate::kafka::partition::TopicPartition;
 use crate::kafka::producer::TopicId;
@@ -21,7 +22,7 @@ use crate::telemetry::spans;
 use crate::worker::error::WorkError;
 use crate::worker::hold::Hold;
 use crate::worker::hop::barred::Company;
-use crate::worker::hop::budget::Budget;
+use crate::worker::hop::content::tell_unfit;
 use crate::worker::hop::engine::{Known, Load};
 use crate::worker::hop::leaders::Leaders;
 use crate::worker::hop::ports::HopSink;
@@ -31,38 +32,39 @@ use crate::worker::mover::rest::RestTimes;
 use crate::worker::mover::route::Way;
 use crate::worker::mover::{LaneOf, Ports};
 
-/// A transaction costs by the partitions that it writes to (measured: 2.5 ms with 1, 10 ms with 20, 19 ms with 50, 83 ms with 200),
-/// so they take turns; for each partition it costs least with some 50 of them.
+/// Maximum number of target partitions: the cost of a transaction grows with them (measured: 2.5 ms with 1, 10 ms with 20, 19 ms
+/// with 50, 83 ms with 200), so they take turns; the cost per partition is lowest with about 50.
 const MOST_TARGETS: usize = 48;
 
-/// The most records of a transaction while nothing but a backlog is due. Its end costs some 10 to 20 ms however large it is, so large
-/// ones are what makes a backlog drain fast; they hold up those who read committed for as long as they are filled.
+/// Maximum number of records in a transaction while only a backlog is due. Its end costs about 10 to 20 ms regardless of size, so
+/// large transactions drain a backlog faster; read-committed consumers are blocked as long as one is filled.
 const MOST_RECORDS: usize = 100_000;
 
-/// How many records of a partition go before it is another's turn.
+/// Number of a partition's records before the next one's turn.
 const TURN: usize = 128;
 
-/// How long a transaction is filled at most: the first of a backlog for the shorter time, since nobody reads of it before it is
-/// committed, and each further one for twice as long as the one before.
+/// Maximum time of filling a transaction: the shorter one for the first of a backlog, since nobody can read it before the
+/// commit, doubling with each further one.
 const FIRST_FILL_TIME: Duration = Duration::from_millis(100);
 const LONGEST_FILL_TIME: Duration = Duration::from_secs(1);
 
-/// The same beside records that have just become due, which are not to wait for a backlog; and the most bytes then, since what was
-/// handed over has to be written before the transaction can end. (Measured, 500 such records a second beside a backlog: half of them
-/// within 50 ms and 99 of 100 within 75 to 180 ms; within 240 and 680 ms without the limit to the bytes.)
+/// The same while records have just become due, which must not wait for a backlog; and the maximum size then in bytes, since
+/// everything handed over must be written before the transaction can end. (Measured, 500 such records a second beside a backlog:
+/// half of them within 50 ms and 99 of 100 within 75 to 180 ms; within 240 and 680 ms without the limit in bytes.)
 const SHARED_FILL_TIME: Duration = Duration::from_millis(25);
 const SHARED_BYTES: usize = 500_000;
 
-/// A source that seems to lack the partition that a record came from is looked up again, no more often than that.
+/// Minimum interval of looking up a source that seems to lack a record's origin partition.
 const RECOUNT_INTERVAL: Duration = Duration::from_secs(10);
 
-/// What has been due for longer is a backlog; what is due sooner might become so while a transaction is filled.
+/// Records due for longer than this are a backlog; others might become due while a transaction is filled.
 const BACKLOG: Duration = Duration::from_secs(1);
 
-/// Whether records come due at the moment that have not waited for long, by what all movers have seen that share this: those of a process
-/// share its processors and its brokers.
+/// Whether records are currently becoming due that have not waited for long, as seen by all movers that share this: those of a process
+/// share its processors and brokers.
 ///
-/// A transaction of a backlog holds up whatever becomes due while it is open, so beside fresh records it is kept short.
+/// A transaction of a backlog delays records that become due while it is open, so beside fresh records it is kept
+/// short.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Freshness(Arc<AtomicI64>);
 
@@ -72,14 +74,13 @@ impl Freshness {
         self.0.store(now.as_micros(), Ordering::Relaxed);
     }
 
-    /// Whether one was within the last second.
+    /// Whether there was one within the last second.
     fn was_recent(&self, now: LocalTime) -> bool {
         now.since(LocalTime::from_micros(self.0.load(Ordering::Relaxed))) < BACKLOG
     }
 }
 
-/// A record that was handed to the producer. What is in it has been let go: should it have to go once more, its queue gives it
-/// again.
+/// A record handed to the producer. Its content has been released: if it must be sent again, its queue yields it again.
 #[derive(Clone, Copy)]
 pub(super) struct Sent {
     pub(super) lane: usize,
@@ -88,16 +89,16 @@ pub(super) struct Sent {
     pub(super) appended: Timestamp,
     pub(super) broker: i32,
     pub(super) target: Target,
-    to: (TopicId, i32),
+    pub(super) to: (TopicId, i32),
 }
 
-/// What a transaction of the mover carries.
+/// The content of a mover's transaction.
 #[derive(Default)]
 pub(super) struct Moving {
     pub(super) sent: Vec<Sent>,
     bytes: usize,
     company: Option<Company>,
-    /// What cannot go along: the assignments of its partitions.
+    /// Assignments whose records cannot be included.
     left: BTreeSet<u64>,
 }
 
@@ -106,7 +107,7 @@ impl Moving {
         self.sent.len() >= MOST_RECORDS || self.bytes >= budget.bytes()
     }
 
-    /// The partitions that it carries records of.
+    /// The partitions that it has records of.
     pub(super) fn lanes(&self) -> BTreeSet<usize> {
         self.sent.iter().map(|sent| sent.lane).collect()
     }
@@ -130,25 +131,25 @@ impl Load for Moving {
     }
 }
 
-/// The partitions that a mover owns, and what it needs to move what is due in them.
+/// The partitions that a mover owns, and what it needs to move their due records.
 pub(super) struct Tiers<P: Ports> {
     pub(super) ladder: Arc<Ladder>,
     pub(super) group: String,
     pub(super) clock: Clock,
     pub(super) lanes: Vec<LaneOf<P>>,
     pub(super) targets: Targets,
-    /// How fast the tiers may be emptied, by their delays; none where that is not limited.
+    /// Rate limits of the tiers, by delay; empty if not limited.
     pub(super) limits: BTreeMap<Delay, RateLimit>,
     pub(super) metrics: MoverMetrics,
     pub(super) hold: Hold,
     pub(super) rest: RestTimes,
     fresh: Freshness,
-    /// How long the next transaction is filled, where nothing but a backlog is due.
+    /// Time for filling the next transaction, if only a backlog is due.
     fill_time: Duration,
     recount_at: LocalTime,
-    /// A source that is to be looked up again.
+    /// A source to look up again.
     recount: Option<Target>,
-    /// Of the transaction that is being filled.
+    /// Spans of the transaction being filled.
     #[cfg(feature = "otlp")]
     pub(super) spans: Vec<crate::telemetry::spans::Span>,
 }
@@ -156,7 +157,7 @@ pub(super) struct Tiers<P: Ports> {
 /// Which partitions may be in one transaction.
 pub(super) struct Turn {
     lanes: Vec<usize>,
-    /// The target partitions, as far as that can be said.
+    /// The target partitions, as far as known.
     written: BTreeSet<i32>,
 }
 
@@ -202,8 +203,8 @@ impl<P: Ports> Tiers<P> {
         }
     }
 
-    /// The lanes whose heads are due, oldest due first, as many as share few enough target partitions.
-    pub(super) fn whose_turn(&self, known: &Known, is_transactional: bool) -> Turn {
+    /// The lanes with due heads, oldest due first, as many as have few enough target partitions.
+    pub(super) fn next_turn(&self, known: &Known, is_transactional: bool) -> Turn {
         let mut turn = Turn { lanes: Vec::new(), written: BTreeSet::new() };
         self.add_to(&mut turn, known, is_transactional);
         turn
@@ -221,7 +222,7 @@ impl<P: Ports> Tiers<P> {
             due.extend(lane.due().map(|moment| (moment, index)));
         }
         due.sort_unstable();
-        // A record that no target takes is looked for alone: others would fail along with it.
+        // The search for a refused record runs alone: others would fail together with it.
         if let Some((_, index)) = due.iter().find(|(_, index)| self.lanes[*index].limit(&known.bisect).is_some()) {
             turn.lanes = vec![*index];
             return;
@@ -240,7 +241,8 @@ impl<P: Ports> Tiers<P> {
             .collect();
     }
 
-    /// Hands over what is due, in turns, straight from where it was fetched. Who becomes due meanwhile joins in.
+    /// Hands over due records in turns, directly from the fetch buffers. Records that become due meanwhile are
+    /// included.
     pub(super) fn fill(
         &mut self,
         mut turn: Turn,
@@ -261,22 +263,23 @@ impl<P: Ports> Tiers<P> {
                 self.fill_time = if shared { FIRST_FILL_TIME } else { (self.fill_time * 2).min(LONGEST_FILL_TIME) };
                 return Ok(moving);
             }
-            // A record that no target takes is looked for alone, and once a transaction.
+            // The search for a refused record runs alone, once per transaction.
             if moving.sent.first().is_some_and(|sent| self.lanes[sent.lane].limit(&known.bisect).is_some()) {
                 break;
             }
-            // Also where nothing was when it began: what comes due there is not to wait for a backlog.
+            // Also lanes without a head at the start: records that become due there must not wait for
+            // a backlog.
             self.take_heads(&mut known.leaders)?;
             self.add_to(&mut turn, known, transaction.writer().is_transactional());
             let stays_out = |lane: &LaneOf<P>| moving.left.contains(&lane.token) || lane.limit(&known.bisect).is_some();
             turn.lanes.retain(|index| !stays_out(&self.lanes[*index]));
         }
-        // That was all of the backlog.
+        // The whole backlog is included.
         self.fill_time = FIRST_FILL_TIME;
         Ok(moving)
     }
 
-    /// Whether records are due that have not waited for long, or will be in a moment, or were a moment ago.
+    /// Whether records are due that have not waited for long, or were or will be in a moment.
     fn is_shared(&self, leaders: &Leaders) -> bool {
         let now = self.clock.now();
         let is_fresh = |wait: i64| Duration::from_micros(wait.unsigned_abs()) < BACKLOG;
@@ -302,7 +305,7 @@ impl<P: Ports> Tiers<P> {
             if moving.is_full(&known.budget) || !lane.is_due(&known.leaders, now) {
                 break;
             }
-            // The client takes no more than it can hold at a time, so to hand over may take as long as to write.
+            // The client's queue is bounded, so handing over may take as long as writing.
             if !moving.sent.is_empty() && self.clock.now().since(began) >= Budget::fill_time() {
                 break;
             }
@@ -310,7 +313,7 @@ impl<P: Ports> Tiers<P> {
             let size = held.size();
             let leader_now = Timestamp::from_millis(known.leaders.now(held.broker, now).div_euclid(1_000));
             let way = Way::of(&self.ladder, &mut held, lane, leader_now, holds_dead_letters);
-            // A source that has grown since it was looked up, or is another one by now.
+            // A source that has more partitions than when it was looked up, or was recreated.
             let is_covered = now < self.recount_at || self.targets.cover(way.target, way.partition);
             let to = self.targets.resolve(way.target, way.partition);
             let company = known.barred.company(to);
@@ -326,6 +329,9 @@ impl<P: Ports> Tiers<P> {
                 lane.put_back(held, to);
                 moving.left.insert(lane.token);
                 break;
+            }
+            if let Some(fault) = held.fault {
+                tell_unfit(lane.tp(), held.offset, fault);
             }
             moving.company = Some(company);
             moving.bytes += size;
@@ -349,7 +355,7 @@ impl<P: Ports> Tiers<P> {
         Ok(())
     }
 
-    /// Sees to it that each partition has a head, if its queue has one.
+    /// Makes sure that each partition has a head, if its queue has one.
     pub(super) fn take_heads(&mut self, leaders: &mut Leaders) -> Result<(), WorkError> {
         let now = self.clock.now();
         for index in 0..self.lanes.len() {
@@ -364,7 +370,8 @@ impl<P: Ports> Tiers<P> {
         let lane = &mut self.lanes[index];
         match lane.take(now) {
             Taken::Head => {
-                // Read after the record was taken: by an older time its leader would seem to be ahead, and others of it due before they are.
+                // Read after the record was taken: with an earlier time its leader would seem to be ahead, and other records would seem due
+                // too early.
                 let now = self.clock.now();
                 lane.head().expect("just taken").tell_clock(leaders, now);
                 if let Some(wait) = lane.wait(leaders, now).filter(|wait| *wait > 0) {
@@ -378,7 +385,7 @@ impl<P: Ports> Tiers<P> {
         }
     }
 
-    /// What a commit of these carries.
+    /// The commit points of these records.
     pub(super) fn points_of(&self, moving: &Moving) -> Vec<(TopicPartition, CommitPoint)> {
         let last: BTreeMap<usize, i64> = moving.sent.iter().map(|record| (record.lane, record.offset + 1)).collect();
         let point = |(index, moved): (usize, i64)| {
@@ -396,7 +403,7 @@ impl<P: Ports> Tiers<P> {
         }
     }
 
-    /// A tier's limit is that of all its movers together: each has the share of its partitions, of which the tiers have so many.
+    /// A tier's limit applies to all its movers together: each gets the share of its partitions.
     pub(super) fn share_limits(&mut self, partitions: &BTreeMap<Delay, usize>) {
         for (delay, limit) in &mut self.limits {
             let own = self.lanes.iter().filter(|lane| lane.delay == *delay).count();

@@ -1,18 +1,20 @@
-//! The router (relay): consumes the inbox, where applications put failed records, and carries out what follows.
+//! The router (relay): consumes the inbox, where applications put failed records, and carries out the
+//! decisions.
 //!
-//! Each arrival counts as one more failed attempt of the record. What was made before stands in the headers that the application has
-//! copied; where it drops them, a memory knows what is still out, so that no record loops in tier 1 for ever.
+//! Each arrival counts as one more failed attempt of the record. Earlier attempts are in the headers that the application has
+//! copied; if it drops them, a memory of outstanding records ensures that no record loops in tier 1 for ever.
 //!
-//! An arrival is judged as soon as it is known what was redelivered before it, and leaves in the next transaction together with its
-//! offset.
+//! An arrival is judged once all earlier redeliveries are known, and leaves in the next transaction together with its offset.
 
+mod drain;
 mod elsewhere;
 mod redelivered;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{KafkaConfig, Role};
+use crate::config::KafkaConfig;
 use crate::core::coordinates::Coordinates;
 use crate::core::dialect::Dialect;
 use crate::core::envelope::{self, Envelope};
@@ -22,10 +24,10 @@ use crate::core::fingerprint::Fingerprint;
 use crate::core::inbox::{self, Arrival, Carried};
 use crate::core::ladder::{Hops, Ladder};
 use crate::core::leader_clock::LocalTime;
+use crate::core::role::Role;
 use crate::core::topics;
 use crate::kafka::clock::Clock;
-use crate::kafka::consumer::{Fetch, GroupConsumer, Membership, Rebalance, Record};
-use crate::kafka::partition::TopicPartition;
+use crate::kafka::consumer::{Fetch, GroupConsumer, Membership, Record};
 use crate::kafka::producer::HopProducer;
 use crate::telemetry::events::RouterMetrics;
 use crate::telemetry::standing::ClientMetrics;
@@ -35,17 +37,18 @@ use crate::worker::error::WorkError;
 use crate::worker::hold::Hold;
 use crate::worker::hop::content::{Content, RecordId};
 use crate::worker::hop::targets::Targets;
-use crate::worker::router::redelivered::{InboxEnds, Redelivered};
+use crate::worker::router::elsewhere::{Elsewhere, Whereabouts};
+use crate::worker::router::redelivered::{InboxEnds, Known, Redelivered};
 use crate::worker::supervisor::Presence;
 
-/// The prefetch budget of a router, all partitions together.
+/// Prefetch budget of a router, over all partitions.
 const PREFETCH_KIB: usize = 16 * 1024;
 
-/// How many arrivals are judged at a time, of one partition and of all: a transaction takes as many.
+/// Number of arrivals judged at a time, per partition and in total: a transaction takes as many.
 const TURN: usize = 250;
 const MOST_AT_ONCE: usize = 2_000;
 
-/// Where the redelivered topics end is asked again after this, if nobody has told, or if they were not read so far within that.
+/// Interval of asking again for the ends of the redelivered topics, if there was no answer, or they were not read that far.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 const MARK_STANDS: Duration = Duration::from_secs(30);
 
@@ -53,26 +56,26 @@ const MARK_STANDS: Duration = Duration::from_secs(30);
 const IDLE: Duration = Duration::from_millis(20);
 const HASTE: Duration = Duration::from_millis(2);
 
-/// What a router needs to know.
+/// Settings of a router.
 #[derive(Clone)]
 pub struct RouterSettings {
     /// The ladder.
     pub ladder: Arc<Ladder>,
     /// How to reach Kafka.
     pub kafka: KafkaConfig,
-    /// The name of this worker, stable over restarts.
+    /// The instance name of this worker, stable over restarts.
     pub instance: String,
-    /// How long a shutdown or a revoked partition waits for what was judged to be written.
+    /// How long a shutdown or a revocation waits for judged records to be written.
     pub drain: Duration,
     /// Whether the ladder is held.
     pub hold: Hold,
-    /// What this process has begun with.
+    /// Starts counted by this process.
     pub starts: Starts,
-    /// Where dead letters are held while there are too many; `None` where they never are.
+    /// The DLQ breaker; `None` if it is disabled.
     pub dlq_breaker: Option<Arc<DlqBreaker>>,
 }
 
-/// Routes until it is told to stop.
+/// Routes until it is stopped.
 pub struct Router {
     ladder: Arc<Ladder>,
     instance: String,
@@ -84,18 +87,19 @@ pub struct Router {
     dlq_breaker: Option<Arc<DlqBreaker>>,
     was_held: bool,
     metrics: RouterMetrics,
-    kafka: KafkaConfig,
-    /// Arrivals whose records are elsewhere and could not be read there yet.
-    unread: Vec<Taken>,
-    /// Arrivals without an envelope, of which it has not been asked yet what was redelivered before them.
+    /// Arrivals whose records are elsewhere and have not been read yet.
+    elsewhere: Elsewhere,
+    /// Arrivals without an envelope, for which earlier redeliveries have not been requested yet.
     bare: Vec<Taken>,
-    /// Those of which it has.
+    /// Those for which they have.
     waiting: Vec<Taken>,
-    /// Not before then, after nobody answered.
+    /// Assignments with arrivals that wait for redeliveries which cannot be read now.
+    stuck: BTreeSet<u64>,
+    /// Not before then, after a request without answer.
     ask_at: LocalTime,
 }
 
-/// What a router brings to its committer.
+/// The router's types for its committer.
 struct Routing;
 
 impl Work for Routing {
@@ -111,24 +115,25 @@ struct Taken {
     at: Coordinates,
     content: Content,
     arrival: Arrival,
-    /// At how many starts it was the first, where those are too many.
+    /// Number of its starts, if it is too high.
     too_many_starts: Option<u32>,
-    /// Where the record itself is, where only its dead letter came.
-    elsewhere: Option<Coordinates>,
+    /// Where the record itself is, since it may be missing.
+    record: Whereabouts,
 }
 
 impl Router {
     /// Connects and joins.
     ///
     /// # Errors
-    /// When a topic is missing or Kafka is not reachable.
+    /// A topic is missing or Kafka is not reachable.
     pub fn start(settings: &RouterSettings) -> Result<Self, WorkError> {
         let ladder = settings.ladder.clone();
         let clock = Clock::system();
-        let transactional =
-            (ladder.hops() == Hops::ExactlyOnce).then(|| topics::transactional_id(ladder.name(), "router", &settings.instance));
+        let transactional = (ladder.hops() == Hops::ExactlyOnce)
+            .then(|| topics::transactional_id(ladder.name(), Role::Router, &settings.instance));
         let clients = ClientMetrics::new(&ladder, Role::Router);
-        let mut producer = HopProducer::new(&settings.kafka, transactional, 500_000, clock.clone()).measured_by(&clients);
+        let mut producer =
+            HopProducer::new(&settings.kafka, transactional, 500_000, clock.clone()).measured_by(&clients).with_spare_ids();
         let targets = Targets::of_failed(&ladder, &mut producer)?;
         let inbox = ladder.inbox_topic();
         let partitions = producer.partition_count(&inbox)?;
@@ -140,14 +145,14 @@ impl Router {
             partitions: usize::try_from(partitions).unwrap_or(1),
             fetch: Fetch::AtOnce,
         };
-        // Before the group is joined: what came back must be known before any arrival is judged.
+        // Before the group is joined: redeliveries must be known before any arrival is judged.
         let redelivered = Redelivered::open(settings, partitions)?;
         let consumer = GroupConsumer::join(&settings.kafka, &membership, &clients)?;
         producer.made_anew_only_as(consumer.name());
         let metrics = RouterMetrics::new(&ladder);
         let committer = Committer::new(Parts {
             ladder: ladder.clone(),
-            role: "router",
+            role: Role::Router,
             clock: clock.clone(),
             source: consumer,
             sink: producer,
@@ -158,6 +163,7 @@ impl Router {
             dlq_breaker: settings.dlq_breaker.clone(),
         });
         let (instance, drain, hold) = (settings.instance.clone(), settings.drain, settings.hold.clone());
+        let elsewhere = Elsewhere::new(&ladder, &settings.kafka, &clock);
         let (bare, waiting, ask_at) = (Vec::new(), Vec::new(), LocalTime::from_micros(0));
         Ok(Self {
             ladder,
@@ -170,20 +176,20 @@ impl Router {
             dlq_breaker: settings.dlq_breaker.clone(),
             was_held: false,
             metrics,
-            kafka: settings.kafka.clone(),
-            unread: Vec::new(),
+            elsewhere,
             bare,
             waiting,
+            stuck: BTreeSet::new(),
             ask_at,
         })
     }
 
-    /// Works until it is told to stop.
+    /// Works until it is stopped.
     ///
     /// # Errors
-    /// When it cannot go on; see [`WorkError`].
+    /// It cannot continue; see [`WorkError`].
     pub fn run(&mut self, presence: &Presence) -> Result<(), WorkError> {
-        self.work(presence).map_err(|error| error.naming(self.ladder.name(), "router", &self.instance))
+        self.work(presence).map_err(|error| error.naming(self.ladder.name(), Role::Router, &self.instance))
     }
 
     fn work(&mut self, presence: &Presence) -> Result<(), WorkError> {
@@ -194,22 +200,24 @@ impl Router {
                 presence.joined();
             }
             self.redelivered.keep_up();
-            let held = self.stands_still();
+            let held = self.update_held();
             found = !held && self.route()?;
             self.committer.run_hops()?;
             self.committer.commit(false, usize::MAX)?;
             self.committer.idle();
-            // What is held back may be the return of what would be presumed done.
-            if !held && self.bare.is_empty() && self.waiting.is_empty() {
+            // A pending arrival may be the return of a record that would be presumed done.
+            if !held && self.bare.is_empty() && self.waiting.is_empty() && self.elsewhere.is_empty() {
                 self.presume_done();
             }
         }
-        self.drain(&self.committer.owned())
+        self.end()
     }
 
-    /// How long the group's events are waited for. What waits for the redelivered topics to be read holds up what comes behind it.
+    /// How long to wait for group events. Arrivals that wait for other reads delay those after them, except if these cannot be read at
+    /// all.
     fn pause(&self, found: bool) -> Duration {
-        match (found, self.waiting.is_empty()) {
+        let waits = self.waiting.iter().any(|taken| !self.stuck.contains(&taken.id.token)) || self.elsewhere.is_reading();
+        match (found, !waits) {
             (true, _) => Duration::ZERO,
             (false, true) => IDLE,
             (false, false) => HASTE,
@@ -229,33 +237,27 @@ impl Router {
         }
     }
 
-    /// Whether the ladder is held. Once it is released, the application is judged by what comes then.
-    fn stands_still(&mut self) -> bool {
+    /// Whether the ladder is held. After it is resumed, the application is judged by new arrivals
+    /// only.
+    fn update_held(&mut self) -> bool {
         let held = self.hold.is_held();
         if std::mem::replace(&mut self.was_held, held) && !held {
-            self.redelivered.judge_anew(self.committer.broker_now());
+            self.redelivered.restart_judgement(self.committer.broker_now());
         }
         held
     }
 
-    /// Judges what has arrived, each partition in turn, and tells whether there was anything.
+    /// Judges arrivals, each partition in turn; returns whether there were any.
     ///
-    /// What came back without headers was redelivered before it came: such arrivals wait until all that is known. Others do not wait
-    /// for them.
+    /// A record that came back without headers was redelivered before: such arrivals wait until all redeliveries are known. Others
+    /// do not wait for them.
     fn route(&mut self) -> Result<bool, WorkError> {
-        let mut found = false;
-        if !self.waiting.is_empty() && self.redelivered.has_reached_mark() {
-            for taken in std::mem::take(&mut self.waiting) {
-                self.judge(taken);
-            }
-            self.ask_at = self.clock.now();
-            found = true;
-        }
+        let mut found = self.judge_what_waited();
         let taken = self.take()?;
-        let taken = self.whole(taken);
+        let taken = self.whole(taken)?;
         found |= !taken.is_empty();
-        let (whole, bare): (Vec<Taken>, Vec<Taken>) =
-            taken.into_iter().partition(|taken| taken.arrival.carried == Carried::Envelope);
+        let needs_no_memory = |taken: &Taken| taken.arrival.carried == Carried::Envelope || taken.record == Whereabouts::Nowhere;
+        let (whole, bare): (Vec<Taken>, Vec<Taken>) = taken.into_iter().partition(needs_no_memory);
         for taken in whole {
             self.judge(taken);
         }
@@ -264,8 +266,37 @@ impl Router {
         Ok(found)
     }
 
-    /// Asks where the redelivered topics end, once for all arrivals without an envelope; those that come meanwhile are in the next
-    /// question. What was asked long ago is asked again: the topic may have been made anew since, and never get that far.
+    /// Judges waiting arrivals for which all earlier redeliveries are known; returns whether there were any.
+    fn judge_what_waited(&mut self) -> bool {
+        self.stuck.clear();
+        let (mut known, mut still) = (Vec::new(), Vec::new());
+        let mut waits = false;
+        for taken in std::mem::take(&mut self.waiting) {
+            match self.redelivered.knows_before(taken.arrival.named_origin()) {
+                Known::All => known.push(taken),
+                Known::NotYet => {
+                    waits = true;
+                    still.push(taken);
+                }
+                Known::Unreadable => {
+                    self.stuck.insert(taken.id.token);
+                    still.push(taken);
+                }
+            }
+        }
+        self.waiting = still;
+        let found = !known.is_empty();
+        for taken in known {
+            self.judge(taken);
+        }
+        if found && !waits {
+            self.ask_at = self.clock.now();
+        }
+        found
+    }
+
+    /// Asks for the ends of the redelivered topics, once for all arrivals without an envelope; later ones are in the next request.
+    /// Old requests are repeated: the topic may have been recreated since, and never reach that end.
     fn ask(&mut self) {
         let now = self.clock.now();
         if now < self.ask_at || (self.waiting.is_empty() && self.bare.is_empty()) {
@@ -275,17 +306,21 @@ impl Router {
         if answered {
             self.waiting.append(&mut self.bare);
         }
-        self.ask_at = now.later(if answered { MARK_STANDS } else { ASK_AGAIN });
+        self.ask_at = now.later(if answered && self.stuck.is_empty() { MARK_STANDS } else { ASK_AGAIN });
     }
 
     fn take(&mut self) -> Result<Vec<Taken>, WorkError> {
         let mut taken = Vec::new();
-        // Records whose hops cannot be written at the moment do not pile up.
-        if self.committer.moving() > 0 || !self.unread.is_empty() || self.bare.len() + self.waiting.len() >= MOST_AT_ONCE {
+        // Records whose hops cannot be written now must not accumulate, nor those that wait for other reads.
+        let waiting = self.bare.iter().chain(&self.waiting).filter(|taken| !self.stuck.contains(&taken.id.token)).count();
+        if self.committer.moving() > 0 || waiting >= MOST_AT_ONCE {
             return Ok(taken);
         }
         for index in self.committer.in_turn() {
-            let most = MOST_AT_ONCE.min(taken.len() + TURN);
+            // Per partition: those of one may wait for long.
+            let of_lane = TURN.min(MOST_AT_ONCE / self.committer.lanes.len()).max(1);
+            let room = of_lane.saturating_sub(self.elsewhere.waiting_of(self.committer.lanes[index].token));
+            let most = MOST_AT_ONCE.min(taken.len() + room);
             while taken.len() < most && self.committer.has_room(index) {
                 match self.committer.poll(index)? {
                     Polled::Empty => break,
@@ -317,65 +352,78 @@ impl Router {
             );
         }
         let came_without = self.ladder.dialect() == Some(Dialect::ShareGroup) && record.value().is_none();
-        let elsewhere = came_without.then(|| {
-            let place = Dialect::ShareGroup.read(record.headers()).place;
-            // One of which it is not told is nowhere.
-            Coordinates {
-                topic: place.topic.unwrap_or_default(),
-                partition: place.partition.unwrap_or(-1),
-                offset: place.offset.unwrap_or(-1),
-                timestamp: at.timestamp,
-            }
-        });
-        Ok(Taken { id, at, content: Content::of(record), arrival, too_many_starts, elsewhere })
+        let record_is = if came_without {
+            Whereabouts::locate(&self.ladder, Dialect::ShareGroup.read(record.headers()).place)
+        } else {
+            Whereabouts::Here
+        };
+        Ok(Taken {
+            id,
+            at,
+            content: Content::of(record).held_by(&self.committer.held),
+            arrival,
+            too_many_starts,
+            record: record_is,
+        })
     }
 
-    /// Reads the records of arrivals that came without theirs. What cannot be read now is tried again, and nothing else is taken until
-    /// then: it must not be redelivered as null.
-    fn whole(&mut self, taken: Vec<Taken>) -> Vec<Taken> {
-        let retries = if self.clock.now() < self.ask_at { Vec::new() } else { std::mem::take(&mut self.unread) };
-        let mut whole = Vec::with_capacity(taken.len() + retries.len());
-        for mut taken in retries.into_iter().chain(taken) {
-            let Some(place) = &taken.elsewhere else {
-                whole.push(taken);
-                continue;
-            };
-            let known = self.ladder.sources().contains(&place.topic);
-            match if known { elsewhere::read(&self.kafka, place) } else { Ok(None) } {
-                Ok(Some(found)) => {
-                    // What the ladder wrote stands on the record, what the share group did on its dead letter.
-                    let own = found.headers.iter().filter(|(name, _)| envelope::is_own(name));
-                    let foreign = taken.content.headers.iter().filter(|(name, _)| !envelope::is_own(name));
-                    taken.arrival = inbox::read_foreign(&self.ladder, Dialect::ShareGroup, &taken.at, own.chain(foreign));
-                    taken.content = found;
-                }
-                Ok(None) => {
-                    tracing::warn!(
-                        ladder = self.ladder.name(),
-                        partition = taken.at.partition,
-                        offset = taken.at.offset,
-                        "a dead letter came without its record, which is not where it was consumed: it goes to the DLQ, reason no-origin"
-                    );
-                    taken.arrival.envelope = Envelope::fresh(self.ladder.name(), &taken.at);
-                    taken.arrival.carried = Carried::Nothing;
-                }
-                Err(error) => {
-                    tracing::info!(ladder = self.ladder.name(), %error, "a dead letter waits for its record");
-                    self.ask_at = self.clock.now().later(ASK_AGAIN);
-                    self.unread.push(taken);
-                    continue;
-                }
+    /// Starts reading the records of arrivals that came without theirs, which must not be redelivered as null; returns the complete
+    /// arrivals.
+    fn whole(&mut self, taken: Vec<Taken>) -> Result<Vec<Taken>, WorkError> {
+        let mut whole = Vec::with_capacity(taken.len());
+        for taken in taken {
+            match taken.record.clone() {
+                Whereabouts::Here => whole.push(taken),
+                Whereabouts::Nowhere => whole.push(self.without_record(taken)),
+                Whereabouts::At(tp, offset) => self.elsewhere.read(taken, (tp, offset)),
             }
-            taken.elsewhere = None;
-            whole.push(taken);
         }
-        whole
+        if self.committer.moving() == 0 {
+            for (taken, found) in self.elsewhere.take_read()? {
+                whole.push(match found {
+                    Some(found) => self.completed(taken, found),
+                    None => self.without_record(taken),
+                });
+            }
+        }
+        for lane in &mut self.committer.lanes {
+            lane.held_up = self.stuck.contains(&lane.token) || self.elsewhere.is_held_up(lane.token);
+        }
+        Ok(whole)
+    }
+
+    /// The ladder's headers are on the record, the share group's on its dead letter.
+    fn completed(&self, mut taken: Taken, found: Content) -> Taken {
+        let own = found.headers.iter().filter(|(name, _)| envelope::is_own(name));
+        let foreign = taken.content.headers.iter().filter(|(name, _)| !envelope::is_own(name));
+        taken.arrival = inbox::read_foreign(&self.ladder, Dialect::ShareGroup, &taken.at, own.chain(foreign));
+        taken.content = found;
+        taken.record = Whereabouts::Here;
+        taken
+    }
+
+    fn without_record(&self, mut taken: Taken) -> Taken {
+        tracing::debug!(
+            ladder = self.ladder.name(),
+            partition = taken.at.partition,
+            offset = taken.at.offset,
+            "a dead letter came without its record, which is also missing at its origin: it goes to the DLQ, reason no-origin"
+        );
+        taken.record = Whereabouts::Nowhere;
+        taken.arrival.envelope = Envelope::fresh(self.ladder.name(), &taken.at);
+        taken.arrival.carried = Carried::Nothing;
+        taken
     }
 
     fn judge(&mut self, taken: Taken) {
-        let Taken { id, at, content, arrival, too_many_starts, .. } = taken;
+        let Taken { id, at, content, arrival, too_many_starts, record } = taken;
         if self.committer.lane_of(id.token).is_none() {
             // Its next owner judges it.
+            return;
+        }
+        if record == Whereabouts::Nowhere {
+            self.metrics.arrived(VerdictKind::of(&Err(arrival.failure.clone())));
+            self.committer.without_record(id, &arrival.envelope, content, &arrival.failure);
             return;
         }
         let envelope = if arrival.carried == Carried::Envelope {
@@ -383,11 +431,15 @@ impl Router {
             arrival.envelope
         } else {
             let print = Fingerprint::of(content.key.as_deref(), content.value.as_deref());
-            match self.redelivered.without_headers(print, arrival.told_origin(), &at) {
+            match self.redelivered.without_headers(print, arrival.named_origin(), &at) {
                 Some(envelope) => self.headers_missing(envelope, &at),
                 None => arrival.envelope,
             }
         };
+        if let Some(fault) = content.fault {
+            self.committer.unfit(id, envelope, content, fault);
+            return;
+        }
         if let Some(starts) = too_many_starts {
             self.committer.bury(id, &envelope, content, starts);
             return;
@@ -408,36 +460,5 @@ impl Router {
         );
         self.redelivered.hold_where_advised(at, &self.hold);
         envelope
-    }
-
-    fn rebalance(&mut self, change: Rebalance) -> Result<(), WorkError> {
-        self.metrics.worker.rebalanced();
-        match change {
-            Rebalance::Assigned(partitions) => self.committer.take_over(partitions, None, |_, _| ())?,
-            Rebalance::Revoked { partitions, lost } => {
-                if !lost {
-                    self.drain(&partitions)?;
-                }
-                self.committer.give_back(&partitions)?;
-            }
-        }
-        tracing::info!(ladder = self.ladder.name(), partitions = self.committer.lanes.len(), "router owns");
-        Ok(())
-    }
-
-    /// Writes what was judged of these partitions, no longer than the deadline, and commits.
-    fn drain(&mut self, partitions: &[TopicPartition]) -> Result<(), WorkError> {
-        let tokens = self.committer.tokens_of(partitions);
-        let deadline = self.clock.now().later(self.drain);
-        loop {
-            self.committer.run_hops()?;
-            let over = self.clock.now() >= deadline || self.committer.source.assignment_lost();
-            if over || !self.committer.is_moving(&tokens) {
-                break;
-            }
-            std::thread::sleep(IDLE);
-        }
-        self.committer.end_in_good_order(&tokens);
-        self.committer.commit(true, 0)
     }
 }

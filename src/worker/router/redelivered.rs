@@ -1,6 +1,7 @@
-//! What was redelivered to the application and has not come back, read from the topics that it was redelivered to.
+//! Outstanding redelivered records, read from the topics that they were redelivered to.
 //!
-//! Every router of a ladder reads all of it, since an application may put a record into any partition of the inbox.
+//! Every router of a ladder reads all of them, since an application may put a record into any partition of the
+//! inbox.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -8,9 +9,9 @@ use std::time::Duration;
 
 use crate::config::KafkaConfig;
 use crate::core::coordinates::Coordinates;
-use crate::core::dead_letter::{Outcome, to_value};
+use crate::core::dead_letter::{RedriveOutcome, to_value};
 use crate::core::envelope::Envelope;
-use crate::core::fingerprint::{DEFAULT_LIMIT, Fingerprint, Judgement, Memory, Presumed};
+use crate::core::fingerprint::{DEFAULT_LIMIT, Fingerprint, HeaderJudgement, Memory, Presumed};
 use crate::core::ladder::Ladder;
 use crate::core::leader_clock::LocalTime;
 use crate::core::state::{HOLD_KEY, HoldRecord};
@@ -22,24 +23,25 @@ use crate::kafka::error::ClientError;
 use crate::kafka::group_offsets::GroupOffsets;
 use crate::kafka::partition::TopicPartition;
 use crate::kafka::state::{write_state, write_states};
-use crate::kafka::tail::{ASK_WITHIN, Ends, TailFrom, TopicTail};
+use crate::kafka::tail::{ASK_WITHIN, TailFrom, TopicTail};
 use crate::worker::hold::Hold;
 use crate::worker::router::RouterSettings;
 
-/// How far back a router reads when it starts, beyond `settle`: the clocks of brokers and worker may differ by that.
+/// How far back a router reads when it starts, in addition to `settle`: the clocks of brokers and worker may differ
+/// by that.
 const SLACK: Duration = Duration::from_secs(60);
 
-/// How long it may take to learn where the topics end, while the group has to be served too.
+/// Time limit of asking for the topics' ends, since the group must be served too.
 const ENDS_WITHIN: Duration = Duration::from_secs(3);
 
-/// How often it is looked what the application has done.
+/// Interval of checking the application's progress.
 const SETTLE_INTERVAL: Duration = Duration::from_secs(5);
 const SETTLE_WITHIN: Duration = Duration::from_secs(2);
 
-/// How long after it could not be written that the ladder is held it is tried again.
+/// Pause before holding the ladder is retried after a failed write.
 const HOLD_AGAIN: Duration = Duration::from_secs(5);
 
-/// The records that are out, and how they come back.
+/// The outstanding records and their returns.
 pub(super) struct Redelivered {
     ladder: Arc<Ladder>,
     kafka: KafkaConfig,
@@ -51,17 +53,19 @@ pub(super) struct Redelivered {
     inbox_partitions: i32,
     started_at: Timestamp,
     look_at: LocalTime,
-    /// What the application had done when it was looked at.
+    /// The application's progress at the last check.
     seen: Option<Seen>,
-    /// Where the topics ended when they were last asked.
-    goal: Option<Ends>,
+    /// The ends of the topics at the last request.
+    goal: Option<BTreeMap<TopicPartition, i64>>,
+    /// The partitions whose ends could not be determined, logged once.
+    unmarked: BTreeSet<TopicPartition>,
     judged_from: Timestamp,
-    /// The ladder is not held before then, since it could not be.
+    /// When holding the ladder may be retried after a failure.
     hold_at: LocalTime,
     told: BTreeSet<Trouble>,
 }
 
-/// Where the partitions of the inbox end that are owned.
+/// The ends of the assigned partitions of the inbox.
 pub(super) type InboxEnds = Vec<(TopicPartition, i64)>;
 
 struct Seen {
@@ -69,7 +73,18 @@ struct Seen {
     inbox: InboxEnds,
 }
 
-/// What is told once, not once a look.
+/// Whether the redeliveries before an arrival are known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Known {
+    /// All of them.
+    All,
+    /// They are being read.
+    NotYet,
+    /// They cannot be read now.
+    Unreadable,
+}
+
+/// What is logged once, not at each check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Trouble {
     Unreadable,
@@ -84,14 +99,14 @@ impl Redelivered {
         let clock = Clock::system();
         let group = GroupOffsets::new(&settings.kafka, ladder.group())?;
         let started_at = clock.now().timestamp();
-        // What the application has not consumed yet may come back at any time.
+        // Records that the application has not consumed yet may come back at any time.
         let out = match group.on_topics(&ladder.back_topics(), ASK_WITHIN) {
             Ok(committed) => committed,
             Err(error) if error.is_outage() => return Err(error),
             Err(error) => {
                 tracing::warn!(
                     ladder = ladder.name(), %error,
-                    "where the application stands cannot be told: of what was redelivered only the last minutes are known"
+                    "cannot read the application's committed offsets: only redeliveries of the last minutes are known"
                 );
                 Vec::new()
             }
@@ -108,6 +123,7 @@ impl Redelivered {
             look_at: clock.now(),
             seen: None,
             goal: None,
+            unmarked: BTreeSet::new(),
             judged_from: Timestamp::from_millis(0),
             hold_at: clock.now(),
             clock,
@@ -116,7 +132,7 @@ impl Redelivered {
         })
     }
 
-    /// Reads what has been redelivered meanwhile, as far as it is there.
+    /// Reads the available redeliveries.
     pub(super) fn keep_up(&mut self) {
         let (ladder, memory) = (&self.ladder, &mut self.memory);
         let outcome = self.tail.poll(Duration::ZERO, |tp, record| note(ladder, memory, tp, record));
@@ -126,30 +142,66 @@ impl Redelivered {
         if let Err(error) = outcome
             && self.told.insert(Trouble::Unreadable)
         {
-            tracing::error!(ladder = self.ladder.name(), %error, "router cannot read what is redelivered: arrivals without headers wait");
+            tracing::error!(ladder = self.ladder.name(), %error, "router cannot read redeliveries: arrivals without headers wait");
         }
         if self.memory.forgotten() > 0 && self.told.insert(Trouble::Forgetful) {
             tracing::warn!(
                 ladder = self.ladder.name(),
-                "more records are out than are remembered: those of an application that drops the headers may begin anew"
+                "more redelivered records are outstanding than are remembered: if the application drops headers, some may start again at attempt 1"
             );
         }
     }
 
-    /// Asks where the topics end now: what came back until now was redelivered before. `false` where nobody answers.
+    /// Asks for the current ends of the topics: anything that came back until now was redelivered before. `false` if
+    /// nobody answers.
     pub(super) fn mark(&mut self) -> bool {
-        let topics = self.ladder.back_topics();
-        let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
-        match self.tail.ends(&topics, ENDS_WITHIN) {
-            Ok(ends) => self.goal = Some(ends),
-            Err(error) => tracing::info!(ladder = self.ladder.name(), %error, "arrivals without headers wait"),
+        match self.tail.ends_by_partition(ENDS_WITHIN) {
+            Ok(ends) => {
+                self.tell_unmarked(&ends);
+                self.goal = Some(ends);
+                true
+            }
+            Err(error) => {
+                tracing::info!(ladder = self.ladder.name(), %error, "arrivals without headers wait");
+                self.goal.is_some()
+            }
         }
-        self.goal.is_some()
     }
 
-    /// Whether everything before the last mark is known.
-    pub(super) fn has_reached_mark(&self) -> bool {
-        self.goal.as_ref().is_some_and(|goal| self.tail.has_reached(goal))
+    fn tell_unmarked(&mut self, ends: &BTreeMap<TopicPartition, i64>) {
+        let ladder = self.ladder.name();
+        for tp in self.tail.partitions() {
+            if ends.contains_key(&tp) {
+                if self.unmarked.remove(&tp) {
+                    tracing::info!(ladder, partition = %tp, "reading redeliveries again");
+                }
+            } else if self.unmarked.insert(tp.clone()) {
+                tracing::warn!(
+                    ladder, partition = %tp,
+                    "router cannot read redeliveries in this partition, whose leader does not answer: arrivals without headers \
+                     that may have come back from there wait, and their partitions of the inbox stop; the others continue"
+                );
+            }
+        }
+    }
+
+    /// Whether all redeliveries before an arrival are known, up to the last mark. An arrival that names its position comes from there
+    /// only.
+    pub(super) fn knows_before(&self, consumed: Option<&Coordinates>) -> Known {
+        let Some(goal) = &self.goal else { return Known::NotYet };
+        let of = |tp: &TopicPartition| match goal.get(tp) {
+            None => Known::Unreadable,
+            // Before checking the permission: the client reports a restored one only with new records.
+            Some(end) if self.tail.position(tp).is_some_and(|position| position >= *end) => Known::All,
+            Some(_) if self.tail.is_denied(tp) => Known::Unreadable,
+            Some(_) => Known::NotYet,
+        };
+        let all = self.tail.partitions();
+        match consumed {
+            // Nothing was redelivered to a topic that is not read here.
+            Some(at) => all.iter().find(|tp| *tp.topic == *at.topic && tp.partition == at.partition).map_or(Known::All, of),
+            None => all.iter().map(of).max().unwrap_or(Known::All),
+        }
     }
 
     /// A record came back with its headers.
@@ -157,7 +209,7 @@ impl Redelivered {
         self.memory.returned(envelope);
     }
 
-    /// The envelope of the record that came back without its headers, if it is one that is out.
+    /// The envelope of a record that came back without its headers, if it is outstanding.
     pub(super) fn without_headers(
         &mut self,
         print: Fingerprint,
@@ -167,20 +219,21 @@ impl Redelivered {
         self.memory.without_headers(print, consumed, at.partition, at.offset)
     }
 
-    /// Judges the application by what arrives from this moment on: it is said to be mended.
-    pub(super) fn judge_anew(&mut self, from: Timestamp) {
-        self.memory.judge_anew();
+    /// Judges the application by arrivals from this moment on: it is supposed to be fixed.
+    pub(super) fn restart_judgement(&mut self, from: Timestamp) {
+        self.memory.restart_judgement();
         self.judged_from = from;
         self.told.remove(&Trouble::Hold);
     }
 
-    /// A record came back at `at` without its headers. Where most of them do, the ladder is held: to go on would only burn attempts.
+    /// A record came back at `at` without its headers. If most of them do, the ladder is held: continuing would only use up
+    /// attempts.
     pub(super) fn hold_where_advised(&mut self, at: &Coordinates, hold: &Hold) {
         if at.timestamp < self.judged_from {
-            // From before the application was mended.
-            self.memory.judge_anew();
+            // From before the application was fixed.
+            self.memory.restart_judgement();
         }
-        let advised = self.memory.judgement() == Judgement::HoldAdvised;
+        let advised = self.memory.judgement() == HeaderJudgement::HoldAdvised;
         let waits = self.clock.now() < self.hold_at;
         if !advised || waits || hold.is_held() || !self.told.insert(Trouble::Hold) {
             return;
@@ -199,10 +252,11 @@ impl Redelivered {
         }
     }
 
-    /// What is presumed done: the application's group has committed past them, and they have not come back.
+    /// Removes records presumed done: the application's group has committed past them, and they have not
+    /// come back.
     ///
-    /// An application commits after the inbox has confirmed. So what it has committed is looked at first, then where the inbox ends,
-    /// and only when all of that was read (`has_read`) those count that have not come back.
+    /// An application commits after the inbox has confirmed. So its committed offsets are read first, then the end of the inbox, and
+    /// records that have not come back count only when everything up to there was read (`has_read`).
     pub(super) fn presume_done(
         &mut self,
         now: Timestamp,
@@ -215,8 +269,8 @@ impl Redelivered {
         };
         let by_place: BTreeMap<(&str, i32), i64> =
             seen.committed.iter().map(|(tp, offset)| ((&*tp.topic, tp.partition), *offset)).collect();
-        // Several routers see the same redeliveries; each counts those of its own partitions. What came back before this one has
-        // started, it does not know.
+        // Several routers see the same redeliveries; each counts those of its own partitions. It does not know what came back
+        // before it started.
         let (inbox_partitions, started_at) = (self.inbox_partitions, self.started_at);
         let ours = |_: &str, partition: i32, redelivered_at: Timestamp| {
             let inbox = topics::target_partition(partition, inbox_partitions);
@@ -226,20 +280,22 @@ impl Redelivered {
         self.memory.presume_done(now, self.ladder.settle(), committed, ours)
     }
 
-    /// Tells whoever looks after dead letters that redriven records are done. The router does not wait for it: what is not told is
-    /// looked for in vain, and nothing is lost.
+    /// Reports that redriven records are done. The router does not wait for it: a lost report only means that an outcome stays
+    /// unknown.
     pub(super) fn tell_outcomes(&self, redriven: Vec<(String, u32)>) {
         let (kafka, topic, ladder) = (self.kafka.clone(), self.ladder.state_topic(), self.ladder.name().to_owned());
         let now = self.clock.now().timestamp();
-        let entries: Vec<(String, String)> =
-            redriven.iter().map(|(id, redrives)| (Outcome::key_of(id), to_value(&Outcome::new(*redrives, now)))).collect();
+        let entries: Vec<(String, String)> = redriven
+            .iter()
+            .map(|(id, redrives)| (RedriveOutcome::key_of(id), to_value(&RedriveOutcome::new(*redrives, now))))
+            .collect();
         let write = move || {
             if let Err(error) = write_states(&kafka, &topic, &entries) {
-                tracing::warn!(ladder, %error, "that redriven records are done cannot be written");
+                tracing::warn!(ladder, %error, "cannot report that redriven records are done");
             }
         };
         if let Err(error) = std::thread::Builder::new().name("outcomes".to_owned()).spawn(write) {
-            tracing::warn!(ladder = self.ladder.name(), %error, "that redriven records are done cannot be written");
+            tracing::warn!(ladder = self.ladder.name(), %error, "cannot report that redriven records are done");
         }
     }
 
@@ -256,7 +312,7 @@ impl Redelivered {
             }
             Err(error) => {
                 if self.told.insert(Trouble::Unsettled) {
-                    tracing::warn!(ladder = self.ladder.name(), %error, "what the application has done cannot be told: no success is presumed");
+                    tracing::warn!(ladder = self.ladder.name(), %error, "cannot read the application's committed offsets: no success is presumed");
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! Dead-letter topics of other frameworks: looked at without anything, and sent back where the configuration names them.
+//! Dead-letter topics of other frameworks: read without configuration, and redriven where the configuration names them.
 
 use super::PARTITIONS;
 use crate::support::broker;
@@ -16,7 +16,7 @@ struct Foreign {
     folder: tempfile::TempDir,
 }
 
-/// The headers of a dialect, of a record that came from the source.
+/// The headers of a dialect, for a record from the source.
 type Dialect = fn(source: &str, number: usize) -> Headers;
 
 fn text(pairs: &[(&str, String)]) -> Headers {
@@ -110,7 +110,7 @@ impl Drop for Foreign {
 
 fn works(theme: &str, headers: Dialect, has_class: bool) {
     let foreign = Foreign::new(theme, headers);
-    // With nothing but brokers and a topic.
+    // With only brokers and a topic.
     let anywhere = foreign.folder.path().join("other");
     let arguments = ["dlq", "groups", "-b", broker::brokers(), "-t", &foreign.dlt, "--state-dir", path(&anywhere), "-o", "json"];
     let told: serde_json::Value = serde_json::from_str(&process::kladder(&arguments).succeeds().stdout).expect("JSON");
@@ -121,7 +121,7 @@ fn works(theme: &str, headers: Dialect, has_class: bool) {
     if has_class {
         assert_eq!(groups[0]["class"], "java.lang.IllegalStateException");
     }
-    // With a section of its own it can be acted upon.
+    // With its own section it can be redriven.
     foreign.dlq(&["redrive", "--all", "--to", "origin", "--yes"]).refuses(1, &["state", "kladder setup"]);
     process::kladder(&["setup", "-c", path(&foreign.config), "--yes"]).succeeds();
     process::kladder(&["setup", "-c", path(&foreign.config), "--dry-run"]).succeeds();
@@ -139,7 +139,8 @@ fn works(theme: &str, headers: Dialect, has_class: bool) {
         let user: Vec<_> = record.headers.iter().filter(|(name, _)| !name.starts_with(b"kladder-")).collect();
         assert_eq!(user.len(), 1, "the headers that would drive its framework are gone: {user:?}");
     }
-    // It is dead again, as its framework writes it: with the headers that it got, and its own.
+    // It is dead again, as its framework writes it: with the headers that it received, and the
+    // framework's.
     let again: Vec<NewRecord> = sent[..20]
         .iter()
         .map(|record| NewRecord {

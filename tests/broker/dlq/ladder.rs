@@ -1,4 +1,4 @@
-//! With the workers: what was sent back succeeds, or is dead again, and both are told.
+//! With workers: redriven letters succeed or are dead again, and both are reported.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,7 +20,7 @@ struct Running {
     _kladder: Kladder,
 }
 
-/// 60 records that the handler rejects until it is mended.
+/// 60 records that the handler rejects until it is fixed.
 fn running(theme: &str) -> Running {
     let is_mended = Arc::new(AtomicBool::new(false));
     let seen = is_mended.clone();
@@ -57,7 +57,7 @@ fn a_canary_that_fails_again_ends_the_redrive_and_one_that_succeeds_lets_it_go_o
     });
     assert_eq!((metric("kladder_dlq_oldest_seconds"), metric("kladder_dlq_at_risk_records")), (Some(0.0), Some(0.0)));
     assert_eq!(metric("kladder_dlq_new_groups"), Some(1.0));
-    // Each was delivered to its group alone.
+    // Each was delivered to its group only.
     assert_eq!(broker::read(&letters.scene.source).len(), 60);
 }
 
@@ -74,7 +74,7 @@ fn in_relay_a_canary_waits_until_success_is_presumed() {
     clock::pause(Duration::from_secs(4));
     assert_eq!(letters.sent().len(), 6, "the application has not gone past them");
     redrive.assert_running();
-    // The application goes past all that it gets.
+    // The application acknowledges everything.
     clock::eventually("the rest is sent, and all succeed", PATIENCE * 2, || {
         kladder.assert_running();
         for partition in 0..super::PARTITIONS {
@@ -98,7 +98,7 @@ fn what_was_sent_back_too_often_is_parked() {
     }
     clock::eventually("they are parked", PATIENCE, || letters.states().get("parked") == Some(&60));
     let refused = letters.dlq(&["redrive", "--all", "--rate", "max", "--yes"]).succeeds();
-    assert!(refused.stderr.contains("60 are parked, which --force sends too"), "{refused}");
+    assert!(refused.stderr.contains("60 are parked (--force includes them)"), "{refused}");
     is_mended.store(true, Ordering::Release);
     letters.dlq(&["redrive", "--all", "--rate", "max", "--force", "--yes"]).succeeds();
     clock::eventually("all succeed", PATIENCE, || letters.states().get("succeeded") == Some(&60));

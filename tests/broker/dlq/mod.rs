@@ -1,4 +1,4 @@
-//! Dead letters on a real broker: what is told of them is compared with what an independent reader finds in the topics.
+//! Dead letters on a real broker: the output is compared with what an independent reader finds in the topics.
 
 mod cli;
 mod foreign;
@@ -10,17 +10,17 @@ mod search;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::broker;
+use crate::support::clock;
 use crate::support::process::{self, Finished, Kladder};
 use crate::support::raw::{NewRecord, RawProducer, Record};
 use crate::support::scene::{Scene, path};
 
-/// A ladder that is set up and whose workers do not run, with dead letters that the test has written.
+/// A ladder that is set up and without running workers, with dead letters written by the test.
 pub struct Letters {
     pub scene: Scene,
     pub config: PathBuf,
@@ -29,7 +29,7 @@ pub struct Letters {
 
 pub const PARTITIONS: i32 = 3;
 
-/// Eight kinds: class, reason, status, and a message with something that differs.
+/// Eight kinds: class, reason, status, and a message with varying parts.
 pub fn kind(number: usize) -> (&'static str, &'static str, &'static str, String) {
     match number % 8 {
         0 => ("Timeout", "exhausted", "504", format!("no answer within {number} ms")),
@@ -44,7 +44,7 @@ pub fn kind(number: usize) -> (&'static str, &'static str, &'static str, String)
 }
 
 impl Letters {
-    /// So many letters of eight kinds.
+    /// This many letters of eight kinds.
     pub fn of(theme: &str, count: usize) -> Self {
         let letters = Self::empty(theme);
         letters.write(0..count);
@@ -55,7 +55,7 @@ impl Letters {
         Self::of_scene(Scene::with_source(theme, &["500ms", "1s"], PARTITIONS))
     }
 
-    /// Of a ladder that is set up like this.
+    /// For a ladder with this setup.
     pub fn of_scene(scene: Scene) -> Self {
         let config = scene.set_up();
         Self { scene, config, state: tempfile::tempdir().expect("a folder") }
@@ -105,16 +105,16 @@ impl Letters {
         }
     }
 
-    /// `kladder dlq …` with the ladder's configuration and a state directory of this test's own.
+    /// `kladder dlq …` with the ladder's configuration and this test's own state directory.
     pub fn dlq(&self, arguments: &[&str]) -> Finished {
-        process::finish(self.command(arguments), Duration::from_secs(120))
+        process::finish(self.command(arguments), clock::PATIENCE)
     }
 
     pub fn command(&self, arguments: &[&str]) -> Command {
         process::command(&self.all(arguments))
     }
 
-    /// The same in the background; it is killed with its value.
+    /// The same in the background; killed when dropped.
     pub fn start(&self, arguments: &[&str]) -> Kladder {
         Kladder::start(&self.all(arguments), &self.config.with_extension("dlq.log"))
     }
@@ -126,7 +126,7 @@ impl Letters {
         all
     }
 
-    /// What a command prints as JSON.
+    /// The JSON that a command prints.
     #[track_caller]
     pub fn json(&self, arguments: &[&str]) -> Value {
         let mut all = arguments.to_vec();
@@ -135,7 +135,7 @@ impl Letters {
         serde_json::from_str(&finished.stdout).unwrap_or_else(|error| panic!("{error}: {finished}"))
     }
 
-    /// The letters of a filter, as `PARTITION/OFFSET`, in order.
+    /// The letters that match a filter, as `PARTITION/OFFSET`, in order.
     #[track_caller]
     pub fn found(&self, filter: &str) -> Vec<String> {
         let listed = self.json(&["list", "-n", "0", filter]);
@@ -162,12 +162,12 @@ impl Letters {
         broker::read(&self.scene.dlq_topic())
     }
 
-    /// What has been sent back.
+    /// The redriven records.
     pub fn sent(&self) -> Vec<Record> {
         broker::read(&self.scene.redeliver_topic())
     }
 
-    /// Every letter was sent once, as it was, and is told to have been.
+    /// Every letter was sent once, unchanged, and is marked as sent.
     #[track_caller]
     pub fn assert_each_sent_once(&self, letters: &[&Record]) {
         let sent = self.sent();
@@ -196,7 +196,7 @@ impl Letters {
     }
 }
 
-/// Where a letter stands, as commands show it.
+/// The position of a letter, as commands show it.
 pub fn id_of(record: &Record) -> String {
     format!("{}/{}", record.partition, record.offset)
 }

@@ -7,6 +7,7 @@ use serde_json::json;
 use super::{Letters, id_of};
 use crate::registry::{payload, read_back};
 use crate::support::broker;
+use crate::support::clock;
 use crate::support::process;
 use crate::support::raw::{NewRecord, RawProducer};
 use crate::support::scene::path;
@@ -41,7 +42,7 @@ fn values_that_name_a_schema_are_shown_edited_and_transformed() {
     let proto = id("proto Order");
     let mut command = letters.command(&["edit", "--yes", &proto]);
     command.env("EDITOR", path(&editor)).env_remove("VISUAL");
-    process::finish(command, std::time::Duration::from_secs(60)).succeeds();
+    process::finish(command, clock::PATIENCE).succeeds();
 
     let sent = letters.sent();
     let value = |name: &str| {

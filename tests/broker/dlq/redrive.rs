@@ -1,14 +1,14 @@
-//! Letters that are sent back: once each, whatever happens to whoever sends them.
+//! Redriven letters: sent once each, whatever happens to the senders.
 
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use super::{Letters, id_of};
+use super::{Letters, PARTITIONS, id_of};
 use crate::support::broker;
 use crate::support::clock::{self, PATIENCE};
 use crate::support::process;
 use crate::support::raw::{NewRecord, RawProducer, Record};
-use crate::support::scene::path;
+use crate::support::scene::{Scene, path};
 
 /// A redrive in the background.
 fn begin(letters: &Letters, arguments: &[&str]) -> Child {
@@ -17,7 +17,7 @@ fn begin(letters: &Letters, arguments: &[&str]) -> Child {
     command.spawn().expect("kladder starts")
 }
 
-/// How it ended, and what it said.
+/// Its exit code and output.
 fn ended(mut child: Child) -> (Option<i32>, String) {
     let status = clock::poll(PATIENCE * 2, || child.try_wait().expect("a child"));
     let mut said = String::new();
@@ -78,7 +78,7 @@ fn one_of_a_file_is_not_taken_up_with_what_stands_in_the_topic() {
     child.wait().expect("a child");
     let jobs = letters.json(&["jobs"]);
     let id = jobs["jobs"][0]["id"].as_str().expect("a name");
-    letters.dlq(&["jobs", "resume", id, "--take-over"]).refuses(1, &["was of a file", "give it once more"]);
+    letters.dlq(&["jobs", "resume", id, "--take-over"]).refuses(1, &["was of a file", "run that command again"]);
     letters.dlq(&["redrive", "--from-file", path(&file), "--rate", "max", "--yes", "--take-over"]).succeeds();
     let all = letters.read();
     letters.assert_each_sent_once(&all.iter().collect::<Vec<_>>());
@@ -95,10 +95,10 @@ fn one_that_was_interrupted_is_taken_up_at_once() {
     let jobs = letters.json(&["jobs"]);
     assert_eq!(jobs["jobs"][0]["status"], "paused");
     let id = jobs["jobs"][0]["id"].as_str().expect("a name");
-    // Nobody is at work, so somebody else may be. What it does is no longer to be done by the first.
+    // The lease is free, so another redrive may run. What it does is not repeated by the first.
     letters.dlq(&["redrive", "partition:0", "--rate", "max", "--yes"]).succeeds();
     let taken = letters.dlq(&["jobs", "resume", id]).succeeds();
-    assert!(taken.stderr.contains("taking up job"), "{taken}");
+    assert!(taken.stderr.contains("continuing job"), "{taken}");
     let all = letters.read();
     letters.assert_each_sent_once(&all.iter().collect::<Vec<_>>());
 }
@@ -123,7 +123,7 @@ fn a_file_of_letters_that_are_gone_is_sent_once_however_often_it_is_given() {
 fn of_letters_that_are_too_large_together_only_the_one_is_passed_over_that_is_too_large_alone() {
     let letters = Letters::of("dlq-large", 0);
     let mut state = 0x9E37_79B9_7F4A_7C15_u64;
-    // No compression makes them smaller.
+    // Incompressible.
     let mut bytes = |size: usize| -> Vec<u8> {
         let next = || {
             state ^= state << 13;
@@ -137,10 +137,74 @@ fn of_letters_that_are_too_large_together_only_the_one_is_passed_over_that_is_to
     let records: Vec<NewRecord> = (0..40).map(&mut record).collect();
     RawProducer::new(&letters.scene.brokers).write(&letters.scene.dlq_topic(), &records);
     broker::alter_topic(&letters.scene.redeliver_topic(), "max.message.bytes=20000");
-    let done = letters.dlq(&["redrive", "--all", "--rate", "max", "--yes"]).succeeds();
-    assert!(done.stderr.contains("is done: 39 sent, 1 passed over"), "{done}");
+    let large = letters.read().iter().find(|record| number(record) == 7).map(id_of).expect("it is there");
+    let done = letters.dlq(&["redrive", "--all", "--rate", "max", "--yes"]);
+    done.refuses(1, &["is done: 39 sent, 1 skipped", "larger than the topic allows", "raise max.message.bytes", &large]);
     assert_eq!(letters.sent().len(), 39);
     assert_eq!(letters.states(), [("open".to_owned(), 1), ("redriven".to_owned(), 39)].into());
+}
+
+#[test]
+fn of_letters_that_are_refused_together_only_those_are_passed_over_that_are_refused_alone() {
+    let letters = Letters::of("dlq-refused", 40);
+    // It accepts no records without a key, as every tenth is.
+    broker::alter_topic(&letters.scene.redeliver_topic(), "cleanup.policy=compact");
+    let all = letters.read();
+    let (keyless, keyed): (Vec<&Record>, Vec<&Record>) = all.iter().partition(|record| record.key.is_none());
+    let mut ids: Vec<String> = keyless.iter().copied().map(id_of).collect();
+    ids.sort_unstable();
+    assert_eq!(ids.len(), 4);
+    let mut words: Vec<&str> = ids.iter().map(String::as_str).collect();
+    words.extend(["is done: 36 sent, 4 skipped", "INVALID_RECORD"]);
+    letters.dlq(&["redrive", "--all", "--rate", "max", "--yes"]).refuses(1, &words);
+    letters.assert_each_sent_once(&keyed);
+    assert_eq!(letters.states(), [("open".to_owned(), 4), ("redriven".to_owned(), 36)].into());
+    assert_eq!(letters.found("state:open"), ids);
+    // Nothing was done.
+    let again = letters.dlq(&["redrive", "--all", "--yes", "-o", "json"]);
+    again.refuses(1, &["INVALID_RECORD"]);
+    let told: serde_json::Value = serde_json::from_str(&again.stdout).expect("a document");
+    let mut named: Vec<&str> = told["passed_over"]
+        .as_object()
+        .expect("reasons")
+        .values()
+        .flat_map(|letters| letters.as_array().expect("letters").iter().map(|id| id.as_str().expect("an id")))
+        .collect();
+    named.sort_unstable();
+    assert_eq!(named, ids);
+    // With the mistake fixed they are sent.
+    broker::alter_topic(&letters.scene.redeliver_topic(), "cleanup.policy=delete");
+    letters.dlq(&["redrive", "--all", "--rate", "max", "--yes"]).succeeds();
+    letters.assert_each_sent_once(&all.iter().collect::<Vec<_>>());
+}
+
+#[test]
+fn letters_as_large_as_their_target_takes_are_sent_whatever_the_clients_queue() {
+    const MIB: usize = 1024 * 1024;
+    let large = |letters: &Letters, n: usize, size: usize| NewRecord { value: Some(vec![b'v'; size]), ..letters.record(n) };
+    let set_up = |theme: &str, kafka: &str, sizes: &[usize]| {
+        let mut scene = Scene::with_source(theme, &["500ms"], PARTITIONS);
+        scene.kafka = kafka.to_owned();
+        let letters = Letters::of_scene(scene);
+        for topic in [letters.scene.dlq_topic(), letters.scene.redeliver_topic()] {
+            broker::alter_topic(&topic, "max.message.bytes=30000000");
+        }
+        let producer = RawProducer::with(&letters.scene.brokers, &[("message.max.bytes", "40000000")]);
+        for (n, size) in sizes.iter().enumerate() {
+            producer.write(&letters.scene.dlq_topic(), &[large(&letters, n, *size)]);
+        }
+        letters
+    };
+    // Larger than 8 MiB, together larger than a transaction may be, between small ones.
+    let letters = set_up("dlq-8mib", "", &[100, 9 * MIB, 100, 20 * MIB, 12 * MIB, 100]);
+    letters.dlq(&["redrive", "--all", "--rate", "max", "--yes"]).succeeds();
+    letters.assert_each_sent_once(&letters.read().iter().collect::<Vec<_>>());
+
+    // Where the client's queue is configured smaller, the message names that, and no other letter.
+    let letters = set_up("dlq-queue", "producer.queue.buffering.max.kbytes = 4096", &[100, 3 * MIB, 5 * MIB, 3 * MIB, 100]);
+    let words = ["is done: 4 sent, 1 skipped", "queue.buffering.max.kbytes", ": 2/0"];
+    letters.dlq(&["redrive", "--all", "--rate", "max", "--yes"]).refuses(1, &words);
+    assert_eq!(letters.sent().len(), 4);
 }
 
 #[test]
@@ -156,11 +220,11 @@ fn one_that_was_killed_is_taken_up_where_it_was_left() {
     assert_eq!(job["status"], "running");
     let done = job["done"].as_u64().expect("a number");
     assert_eq!(done, letters.sent().len() as u64, "the job is written with what it has sent");
-    // Until its silence is long enough, somebody may still be at work.
+    // Until the lease expires, the other one may still be running.
     let told = letters.dlq(&["redrive", "reason:rejected", "--yes"]);
-    told.refuses(1, &["redrives here", "--take-over"]);
+    told.refuses(1, &["is redriving here", "--take-over"]);
     let taken = letters.dlq(&["jobs", "resume", id, "--take-over"]).succeeds();
-    assert!(taken.stderr.contains("taking up job"), "{taken}");
+    assert!(taken.stderr.contains("continuing job"), "{taken}");
     let all = letters.read();
     let meant: Vec<&Record> = all.iter().filter(|record| record.text("kladder-reason") == Some("exhausted")).collect();
     letters.assert_each_sent_once(&meant);
@@ -190,7 +254,7 @@ fn several(theme: &str, count: usize) {
     let first = begin(&letters, &["redrive", "--all", "--rate", "max", "--yes"]);
     clock::eventually("some are sent", PATIENCE, || !letters.sent().is_empty());
     process::signal(&first, "STOP");
-    // The others wait for nobody, since they are told to take over.
+    // The others do not wait, since they are told to take over.
     let others: Vec<Child> =
         (1..count).map(|_| begin(&letters, &["redrive", "--all", "--rate", "max", "--yes", "--take-over"])).collect();
     clock::pause(Duration::from_millis(1_500));
@@ -235,7 +299,7 @@ fn paused_it_waits_resumed_it_goes_on_and_cancelled_it_loses_none() {
     letters.assert_each_sent_once(&gone);
     let states = letters.states();
     assert_eq!((states["redriven"], states["open"]), (sent.len(), 4_000 - sent.len()));
-    letters.dlq(&["jobs", "resume", &id]).refuses(1, &["cancelled already"]);
+    letters.dlq(&["jobs", "resume", &id]).refuses(1, &["already cancelled"]);
     // The rest is still there to be sent.
     letters.dlq(&["redrive", "class:Invalid", "--rate", "max", "--yes"]).succeeds();
     let meant: Vec<&Record> = all.iter().filter(|record| record.text("kladder-error-class") == Some("Invalid")).collect();

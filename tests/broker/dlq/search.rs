@@ -1,18 +1,22 @@
-//! Filters, groups and lists agree with a reader that goes through the topic by itself.
+//! Filters, groups and lists agree with a reader that scans the topic by itself.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rdkafka::producer::Producer;
 
 use super::{Letters, id_of, kind};
-use crate::support::clock;
-use crate::support::process;
-use crate::support::raw::Record;
+use crate::support::broker;
+use crate::support::clock::{self, PATIENCE};
+use crate::support::process::{self, Finished};
+use crate::support::raw::{RawProducer, Record};
 use crate::support::scene::path;
 
 fn header<'a>(record: &'a Record, name: &str) -> &'a str {
     record.text(name).unwrap_or_default()
 }
 
-/// Whether a letter is meant, in the test's own words.
+/// Whether a letter matches, by the test's own code.
 type Reader<'a> = Box<dyn Fn(&Record) -> bool + 'a>;
 
 #[test]
@@ -109,7 +113,7 @@ fn groups_of_40_000_letters_need_neither_state_directory_nor_worker_nor_configur
         let sample = group["sample"].as_str().expect("a sample");
         assert!(records.iter().any(|record| id_of(record) == sample), "{class}: {sample}");
     }
-    // Once more, from what is kept; and the same in a folder that cannot be written.
+    // Again, from the stored index; and the same in a directory that is not writable.
     let again = process::kladder(&arguments).succeeds();
     assert_eq!(again.stdout.matches("\"group\"").count(), 8);
     std::fs::write(folder.path().join("file"), "").expect("a file");
@@ -117,8 +121,8 @@ fn groups_of_40_000_letters_need_neither_state_directory_nor_worker_nor_configur
     let no_folder = folder.path().join("file/below");
     refused[7] = path(&no_folder);
     let finished = process::kladder(&refused).succeeds();
-    assert!(finished.stderr.contains("made in memory"), "{finished}");
-    // But for the trend, which is until now.
+    assert!(finished.stderr.contains("built in memory"), "{finished}");
+    // Except for the trend, which ends now.
     let counts = |text: &str| -> Vec<(serde_json::Value, serde_json::Value)> {
         let told: serde_json::Value = serde_json::from_str(text).expect("JSON");
         told["groups"].as_array().expect("groups").iter().map(|g| (g["group"].clone(), g["count"].clone())).collect()
@@ -138,13 +142,13 @@ fn an_index_is_consistent_after_kill_9_after_retention_and_after_the_topic_was_m
     assert_eq!(letters.dlq(&["list", "--count"]).succeeds().stdout.trim(), "30000");
     let expected: usize = letters.read().iter().filter(|r| header(r, "kladder-error-class") == "Invalid").count();
     assert_eq!(letters.found("class:Invalid").len(), expected);
-    // More come, and some go.
+    // More letters arrive, and some are deleted.
     letters.write(30_000..30_300);
     crate::support::broker::delete_records(&letters.scene.dlq_topic(), 1, 5_000);
     let left = letters.read().len();
     assert_eq!(letters.dlq(&["list", "--count"]).succeeds().stdout.trim(), left.to_string());
     assert!(letters.found("partition:1 offset:<5000").is_empty());
-    // Another one of the same name.
+    // Another topic with the same name.
     crate::support::broker::delete_topics(&[&letters.scene.dlq_topic()]);
     clock::eventually("the topic is gone", clock::PATIENCE, || {
         !crate::support::broker::topics().contains_key(&letters.scene.dlq_topic())
@@ -152,4 +156,82 @@ fn an_index_is_consistent_after_kill_9_after_retention_and_after_the_topic_was_m
     letters.scene.setup().succeeds();
     letters.write(0..100);
     assert_eq!(letters.dlq(&["list", "--count"]).succeeds().stdout.trim(), "100");
+}
+
+#[test]
+fn several_that_begin_at_once_with_no_index_find_the_same() {
+    let letters = Letters::of("dlq-cold", 240);
+    for several in [2, 3, 10] {
+        let state = tempfile::tempdir().expect("a folder");
+        let command = || {
+            let arguments = ["dlq", "groups", "-o", "json", "-c", path(&letters.config), "--state-dir", path(state.path())];
+            process::command(&arguments)
+        };
+        let said: Vec<Finished> = std::thread::scope(|scope| {
+            let begun: Vec<_> = (0..several).map(|_| scope.spawn(|| process::finish(command(), PATIENCE * 2))).collect();
+            begun.into_iter().map(|one| one.join().expect("it ended")).collect()
+        });
+        for finished in said {
+            let finished = finished.succeeds();
+            // What one of them finds must not include half of another one's work, nor use memory instead of the file.
+            assert!(!finished.stderr.contains("in memory"), "{finished}");
+            let groups: serde_json::Value = serde_json::from_str(&finished.stdout).expect("JSON");
+            let counts =
+                groups["groups"].as_array().expect("groups").iter().map(|group| group["count"].as_u64().expect("a number"));
+            assert_eq!(counts.sum::<u64>(), 240, "{finished}");
+        }
+    }
+}
+
+#[test]
+fn an_open_transaction_at_the_end_holds_nobody_up_and_is_told() {
+    let letters = Letters::of("dlq-open", 30);
+    let id = broker::unique("left-open");
+    let left = RawProducer::with(&letters.scene.brokers, &[("transactional.id", &id), ("transaction.timeout.ms", "600000")]);
+    left.transactions().init_transactions(PATIENCE).expect("a transactional producer");
+    left.transactions().begin_transaction().expect("a transaction");
+    left.write(&letters.scene.dlq_topic(), &[letters.record(0)]);
+    // A committed one behind it.
+    letters.write(30..31);
+    let listed = || {
+        // It would have waited for 30 s, and then reported that it knows only a part.
+        let finished = process::finish(letters.command(&["list", "-n", "0"]), Duration::from_secs(25)).succeeds();
+        assert!(!finished.stderr.contains("the index is behind"), "{finished}");
+        finished
+    };
+    clock::eventually("it is told once it has been open for long", PATIENCE * 2, || {
+        let said = listed().stderr;
+        said.contains(&format!("a transaction is open on {}[0] at offset 10 since 20", letters.scene.dlq_topic()))
+            && said.contains(&format!("by a worker of ladder {}", letters.scene.ladder))
+    });
+    assert_eq!(letters.found("").len(), 30);
+    let export = process::finish(letters.command(&["show", "0/0"]), Duration::from_secs(25)).succeeds();
+    assert!(export.stderr.contains("a transaction is open"), "{export}");
+    left.transactions().commit_transaction(PATIENCE).expect("committed");
+    assert_eq!(letters.found("").len(), 32);
+    assert!(!listed().stderr.contains("a transaction is open"));
+}
+
+#[test]
+fn an_open_transaction_whose_producer_is_gone_is_ended_by_the_command_that_is_told() {
+    let letters = Letters::of("dlq-left", 30);
+    let id = broker::unique("gone");
+    let gone = RawProducer::with(&letters.scene.brokers, &[("transactional.id", &id), ("transaction.timeout.ms", "600000")]);
+    gone.transactions().init_transactions(PATIENCE).expect("a transactional producer");
+    gone.transactions().begin_transaction().expect("a transaction");
+    gone.write(&letters.scene.dlq_topic(), &[letters.record(0)]);
+    let told = clock::poll(PATIENCE * 2, || {
+        let said = letters.dlq(&["list", "-n", "0"]).succeeds().stderr;
+        let begins = format!("its transactional.id begins with `{}.`", letters.scene.ladder);
+        said.contains(&begins).then_some(said)
+    });
+    let told = told.expect("it is told");
+    let begin = told.find("abort --topic").unwrap_or_else(|| panic!("{told}"));
+    let command: Vec<&str> = told[begin..].split('`').next().expect("the end").split_whitespace().collect();
+    let at_broker = ["--bootstrap-server", broker::brokers()];
+    broker::kafka_tool("org.apache.kafka.tools.TransactionsCommand", &[&at_broker[..], &command].concat());
+    clock::eventually("nothing is open any more", PATIENCE, || {
+        !letters.dlq(&["list", "-n", "0"]).succeeds().stderr.contains("a transaction is open")
+    });
+    assert_eq!(letters.found("").len(), 30);
 }

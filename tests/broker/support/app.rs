@@ -1,4 +1,4 @@
-//! The application of a relay ladder: `relay_app.py` as a process, and what it tells of its deliveries.
+//! The application of a relay ladder: `relay_app.py` as a process, and its report of its deliveries.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -19,21 +19,21 @@ use super::independent;
 use super::raw;
 use super::scene::Scene;
 
-/// A third fail not at all, the others once, twice and always.
+/// A third never fails, the others fail once, twice or always.
 pub const FAIL: [i32; 6] = [0, 1, 0, 2, -1, 1];
 
-/// How often a record fails by that.
+/// How often a record fails by that plan.
 pub fn failures(number: usize) -> u32 {
     u32::try_from(FAIL[number % FAIL.len()]).unwrap_or(u32::MAX)
 }
 
-/// How many deliveries so many records need by that, and how many of them die.
+/// The deliveries that this many records need by that plan, and the number of dead ones.
 pub fn planned(shape: &Shape, records: usize) -> (usize, usize) {
     let calls = (0..records).map(|n| usize::try_from(shape.calls(failures(n))).expect("a small number")).sum();
     (calls, (0..records).filter(|n| failures(*n) >= shape.attempts).count())
 }
 
-/// How the application copies what it cannot handle; see `relay_app.py`.
+/// How the application copies failed records; see `relay_app.py`.
 #[derive(Debug, Clone, Copy)]
 pub enum Copy {
     Introduce,
@@ -41,13 +41,13 @@ pub enum Copy {
     Nothing,
 }
 
-/// One delivery, as the application tells it.
+/// One delivery, as reported by the application.
 #[derive(Debug, Clone)]
 pub struct Told {
     call: Call,
 }
 
-/// The application as a process; it ends with its value.
+/// The application as a process; stopped when dropped.
 pub struct App {
     child: Child,
     told: PathBuf,
@@ -56,7 +56,7 @@ pub struct App {
 }
 
 impl App {
-    /// Consumes the source, and the redeliver topic where there is one. Record N fails `fail[N % len]` times, -1 is always.
+    /// Consumes the source, and the redeliver topic if there is one. Record N fails `fail[N % len]` times, -1 means always.
     pub fn start(scene: &Scene, fail: &[i32], copy: Copy, origin: bool) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let (told, errors) = (folder.path().join("told"), folder.path().join("errors"));
@@ -85,20 +85,20 @@ impl App {
         Self { child, told, errors, _folder: folder }
     }
 
-    /// All its deliveries until now.
+    /// All its deliveries so far.
     pub fn told(&self) -> Vec<Told> {
         let text = std::fs::read_to_string(&self.told).expect("a file");
-        // The last line may be half written.
+        // The last line may be incomplete.
         let whole = text.rfind('\n').map_or("", |end| &text[..end]);
         whole.lines().map(|line| Told::of(&serde_json::from_str(line).expect("JSON"))).collect()
     }
 
-    /// The same as the checker knows calls of a handler.
+    /// The same as handler calls for the checker.
     pub fn calls(&self) -> Vec<Call> {
         self.told().into_iter().map(|told| told.call).collect()
     }
 
-    /// All topics of the ladder, and the application's deliveries in the handler's stead.
+    /// All topics of the ladder, and the application's deliveries in place of the handler's.
     pub fn observe(&self, scene: &Scene) -> Observed {
         let read = |topic: &str| raw::read_topic(&scene.cluster, topic);
         Observed {
@@ -110,7 +110,7 @@ impl App {
         }
     }
 
-    /// Ends it, gracefully, and gives its deliveries.
+    /// Stops it gracefully and returns its deliveries.
     pub fn end(mut self) -> Vec<Told> {
         self.assert_running();
         let sent = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().expect("kill can be run");
@@ -129,7 +129,7 @@ impl App {
         std::fs::read_to_string(&self.errors).unwrap_or_default()
     }
 
-    /// Waits until it has had so many deliveries.
+    /// Waits until it has had this many deliveries.
     pub fn await_deliveries(&mut self, count: usize, within: Duration) {
         clock::eventually(&format!("the application has had {count} deliveries"), within, || {
             self.assert_running();
@@ -157,7 +157,8 @@ impl Told {
         let value = text("value").map(|v| base64::engine::general_purpose::STANDARD.decode(v).expect("base64"));
         let mut headers = HeaderMap::new();
         let place = (text("origin-topic"), text("origin-partition"), text("origin-offset"));
-        // The application has no such key; the checker wants one that is the same for all deliveries of a record.
+        // The application has no idempotency key; the checker needs one that is the same for all deliveries of a
+        // record.
         let key = format!("\"{}\"", [&place.0, &place.1, &place.2].map(|part| part.as_deref().unwrap_or("?")).join("/"));
         headers.insert("idempotency-key", key.parse().expect("a value"));
         if value.is_none() {

@@ -1,4 +1,4 @@
-//! The broker that the tests run against, and what they ask it.
+//! The broker that the tests run against, and queries to it.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
@@ -23,7 +23,7 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 /// The bootstrap servers: `KLADDER_TEST_BROKERS`, or those of `scripts/kafka up`.
 pub fn brokers() -> &'static str {
     static BROKERS: OnceLock<Result<String, String>> = OnceLock::new();
-    // The failure is kept too: each test would else wait for it anew.
+    // The failure is cached too: otherwise each test would wait for it again.
     let found = BROKERS.get_or_init(|| {
         let brokers = given_or_started("KLADDER_TEST_BROKERS", &["up"])?;
         match plain_consumer(&brokers, "none").fetch_metadata(None, TIMEOUT) {
@@ -75,7 +75,7 @@ pub fn in_house(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// A name that no other test and no other run has.
+/// A name that no other test and no other run uses.
 pub fn unique(theme: &str) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let run = (clock::epoch_millis() / 100) % 100_000_000;
@@ -87,7 +87,7 @@ pub fn create_topic(name: &str, partitions: i32, settings: &[(&str, &str)]) {
     create_topic_on(brokers(), name, partitions, settings);
 }
 
-/// The same on a cluster that is named.
+/// The same on a named cluster.
 pub fn create_topic_on(cluster: &str, name: &str, partitions: i32, settings: &[(&str, &str)]) {
     let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(-1));
     for (key, value) in settings {
@@ -119,7 +119,7 @@ pub fn add_partitions(topic: &str, total: usize) {
     });
 }
 
-/// Deletes what a group has committed, on one topic or as a whole, with Kafka's own tool.
+/// Deletes a group's committed offsets, on one topic or all, with Kafka's own tool.
 pub fn delete_offsets(group: &str, topic: Option<&str>) {
     let mut arguments = vec!["--bootstrap-server", brokers(), "--group", group];
     match topic {
@@ -130,7 +130,7 @@ pub fn delete_offsets(group: &str, topic: Option<&str>) {
     kafka_tool(GROUP_TOOL, &arguments);
 }
 
-/// Waits until nobody is in a group: a static member stays in it until its session ends, and until then its topics count as
+/// Waits until a group has no members: a static member stays until its session expires, and until then its topics count as
 /// subscribed.
 pub fn await_no_members(group: &str) {
     let consumer = plain_consumer(brokers(), "none");
@@ -140,12 +140,12 @@ pub fn await_no_members(group: &str) {
     });
 }
 
-/// Deletes every topic that begins so; what cannot be deleted stays.
+/// Deletes every topic with this prefix; those that cannot be deleted stay.
 pub fn delete_topics(prefixes: &[&str]) {
     delete_topics_on(brokers(), prefixes);
 }
 
-/// The same on a cluster that is named.
+/// The same on a named cluster.
 pub fn delete_topics_on(cluster: &str, prefixes: &[&str]) {
     let names: Vec<String> = topics_on(cluster).into_keys().filter(|t| prefixes.iter().any(|p| t.starts_with(p))).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
@@ -157,7 +157,8 @@ pub fn topics() -> BTreeMap<String, usize> {
     topics_on(brokers())
 }
 
-fn topics_on(cluster: &str) -> BTreeMap<String, usize> {
+/// The same on a named cluster.
+pub fn topics_on(cluster: &str) -> BTreeMap<String, usize> {
     let consumer = plain_consumer(cluster, "none");
     let metadata = consumer.fetch_metadata(None, TIMEOUT).expect("metadata");
     metadata.topics().iter().map(|t| (t.name().to_owned(), t.partitions().len())).collect()
@@ -176,13 +177,12 @@ pub fn read(topic: &str) -> Vec<Record> {
     raw::read_topic(brokers(), topic)
 }
 
-/// What a group has not committed of a topic, all partitions together, by offsets alone. A group without an offset has everything
-/// before it.
+/// A group's lag on a topic, over all partitions, by offsets alone. Without a committed offset everything counts.
 pub fn lag(group: &str, topic: &str) -> i64 {
     lag_on(brokers(), group, topic).expect("the broker answers")
 }
 
-/// The same on a cluster that is named; `None` where one of its brokers does not answer.
+/// The same on a named cluster; `None` if one of its brokers does not answer.
 pub fn lag_on(cluster: &str, group: &str, topic: &str) -> Option<i64> {
     let consumer = plain_consumer(cluster, group);
     let mut asked = TopicPartitionList::new();
@@ -200,7 +200,7 @@ pub fn lag_on(cluster: &str, group: &str, topic: &str) -> Option<i64> {
     behind.sum()
 }
 
-/// The committed offset of a group, and the metadata that stands with it.
+/// The committed offset of a group, with its metadata.
 pub fn committed(group: &str, topic: &str, partition: i32) -> (Option<i64>, String) {
     let mut asked = TopicPartitionList::new();
     asked.add_partition(topic, partition);
@@ -229,8 +229,21 @@ pub fn delete_records(topic: &str, partition: i32, below: i64) {
 
 /// Changes one setting of a topic with Kafka's own tool, and leaves the others.
 pub fn alter_topic(topic: &str, setting: &str) {
-    let arguments = ["--bootstrap-server", brokers(), "--alter", "--topic", topic, "--add-config", setting];
+    alter_topic_on(brokers(), topic, setting);
+}
+
+/// The same on a named cluster.
+pub fn alter_topic_on(cluster: &str, topic: &str, setting: &str) {
+    let arguments = ["--bootstrap-server", cluster, "--alter", "--topic", topic, "--add-config", setting];
     kafka_tool("kafka.admin.ConfigCommand", &arguments);
+}
+
+/// The value of a topic setting.
+pub fn setting(topic: &str, name: &str) -> String {
+    let asked = [ResourceSpecifier::Topic(topic)];
+    let found = block_on(admin(brokers()).describe_configs(&asked, &AdminOptions::new())).expect("the broker answers");
+    let found = found.into_iter().next().expect("an answer").expect("the topic's settings");
+    found.entries.into_iter().find(|entry| entry.name == name).and_then(|entry| entry.value).expect("a value")
 }
 
 /// The brokers that lead the partitions of a topic.
@@ -249,7 +262,7 @@ pub struct GroupLine {
     pub lag: Option<i64>,
 }
 
-/// What Kafka's own tool says of a group.
+/// The output of Kafka's own tool for a group.
 pub fn describe_group(group: &str) -> Vec<GroupLine> {
     let arguments = ["--bootstrap-server", brokers(), "--describe", "--group", group];
     parse_group(&kafka_tool(GROUP_TOOL, &arguments))
@@ -285,7 +298,7 @@ pub fn kafka_tool(class: &str, arguments: &[&str]) -> String {
     printed
 }
 
-/// A client that joins no group: for questions only.
+/// A client that joins no group: for queries only.
 fn plain_consumer(brokers: &str, group: &str) -> BaseConsumer {
     ClientConfig::new()
         .set("bootstrap.servers", brokers)

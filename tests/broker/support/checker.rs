@@ -1,7 +1,7 @@
-//! What must be true of the topics and of the handler's calls once all is over.
+//! What must hold for the topics and the handler's calls at the end.
 //!
-//! It knows records by the header `x-id` that the tests gave them and by where they stand in the source, never by what kladder
-//! says of them. What it finds it tells as text, so that its own tests can plant a defect and see it found.
+//! It identifies records by the tests' header `x-id` and by their position in the source, never by kladder's headers. Its
+//! findings are texts, so that its own tests can plant a defect and see it found.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -24,7 +24,7 @@ impl Shape {
         usize::try_from(attempt).expect("a small number").min(self.delays.len())
     }
 
-    /// How often the handler is called for a record that fails so often.
+    /// How often the handler is called for a record that fails this often.
     pub fn calls(&self, failures: u32) -> u32 {
         self.attempts.min(failures.saturating_add(1))
     }
@@ -34,7 +34,7 @@ impl Shape {
     }
 }
 
-/// What was found in the topics, and what the handler was asked.
+/// The contents of the topics, and the handler's requests.
 #[derive(Debug, Clone, Default)]
 pub struct Observed {
     pub source: Vec<Record>,
@@ -44,14 +44,14 @@ pub struct Observed {
     pub calls: Vec<Call>,
 }
 
-/// How much of it must be exactly once.
+/// Which parts must be exactly once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hops {
     ExactlyOnce,
     AtLeastOnce,
 }
 
-/// What the checker found.
+/// The checker's findings.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
     pub faults: Vec<String>,
@@ -67,7 +67,7 @@ impl Report {
     }
 }
 
-/// Compares what was found with what the plan (failures by record number) makes inevitable.
+/// Compares the contents with what the plan (failures by record number) implies.
 pub fn check(shape: &Shape, hops: Hops, observed: &Observed, plan: impl Fn(usize) -> u32) -> Report {
     let mut checker = Checker { shape, hops, faults: Vec::new() };
     let known = checker.source(&observed.source);
@@ -115,7 +115,7 @@ impl Checker<'_> {
         known
     }
 
-    /// In one topic each record stands once for each attempt that leads there, and is what it was.
+    /// In each topic a record exists once for each attempt that leads there, unchanged.
     fn place(&mut self, place: &str, found: &[Record], known: &Known<'_>, expected: impl Fn(&str) -> Vec<u32>) {
         let mut counts: BTreeMap<(&str, u32), u32> = BTreeMap::new();
         for record in found {
@@ -157,7 +157,7 @@ impl Checker<'_> {
         }
     }
 
-    /// What every record on the ladder must say, each once. Gives the attempts made.
+    /// The headers that every record on the ladder must have, each once. Returns the attempts made.
     fn envelope(&mut self, place: &str, id: &str, record: &Record, origin: &Record) -> Option<u32> {
         let own: Vec<&[u8]> =
             record.headers.iter().map(|(name, _)| name.as_slice()).filter(|name| name.starts_with(b"kladder-")).collect();
@@ -186,7 +186,7 @@ impl Checker<'_> {
         record.number("kladder-attempts").and_then(|n| u32::try_from(n).ok())
     }
 
-    /// By the broker's own times nothing left a tier before its delay was over.
+    /// By the broker's timestamps no record left a tier before its delay was over.
     fn waited(&mut self, observed: &Observed) {
         let mut entered: HashMap<(&str, &str), (i64, usize)> = HashMap::new();
         for (index, tier) in observed.tiers.iter().enumerate() {
@@ -210,7 +210,7 @@ impl Checker<'_> {
         }
     }
 
-    /// A dead letter says what became of the record.
+    /// A dead letter states what happened to the record.
     fn dead_letters(&mut self, dlq: &[Record]) {
         let tier = self.shape.delays.len().to_string();
         for record in dlq {
@@ -238,7 +238,7 @@ impl Checker<'_> {
         }
     }
 
-    /// The handler saw each attempt, with the record as it is. Gives the calls beyond the plan.
+    /// The handler saw each attempt, with the record unchanged. Returns the calls beyond the plan.
     fn calls(&mut self, calls: &[Call], known: &Known<'_>, planned: impl Fn(&str) -> u32) -> usize {
         let by_place: HashMap<(&str, i32, i64), (&str, &Record)> =
             known.iter().map(|(id, r)| ((r.topic.as_str(), r.partition, r.offset), (*id, *r))).collect();
@@ -284,7 +284,7 @@ impl Checker<'_> {
     }
 }
 
-/// What the handler says when the plan lets it fail.
+/// The handler's response when the plan lets it fail.
 pub const FAILURE: &str = "the plan says no";
 
 fn users(headers: &Headers) -> Vec<(&[u8], Option<&[u8]>)> {

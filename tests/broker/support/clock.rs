@@ -1,22 +1,23 @@
-//! Waiting: always for something, never longer than a deadline.
+//! Waiting: always for a condition, never longer than a deadline.
 
 use std::time::{Duration, Instant};
 
-/// How long a test waits for what must happen. Generous: a slow machine is no defect, standing still is.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a test waits for what must happen. Generous: a slow machine is not a defect, a blocked
+/// worker is.
+pub const PATIENCE: Duration = Duration::from_secs(180);
 
 #[expect(clippy::disallowed_methods, reason = "the tests' only clock")]
 pub fn now() -> Instant {
     Instant::now()
 }
 
-/// Milliseconds since the epoch, to make names unique.
+/// Milliseconds since the epoch, for unique names.
 #[expect(clippy::disallowed_methods, reason = "the tests' only clock")]
 pub fn epoch_millis() -> u128 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_millis())
 }
 
-/// Asks again and again until there is an answer; `None` when the time is over.
+/// Polls until there is a result; `None` after the deadline.
 pub fn poll<T>(within: Duration, mut probe: impl FnMut() -> Option<T>) -> Option<T> {
     let deadline = now() + within;
     loop {
@@ -30,12 +31,12 @@ pub fn poll<T>(within: Duration, mut probe: impl FnMut() -> Option<T>) -> Option
     }
 }
 
-/// Waits until it is so, and fails the test when it does not come.
+/// Waits until the condition holds, and fails the test otherwise.
 pub fn eventually(what: &str, within: Duration, mut probe: impl FnMut() -> bool) {
     assert!(poll(within, || probe().then_some(())).is_some(), "not within {within:?}: {what}");
 }
 
-/// Lets time pass where the passing itself is what the test needs.
+/// Sleeps where the passing of time is what the test needs.
 pub fn pause(time: Duration) {
     std::thread::sleep(time);
 }

@@ -1,4 +1,4 @@
-//! A handler that answers by a plan and remembers what it was asked.
+//! A handler that answers by a plan and records its requests.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -49,7 +49,7 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }
 
-/// What the handler says.
+/// The handler's response.
 #[derive(Debug, Clone)]
 pub struct Answer {
     pub status: u16,
@@ -87,7 +87,8 @@ struct Shared {
     most_open: AtomicUsize,
 }
 
-/// A port that refuses connections until a handler opens it. It stays taken meanwhile, so no other process gets it.
+/// A port that refuses connections until a handler opens it. It stays reserved meanwhile, so no other process gets
+/// it.
 pub struct ClosedPort {
     socket: tokio::net::TcpSocket,
     address: SocketAddr,
@@ -114,7 +115,7 @@ impl ClosedPort {
     }
 }
 
-/// The handler; it ends with its value.
+/// The handler; stopped when dropped.
 pub struct Handler {
     shared: Arc<Shared>,
     url: String,
@@ -152,12 +153,12 @@ impl Handler {
         self.shared.calls.lock().expect("no panic while locked").len()
     }
 
-    /// How many calls are open now.
+    /// The number of open calls.
     pub fn open(&self) -> usize {
         self.shared.open.load(Ordering::SeqCst)
     }
 
-    /// The most deliveries that were open at one moment.
+    /// The most deliveries that were open at one time.
     pub fn most_open(&self) -> usize {
         self.shared.most_open.load(Ordering::SeqCst)
     }
@@ -171,7 +172,7 @@ impl Drop for Handler {
     }
 }
 
-/// Counts a delivery as open until it is answered or given up.
+/// Counts a delivery as open until it is answered or aborted.
 struct Open(Arc<Shared>);
 
 impl Open {
@@ -196,7 +197,7 @@ async fn answer(State(shared): State<Arc<Shared>>, method: Method, headers: Head
     if !answer.after.is_zero() {
         tokio::time::sleep(answer.after).await;
     }
-    // Before the answer is on its way: who gets it may send the next one at once.
+    // Before the answer is sent: the receiver may send the next request at once.
     drop(open);
     let mut response = Response::new(Body::from(answer.body));
     for (name, value) in answer.headers {

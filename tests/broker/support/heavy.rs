@@ -1,10 +1,10 @@
-//! Tests that need most of the machine take turns: one at a time, beside whatever light ones run.
+//! Tests that need most of the machine run one at a time, beside any light ones.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 static TURN: Mutex<()> = Mutex::new(());
 
-/// Waits until no other heavy test runs; it is this one's turn until the value goes. One that failed holds nobody up.
+/// Waits until no other heavy test runs; the turn ends when the value is dropped. A failed test blocks no other.
 pub fn turn() -> MutexGuard<'static, ()> {
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }

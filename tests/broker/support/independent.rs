@@ -1,4 +1,4 @@
-//! What stands in the topics by a reader that shares no code with kladder or with these tests.
+//! The contents of topics by a reader that shares no code with kladder or these tests.
 
 use std::process::Command;
 
@@ -16,7 +16,7 @@ pub fn python() -> std::ffi::OsString {
     std::env::var_os("KLADDER_TEST_PYTHON").unwrap_or(broker::in_house(".venv/bin/python").into())
 }
 
-/// The topics as a reader sees them that shares no code with kladder.
+/// The topics as seen by a reader that shares no code with kladder.
 pub fn observe(scene: &Scene, handler: &Handler) -> Observed {
     let mut topics = vec![scene.source.clone(), scene.redeliver_topic(), scene.dlq_topic()];
     topics.extend(scene.tiers.iter().map(|tier| scene.tier_topic(tier)));

@@ -1,4 +1,4 @@
-//! Records that keep coming while something happens to the workers.
+//! A continuous load of records while something happens to the workers.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -9,22 +9,23 @@ use super::raw::RawProducer;
 use super::records;
 use super::scene::Scene;
 
-/// Writes plain records to the source, round its partitions in order, one to each of them every so often, for as long as the
-/// closure runs. Gives what the closure gives, and how many records were written.
+/// Writes plain records to the source, one to each partition in turn at intervals, for as long as the closure runs. Returns
+/// the closure's result and the number of records written.
 pub fn under_load<T>(scene: &Scene, partitions: i32, every: Duration, during: impl FnOnce() -> T) -> (T, usize) {
     under_load_of(scene, partitions, &Load { rounds: 1, every, at_least: 0 }, during)
 }
 
-/// How records keep coming.
+/// The shape of the load.
 pub struct Load {
-    /// How many records each partition gets at a time.
+    /// Records for each partition at a time.
     pub rounds: usize,
     pub every: Duration,
-    /// What is missing of so many when the closure has run is written then, without a pause.
+    /// If fewer than this many are written when the closure has ended, the rest is written then,
+    /// without a pause.
     pub at_least: usize,
 }
 
-/// The same, at a pace of one's own and with a number of records to reach.
+/// The same with a chosen pace and a minimum number of records.
 pub fn under_load_of<T>(scene: &Scene, partitions: i32, load: &Load, during: impl FnOnce() -> T) -> (T, usize) {
     let (stop, failed, sent) = (AtomicBool::new(false), AtomicBool::new(false), AtomicUsize::new(0));
     let round = load.rounds * usize::try_from(partitions).expect("a count");
@@ -34,7 +35,7 @@ pub fn under_load_of<T>(scene: &Scene, partitions: i32, load: &Load, during: imp
             loop {
                 let next = sent.load(Ordering::SeqCst);
                 let stopped = stop.load(Ordering::SeqCst);
-                // A test that failed needs no more records.
+                // A failed test needs no more records.
                 if stopped && (next >= load.at_least || failed.load(Ordering::SeqCst)) {
                     break;
                 }
@@ -56,13 +57,13 @@ pub fn under_load_of<T>(scene: &Scene, partitions: i32, load: &Load, during: imp
     (result, sent.into_inner())
 }
 
-/// The number of the record that a call is about: records go round the partitions in order.
+/// The record number of a call: records are written to the partitions in turn.
 pub fn number_of(call: &Call, partitions: i32) -> usize {
     let place = call.offset * i64::from(partitions) + i64::from(call.partition);
     usize::try_from(place).unwrap_or_default()
 }
 
-/// Does something when it goes, after a panic too.
+/// Runs a closure when dropped, after a panic too.
 pub struct OnDrop<F: FnMut()>(pub F);
 
 impl<F: FnMut()> Drop for OnDrop<F> {

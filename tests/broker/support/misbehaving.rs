@@ -1,6 +1,6 @@
-//! A handler that misbehaves as connections do: it drops them, leaves calls without an answer, closes without a word, dies and comes back.
+//! A handler that misbehaves at the connection level: it drops connections, leaves calls unanswered, closes silently, dies and comes back.
 //!
-//! With it, the mixes of healthy and failing records that the tests and the benchmark of starvation share.
+//! Also the mixes of healthy and failing records that the tests and the starvation benchmark share.
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -16,56 +16,56 @@ use super::clock;
 /// Partitions of the source in each mix.
 pub const PARTITIONS: i32 = 6;
 
-/// The records that are written before anything is measured, so that all partitions are there.
+/// The records written before the measurement, so that all partitions have some.
 pub const FIRST: Range<usize> = 1..7;
 
-/// From this number on, records are those of the run that fails.
+/// From this number on, records belong to the failing run.
 pub const OF_THE_RUN: usize = 1_000_000;
 
-/// The partition of a record: round all of them, and one for those of the run.
+/// The partition of a record: all in turn, and a single one for those of the run.
 pub fn partition_of(number: usize) -> i32 {
     if number >= OF_THE_RUN { 2 } else { i32::try_from(number).expect("few records") % PARTITIONS }
 }
 
-/// What the handler does in the end.
+/// The handler's final action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Say {
     /// It answers with this status.
     Answer(u16),
-    /// It answers 200 and closes the connection, of which the answer says nothing.
+    /// It answers 200 and closes the connection without announcing it.
     AnswerAndClose,
     /// It closes the connection without an answer.
     Drop,
     /// It never answers.
     Hang,
-    /// All its connections are closed, and nobody listens for so long.
+    /// All its connections are closed, and nothing listens for this long.
     Die(Duration),
 }
 
-/// What the handler does, and how long it works on it before.
+/// What the handler does, and its working time before.
 #[derive(Debug, Clone, Copy)]
 pub struct Reply {
     pub say: Say,
     pub after: Duration,
 }
 
-/// How the handler treats the record of this number.
+/// How the handler treats the record with this number.
 type Plan = fn(usize) -> Reply;
 
-/// A mix of records, and what must be true of the healthy ones among them.
+/// A mix of records, and the expectations for its healthy ones.
 pub struct Mix {
     pub name: &'static str,
     pub per_second: usize,
     pub plan: Plan,
-    /// So many records, of one partition, that are written at once after a third of the time.
+    /// This many records, of one partition, are written at once after a third of the time.
     pub run: usize,
-    /// After so many seconds the handler is away for so many.
+    /// After this many seconds the handler is down for this many.
     pub away: Option<(u64, u64)>,
-    /// Whether it goes on like that, after as many seconds again.
+    /// Whether it continues like that, after as many seconds again.
     pub over_and_over: bool,
     /// The longest time, in seconds, in which none arrives.
     pub longest_gap: f64,
-    /// The least share of them that has arrived when the last was written a moment ago.
+    /// The smallest share of them that has arrived shortly after the last was written.
     pub least_share: f64,
 }
 
@@ -189,8 +189,8 @@ impl Mix {
         MIXES.iter().find(|mix| mix.name == name).expect("a mix of that name")
     }
 
-    /// Writes the records of the mix at their pace for so many seconds, those that follow the first, while the handler is away when it is
-    /// to be; gives the number behind the last one.
+    /// Writes the records of the mix at their pace for this many seconds, after the first ones, with the handler down when planned;
+    /// returns the number after the last one.
     pub fn play(&self, handler: &Misbehaving, seconds: usize, mut write: impl FnMut(Range<usize>)) -> usize {
         const TICKS_PER_SECOND: usize = 20;
         const TICK: Duration = Duration::from_millis(50);
@@ -217,13 +217,13 @@ impl Mix {
         written
     }
 
-    /// Whether a record of this number is answered well.
+    /// Whether a record with this number is answered with success.
     pub fn is_healthy(&self, number: usize) -> bool {
         matches!((self.plan)(number).say, Say::Answer(200) | Say::AnswerAndClose)
     }
 }
 
-/// A call that came to an answer.
+/// A call that was answered.
 #[derive(Debug, Clone, Copy)]
 pub struct Answered {
     pub at: Instant,
@@ -236,16 +236,16 @@ pub struct Answered {
 struct Shared {
     plan: Plan,
     answered: Mutex<Vec<Answered>>,
-    /// Which life it is in, or that it is dead.
+    /// The handler's incarnation, or that it is dead.
     life: watch::Sender<Option<u64>>,
 }
 
-/// The handler; it ends with its value.
+/// The handler; stopped when dropped.
 pub struct Misbehaving {
     pub address: SocketAddr,
     shared: Arc<Shared>,
     runtime: tokio::runtime::Runtime,
-    /// Keeps the port while nobody listens.
+    /// Reserves the port while nothing listens.
     _port: TcpSocket,
 }
 
@@ -286,13 +286,13 @@ impl Misbehaving {
         format!("http://{}/", self.address)
     }
 
-    /// Is away for so long from now on.
+    /// Is down for this long from now on.
     pub fn die(&self, time: Duration) {
         let _inside = self.runtime.enter();
         die(&self.shared, time);
     }
 
-    /// Is back, however long it was to be away.
+    /// Is back at once, however long it was to be down.
     pub fn come_back(&self) {
         self.shared.life.send_if_modified(|life| {
             let is_dead = life.is_none();
@@ -362,7 +362,7 @@ async fn converse(shared: &Arc<Shared>, stream: TcpStream) -> Option<()> {
     }
 }
 
-/// Head and body of the next request; what follows it stays in the bytes.
+/// Head and body of the next request; following bytes stay in the buffer.
 async fn request(stream: &TcpStream, bytes: &mut Vec<u8>) -> Option<(String, Vec<u8>)> {
     const END: &[u8] = b"\r\n\r\n";
     loop {
@@ -404,24 +404,24 @@ fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
 }
 
-/// The first whole number in a text.
+/// The first integer in a text.
 fn first_number(text: &[u8]) -> Option<usize> {
     let digits = text.iter().skip_while(|byte| !byte.is_ascii_digit()).take_while(|byte| byte.is_ascii_digit());
     String::from_utf8(digits.copied().collect()).ok()?.parse().ok()
 }
 
-/// What became of the healthy records of a mix.
+/// The result for the healthy records of a mix.
 pub struct Fared {
     /// How many of them were written.
     pub written: usize,
-    /// Those that have arrived, each when it did first, in that order.
+    /// Those that have arrived, with the time of the first arrival, in that order.
     pub arrived: Vec<Answered>,
-    /// Those of which an attempt was burnt.
+    /// Those for which an attempt was counted.
     pub burnt: usize,
 }
 
 impl Fared {
-    /// Of the numbers from the first one on and below this.
+    /// For the numbers from the first one on and below this.
     pub fn of(mix: &Mix, answered: &[Answered], end: usize) -> Self {
         let mut seen = std::collections::HashSet::new();
         let good = answered.iter().filter(|call| call.is_good && mix.is_healthy(call.number));
@@ -435,7 +435,7 @@ impl Fared {
         self.arrived.len() == self.written
     }
 
-    /// The longest time between two that arrived, and from the last one to the end.
+    /// The longest time between two arrivals, and from the last one to the end.
     pub fn longest_gap(&self, end: Instant) -> Duration {
         let times = self.arrived.iter().map(|call| call.at).filter(|at| *at < end);
         let (gap, last) = times.fold((Duration::ZERO, None::<Instant>), |(gap, last), at| {

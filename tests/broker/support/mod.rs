@@ -1,4 +1,4 @@
-//! What the tests need around the binary: a broker, records of any shape, a handler that remembers, a checker.
+//! What the tests need around the binary: a broker, records of any shape, a recording handler, a checker.
 
 pub mod app;
 pub mod broker;
@@ -6,6 +6,7 @@ pub mod checker;
 pub mod clock;
 pub mod handler;
 pub mod heavy;
+pub mod hosted;
 pub mod independent;
 pub mod load;
 pub mod misbehaving;

@@ -1,4 +1,4 @@
-//! The binary as a process: run to its end, or in the background until the test ends it.
+//! The binary as a process: run to completion, or in the background until the test stops it.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use super::clock::{self, PATIENCE};
 /// The binary under test.
 pub const KLADDER: &str = env!("CARGO_BIN_EXE_kladder");
 
-/// What a finished command left.
+/// The result of a finished command.
 #[derive(Debug, Clone)]
 pub struct Finished {
     pub code: Option<i32>,
@@ -19,7 +19,7 @@ pub struct Finished {
 }
 
 impl Finished {
-    /// The command failed as documented and says what helps, without a trace of its insides.
+    /// The command failed as documented with a helpful message, without internal details.
     #[track_caller]
     pub fn refuses(&self, code: i32, words: &[&str]) {
         assert_eq!(self.code, Some(code), "exit code; it said:\n{self}");
@@ -43,7 +43,7 @@ impl std::fmt::Display for Finished {
     }
 }
 
-/// Nothing of a message to a person may look like a crash.
+/// No message to a user may look like a crash.
 #[track_caller]
 pub fn assert_clean(stderr: &str) {
     for crash in ["panicked at", "RUST_BACKTRACE", "stack backtrace", "Backtrace", ".rs:"] {
@@ -51,8 +51,8 @@ pub fn assert_clean(stderr: &str) {
     }
 }
 
-/// The binary with an environment that does not depend on who runs the tests. Traces are asked for, so that none is there
-/// only where none is printed. `KLADDER_TEST_LOG` sets the levels of its log, as `RUST_LOG` does.
+/// The binary with an environment that does not depend on the tests' user. Backtraces are enabled, so that a test notices
+/// if one is printed. `KLADDER_TEST_LOG` sets its log levels, like `RUST_LOG`.
 pub fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(KLADDER);
     for name in ["KLADDER_CONFIG", "RUST_LOG", "XDG_CONFIG_HOME", "STATE_DIRECTORY"] {
@@ -66,12 +66,12 @@ pub fn command(arguments: &[&str]) -> Command {
     command
 }
 
-/// Runs the binary to its end.
+/// Runs the binary to completion.
 pub fn kladder(arguments: &[&str]) -> Finished {
     finish(command(arguments), PATIENCE)
 }
 
-/// Runs a command to its end, with its output in files: a full pipe would stop it.
+/// Runs a command to completion, with its output in files: a full pipe would block it.
 pub fn finish(mut command: Command, within: Duration) -> Finished {
     let folder = tempfile::tempdir().expect("a folder");
     let (out, err) = (folder.path().join("stdout"), folder.path().join("stderr"));
@@ -82,7 +82,7 @@ pub fn finish(mut command: Command, within: Duration) -> Finished {
         .unwrap_or_else(|error| panic!("{command:?} cannot be run: {error}"));
     let status = clock::poll(within, || child.try_wait().expect("a child"));
     if status.is_none() {
-        // A script gets the time to stop what it has started.
+        // A script gets time to stop its processes.
         signal(&child, "TERM");
         clock::poll(Duration::from_secs(30), || child.try_wait().expect("a child"));
         let _ = child.kill();
@@ -93,14 +93,14 @@ pub fn finish(mut command: Command, within: Duration) -> Finished {
     finished
 }
 
-/// A background process of the binary, usually `kladder run`. It is killed with its value.
+/// A background process of the binary, usually `kladder run`. Killed when dropped.
 pub struct Kladder {
     child: Child,
     log: PathBuf,
 }
 
 impl Kladder {
-    /// `kladder run -c FILE`; the log goes to a file beside the configuration and is appended to by the next one.
+    /// `kladder run -c FILE`; the log goes to a file beside the configuration, which the next one appends to.
     pub fn run(config: &Path) -> Self {
         Self::start(&["run", "-c", config.to_str().expect("a path")], &config.with_extension("log"))
     }
@@ -109,15 +109,39 @@ impl Kladder {
         Self::start_with(arguments, log, &[])
     }
 
-    /// With more in its environment.
-    pub fn start_with(arguments: &[&str], log: &Path, environment: &[(&str, &str)]) -> Self {
+    /// Any command that executes the binary.
+    pub fn of(command: &mut Command, log: &Path) -> Self {
         let file = File::options().create(true).append(true).open(log).expect("a log");
-        let child = command(arguments)
-            .envs(environment.iter().copied())
-            .stdout(file.try_clone().expect("a file"))
-            .stderr(file)
-            .spawn()
-            .expect("the binary can be run");
+        let command = command.env("NO_COLOR", "1").env("RUST_BACKTRACE", "1").stdin(Stdio::null());
+        let child = command.stdout(file.try_clone().expect("a file")).stderr(file).spawn().expect("it can be run");
+        Self { child, log: log.to_owned() }
+    }
+
+    /// With further environment variables.
+    pub fn start_with(arguments: &[&str], log: &Path, environment: &[(&str, &str)]) -> Self {
+        let mut command = command(arguments);
+        command.envs(environment.iter().copied());
+        Self::spawn(command, log)
+    }
+
+    /// `kladder run` limited to this many open files and connections.
+    pub fn run_with_files(config: &Path, most: u32) -> Self {
+        let kladder = command(&["run", "-c", config.to_str().expect("a path")]);
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("ulimit -n {most} && exec \"$@\""), "sh"]);
+        shell.arg(kladder.get_program()).args(kladder.get_args()).stdin(Stdio::null());
+        for (name, value) in kladder.get_envs() {
+            match value {
+                Some(value) => shell.env(name, value),
+                None => shell.env_remove(name),
+            };
+        }
+        Self::spawn(shell, &config.with_extension("log"))
+    }
+
+    fn spawn(mut command: Command, log: &Path) -> Self {
+        let file = File::options().create(true).append(true).open(log).expect("a log");
+        let child = command.stdout(file.try_clone().expect("a file")).stderr(file).spawn().expect("the binary can be run");
         Self { child, log: log.to_owned() }
     }
 
@@ -126,26 +150,26 @@ impl Kladder {
         self.child.id()
     }
 
-    /// SIGKILL, and gone when this returns.
+    /// SIGKILL; it has ended when this returns.
     pub fn kill_dash_nine(mut self) {
         self.assert_running();
         self.child.kill().expect("a child that runs");
         self.child.wait().expect("a child");
     }
 
-    /// Sends a signal by its name.
+    /// Sends a signal by name.
     pub fn signal(&mut self, name: &str) {
         self.assert_running();
         signal(&self.child, name);
     }
 
-    /// SIGTERM, and how it ended.
+    /// SIGTERM; returns its exit status.
     pub fn terminate(&mut self, within: Duration) -> ExitStatus {
         self.signal("TERM");
         self.ended(within).unwrap_or_else(|| panic!("still running {within:?} after SIGTERM; its log:\n{}", self.log()))
     }
 
-    /// How it ended, or `None` while it runs.
+    /// Its exit status, or `None` while it runs.
     pub fn ended(&mut self, within: Duration) -> Option<ExitStatus> {
         clock::poll(within, || self.child.try_wait().expect("a child"))
     }
@@ -159,7 +183,7 @@ impl Kladder {
         text(&self.log)
     }
 
-    /// The memory that it has now, in MiB.
+    /// Its resident memory, in MiB.
     pub fn memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("a process that runs");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its resident memory");

@@ -1,4 +1,5 @@
-//! A real Prometheus and a real Alertmanager of a test's own: each on a free port, with its data in a folder that ends with it.
+//! A real Prometheus and a real Alertmanager for one test: each on a free port, with its data in a directory that is deleted
+//! with it.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -11,7 +12,7 @@ use tempfile::TempDir;
 use super::clock::{self, PATIENCE};
 use super::scene::{free_port, get, path};
 
-/// A server that is killed with its value.
+/// A server, killed when dropped.
 struct Server {
     child: Child,
     port: u16,
@@ -98,25 +99,25 @@ impl Prometheus {
         answer["data"]["result"].as_array().expect("a vector or a matrix").clone()
     }
 
-    /// What a query gives now, by the value of one label of each series (`""` where it has none).
+    /// The current values of a query, by one label of each series (`""` where it is missing).
     pub fn by(&self, label: &str, query: &str) -> BTreeMap<String, f64> {
         let series = self.ask("query?", query);
         series.iter().map(|one| (text(&one["metric"][label]), number(&one["value"]))).collect()
     }
 
-    /// The one number that a query gives now, if it gives any.
+    /// The single current value of a query, if there is one.
     pub fn value(&self, query: &str) -> Option<f64> {
         let series = self.ask("query?", query);
         assert!(series.len() <= 1, "{query} gives several series: {series:?}");
         series.first().map(|one| number(&one["value"]))
     }
 
-    /// Every number that a query gives now.
+    /// All current values of a query.
     pub fn numbers_now(&self, query: &str) -> Vec<f64> {
         self.ask("query?", query).iter().map(|one| number(&one["value"])).filter(|value| !value.is_nan()).collect()
     }
 
-    /// Every number that a query gives within the last minutes.
+    /// All values of a query within the last minutes.
     pub fn numbers(&self, query: &str) -> Vec<f64> {
         let now = clock::epoch_millis() / 1000;
         let series = self.ask(&format!("query_range?start={}&end={now}&step=2&", now - 300), query);
@@ -129,7 +130,7 @@ fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
-/// The number of a sample: a time and a text.
+/// The value of a sample: a time and a text.
 fn number(sample: &Value) -> f64 {
     sample[1].as_str().and_then(|text| text.parse().ok()).expect("a sample")
 }

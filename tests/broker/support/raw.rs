@@ -1,4 +1,4 @@
-//! Records as Kafka has them, written and read without loss.
+//! Records as stored in Kafka, written and read without loss.
 //!
 //! rust-rdkafka can neither write a header name that is not UTF-8 nor read one without a panic, so the headers go through
 //! librdkafka's C functions. Nothing here is shared with the product.
@@ -20,10 +20,10 @@ use rdkafka::{ClientContext, Message, Offset, TopicPartitionList};
 
 use super::clock::{self, PATIENCE};
 
-/// Headers in order, with duplicates, null values, and names that are any bytes (but NUL, which ends a name in C).
+/// Headers in order, with duplicates, null values, and names of any bytes (except NUL, which ends a name in C).
 pub type Headers = Vec<(Vec<u8>, Option<Vec<u8>>)>;
 
-/// A record to be written.
+/// A record to write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewRecord {
     pub partition: i32,
@@ -32,7 +32,7 @@ pub struct NewRecord {
     pub headers: Headers,
 }
 
-/// A record as it stands in a topic.
+/// A record as stored in a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     pub topic: String,
@@ -50,7 +50,7 @@ impl Record {
         self.headers.iter().filter(|(n, _)| n == name.as_bytes()).map(|(_, v)| v.as_deref()).collect()
     }
 
-    /// The value of a header that stands exactly once and is text.
+    /// The value of a header that exists exactly once and is text.
     pub fn text(&self, name: &str) -> Option<&str> {
         match self.all(name).as_slice() {
             [Some(value)] => std::str::from_utf8(value).ok(),
@@ -98,7 +98,7 @@ impl RawProducer {
         Self { producer, reports }
     }
 
-    /// Writes them and waits until the broker has them all.
+    /// Writes them and waits until the broker has acknowledged all.
     pub fn write(&self, topic: &str, records: &[NewRecord]) {
         for record in records {
             self.enqueue(topic, record);
@@ -184,12 +184,12 @@ fn read_headers(message: &BorrowedMessage<'_>) -> Headers {
     headers
 }
 
-/// All committed records of a topic, from its beginning to its end as of now, by partition and offset.
+/// All committed records of a topic, from its beginning to its current end, by partition and offset.
 pub fn read_topic(brokers: &str, topic: &str) -> Vec<Record> {
     read_with(brokers, topic, "read_committed")
 }
 
-/// The same, with what was aborted or is not committed yet.
+/// The same including aborted and uncommitted ones.
 pub fn read_with(brokers: &str, topic: &str, isolation: &str) -> Vec<Record> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", brokers)
@@ -215,7 +215,7 @@ pub fn read_with(brokers: &str, topic: &str, isolation: &str) -> Vec<Record> {
         match consumer.poll(Duration::from_millis(100)) {
             None => {}
             Some(Err(KafkaError::PartitionEOF(partition))) => at_end[usize::try_from(partition).expect("an index")] = true,
-            // The client connects again by itself; the deadline bounds it.
+            // The client reconnects by itself; the deadline bounds it.
             Some(Err(error)) if connection_lost(&error) => {}
             Some(Err(error)) => panic!("cannot read {topic}: {error}"),
             Some(Ok(message)) => records.push(Record {

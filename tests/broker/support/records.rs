@@ -1,11 +1,11 @@
-//! Records that are hard to carry, and how often the handler refuses each.
+//! Records that are hard to transport, and how often the handler refuses each.
 
 use super::raw::{Headers, NewRecord};
 
-/// The header by which the tests know a record again, whatever kladder writes or forgets.
+/// The header that identifies a record for the tests, whatever kladder writes or drops.
 pub const ID: &str = "x-id";
 
-/// The number in a record's own id.
+/// The number in a record's id.
 pub fn number_of(id: &str) -> Option<usize> {
     id.strip_prefix("r-")?.parse().ok()
 }
@@ -20,10 +20,22 @@ pub fn plain(number: usize, partitions: i32) -> NewRecord {
     }
 }
 
-/// A record with something odd about key, value and headers; the oddities come in all combinations.
+/// A plain record with an incompressible value of this size.
+pub fn incompressible(number: usize, partition: i32, size: usize) -> NewRecord {
+    let mut state = u64::try_from(number).expect("a small number") | 0x9E37_79B9_0000_0000;
+    let value = std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()[3]
+    });
+    NewRecord { partition, value: Some(value.take(size).collect()), ..plain(number, 1) }
+}
+
+/// A record with an unusual key, value and headers; the oddities come in all combinations.
 pub fn hostile(number: usize, partitions: i32, ladder: &str) -> NewRecord {
     let mut headers = odd_headers(number % 8, ladder);
-    // In the middle, so that what stands before and after it has to keep its place.
+    // In the middle, so that the headers before and after it must keep their places.
     headers.insert(headers.len() / 2, (ID.into(), Some(format!("r-{number}").into_bytes())));
     NewRecord { partition: partition(number, partitions), key: odd_key(number), value: odd_value(number), headers }
 }
@@ -67,7 +79,7 @@ fn odd_headers(kind: usize, ladder: &str) -> Headers {
         2 => vec![named(b"null", None), named(b"empty", some(b"")), named(b"null", some(b"")), named(b"null", None)],
         3 => vec![named(b"\xff\xfe\x80", some(&[0, 1, 0xff])), named(b"na\xc3me", None), named(b"", some(b"no name"))],
         4 => vec![
-            // What a service copies from the record that it received onto the one that it produces.
+            // What a service copies from a received record to a produced one.
             named(b"kladder-ladder", Some(ladder.as_bytes().to_vec())),
             named(b"kladder-v", some(b"1")),
             named(b"kladder-attempts", some(b"3")),

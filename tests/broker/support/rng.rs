@@ -1,4 +1,4 @@
-//! Random choices that can be repeated: the seed is printed and can be given.
+//! Reproducible random choices: the seed is printed and can be given.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use super::clock;
 pub struct Rng(u64);
 
 impl Rng {
-    /// From `KLADDER_TEST_SEED`, else from the time.
+    /// From `KLADDER_TEST_SEED`, otherwise from the time.
     pub fn seeded(test: &str) -> Self {
         let given = std::env::var("KLADDER_TEST_SEED").ok().and_then(|text| text.parse().ok());
         let seed = given.unwrap_or_else(|| u64::try_from(clock::epoch_millis()).unwrap_or(1)).max(1);
@@ -15,7 +15,7 @@ impl Rng {
         Self(seed)
     }
 
-    /// xorshift64*: enough to choose moments.
+    /// xorshift64*: sufficient for choosing moments.
     pub fn next(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;

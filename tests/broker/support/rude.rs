@@ -1,4 +1,4 @@
-//! A handler that keeps no rule of HTTP: it answers with whatever bytes the plan says, as slowly as it says, and hangs up.
+//! A handler that breaks the rules of HTTP: it answers with any bytes, at any speed, and closes the connection.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -7,17 +7,17 @@ use std::time::Duration;
 
 use super::clock;
 
-/// One request, as far as the tests ask.
+/// One request, with what the tests need.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Asked {
     pub partition: i32,
     pub offset: i64,
     pub attempt: u32,
-    /// The tier that it says it comes from; 0 where it names none.
+    /// The tier that it names; 0 if none.
     pub tier: u32,
 }
 
-/// What goes back before the connection is closed: pieces, each after a pause.
+/// The response before the connection is closed: pieces, each after a pause.
 #[derive(Debug, Clone, Default)]
 pub struct Pieces(Vec<(Duration, Vec<u8>)>);
 
@@ -31,12 +31,12 @@ impl Pieces {
         Self(vec![(Duration::ZERO, text.as_bytes().to_vec())])
     }
 
-    /// A byte at a time.
+    /// One byte at a time.
     pub fn trickle(text: &str, each: Duration) -> Self {
         Self(text.bytes().map(|byte| (each, vec![byte])).collect())
     }
 
-    /// A whole answer without a body, that says that the connection ends.
+    /// A complete response without a body that announces the end of the connection.
     pub fn answer(status: &str, headers: &str) -> Self {
         Self::whole(&format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: 0\r\n{headers}\r\n"))
     }
@@ -59,7 +59,7 @@ impl RudeHandler {
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let (seen, plan) = (Arc::clone(&seen), Arc::clone(&plan));
-                // An error means that the other side has hung up first, which is its right.
+                // An error means that the client closed the connection first, which it may.
                 std::thread::spawn(move || serve(stream, &seen, &plan));
             }
         });
@@ -70,7 +70,7 @@ impl RudeHandler {
         &self.url
     }
 
-    /// All requests, in the order in which they came.
+    /// All requests, in the order of arrival.
     pub fn asked(&self) -> Vec<Asked> {
         self.asked.lock().expect("no panic while locked").clone()
     }

@@ -1,4 +1,4 @@
-//! One test's ladder: names that nobody else has, a source topic, a configuration file.
+//! One test's ladder: unique names, a source topic, a configuration file.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -13,26 +13,30 @@ use super::handler::Handler;
 use super::process::{self, Finished};
 use super::raw;
 
-/// Everything that stands in the configuration; fields are changed before [`Scene::write`].
+/// All values of the configuration; fields are changed before [`Scene::write`].
 pub struct Scene {
     pub ladder: String,
     pub source: String,
     pub group: String,
     pub brokers: String,
-    /// Where the tests themselves look; the same cluster by a listener without authentication.
+    /// The listener that the tests themselves use: the same cluster without authentication.
     pub cluster: String,
     pub tiers: Vec<&'static str>,
     pub handler: String,
     pub max_in_flight: usize,
+    pub max_unsettled: usize,
+    /// More lines of `[ladder.NAME.handler]`.
+    pub handler_settings: &'static str,
     pub timeout: &'static str,
     pub drain: &'static str,
-    /// The lines of `[ladder.NAME.breaker]`: most plans fail more than a breaker would look on at.
+    /// The lines of `[ladder.NAME.breaker]`: most plans have more failures than a breaker
+    /// tolerates.
     pub breaker: &'static str,
-    /// Those of `[ladder.NAME.dlq_breaker]`, likewise.
+    /// Those of `[ladder.NAME.dlq_breaker]`, for the same reason.
     pub dlq_breaker: &'static str,
-    /// More lines of `[kafka]`.
+    /// Further lines of `[kafka]`.
     pub kafka: String,
-    /// More lines of `[ladder.NAME]`; `start` is one of them.
+    /// Further lines of `[ladder.NAME]`, such as `start`.
     pub settings: String,
     /// The application consumes by itself: there is no handler.
     pub relay: bool,
@@ -43,12 +47,12 @@ pub struct Scene {
 }
 
 impl Scene {
-    /// Names and a folder; the source topic is not made yet.
+    /// Names and a directory; the source topic does not exist yet.
     pub fn new(theme: &str, tiers: &[&'static str]) -> Self {
         Self::on(broker::brokers(), theme, tiers)
     }
 
-    /// The same on a cluster that is named.
+    /// The same on a named cluster.
     pub fn on(cluster: &str, theme: &str, tiers: &[&'static str]) -> Self {
         let name = broker::unique(theme);
         Self {
@@ -60,6 +64,8 @@ impl Scene {
             tiers: tiers.to_vec(),
             handler: "http://127.0.0.1:9/nobody".to_owned(),
             max_in_flight: 64,
+            max_unsettled: 500,
+            handler_settings: "",
             timeout: "10s",
             drain: "10s",
             breaker: "enabled = false",
@@ -88,7 +94,7 @@ impl Scene {
         scene
     }
 
-    /// Asks for at-least-once hops, where they are not the default.
+    /// Requests at-least-once hops, where they are not the default.
     pub fn ask_for(&mut self, hops: Hops) {
         if hops == Hops::AtLeastOnce {
             self.settings.push_str("\nhops = \"at-least-once\"");
@@ -105,8 +111,15 @@ impl Scene {
             String::new()
         } else {
             format!(
-                "[ladder.{0}.handler]\nurl = \"{1}\"\ntimeout = \"{2}\"\nmax_in_flight = {3}\n\n[ladder.{0}.breaker]\n{4}\n",
-                self.ladder, self.handler, self.timeout, self.max_in_flight, self.breaker
+                "[ladder.{0}.handler]\nurl = \"{1}\"\ntimeout = \"{2}\"\nmax_in_flight = {3}\n\
+                 max_unsettled = {4}\n{5}\n\n[ladder.{0}.breaker]\n{6}\n",
+                self.ladder,
+                self.handler,
+                self.timeout,
+                self.max_in_flight,
+                self.max_unsettled,
+                self.handler_settings,
+                self.breaker
             )
         };
         format!(
@@ -158,12 +171,12 @@ tiers = [{tiers}]
         path
     }
 
-    /// A configuration file for one more worker of the same ladder, and the port of its health pages.
+    /// A configuration file for another worker of the same ladder, and its health port.
     pub fn write_worker(&self, instance: &str) -> (PathBuf, u16) {
         self.write_worker_as(instance, instance)
     }
 
-    /// The same in a file of another name than the worker's.
+    /// The same in a file whose name is not the worker's.
     pub fn write_worker_as(&self, instance: &str, file: &str) -> (PathBuf, u16) {
         let path = self.folder.path().join(format!("{file}.toml"));
         let health = free_port();
@@ -203,7 +216,7 @@ tiers = [{tiers}]
         format!("{}.mover", self.ladder)
     }
 
-    /// The ladder as the checker knows it.
+    /// The ladder as known to the checker.
     pub fn shape(&self) -> Shape {
         Shape {
             ladder: self.ladder.clone(),
@@ -212,7 +225,7 @@ tiers = [{tiers}]
         }
     }
 
-    /// All that there is to check, read from the topics and the handler as of now.
+    /// Everything to check, read from the topics and the handler now.
     pub fn observe(&self, handler: &Handler) -> Observed {
         Observed {
             source: raw::read_topic(&self.cluster, &self.source),
@@ -223,32 +236,32 @@ tiers = [{tiers}]
         }
     }
 
-    /// The port of the health pages.
+    /// The health port.
     pub fn health_port(&self) -> u16 {
         self.health
     }
 
-    /// What an HTTP GET on the health port gives.
+    /// The response to an HTTP GET on the health port.
     pub fn get(&self, page: &str) -> Option<(u16, String)> {
         get(self.health, page)
     }
 
-    /// What a request to the admin port gives.
+    /// The response to a request on the admin port.
     pub fn control(&self, method: &str, page: &str, body: &str) -> Option<(u16, String)> {
         self.control_with(method, page, "Host: localhost", body)
     }
 
-    /// The same with headers of one's own.
+    /// The same with given headers.
     pub fn control_with(&self, method: &str, page: &str, headers: &str, body: &str) -> Option<(u16, String)> {
         request(self.admin, &format!("{method} {page} HTTP/1.0\r\n{headers}\r\nContent-Length: {}\r\n\r\n{body}", body.len()))
     }
 
-    /// A metric, summed over all its series whose labels contain the given text; `None` where there is no such series.
+    /// A metric, summed over all series whose labels contain the given text; `None` if there is none.
     pub fn metric(&self, name: &str, label: &str) -> Option<f64> {
         sum_metric(&self.get("/metrics")?.1, name, label)
     }
 
-    /// Waits until the process answers that its workers have begun.
+    /// Waits until the process reports that its workers have started.
     pub fn await_ready(&self) {
         clock::eventually("/readyz answers 200", clock::PATIENCE, || matches!(self.get("/readyz"), Some((200, _))));
     }
@@ -256,14 +269,14 @@ tiers = [{tiers}]
 
 impl Drop for Scene {
     fn drop(&mut self) {
-        // What a failed test leaves behind is evidence.
+        // The files of a failed test are kept as evidence.
         if !std::thread::panicking() {
             broker::delete_topics_on(&self.cluster, &[&format!("{}.", self.ladder)]);
         }
     }
 }
 
-/// What an HTTP GET on a port of this machine gives.
+/// The response to an HTTP GET on a port of this machine.
 pub fn get(port: u16, page: &str) -> Option<(u16, String)> {
     request(port, &format!("GET {page} HTTP/1.0\r\nHost: localhost\r\n\r\n"))
 }
@@ -278,7 +291,7 @@ fn request(port: u16, request: &str) -> Option<(u16, String)> {
     Some((status, answer.split_once("\r\n\r\n")?.1.to_owned()))
 }
 
-/// A metric of the worker whose health pages are on that port; see [`Scene::metric`].
+/// A metric of the worker with that health port; see [`Scene::metric`].
 pub fn metric_at(port: u16, name: &str, label: &str) -> Option<f64> {
     sum_metric(&get(port, "/metrics")?.1, name, label)
 }
@@ -302,7 +315,7 @@ pub fn path(path: &Path) -> &str {
     path.to_str().expect("a path that is text")
 }
 
-/// A port below the range that the kernel hands out to clients, so that no connection takes it between now and its use.
+/// A port below the kernel's ephemeral port range, so that no connection takes it before its use.
 pub fn free_port() -> u16 {
     use std::sync::atomic::{AtomicU16, Ordering};
     static NEXT: AtomicU16 = AtomicU16::new(0);

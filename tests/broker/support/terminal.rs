@@ -1,4 +1,4 @@
-//! The binary on a terminal, and what a person would see there.
+//! The binary on a terminal, and the screen that a user would see.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStderr, ChildStdin, Command, Stdio};
@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use super::clock::{self, PATIENCE};
 use super::{broker, process};
 
-/// A command of the binary that runs on a terminal of its own. It is killed with its value.
+/// A command of the binary on its own terminal. Killed when dropped.
 pub struct Terminal {
     relay: Child,
     keys: ChildStdin,
@@ -19,11 +19,11 @@ pub struct Terminal {
     pub id: u32,
 }
 
-/// How it ended.
+/// Its exit status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Left {
     pub code: Option<i32>,
-    /// The settings of the terminal are those from before.
+    /// Whether the terminal's settings are restored.
     pub settings_restored: bool,
     pub on_alternate_screen: bool,
     pub cursor_hidden: bool,
@@ -60,7 +60,7 @@ impl Terminal {
         Self { relay, keys, talk, screen, reader: Some(reader), id }
     }
 
-    /// Types, as keys or with the bytes that a terminal sends for them.
+    /// Types keys, or the bytes that a terminal sends for them.
     pub fn press(&mut self, keys: &str) {
         self.keys.write_all(keys.as_bytes()).and_then(|()| self.keys.flush()).expect("the terminal is there");
     }
@@ -70,17 +70,17 @@ impl Terminal {
         assert!(sent.expect("kill can be run").success());
     }
 
-    /// The lines that are on the screen now.
+    /// The current lines of the screen.
     pub fn lines(&self) -> Vec<String> {
         self.parser().screen().contents().lines().map(str::to_owned).collect()
     }
 
-    /// All that is on the screen now.
+    /// The current screen.
     pub fn text(&self) -> String {
         self.parser().screen().contents()
     }
 
-    /// Whether any cell is in another colour than the terminal's own.
+    /// Whether any cell has a colour other than the default.
     pub fn has_colours(&self) -> bool {
         let parser = self.parser();
         let screen = parser.screen();
@@ -93,14 +93,14 @@ impl Terminal {
         self.screen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until the screen is like that.
+    /// Waits until the screen matches.
     #[track_caller]
     pub fn shows(&self, what: &str, probe: impl Fn(&[String]) -> bool) {
         let found = clock::poll(PATIENCE, || probe(&self.lines()).then_some(()));
         assert!(found.is_some(), "not within {PATIENCE:?}: {what}; on the screen:\n{}", self.text());
     }
 
-    /// Waits until it has ended by itself, and tells what it left.
+    /// Waits until it has ended by itself, and returns its result.
     #[track_caller]
     pub fn left(mut self) -> Left {
         let status = clock::poll(PATIENCE, || self.relay.try_wait().expect("a child"));
@@ -124,7 +124,7 @@ impl Terminal {
 impl Drop for Terminal {
     fn drop(&mut self) {
         if self.relay.try_wait().is_ok_and(|ended| ended.is_none()) {
-            // The command first: it has a session of its own, and would outlive the relay.
+            // The command first: it has its own session, and would outlive the relay.
             let _ = Command::new("kill").args(["-KILL", &self.id.to_string()]).status();
             let _ = self.relay.kill();
             let _ = self.relay.wait();

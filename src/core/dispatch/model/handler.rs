@@ -1,28 +1,28 @@
-//! The simulated handler: what it answers, and when it dies.
+//! The simulated handler: its answers, and its crashes.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::core::dispatch::model::mix::{Mix, Nature, Weather, ms};
-use crate::core::dispatch::{Outcome, Trouble};
+use crate::core::dispatch::{CallOutcome, Trouble};
 use crate::core::leader_clock::LocalTime;
 
-/// What an error takes, and a refused connection.
+/// Duration of an error, and of a refused connection.
 const QUICK: Duration = ms(5);
 const REFUSED: Duration = ms(1);
 
-/// What becomes of a call, unless the handler dies before.
+/// The outcome of a call, unless the handler dies before.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Answer {
     pub at: LocalTime,
-    pub outcome: Outcome,
-    /// It reached the handler.
+    pub outcome: CallOutcome,
+    /// Whether it reaches the handler.
     pub reached: bool,
-    /// The handler dies over it then.
+    /// Whether the handler then dies.
     pub kills: bool,
 }
 
-/// The handler, with the calls that are with it.
+/// The handler, with the calls in flight.
 pub(super) struct Handler {
     began: LocalTime,
     away_until: Option<LocalTime>,
@@ -35,10 +35,10 @@ impl Handler {
         Self { began, away_until: None, calls: BTreeSet::new(), deaths: 0 }
     }
 
-    /// A call comes, by its number.
+    /// A call arrives, identified by its number.
     pub fn call(&mut self, mix: &Mix, number: usize, nature: Nature, now: LocalTime) -> Answer {
         let answer = |after: Duration, outcome, reached| Answer { at: now.later(after), outcome, reached, kills: false };
-        let trouble = |kind| Outcome::Trouble(kind, None);
+        let trouble = |kind| CallOutcome::Trouble(kind, None);
         let elapsed = now.since(self.began);
         let weather = mix.outages.iter().find(|o| o.from <= elapsed && elapsed < o.until).map(|o| o.weather);
         if weather == Some(Weather::Away) || self.away_until.is_some_and(|until| now < until) {
@@ -56,8 +56,8 @@ impl Handler {
             (_, Nature::Healthy | Nature::Rejected) if mix.takes >= mix.timeout => {
                 answer(mix.timeout, trouble(Trouble::Timeouts), true)
             }
-            (_, Nature::Healthy) => answer(mix.takes, Outcome::Good(None), true),
-            (_, _) => answer(QUICK, Outcome::Good(None), true),
+            (_, Nature::Healthy) => answer(mix.takes, CallOutcome::Good(None), true),
+            (_, _) => answer(QUICK, CallOutcome::Good(None), true),
         }
     }
 
@@ -65,7 +65,7 @@ impl Handler {
         self.calls.remove(&number);
     }
 
-    /// It dies, and is back after a while. Gives the calls that were with it.
+    /// The handler dies, and recovers after a while. Returns the calls in flight.
     pub fn die(&mut self, now: LocalTime, revival: Duration) -> Vec<usize> {
         self.deaths += 1;
         self.away_until = Some(now.later(revival));

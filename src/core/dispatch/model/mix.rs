@@ -1,4 +1,4 @@
-//! What happens in a run: the records, how they misbehave, and what becomes of the handler.
+//! The input of a run: records, their behaviour, and the handler's behaviour.
 
 use std::time::Duration;
 
@@ -13,24 +13,24 @@ pub(super) enum Nature {
     Errors,
     /// Never.
     Hangs,
-    /// It drops the connection after the usual time, and lives on.
+    /// The connection is dropped after the usual time; the handler survives.
     Drops,
-    /// It dies over it after the usual time, and is back after the mix's own.
+    /// The handler dies after the usual time, and recovers after the mix's `revival`.
     Kills,
-    /// It rejects it, which is a good answer.
+    /// Rejected, which is a good answer.
     Rejected,
-    /// With 500 at first, and well ever after.
+    /// With 500 at first, and well after that.
     FailsOnce,
 }
 
-/// Records of a nature among the others, one in so many.
+/// The share of records with a nature: one in so many.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Share {
     pub nature: Nature,
     pub one_in: usize,
 }
 
-/// So many of them one after the other, of one partition.
+/// A run of consecutive records of one partition.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Run {
     pub nature: Nature,
@@ -40,16 +40,16 @@ pub(super) struct Run {
     pub is_of_one_key: bool,
 }
 
-/// What the handler does meanwhile with whatever record.
+/// How the handler treats every record meanwhile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Weather {
     /// 503.
     Errors,
     /// No answer.
     Hangs,
-    /// It accepts and hangs up.
+    /// Accepts the connection and closes it.
     Drops,
-    /// It cannot be reached, and whatever was with it is lost.
+    /// Unreachable; calls in flight are lost.
     Away,
 }
 
@@ -66,28 +66,31 @@ impl Outage {
     }
 }
 
-/// One run.
+/// The description of one run.
 #[derive(Debug, Clone)]
 pub(super) struct Mix {
-    /// How many share the partitions, and call the same handler.
+    /// Number of workers, which share the partitions and call the same handler.
     pub workers: usize,
     pub partitions: usize,
     pub places: usize,
+    pub unsettled: usize,
+    /// How long a finished delivery waits for its commit.
+    pub commit: Duration,
     pub timeout: Duration,
-    /// What a healthy record takes.
+    /// Duration of a healthy call.
     pub takes: Duration,
-    /// Records a second, all partitions together.
+    /// Records per second over all partitions.
     pub rate: f64,
-    /// For how long records come, and for how many seconds healthy ones come afterwards, one a second.
+    /// For how long records arrive, and for how many seconds healthy ones follow, one per second.
     pub lasts: Duration,
     pub afterwards: u64,
     pub tiers: Vec<Duration>,
     pub shares: Vec<Share>,
     pub runs: Vec<Run>,
     pub outages: Vec<Outage>,
-    /// How long the handler takes to come back after it died over a record.
+    /// How long the handler takes to recover after it died.
     pub revival: Duration,
-    /// After each so long a worker gives a partition away, and the next one takes it.
+    /// Interval at which a worker hands a partition to the next one.
     pub rebalance: Option<Duration>,
     pub breaker: BreakerSettings,
 }
@@ -101,12 +104,14 @@ pub(super) const fn s(seconds: u64) -> Duration {
 }
 
 impl Mix {
-    /// A worker as shipped, over six partitions, and a handler that is well.
+    /// A worker with production settings, six partitions, and a handler that is well.
     pub fn usual(rate: f64, takes: Duration, lasts: Duration) -> Self {
         Self {
             workers: 1,
             partitions: 6,
             places: 64,
+            unsettled: 500,
+            commit: ms(3),
             timeout: s(5),
             takes,
             rate,
@@ -138,6 +143,6 @@ impl Mix {
     }
 
     pub fn settings(&self) -> DispatchSettings {
-        DispatchSettings { places: self.places, redeliver_share: 0.5, breaker: Some(self.breaker) }
+        DispatchSettings { places: self.places, unsettled: self.unsettled, redeliver_share: 0.5, breaker: Some(self.breaker) }
     }
 }

@@ -1,5 +1,5 @@
-//! The dispatch at work in virtual time: a simulated broker and handler, mixes of records that misbehave, restarts and outages, and what
-//! healthy records see of them.
+//! The dispatch in virtual time: a simulated broker and handler, mixes of misbehaving records, restarts and outages, and their effect on
+//! healthy records.
 
 mod handler;
 mod mix;

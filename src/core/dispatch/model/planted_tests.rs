@@ -1,16 +1,19 @@
-//! Decisions that are wrong, each of which the mixes have to find. A model that finds no bug that is there proves nothing where none is
-//! found.
+//! Planted wrong decisions, each of which the mixes must detect. A model that cannot find a known bug proves nothing by finding none.
 
 use crate::core::dispatch::model::mix::{Mix, Nature, Weather, ms, s};
-use crate::core::dispatch::model::report::Report;
+use crate::core::dispatch::model::report::RunReport;
 use crate::core::dispatch::model::world::{run, run_with};
-use crate::core::dispatch::{Fair, LaneUse, Policy, Trouble};
+use crate::core::dispatch::{Fair, LaneUse, Policy, SlotUse, Trouble};
 
-/// First come, first served at the door: whose probe has failed is the next one again.
+/// First come, first served for probes: a record whose probe failed is probed again next.
 #[derive(Clone, Copy)]
 struct FirstCome;
 
 impl Policy for FirstCome {
+    fn may_begin(&self, slots: SlotUse, most: SlotUse) -> bool {
+        Fair.may_begin(slots, most)
+    }
+
     fn lane_may_take(&self, lane: LaneUse) -> bool {
         Fair.lane_may_take(lane)
     }
@@ -24,11 +27,15 @@ impl Policy for FirstCome {
     }
 }
 
-/// A record that fails as it has failed before counts against the handler, and lengthens an outage.
+/// A record that fails as it failed before counts against the handler, which prolongs an outage.
 #[derive(Clone, Copy)]
 struct DoubtfulCounts;
 
 impl Policy for DoubtfulCounts {
+    fn may_begin(&self, slots: SlotUse, most: SlotUse) -> bool {
+        Fair.may_begin(slots, most)
+    }
+
     fn lane_may_take(&self, lane: LaneUse) -> bool {
         Fair.lane_may_take(lane)
     }
@@ -42,11 +49,15 @@ impl Policy for DoubtfulCounts {
     }
 }
 
-/// One partition takes all places that are free.
+/// One partition takes all free slots.
 #[derive(Clone, Copy)]
 struct OneLane;
 
 impl Policy for OneLane {
+    fn may_begin(&self, slots: SlotUse, most: SlotUse) -> bool {
+        Fair.may_begin(slots, most)
+    }
+
     fn lane_may_take(&self, _: LaneUse) -> bool {
         true
     }
@@ -60,11 +71,34 @@ impl Policy for OneLane {
     }
 }
 
+/// Calls that have ended are forgotten, however long their commit takes.
+#[derive(Clone, Copy)]
+struct EndedAreForgotten;
+
+impl Policy for EndedAreForgotten {
+    fn may_begin(&self, slots: SlotUse, most: SlotUse) -> bool {
+        slots.running < most.running
+    }
+
+    fn lane_may_take(&self, lane: LaneUse) -> bool {
+        Fair.lane_may_take(lane)
+    }
+
+    fn says_nothing(&self, failed_before: Option<Trouble>, now: Trouble) -> bool {
+        Fair.says_nothing(failed_before, now)
+    }
+
+    fn probe_goes_to_the_end(&self) -> bool {
+        Fair.probe_goes_to_the_end()
+    }
+}
+
 const SEEDS: u64 = 20;
 
-/// Runs seeds of a mix with a wrong decision: one of them has to break what all of them keep to without it.
+/// Runs seeds of a mix with a wrong decision: one of them must violate a property that holds for all of
+/// them without it.
 #[track_caller]
-fn assert_found<P: Policy + Copy>(mix: &Mix, policy: P, holds: impl Fn(&Report) -> bool) {
+fn assert_found<P: Policy + Copy>(mix: &Mix, policy: P, holds: impl Fn(&RunReport) -> bool) {
     for seed in 0..SEEDS {
         assert!(holds(&run(mix, seed)), "seed {seed} fails without the bug too");
     }
@@ -84,7 +118,7 @@ fn first_come_first_served_at_the_door_is_found() {
 
 #[test]
 fn doubtful_trouble_that_counts_is_found() {
-    // It restarts, and answers with errors for long. All that waits has failed before, and most of it always will; a few would succeed,
+    // It restarts and answers with errors for long. All waiting records have failed before, and most always will; a few would succeed
     // once the handler is well.
     let few = Mix { afterwards: 0, ..Mix::usual(60.0, ms(5), s(10)) };
     let outage = few.with_outage(Weather::Away, ms(10_100), s(2)).with_outage(Weather::Errors, ms(12_100), s(198));
@@ -96,4 +130,11 @@ fn doubtful_trouble_that_counts_is_found() {
 fn one_partition_that_takes_all_places_is_found() {
     let mix = Mix::usual(60.0, ms(5), s(60)).with_run(Nature::Hangs, s(10), 150);
     assert_found(&mix, OneLane, |report| report.longest_gap(s(1), s(59), |partition| partition != 0) <= s(1));
+}
+
+#[test]
+fn more_calls_than_a_crash_may_repeat_are_found() {
+    // More arrive during a commit than may be unsettled.
+    let mix = Mix { places: 8, unsettled: 20, commit: ms(500), ..Mix::usual(100.0, ms(5), s(20)) };
+    assert_found(&mix, EndedAreForgotten, |report| report.most_repeated <= mix.places + mix.unsettled);
 }

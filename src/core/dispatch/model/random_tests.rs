@@ -1,4 +1,4 @@
-//! Mixes drawn at random, by the thousand: whatever fails, healthy records come through, at once where the places allow it.
+//! Thousands of random mixes: whatever fails, healthy records are delivered, at once if the slots allow it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -6,12 +6,12 @@ use std::time::Duration;
 use crate::core::chance::Chance;
 use crate::core::dispatch::Fair;
 use crate::core::dispatch::model::mix::{Mix, Nature, Outage, Run, Share, Weather, ms, s};
-use crate::core::dispatch::model::report::Report;
+use crate::core::dispatch::model::report::RunReport;
 use crate::core::dispatch::model::world::{run, run_with};
 
 const SEEDS: u64 = 3_000;
 
-/// Draws a mix in which the places suffice for healthy records, whatever else there is.
+/// Draws a mix in which the slots suffice for healthy records, whatever else there is.
 #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small numbers")]
 pub(super) fn draw(seed: u64) -> Mix {
     let mut chance = Chance::new(seed);
@@ -32,7 +32,8 @@ pub(super) fn draw(seed: u64) -> Mix {
     if chance.coin() {
         mix.shares.push(Share { nature: Nature::Errors, one_in: [2, 3, 10, 100][chance.index(4)] });
     }
-    // Where no other partition speaks for the handler, it takes long to find those over which it dies.
+    // Without other partitions as evidence for the handler, it takes long to find the records that
+    // kill it.
     let is_alone = mix.partitions == 1;
     if chance.per_mille(300) {
         let one_in = [20, 50, 100, 500][chance.index(4)];
@@ -40,15 +41,15 @@ pub(super) fn draw(seed: u64) -> Mix {
     }
     let attempts = mix.tiers.len() as f64 + 1.0;
     if chance.per_mille(400) {
-        // In the end they keep no more than a fifth of the places.
+        // In the end they occupy at most a fifth of the slots.
         let least = rate * attempts * timeout.as_secs_f64() / (places as f64 * 0.2);
         let one_in = [50_u32, 100, 500].into_iter().find(|one_in| f64::from(*one_in) >= least);
         mix.shares.extend(one_in.map(|one_in| Share { nature: Nature::Hangs, one_in: one_in as usize }));
     }
-    // Nor does anybody find them soon among one in twenty that drop their connections.
+    // Nor are they found soon if one in twenty records drops its connection.
     let drops_many = mix.shares.iter().any(|share| share.nature == Nature::Drops && share.one_in < 50);
     if chance.per_mille(300) && !is_alone && !drops_many {
-        // Away for no more than a tenth of the time.
+        // Down for at most a tenth of the time.
         mix.revival = [ms(200), ms(500), s(1)][chance.index(3)];
         let least = rate * attempts * 2.0 * mix.revival.as_secs_f64() / 0.1;
         let one_in = [500_u32, 2_000, 5_000].into_iter().find(|one_in| f64::from(*one_in) >= least);
@@ -58,7 +59,7 @@ pub(super) fn draw(seed: u64) -> Mix {
     if chance.coin() {
         let nature = [Nature::Errors, Nature::Hangs, Nature::Drops, Nature::Rejected][chance.index(4)];
         let count = if nature == Nature::Hangs { chance.between(5, places as u64 * 2) } else { chance.between(10, 300) };
-        // No more than a minute of lost connections: each takes as long as a healthy record.
+        // At most a minute of lost connections: each takes as long as a healthy record.
         let count = if nature == Nature::Drops { count.min((60.0 / takes.as_secs_f64()) as u64) } else { count };
         let (partition, count) = (chance.index(mix.partitions), usize::try_from(count).unwrap_or(0));
         mix.runs.push(Run { nature, at: s(20), partition, count, is_of_one_key: chance.coin() });
@@ -76,18 +77,26 @@ pub(super) fn draw(seed: u64) -> Mix {
         }
     }
     if chance.per_mille(200) {
-        // Calls that hang over a rebalance keep their places beside those of the partition's next assignment.
+        // Calls that hang during a rebalance keep their slots besides those of the partition's next
+        // assignment.
         mix.rebalance = Some(timeout + ms(chance.between(500, 5_000)));
         mix.runs.retain(|run| run.nature != Nature::Hangs);
+    }
+    if chance.coin() {
+        // Enough for the rate, whatever a commit takes.
+        (mix.unsettled, mix.commit) = ([0, 0, 50, 500][chance.index(4)], ms(3));
+        if mix.unsettled > 0 {
+            mix.commit = [ms(3), ms(20), ms(100)][chance.index(3)];
+        }
     }
     mix
 }
 
-/// What may keep healthy records from the handler at most, beside an outage itself.
+/// The longest acceptable time without healthy records at the handler, besides an outage itself.
 fn bound(mix: &Mix) -> Duration {
-    // Between two records of the mix, and as long as a healthy one is not among them.
+    // The pause between two records of the mix, and longer if none of them is healthy.
     let pause = Duration::from_secs_f64(8.0 / mix.rate);
-    // Where healthy records come seldom, others that fail look like an outage for a while.
+    // If healthy records are rare, failing ones look like an outage for a while.
     let pause = if mix.rate < 20.0 { pause + mix.breaker.open_for } else { pause };
     let kills = mix.shares.iter().any(|share| share.nature == Nature::Kills);
     let outage = mix.outages.first();
@@ -97,21 +106,24 @@ fn bound(mix: &Mix) -> Duration {
         Weather::Hangs => mix.breaker.open_for.max(outage.lasts() / 2) + mix.timeout * 2,
         Weather::Errors | Weather::Drops => mix.breaker.open_for.max(outage.lasts() / 2) + s(2),
     });
-    // Until the first of them time out, calls that hang may have all places but a few.
+    // Until the first of them time out, hanging calls may occupy all slots but a few.
     let hangs =
         mix.shares.iter().any(|share| share.nature == Nature::Hangs) || mix.runs.iter().any(|run| run.nature == Nature::Hangs);
     let first_timeout = if hangs { mix.timeout } else { Duration::ZERO };
     pause + s(2) + mix.takes * 2 + first_timeout + if kills { mix.revival * 4 } else { Duration::ZERO } + recovery
 }
 
-pub(super) fn judge(mix: &Mix, report: &Report) -> Result<(), String> {
+pub(super) fn judge(mix: &Mix, report: &RunReport) -> Result<(), String> {
     let fault = |what: String| Err(format!("{what}\n{mix:?}"));
-    // Over several records at once the handler may die again and again, so that an innocent one of each worker is blamed for it.
+    if report.most_running > mix.places || report.most_repeated > mix.places + mix.unsettled {
+        return fault(format!("{} calls ran, a crash would have repeated {}", report.most_running, report.most_repeated));
+    }
+    // With several killing records the handler may die so often that one innocent record per worker is blamed.
     let blamed = if mix.shares.iter().any(|share| share.nature == Nature::Kills) { mix.workers } else { 0 };
     if report.left() > blamed || report.dead_healthy() > blamed {
         return fault(format!("{} healthy records left, {} dead", report.left(), report.dead_healthy()));
     }
-    // A row of records that fail in the only partition there is, or in one of two with little to do, cannot be told from an outage.
+    // A run of failing records in the only partition, or in one of two partitions with little traffic, looks like an outage.
     let few = mix.partitions == 1 || (mix.partitions == 2 && mix.rate < 20.0);
     if few && mix.runs.iter().any(|run| run.nature != Nature::Rejected) {
         return Ok(());

@@ -1,14 +1,14 @@
-//! The mixes that were seen to starve healthy records, each with what has to hold.
+//! Mixes that once starved healthy records, each with the properties that must hold.
 
 use std::time::Duration;
 
 use crate::core::dispatch::model::mix::{Mix, Nature, Weather, ms, s};
-use crate::core::dispatch::model::report::Report;
+use crate::core::dispatch::model::report::RunReport;
 use crate::core::dispatch::model::world::run;
 
 const SEEDS: u64 = 40;
 
-fn each_seed(mix: &Mix, check: impl Fn(&Report, u64)) {
+fn each_seed(mix: &Mix, check: impl Fn(&RunReport, u64)) {
     for seed in 0..SEEDS {
         check(&run(mix, seed), seed);
     }
@@ -101,7 +101,7 @@ fn one_in_five_hundred_that_kills_the_handler_costs_little_more_than_its_revival
     each_seed(&mix, |report, seed| {
         let deaths = u32::try_from(report.deaths).expect("few");
         let away = f64::from(deaths) * 0.5;
-        // Over each of the twelve three times until it is found, and once or twice at each attempt afterwards.
+        // Each of the twelve kills it three times until it is found, and once or twice at each later attempt.
         assert!(deaths <= 12 * 10, "seed {seed}: {deaths} deaths");
         let done = report.done_a_second(s(5), s(120));
         assert!(done >= 50.0 * 0.8 * (1.0 - away / 120.0), "seed {seed}: {done} a second, away for {away} s");
@@ -145,7 +145,7 @@ fn an_outage_burns_no_attempt_whatever_it_is_like() {
             for seed in 0..4 {
                 let report = run(&mix, seed);
                 assert_eq!((report.dead(), report.left()), (0, 0), "{weather:?}, {rate}, seed {seed}");
-                // Where few records come, the first of one partition are alone with their failures for a while.
+                // If records are rare, the first ones of a partition are alone with their failures for a while.
                 assert!(report.burnt() <= 4, "{weather:?}, {rate}, seed {seed}: {}", report.burnt());
             }
         }

@@ -1,4 +1,5 @@
-//! One run: records come, are taken, delivered, fail, wait in their tier and come back; all in virtual time, by the seed.
+//! One run in virtual time: records arrive, are taken, delivered, fail, wait in their tier and come back, all determined
+//! by the seed.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -7,29 +8,26 @@ use std::time::Duration;
 use crate::core::chance::Chance;
 use crate::core::dispatch::model::handler::Handler;
 use crate::core::dispatch::model::mix::{Mix, Nature, Weather, ms, s};
-use crate::core::dispatch::model::report::{Report, Way};
-use crate::core::dispatch::{CallId, Dispatch, Fair, Fate, Kind, Outcome, Policy, Ticket, Trouble};
+use crate::core::dispatch::model::report::{RunReport, Way};
+use crate::core::dispatch::{CallId, CallOutcome, Departure, Dispatch, Fair, Kind, Policy, Ticket, Trouble};
 use crate::core::leader_clock::LocalTime;
 
 const BEGINNING: LocalTime = LocalTime::from_micros(1_000_000_000_000);
 
-/// How long a finished delivery waits for its commit.
-const COMMIT: Duration = ms(3);
-
-/// A run that goes on for longer than this after the last record has not drained.
+/// A run that continues for longer than this after the last record is stuck.
 const DRAIN: Duration = s(900);
 
-/// More steps than this at one moment go on for ever.
+/// More steps than this at one moment mean an endless loop.
 const MOST_STEPS_AT_ONCE: usize = 1_000_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
-    /// A record of the mix comes.
+    /// A record of the mix arrives.
     Comes(usize),
-    /// It is back from its tier.
+    /// A record comes back from its tier.
     Redelivered(usize),
     CallEnds(usize),
-    /// By a worker, of a kind.
+    /// Worker and kind.
     Committed(usize, usize),
     Dies,
     Rebalances(usize),
@@ -50,11 +48,11 @@ struct Running {
     worker: usize,
     call: CallId,
     record: usize,
-    outcome: Outcome,
+    outcome: CallOutcome,
     kills: bool,
 }
 
-/// One partition of source or redeliver: what waits in Kafka, and the assignment by which it is worked on.
+/// One partition of source or redeliver: the records in Kafka, and its current assignment.
 struct Partition {
     kind: Kind,
     log: VecDeque<usize>,
@@ -67,7 +65,7 @@ pub(super) struct World<'a, P> {
     now: LocalTime,
     events: BinaryHeap<Reverse<(LocalTime, u64, Event)>>,
     next_event: u64,
-    /// Of each worker.
+    /// Per worker.
     woken_at: Vec<Option<LocalTime>>,
     dispatches: Vec<Dispatch<usize, P>>,
     handler: Handler,
@@ -76,21 +74,30 @@ pub(super) struct World<'a, P> {
     next_lane: u64,
     calls: Vec<Option<Running>>,
     last: LocalTime,
-    /// Each call is printed.
+    /// The most calls that ran at a time, and the most that a crash would have repeated.
+    most_running: usize,
+    most_repeated: usize,
+    /// Whether to print each call.
     is_traced: bool,
 }
 
-/// A run by what is shipped.
-pub(super) fn run(mix: &Mix, seed: u64) -> Report {
+/// A run with the production policy.
+pub(super) fn run(mix: &Mix, seed: u64) -> RunReport {
     run_with(mix, seed, Fair, false)
 }
 
-pub(super) fn run_with<P: Policy + Copy>(mix: &Mix, seed: u64, policy: P, is_traced: bool) -> Report {
+pub(super) fn run_with<P: Policy + Copy>(mix: &Mix, seed: u64, policy: P, is_traced: bool) -> RunReport {
     let mut world = World::new(mix, seed, policy);
     world.is_traced = is_traced;
     world.go();
     let ways = world.records.iter().map(|record| record.way).collect();
-    Report { began: BEGINNING, ways, deaths: world.handler.deaths }
+    RunReport {
+        began: BEGINNING,
+        ways,
+        deaths: world.handler.deaths,
+        most_running: world.most_running,
+        most_repeated: world.most_repeated,
+    }
 }
 
 impl<'a, P: Policy + Copy> World<'a, P> {
@@ -110,6 +117,8 @@ impl<'a, P: Policy + Copy> World<'a, P> {
             next_lane: 1,
             calls: Vec::new(),
             last: BEGINNING.later(mix.lasts),
+            most_running: 0,
+            most_repeated: 0,
             is_traced: false,
         };
         for index in 0..world.partitions.len() {
@@ -147,7 +156,7 @@ impl<'a, P: Policy + Copy> World<'a, P> {
             at += Duration::from_micros(chance.between(pause / 2, pause + pause / 2).max(1));
             number += 1;
         }
-        // A few healthy ones come after all the others: while nothing but records comes that fail, nobody can tell that it is not an outage.
+        // A few healthy records come after all the others: while only failing records arrive, nobody can tell that it is not an outage.
         let after =
             (0..mix.afterwards).map(|second| (mix.lasts + s(second), chance.index(mix.partitions), Nature::Healthy, None));
         planned.extend(after);
@@ -190,7 +199,7 @@ impl<'a, P: Policy + Copy> World<'a, P> {
         let mut steps = 0;
         while let Some(Reverse((at, _, event))) = self.events.pop() {
             steps = if at > self.now { 0 } else { steps + 1 };
-            assert!(steps < MOST_STEPS_AT_ONCE, "it turns on the spot");
+            assert!(steps < MOST_STEPS_AT_ONCE, "endless loop");
             if at > self.last.later(DRAIN) {
                 break;
             }
@@ -212,7 +221,7 @@ impl<'a, P: Policy + Copy> World<'a, P> {
             }
             Event::CallEnds(number) => self.end_call(number),
             Event::Committed(worker, kind) => {
-                self.dispatches[worker].release(if kind == 0 { Kind::Source } else { Kind::Redeliver });
+                self.dispatches[worker].release(if kind == 0 { Kind::Source } else { Kind::Redeliver }, 1);
             }
             Event::Dies => self.die(Duration::ZERO),
             Event::Rebalances(index) => {
@@ -231,7 +240,7 @@ impl<'a, P: Policy + Copy> World<'a, P> {
     fn die(&mut self, revival: Duration) {
         for number in self.handler.die(self.now, revival) {
             if let Some(running) = &mut self.calls[number] {
-                running.outcome = Outcome::Trouble(Trouble::LostConnections, None);
+                running.outcome = CallOutcome::Trouble(Trouble::LostConnections, None);
                 running.kills = false;
                 self.at(self.now.later(ms(number as u64 % 3)), Event::CallEnds(number));
             }
@@ -245,11 +254,11 @@ impl<'a, P: Policy + Copy> World<'a, P> {
         self.dispatches[running.worker].ended(running.call, running.record, running.outcome, self.now);
         let record = &mut self.records[running.record];
         match running.outcome {
-            Outcome::Good(_) => {
+            CallOutcome::Good(_) => {
                 record.way.done.get_or_insert(self.now);
             }
-            Outcome::Trouble(kind, _) => record.failed_before = Some(kind),
-            Outcome::NotMade => {}
+            CallOutcome::Trouble(kind, _) => record.failed_before = Some(kind),
+            CallOutcome::NotMade | CallOutcome::InCompany(_) => {}
         }
         if running.kills {
             self.die(self.mix.revival);
@@ -280,6 +289,8 @@ impl<'a, P: Policy + Copy> World<'a, P> {
     }
 
     fn begin(&mut self, worker: usize, call: CallId, record: usize) {
+        self.most_running = self.most_running.max(self.dispatches[worker].running());
+        self.most_repeated = self.most_repeated.max(self.dispatches[worker].occupied());
         let number = self.calls.len();
         let nature = self.records[record].nature;
         let first = self.records[record].way.attempts == 0;
@@ -302,7 +313,7 @@ impl<'a, P: Policy + Copy> World<'a, P> {
         self.at(answer.at, Event::CallEnds(number));
     }
 
-    /// Takes from Kafka what there is room for.
+    /// Takes as many records from Kafka as there is room for.
     fn feed(&mut self, worker: usize) {
         for index in 0..self.partitions.len() {
             while let Partition { lane: Some(lane), log, worker: owner, .. } = &mut self.partitions[index]
@@ -327,15 +338,15 @@ impl<'a, P: Policy + Copy> World<'a, P> {
     fn settle(&mut self, worker: usize) {
         for over in self.dispatches[worker].take_over() {
             if let Some(kind) = over.place {
-                self.at(self.now.later(COMMIT), Event::Committed(worker, kind as usize));
+                self.at(self.now.later(self.mix.commit), Event::Committed(worker, kind as usize));
             }
             let record = &mut self.records[over.job];
-            if over.fate == Fate::Postponed {
+            if over.fate == Departure::Postponed {
                 self.at(self.now.later(self.mix.tiers[0]), Event::Redelivered(over.job));
                 continue;
             }
-            if over.fate == Fate::Dropped {
-                // Its partition's next owner has it.
+            if over.fate == Departure::Dropped {
+                // The partition's next owner has it.
                 let came_back = record.way.attempts > 0;
                 let index = record.way.partition + if came_back { self.mix.partitions } else { 0 };
                 self.partitions[index].log.push_front(over.job);
