@@ -79,7 +79,7 @@ fn write_all(kafka: &KafkaConfig, topic: &str, entries: &[(&str, Option<&str>)])
     let doing = || format!("writing to {topic}");
     let mut producer = HopProducer::new(kafka, None, LARGEST_BATCH, Clock::system());
     let id = producer.topic(topic);
-    let mut writing = Transaction::begin(&mut producer).map_err(|error| error.cause().clone())?;
+    let mut writing = Transaction::new(&mut producer);
     for (tag, (key, value)) in entries.iter().enumerate() {
         let record = Outgoing { key: Some(key.as_bytes()), value: value.map(str::as_bytes) };
         writing.send((id, 0), record, NativeHeaders::new(), tag);

@@ -6,6 +6,9 @@
 //!
 //! The recovery from an error is done before it is returned ([`Writer::recover`]), so the caller may begin again at any
 //! time.
+//!
+//! Workers use [`Transaction::new`], which begins when the first record is ready to be sent: while a transaction is open, read-committed
+//! consumers of its topics wait.
 
 use crate::core::ack_tracker::CommitPoint;
 use crate::core::time::Timestamp;
@@ -42,12 +45,20 @@ pub(crate) trait Writer {
 /// Consumed offsets, and the membership under which they are sent.
 type Offsets<'a, W> = (&'a <W as Writer>::Group, &'a [(TopicPartition, CommitPoint)]);
 
-/// An open transaction. Dropping it aborts it.
+/// A transaction. Dropping it aborts it.
 #[must_use = "dropping a transaction aborts it"]
 pub(crate) struct Transaction<'a, W: Writer> {
     writer: &'a mut W,
     faults: Vec<(usize, WriteFault)>,
-    is_open: bool,
+    progress: Progress,
+}
+
+enum Progress {
+    NotBegun,
+    Open,
+    /// It could not begin.
+    Failed(TxnError),
+    Over,
 }
 
 /// How a transaction ended.
@@ -88,28 +99,49 @@ impl TransactionRefusal {
 }
 
 impl<'a, W: Writer> Transaction<'a, W> {
-    /// Begins a transaction.
+    /// Begins with the first record that is sent.
+    pub fn new(writer: &'a mut W) -> Self {
+        Self { writer, faults: Vec::new(), progress: Progress::NotBegun }
+    }
+
+    /// Begins at once.
     ///
     /// # Errors
     /// See [`TxnError`].
     pub fn begin(writer: &'a mut W) -> Result<Self, TxnError> {
-        if let Err(error) = writer.begin() {
-            writer.recover(&error);
-            return Err(error);
+        let mut transaction = Self::new(writer);
+        match transaction.open() {
+            Progress::Failed(error) => return Err(error),
+            progress => transaction.progress = progress,
         }
-        Ok(Self { writer, faults: Vec::new(), is_open: true })
+        Ok(transaction)
     }
 
     /// Hands a record over; the tag identifies it if it cannot be written.
     pub fn send(&mut self, to: (TopicId, i32), record: Outgoing<'_>, headers: NativeHeaders, tag: usize) {
-        if let Err(fault) = self.writer.send(to, record, headers, tag) {
+        if matches!(self.progress, Progress::NotBegun) {
+            self.progress = self.open();
+        }
+        if matches!(self.progress, Progress::Open)
+            && let Err(fault) = self.writer.send(to, record, headers, tag)
+        {
             self.faults.push((tag, fault));
         }
     }
 
-    /// Whether a record could not even be handed over, so that the transaction will not be committed.
+    fn open(&mut self) -> Progress {
+        match self.writer.begin() {
+            Ok(()) => Progress::Open,
+            Err(error) => {
+                self.writer.recover(&error);
+                Progress::Failed(error)
+            }
+        }
+    }
+
+    /// Whether it could not begin, or a record could not even be handed over, so that it will not be committed.
     pub fn is_refused(&self) -> bool {
-        !self.faults.is_empty()
+        !self.faults.is_empty() || matches!(self.progress, Progress::Failed(_))
     }
 
     /// The producer.
@@ -122,7 +154,13 @@ impl<'a, W: Writer> Transaction<'a, W> {
     /// # Errors
     /// See [`TxnError`]; the transaction is over then too, or its outcome unknown.
     pub fn commit(mut self, offsets: Option<Offsets<'_, W>>) -> Result<Ended, TxnError> {
-        self.is_open = false;
+        let progress = match std::mem::replace(&mut self.progress, Progress::Over) {
+            Progress::NotBegun => self.open(),
+            progress => progress,
+        };
+        if let Progress::Failed(error) = progress {
+            return Err(error);
+        }
         let ended = self.end(offsets);
         if let Err(error) = &ended {
             self.writer.recover(error);
@@ -133,7 +171,7 @@ impl<'a, W: Writer> Transaction<'a, W> {
     fn end(&mut self, offsets: Option<Offsets<'_, W>>) -> Result<Ended, TxnError> {
         let Settled { faults, appended, denied, clock } = self.writer.settle()?;
         self.faults.extend(faults);
-        if self.is_refused() {
+        if !self.faults.is_empty() {
             self.writer.abort();
             return Ok(Ended::Refused(TransactionRefusal { faults: std::mem::take(&mut self.faults), denied, clock }));
         }
@@ -149,7 +187,7 @@ impl<'a, W: Writer> Transaction<'a, W> {
 
 impl<W: Writer> Drop for Transaction<'_, W> {
     fn drop(&mut self) {
-        if self.is_open {
+        if matches!(self.progress, Progress::Open) {
             self.writer.abort();
         }
     }

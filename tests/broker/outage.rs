@@ -38,14 +38,18 @@ fn a_broker_killed_another_paused_and_all_standing_still_under_load_cost_nothing
     scene.max_unsettled = 0;
     // Setup gives the topics the source's replication, or the kill would lose them.
     let config = scene.set_up();
-    let goes_on = |what: &str| {
+    // The same process throughout.
+    let goes_on = |kladder: &mut Kladder, what: &str| {
         let before = handler.count();
-        clock::eventually(what, PATIENCE, || handler.count() > before + 50);
+        clock::eventually(what, PATIENCE, || {
+            kladder.assert_running();
+            handler.count() > before + 50
+        });
     };
 
     let (mut kladder, sent) = load::under_load(&scene, PARTITIONS, Duration::from_millis(60), || {
-        let kladder = Kladder::run(&config);
-        goes_on("it delivers");
+        let mut kladder = Kladder::run(&config);
+        goes_on(&mut kladder, "it delivers");
         let leaders = broker::leaders_on(&cluster.address, &scene.tier_topic("500ms")).expect("leaders");
         let killed = leaders[0];
         broker_of_three(killed, "kill");
@@ -53,19 +57,19 @@ fn a_broker_killed_another_paused_and_all_standing_still_under_load_cost_nothing
             let leaders = broker::leaders_on(&cluster.address, &scene.source);
             leaders.is_some_and(|leaders| leaders.iter().all(|leader| *leader > 0 && *leader != killed))
         });
-        goes_on("it delivers with a broker less");
+        goes_on(&mut kladder, "it delivers with a broker less");
         broker_of_three(killed, "start");
-        goes_on("it delivers with the broker back");
+        goes_on(&mut kladder, "it delivers with the broker back");
         let paused = killed % 3 + 1;
         broker_of_three(paused, "pause");
         clock::pause(Duration::from_secs(8));
         broker_of_three(paused, "continue");
-        goes_on("it delivers after the pause");
+        goes_on(&mut kladder, "it delivers after the pause");
         // Longer than a session: the worker is removed from its group, and there is no other with its name.
         (1..=3).for_each(|broker| broker_of_three(broker, "pause"));
         clock::pause(Duration::from_secs(12));
         (1..=3).for_each(|broker| broker_of_three(broker, "continue"));
-        goes_on("it delivers after all brokers stood still");
+        goes_on(&mut kladder, "it delivers after all brokers stood still");
         kladder
     });
 
@@ -75,7 +79,6 @@ fn a_broker_killed_another_paused_and_all_standing_still_under_load_cost_nothing
     let dead = (0..sent).filter(|n| failures(*n) >= shape.attempts).count();
     let drained = |group: &str, topic: &str| broker::lag_on(&cluster.address, group, topic) == Some(0);
     clock::eventually("every record is done or dead", PATIENCE * 2, || {
-        // The same process throughout.
         kladder.assert_running();
         handler.count() >= planned
             && drained(&scene.group, &scene.redeliver_topic())

@@ -119,7 +119,12 @@ fn stopped_past_every_timeout(theme: &str, settings: &str, replacement: &str, ho
         delivers(&mut first, first_health);
         // One that was stopped before it had joined is a newcomer when it continues, and newcomers
         // win.
-        clock::eventually("the mover has joined", PATIENCE, || first.log().contains("partitions assigned"));
+        let rebalances = |role: &str| {
+            let role = format!("role=\"{role}\"");
+            scene::metric_at(first_health, "kladder_rebalances_total", &role).unwrap_or_default()
+        };
+        // The deliverer has a member for each of its two topics.
+        clock::eventually("all its members have joined", PATIENCE, || rebalances("mover") >= 1.0 && rebalances("deliverer") >= 2.0);
         first.signal("STOP");
         let (second_config, second_health) = scene.write_worker_as(replacement, "second");
         let mut second = Kladder::run(&second_config);

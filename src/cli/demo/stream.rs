@@ -82,7 +82,7 @@ impl Orders {
         let clock = Clock::system();
         let mut producer = HopProducer::new(kafka, None, LARGEST_BATCH, clock.clone());
         let (topic, state) = (producer.topic(&source(ladder.name())), producer.topic(&ladder.state_topic()));
-        let mut writing = Transaction::begin(&mut producer).map_err(|error| error.cause().clone())?;
+        let mut writing = Transaction::new(&mut producer);
         writing.send((state, 0), Outgoing { key: Some(b"clock/demo-orders"), value: Some(b"0") }, NativeHeaders::new(), 0);
         if let Ended::Refused(refusal) = writing.commit(None).map_err(|error| error.cause().clone())? {
             bail!("cannot write to the demo's topics: {}", refusal.fault());
@@ -97,7 +97,7 @@ impl Orders {
             let elapsed = self.clock.now().since(began);
             let due = (elapsed.min(length).as_secs_f64() * f64::from(rate)).floor();
             let mut handed_over = 0;
-            let mut writing = Transaction::begin(&mut self.producer).map_err(|error| error.cause().clone())?;
+            let mut writing = Transaction::new(&mut self.producer);
             while f64::from(orders) < due {
                 orders += 1;
                 let (key, value) = order(orders);

@@ -166,29 +166,24 @@ impl<W: Work> Committer<W> {
         // Before the transaction begins: many headers take time.
         let headers: Vec<NativeHeaders> = batch.hops.iter().map(|(hop, _)| hop.headers()).collect();
         let began = self.clock.now();
-        let mut points = Vec::new();
-        let ended = match Transaction::begin(&mut self.engine.sink) {
-            Ok(mut transaction) => {
-                let mut unsent = batch.hops.len();
-                for (tag, ((hop, target), headers)) in batch.hops.iter().zip(headers).enumerate() {
-                    // The client's queue is bounded, so handing over may take as long as writing.
-                    if tag > 0 && self.clock.now().since(began) >= Budget::fill_time() {
-                        unsent = tag;
-                        break;
-                    }
-                    let out = Outgoing { key: hop.content.key.as_deref(), value: hop.content.value.as_deref() };
-                    transaction.send(*target, out, headers, tag);
-                }
-                for (hop, _) in batch.hops.drain(unsent..) {
-                    batch.bytes -= hop.content.size();
-                    self.hops.push(hop);
-                }
-                points = points_with(&self.lanes, batch.hops.iter().map(|(hop, _)| hop.id));
-                points.retain(|(tp, _)| !self.engine.known.is_in_doubt(tp));
-                transaction.commit(Some((&group, &points)))
+        let mut transaction = Transaction::new(&mut self.engine.sink);
+        let mut unsent = batch.hops.len();
+        for (tag, ((hop, target), headers)) in batch.hops.iter().zip(headers).enumerate() {
+            // The client's queue is bounded, so handing over may take as long as writing.
+            if tag > 0 && self.clock.now().since(began) >= Budget::fill_time() {
+                unsent = tag;
+                break;
             }
-            Err(error) => Err(error),
-        };
+            let out = Outgoing { key: hop.content.key.as_deref(), value: hop.content.value.as_deref() };
+            transaction.send(*target, out, headers, tag);
+        }
+        for (hop, _) in batch.hops.drain(unsent..) {
+            batch.bytes -= hop.content.size();
+            self.hops.push(hop);
+        }
+        let mut points = points_with(&self.lanes, batch.hops.iter().map(|(hop, _)| hop.id));
+        points.retain(|(tp, _)| !self.engine.known.is_in_doubt(tp));
+        let ended = transaction.commit(Some((&group, &points)));
         let (source, lanes) = (&self.source, &self.lanes);
         let outcome = self.engine.conclude(ended, &batch, began, || {
             let owned: Vec<TopicPartition> = lanes.iter().map(|lane| lane.tp().clone()).collect();

@@ -427,11 +427,10 @@ impl<S: HopSink> Engine<S> {
             return Ok(false);
         }
         let value = now.timestamp().to_string();
-        let ended = Transaction::begin(&mut self.sink).and_then(|mut transaction| {
-            let record = Outgoing { key: Some(key.as_bytes()), value: Some(value.as_bytes()) };
-            transaction.send((state, 0), record, NativeHeaders::new(), 0);
-            transaction.commit(None)
-        });
+        let mut transaction = Transaction::new(&mut self.sink);
+        let record = Outgoing { key: Some(key.as_bytes()), value: Some(value.as_bytes()) };
+        transaction.send((state, 0), record, NativeHeaders::new(), 0);
+        let ended = transaction.commit(None);
         let topic = self.ladder.state_topic();
         let fault = match ended {
             Ok(Ended::Committed(Written { clock: Some(reading), .. })) => {

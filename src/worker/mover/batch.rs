@@ -15,7 +15,7 @@ use crate::worker::error::WorkError;
 use crate::worker::hop::engine::{Engine, TransactionOutcome};
 use crate::worker::hop::ports::{HopSink, RecordSource, TierSource};
 use crate::worker::hop::targets::Target;
-use crate::worker::mover::tiers::{Moving, Sent};
+use crate::worker::mover::tiers::Sent;
 use crate::worker::mover::{Mover, Ports};
 
 impl<P: Ports> Mover<P> {
@@ -32,19 +32,14 @@ impl<P: Ports> Mover<P> {
             return Ok(());
         };
         let began = self.clock.now();
-        let (mut moving, mut points) = (Moving::default(), Vec::new());
         let Engine { sink, known, .. } = &mut self.engine;
-        let ended = match Transaction::begin(sink) {
-            Ok(mut transaction) => {
-                moving = self.tiers.fill(turn, began, &mut transaction, known)?;
-                if moving.sent.is_empty() {
-                    return Ok(());
-                }
-                points = self.tiers.points_of(&moving);
-                transaction.commit(Some((&group, &points)))
-            }
-            Err(error) => Err(error),
-        };
+        let mut transaction = Transaction::new(sink);
+        let moving = self.tiers.fill(turn, began, &mut transaction, known)?;
+        if moving.sent.is_empty() {
+            return Ok(());
+        }
+        let points = self.tiers.points_of(&moving);
+        let ended = transaction.commit(Some((&group, &points)));
         let (consumer, tiers) = (&self.consumer, &self.tiers);
         let outcome = self.engine.conclude(ended, &moving, began, || {
             let touched: Vec<TopicPartition> = moving.lanes().into_iter().map(|index| tiers.lanes[index].tp().clone()).collect();

@@ -54,6 +54,10 @@ const LONGEST_FILL_TIME: Duration = Duration::from_secs(1);
 const SHARED_FILL_TIME: Duration = Duration::from_millis(25);
 const SHARED_BYTES: usize = 500_000;
 
+/// A record with more headers than this is the first in its transaction, so that rebuilding them delays no read-committed consumer.
+/// (Kafka's producers rarely set more than twenty.)
+const MANY_HEADERS: usize = 1_000;
+
 /// Minimum interval of looking up a source that seems to lack a record's origin partition.
 const RECOUNT_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -317,7 +321,10 @@ impl<P: Ports> Tiers<P> {
             let is_covered = now < self.recount_at || self.targets.cover(way.target, way.partition);
             let to = self.targets.resolve(way.target, way.partition);
             let company = known.barred.company(to);
+            // The transaction begins when the headers of its first record are rebuilt.
+            let is_quick = moving.sent.is_empty() || way.headers.len() <= MANY_HEADERS;
             let may_go = is_covered
+                && is_quick
                 && moving.company.is_none_or(|others| others == company)
                 && !known.barred.rests(to, now)
                 && self.limits.get_mut(&lane.delay).is_none_or(|limit| limit.take(now));
