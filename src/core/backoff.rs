@@ -1,14 +1,57 @@
-//! A pause that grows with each consecutive failure.
+//! Pauses that grow with each consecutive failure.
 
 use std::time::Duration;
 
 use crate::core::leader_clock::LocalTime;
 
-/// When something may be tried again after failures: each pause is twice the one before it, up to a limit.
-#[derive(Debug)]
-pub struct Backoff {
+/// A time, mostly a pause, that doubles step by step up to a limit.
+#[derive(Debug, Clone, Copy)]
+pub struct Doubling {
     first: Duration,
     longest: Duration,
+    current: Duration,
+}
+
+impl Doubling {
+    /// With the first value, and the longest one.
+    #[must_use]
+    pub const fn new(first: Duration, longest: Duration) -> Self {
+        Self { first, longest, current: first }
+    }
+
+    /// The current value.
+    #[must_use]
+    pub const fn current(&self) -> Duration {
+        self.current
+    }
+
+    /// Returns the current value, and doubles it for the next time.
+    pub fn take(&mut self) -> Duration {
+        let current = self.current;
+        self.double();
+        current
+    }
+
+    /// Doubles it, to the longest at most.
+    pub fn double(&mut self) {
+        self.current = (self.current * 2).min(self.longest);
+    }
+
+    /// Lowers it to this, if it is longer.
+    pub fn shorten_to(&mut self, most: Duration) {
+        self.current = self.current.min(most);
+    }
+
+    /// Begins anew with the first value.
+    pub fn reset(&mut self) {
+        self.current = self.first;
+    }
+}
+
+/// When something may be tried again after failures: each pause is twice the one before it, up to a limit.
+#[derive(Debug, Clone, Copy)]
+pub struct Backoff {
+    next: Doubling,
     pause: Duration,
     until: LocalTime,
     told: bool,
@@ -24,17 +67,20 @@ impl Backoff {
     /// Without failures; with the first pause, and the longest one.
     #[must_use]
     pub fn new(first: Duration, longest: Duration) -> Self {
-        Self { first, longest, pause: Duration::ZERO, until: LocalTime::from_micros(0), told: false }
+        let next = Doubling::new(first, longest);
+        Self { next, pause: Duration::ZERO, until: LocalTime::from_micros(0), told: false }
     }
 
-    /// Notes a failure.
-    pub fn failed(&mut self, now: LocalTime) {
-        self.pause = (self.pause * 2).clamp(self.first, self.longest);
+    /// Notes a failure, and returns the pause after it.
+    pub fn failed(&mut self, now: LocalTime) -> Duration {
+        self.pause = self.next.take();
         self.until = now.later(self.pause);
+        self.pause
     }
 
     /// The next failure counts as the first.
     pub fn reset(&mut self) {
+        self.next.reset();
         self.pause = Duration::ZERO;
         self.told = false;
     }
@@ -65,7 +111,7 @@ impl Backoff {
     /// Whether failures have continued for so long that the pause no longer grows.
     #[must_use]
     pub fn is_longest(&self) -> bool {
-        self.pause == self.longest
+        self.pause == self.next.longest
     }
 }
 

@@ -10,6 +10,7 @@
 
 use std::time::Duration;
 
+use crate::core::backoff::Doubling;
 use crate::core::leader_clock::LocalTime;
 
 /// Shorter outages are not reported.
@@ -72,7 +73,7 @@ pub struct StepAside {
     phase: Phase,
     /// The last report to the others.
     told: bool,
-    pause: Duration,
+    pause: Doubling,
     /// Time after leaving until others get the partitions.
     session: Duration,
     /// When it last came back.
@@ -94,7 +95,8 @@ impl StepAside {
     /// a member that has left.
     #[must_use]
     pub fn new(told: bool, session: Duration) -> Self {
-        Self { session, phase: Phase::Serving, told, pause: FIRST_PAUSE, returned_at: None }
+        let pause = Doubling::new(FIRST_PAUSE, LONGEST_PAUSE);
+        Self { session, phase: Phase::Serving, told, pause, returned_at: None }
     }
 
     /// Since when it has left its partitions to others, and until when at most.
@@ -124,11 +126,11 @@ impl StepAside {
     pub fn next(&mut self, look: &AsideInput) -> AsideAction {
         let AsideInput { now, down_since, is_reachable, peers } = *look;
         if let Phase::Aside { since, until } = self.phase {
-            let is_back = is_reachable && now >= since.later(self.session + self.pause / REACHED_PART);
+            let is_back = is_reachable && now >= since.later(self.session + self.pause.current() / REACHED_PART);
             if is_back || now >= until || peers.is_some_and(|peers| peers.live == 0) {
                 self.phase = Phase::Trial(now);
                 self.returned_at = Some(now);
-                self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+                self.pause.double();
                 return AsideAction::Return;
             }
             return AsideAction::None;
@@ -136,7 +138,8 @@ impl StepAside {
         let Some(since) = down_since else {
             self.phase = Phase::Serving;
             if self.returned_at.is_some_and(|at| now.since(at) >= WELL_FOR) {
-                (self.pause, self.returned_at) = (FIRST_PAUSE, None);
+                self.pause.reset();
+                self.returned_at = None;
             }
             return if std::mem::take(&mut self.told) { AsideAction::Tell(false) } else { AsideAction::None };
         };
@@ -145,7 +148,7 @@ impl StepAside {
             return AsideAction::Tell(true);
         }
         if self.told && self.is_long_down(now, down_since) && peers.is_some_and(|peers| peers.well > 0) {
-            self.phase = Phase::Aside { since: now, until: now.later(self.session + self.pause) };
+            self.phase = Phase::Aside { since: now, until: now.later(self.session + self.pause.current()) };
             return AsideAction::Leave;
         }
         AsideAction::None

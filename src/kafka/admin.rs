@@ -13,6 +13,7 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
 
 use crate::config::KafkaConfig;
+use crate::core::backoff::Doubling;
 use crate::core::leader_clock::LocalTime;
 use crate::core::state::{OWNER_KEY, OwnerRecord};
 use crate::kafka::client_config::{consumer_config, producer_config};
@@ -68,9 +69,9 @@ impl KafkaCluster {
     /// In short rounds, since librdkafka's connection errors are only received between them.
     fn reach(&self) -> Result<(), ClusterError> {
         let deadline = self.deadline(CONNECT_WITHIN);
-        let mut round = Duration::from_millis(250);
+        let mut rounds = Doubling::new(Duration::from_millis(500), CONNECT_WITHIN);
         loop {
-            round = round.saturating_mul(2).min(self.left(deadline));
+            let round = rounds.take().min(self.left(deadline));
             match self.client.fetch_metadata(None, round) {
                 Ok(_) => return Ok(()),
                 Err(error) if !is_unreachable(&error) => return Err(self.error("read the metadata", &error)),

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::core::backoff::Doubling;
 use crate::kafka::clock::Clock;
 use crate::telemetry::events::WorkerMetrics;
 use crate::worker::error::WorkError;
@@ -176,7 +177,7 @@ fn supervise(
     work: &mut impl FnMut(&Presence) -> Result<(), WorkError>,
 ) -> Result<(), WorkError> {
     let clock = Clock::system();
-    let (mut failures, mut pause) = (0, FIRST_PAUSE);
+    let (mut failures, mut pauses) = (0, Doubling::new(FIRST_PAUSE, LONGEST_PAUSE));
     let mut name_taken_since = None;
     loop {
         let began = clock.now();
@@ -205,7 +206,8 @@ fn supervise(
         }
         name_taken_since = None;
         if clock.now().since(began) > HEALTHY {
-            (failures, pause) = (0, FIRST_PAUSE);
+            failures = 0;
+            pauses.reset();
         }
         // An outage is waited out, for hours if necessary.
         failures += u32::from(!error.is_outage());
@@ -214,6 +216,10 @@ fn supervise(
             return Err(error);
         }
         metrics.restarted();
+        let pause = pauses.take();
+        if error.is_outage() {
+            pauses.shorten_to(LONGEST_OUTAGE_PAUSE);
+        }
         if error.is_denied() && failures == 1 {
             tracing::error!(worker = name, %error, failures, restart_in = ?pause, "worker lacks a permission");
         } else {
@@ -222,7 +228,6 @@ fn supervise(
         if !rested(&clock, presence, pause) {
             return Ok(());
         }
-        pause = (pause * 2).min(if error.is_outage() { LONGEST_OUTAGE_PAUSE } else { LONGEST_PAUSE });
     }
 }
 

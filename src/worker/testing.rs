@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::core::backoff::Doubling;
 use crate::core::coordinates::Coordinates;
 use crate::core::decide::Decision;
 use crate::core::due::{Move, due_time, next_move};
@@ -91,7 +92,7 @@ pub async fn climb<H: Handler>(ladder: &Ladder, handler: &H, record: Record) -> 
     let (key, value) = (record.key.map(Bytes::from), record.value.map(Bytes::from));
     let mut envelope = Envelope::fresh(ladder.name(), &origin);
     let (mut now, mut waited_in) = (START, Vec::new());
-    let (mut pause, mut in_place, mut repeats) = (FIRST_PAUSE, 0, 0);
+    let (mut pauses, mut in_place, mut repeats) = (Doubling::new(FIRST_PAUSE, LONGEST_PAUSE), 0, 0);
     let mut steps = Vec::new();
     loop {
         let delivery = Delivery::new(&envelope, ladder, key.clone(), value.clone(), record.headers.clone());
@@ -113,13 +114,13 @@ pub async fn climb<H: Handler>(ladder: &Ladder, handler: &H, record: Record) -> 
             }
             (None, None) => {
                 in_place += 1;
-                now = now + pause;
-                pause = (pause * 2).min(LONGEST_PAUSE);
+                now = now + pauses.take();
                 in_place < MOST_IN_PLACE
             }
             (Some(Decision::Hop { envelope: next, .. }), _) => {
                 envelope = (**next).clone();
-                (pause, in_place, repeats) = (FIRST_PAUSE, 0, 0);
+                pauses.reset();
+                (in_place, repeats) = (0, 0);
                 true
             }
             (Some(Decision::Complete | Decision::DeadLetter { .. }), _) => false,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::core::backoff::Doubling;
 use crate::core::dispatch::health::{Admission, Witness};
 use crate::core::dispatch::standing::{BreakerSettings, Trouble};
 use crate::core::leader_clock::LocalTime;
@@ -143,7 +144,8 @@ pub(super) struct Tries {
     pub(super) lost_at: Option<LocalTime>,
     pub(super) lost_probes: u8,
     pub(super) unsent_since: Option<LocalTime>,
-    pub(super) pause: Duration,
+    /// Pauses between tries, once it could not be sent.
+    pub(super) unsent_pauses: Option<Doubling>,
     /// A failed attempt is being retried in place.
     pub(super) has_failed: bool,
     /// It was called without a counted outcome: records not called yet come before it.

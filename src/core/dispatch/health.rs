@@ -16,6 +16,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
+use crate::core::backoff::Doubling;
 use crate::core::dispatch::load::{Late, Limit};
 use crate::core::dispatch::policy::Policy;
 use crate::core::dispatch::present::Present;
@@ -120,7 +121,7 @@ pub(super) struct Health {
     /// Moving averages of the duration of good answers, and of the time between them.
     usual: Duration,
     pause: Duration,
-    reached_after: Duration,
+    reached_after: Doubling,
     rounds: u64,
 }
 
@@ -139,7 +140,7 @@ impl Health {
             fell_at: None,
             usual: Duration::ZERO,
             pause: Duration::ZERO,
-            reached_after: REACHED_AFTER,
+            reached_after: Doubling::new(REACHED_AFTER, REACHED_AFTER_MOST),
             rounds: 0,
         }
     }
@@ -253,7 +254,7 @@ impl Health {
         if let Some(last) = self.last_good.replace(now).filter(|_| !self.is_down()) {
             self.pause = averaged(self.pause, now.since(last));
         }
-        self.reached_after = REACHED_AFTER;
+        self.reached_after.reset();
         self.troubles = Troubles::default();
         self.late.note(witness.partition, false, now, self.usual);
         match std::mem::replace(&mut self.state, State::Up) {
@@ -319,7 +320,7 @@ impl Health {
     /// The effect of the time that has passed.
     pub fn pass_time(&mut self, now: LocalTime, present: &Present) -> HealthChange {
         if let Some(since) = self.reached_since(now) {
-            self.reached_after = (self.reached_after * 2).min(REACHED_AFTER_MOST);
+            self.reached_after.double();
             self.is_reached(since, now);
         }
         if self.is_down() {
@@ -342,7 +343,8 @@ impl Health {
 
     /// The time since which the handler was unreachable, if a running call has reached it by now.
     fn reached_since(&self, now: LocalTime) -> Option<LocalTime> {
-        let is_under_way = |running: &[u64], began: LocalTime| !running.is_empty() && now >= began.later(self.reached_after);
+        let is_under_way =
+            |running: &[u64], began: LocalTime| !running.is_empty() && now >= began.later(self.reached_after.current());
         match &self.state {
             State::InDoubt(Doubt { running, unreachable: true, began, .. }) if is_under_way(running, *began) => {
                 self.troubles.first

@@ -47,9 +47,6 @@ use crate::core::dispatch::present::Present;
 use crate::core::dispatch::suspects::Suspects;
 use crate::core::leader_clock::LocalTime;
 
-/// Initial pause before a call that could not be sent is tried again.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-
 /// One in so many slots is for records that timed out before; more as they come back well.
 const HUNG_SHARE: usize = 8;
 
@@ -219,7 +216,7 @@ impl<J, P: Policy> Dispatch<J, P> {
 
     /// A record was taken. It leaves through [`Dispatch::take_over`].
     pub fn arrive(&mut self, ticket: Ticket, job: J) {
-        let mut entry = DispatchEntry { job, ticket, tries: Tries { pause: FIRST_PAUSE, ..Tries::default() } };
+        let mut entry = DispatchEntry { job, ticket, tries: Tries::default() };
         self.present.arrives(&ticket.witness());
         if !self.lanes.is_open(ticket.lane) {
             self.leave(entry, Departure::Dropped, None);

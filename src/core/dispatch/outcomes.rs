@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::core::backoff::Doubling;
 use crate::core::dispatch::calls::Row;
 use crate::core::dispatch::health::HealthChange;
 use crate::core::dispatch::policy::Policy;
@@ -10,8 +11,8 @@ use crate::core::dispatch::suspects::Lost;
 use crate::core::dispatch::{Departure, Dispatch, DispatchEntry, Kind, Over, Pending, failed_since, hung_share};
 use crate::core::leader_clock::LocalTime;
 
-/// Maximum pause between tries of calls that could not be sent.
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// Pauses between tries of a call that could not be sent.
+const UNSENT_PAUSES: Doubling = Doubling::new(Duration::from_millis(100), Duration::from_secs(1));
 
 /// Without a breaker, those tries go on for this long; then the attempt has failed.
 const LONGEST_IN_PLACE: Duration = Duration::from_secs(30);
@@ -39,8 +40,7 @@ impl<J, P: Policy> Dispatch<J, P> {
                 if self.settings.breaker.is_none() && now.since(since) >= LONGEST_IN_PLACE {
                     self.leave(entry, Departure::Counts, None);
                 } else {
-                    let pause = entry.tries.pause;
-                    entry.tries.pause = (pause * 2).min(LONGEST_PAUSE);
+                    let pause = entry.tries.unsent_pauses.get_or_insert(UNSENT_PAUSES).take();
                     self.put_later(entry, pause, now);
                 }
             }

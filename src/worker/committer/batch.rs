@@ -110,7 +110,7 @@ impl<W: Work> Committer<W> {
         let doubtful: BTreeSet<u64> = self.lanes.iter().filter(in_doubt).map(|lane| lane.token).collect();
         let rests = |hop: &Hop<W::Place>, target| {
             doubtful.contains(&hop.id.token)
-                || hop.rest.is_some_and(|rest| rest.until > now)
+                || hop.rest.is_some_and(|rest| rest.until() > now)
                 || self.engine.known.barred.rests(target, now)
         };
         // A record refused by its target is searched for only among those of its partition.

@@ -1,11 +1,11 @@
 //! A failed record on its way to a tier or to the DLQ.
 
+use crate::core::backoff::Backoff;
 use crate::core::dead_letter::{RedriveOutcome, to_value};
 use crate::core::envelope::{self, Envelope, Trim};
 use crate::core::time::Timestamp;
 use crate::kafka::NativeHeaders;
 use crate::worker::hop::content::{Content, RecordId};
-use crate::worker::hop::engine::Rest;
 use crate::worker::hop::held::Held;
 use crate::worker::hop::targets::Target;
 
@@ -18,7 +18,7 @@ pub(super) struct Hop<P> {
     /// Diagnostics dropped because the record was too large with them.
     pub(super) trim: Trim,
     /// It could be written nowhere, and is retried alone.
-    pub(super) rest: Option<Rest>,
+    pub(super) rest: Option<Backoff>,
     /// Released when the hop is committed, or stops.
     pub(super) place: P,
 }

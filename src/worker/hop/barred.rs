@@ -11,6 +11,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::core::backoff::Backoff;
 use crate::core::leader_clock::LocalTime;
 use crate::kafka::producer::{PartitionLook, TopicId};
 
@@ -27,23 +28,15 @@ const LOOKS: u32 = 5;
 /// The suspected and barred targets.
 #[derive(Debug, Default)]
 pub(in crate::worker) struct BarredTargets {
-    topics: BTreeMap<TopicId, Option<Bar>>,
+    topics: BTreeMap<TopicId, Option<Backoff>>,
     partitions: BTreeMap<(TopicId, i32), Bar>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Bar {
-    until: LocalTime,
-    pause: Duration,
+    backoff: Backoff,
     /// The state of the partition at the first check since the last write, and how often it was found unchanged.
     seen: Option<(PartitionLook, u32)>,
-}
-
-impl Bar {
-    fn after(before: Option<&Self>, first: Duration, now: LocalTime) -> Self {
-        let pause = before.map_or(first, |bar| (bar.pause * 2).min(LONGEST_PAUSE));
-        Self { until: now.later(pause), pause, seen: before.and_then(|bar| bar.seen) }
-    }
 }
 
 /// Which other records may be in one transaction with a record.
@@ -87,7 +80,8 @@ impl BarredTargets {
     /// Until when a target is barred, if it is.
     pub(in crate::worker) fn until(&self, target: (TopicId, i32)) -> Option<LocalTime> {
         let topic = self.topics.get(&target.0).and_then(Option::as_ref);
-        topic.into_iter().chain(self.partitions.get(&target)).map(|bar| bar.until).max()
+        let partition = self.partitions.get(&target).map(|bar| &bar.backoff);
+        topic.into_iter().chain(partition).map(Backoff::until).max()
     }
 
     /// Whether it is too early to try a target again.
@@ -97,8 +91,8 @@ impl BarredTargets {
 
     /// The topics of targets whose pause is over.
     pub(in crate::worker) fn rested(&self, now: LocalTime) -> Vec<TopicId> {
-        let topics = self.topics.iter().filter(|(_, bar)| bar.is_some_and(|bar| bar.until <= now)).map(|(topic, _)| *topic);
-        let partitions = self.partitions.iter().filter(|(_, bar)| bar.until <= now).map(|((topic, _), _)| *topic);
+        let topics = self.topics.iter().filter(|(_, bar)| bar.is_some_and(|bar| bar.until() <= now)).map(|(topic, _)| *topic);
+        let partitions = self.partitions.iter().filter(|(_, bar)| bar.backoff.until() <= now).map(|((topic, _), _)| *topic);
         let mut all: Vec<TopicId> = topics.chain(partitions).collect();
         all.sort_unstable();
         all.dedup();
@@ -112,16 +106,14 @@ impl BarredTargets {
 
     /// Marks a topic as denied, and returns the pause.
     pub(in crate::worker) fn deny(&mut self, topic: TopicId, now: LocalTime) -> Duration {
-        let bar = Bar::after(self.topics.get(&topic).and_then(Option::as_ref), FIRST_PAUSE, now);
-        self.topics.insert(topic, Some(bar));
-        bar.pause
+        let bar = self.topics.entry(topic).or_default();
+        bar.get_or_insert_with(|| Backoff::new(FIRST_PAUSE, LONGEST_PAUSE)).failed(now)
     }
 
     /// Marks a partition as unavailable, and returns the pause.
     pub(in crate::worker) fn pass_over(&mut self, target: (TopicId, i32), now: LocalTime) -> Duration {
-        let bar = Bar::after(self.partitions.get(&target), FIRST_PASSING_PAUSE, now);
-        self.partitions.insert(target, bar);
-        bar.pause
+        let fresh = || Bar { backoff: Backoff::new(FIRST_PASSING_PAUSE, LONGEST_PAUSE), seen: None };
+        self.partitions.entry(target).or_insert_with(fresh).backoff.failed(now)
     }
 
     /// Whether a barred partition should not be tried in this state: it has no leader, or lacks replicas as before.

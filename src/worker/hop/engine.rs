@@ -106,13 +106,6 @@ pub(in crate::worker) enum TransactionOutcome {
     Known(BTreeMap<TopicPartition, CommitPoint>),
 }
 
-/// A record that can be written nowhere is not tried before then.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::worker) struct Rest {
-    pub(in crate::worker) until: LocalTime,
-    pause: Duration,
-}
-
 impl<S: HopSink> Engine<S> {
     /// Without any transaction yet.
     pub(in crate::worker) fn new(ladder: Arc<Ladder>, role: Role, clock: Clock, sink: S, metrics: WorkerMetrics) -> Self {
@@ -328,27 +321,28 @@ impl<S: HopSink> Engine<S> {
         refusal.denied || !denied.is_empty()
     }
 
-    /// A record can be written nowhere, since its target topic refuses it: its partition stops, longer each time. `before` is the previous
-    /// pause.
+    /// A record can be written nowhere, since its target topic refuses it: its partition stops, longer each time. `before` are its
+    /// failures before this one.
     pub(in crate::worker) fn stop(
         &self,
         tp: &TopicPartition,
         offset: i64,
         (topic, fault): (TopicId, WriteFault),
-        before: Option<Rest>,
-    ) -> Rest {
-        let pause = before.map_or(FIRST_REST, |rest| (rest.pause * 2).min(LONGEST_REST));
+        before: Option<Backoff>,
+    ) -> Backoff {
+        let mut rest = before.unwrap_or(Backoff::new(FIRST_REST, LONGEST_REST));
+        let retry_in = rest.failed(self.clock.now());
         // Logged once as an error; a metric shows that it persists.
         if before.is_some() {
-            tracing::debug!(partition = %tp, offset, %fault, retry_in = ?pause, "record still cannot be written");
+            tracing::debug!(partition = %tp, offset, %fault, ?retry_in, "record still cannot be written");
         } else {
             let (topic, remedy) = (self.sink.topic_name(topic), fault.remedy());
             tracing::error!(
-                partition = %tp, offset, topic, %fault, retry_in = ?pause,
+                partition = %tp, offset, topic, %fault, ?retry_in,
                 "record cannot be written anywhere, so its partition stops; the others continue ({remedy})"
             );
         }
-        Rest { until: self.clock.now().later(pause), pause }
+        rest
     }
 
     /// A transaction failed: waits a little longer each time. Only a rival ends the worker.

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use crate::core::backoff::Backoff;
 use crate::core::coordinates::Coordinates;
 use crate::core::delay::Delay;
 use crate::core::due::due_time;
@@ -19,7 +20,6 @@ use crate::telemetry::events::TierMetrics;
 use crate::worker::hop::barred::BarredTargets;
 use crate::worker::hop::bisect::Bisect;
 use crate::worker::hop::denied_partition::Denied;
-use crate::worker::hop::engine::Rest;
 use crate::worker::hop::leaders::Leaders;
 use crate::worker::hop::ports::{RecordQueue, SourceRecord};
 use crate::worker::hop::targets::Target;
@@ -162,7 +162,7 @@ pub(super) struct Lane<Q: RecordQueue> {
     poll_at: LocalTime,
     seen: Seen,
     /// The record at this offset can be written nowhere, and is paused.
-    pub(super) rest: Option<(i64, Rest)>,
+    pub(super) rest: Option<(i64, Backoff)>,
     /// The target of the head, to which it could not be written last time.
     pub(super) waits_for: Option<(TopicId, i32)>,
     denied: Denied,
@@ -387,7 +387,7 @@ impl<Q: RecordQueue> Lane<Q> {
     /// Until when nothing of it is tried, because of barred targets or refused records.
     pub(super) fn rests_until(&self, barred: &BarredTargets) -> Option<LocalTime> {
         let bar = self.waits_for.and_then(|target| barred.until(target));
-        self.rest.map(|(_, rest)| rest.until).into_iter().chain(bar).max()
+        self.rest.map(|(_, rest)| rest.until()).into_iter().chain(bar).max()
     }
 
     /// Maximum number of its records to send at once, with no others, during the search for a refused record.

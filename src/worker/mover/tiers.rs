@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use crate::core::ack_tracker::CommitPoint;
+use crate::core::backoff::Doubling;
 use crate::core::delay::Delay;
 use crate::core::ladder::Ladder;
 use crate::core::leader_clock::LocalTime;
@@ -149,7 +150,7 @@ pub(super) struct Tiers<P: Ports> {
     pub(super) rest: RestTimes,
     fresh: Freshness,
     /// Time for filling the next transaction, if only a backlog is due.
-    fill_time: Duration,
+    fill_time: Doubling,
     recount_at: LocalTime,
     /// A source to look up again.
     recount: Option<Target>,
@@ -191,7 +192,7 @@ impl<P: Ports> Tiers<P> {
             hold: Hold::none(),
             rest: RestTimes::default(),
             fresh,
-            fill_time: FIRST_FILL_TIME,
+            fill_time: Doubling::new(FIRST_FILL_TIME, LONGEST_FILL_TIME),
             recount_at: LocalTime::from_micros(0),
             recount: None,
             #[cfg(feature = "otlp")]
@@ -259,12 +260,16 @@ impl<P: Ports> Tiers<P> {
         let mut moving = Moving::default();
         while !turn.is_empty() && !transaction.is_refused() {
             let shared = self.is_shared(&known.leaders);
-            let (time, bytes) = if shared { (SHARED_FILL_TIME, SHARED_BYTES) } else { (self.fill_time, usize::MAX) };
+            let (time, bytes) = if shared { (SHARED_FILL_TIME, SHARED_BYTES) } else { (self.fill_time.current(), usize::MAX) };
             for index in std::mem::take(&mut turn.lanes) {
                 self.fill_from(index, began, &mut moving, transaction, known)?;
             }
             if moving.is_full(&known.budget) || moving.bytes >= bytes || self.clock.now().since(began) >= time {
-                self.fill_time = if shared { FIRST_FILL_TIME } else { (self.fill_time * 2).min(LONGEST_FILL_TIME) };
+                if shared {
+                    self.fill_time.reset()
+                } else {
+                    self.fill_time.double()
+                }
                 return Ok(moving);
             }
             // The search for a refused record runs alone, once per transaction.
@@ -279,7 +284,7 @@ impl<P: Ports> Tiers<P> {
             turn.lanes.retain(|index| !stays_out(&self.lanes[*index]));
         }
         // The whole backlog is included.
-        self.fill_time = FIRST_FILL_TIME;
+        self.fill_time.reset();
         Ok(moving)
     }
 

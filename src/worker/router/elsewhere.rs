@@ -10,6 +10,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TryRecvErr
 use std::time::Duration;
 
 use crate::config::KafkaConfig;
+use crate::core::backoff::Backoff;
 use crate::core::dialect::PartialCoordinates;
 use crate::core::ladder::Ladder;
 use crate::core::leader_clock::LocalTime;
@@ -67,7 +68,8 @@ pub(super) struct Elsewhere {
     clock: Clock,
     reader: Option<Reader>,
     unread: BTreeMap<RecordId, Unread>,
-    barred: BTreeMap<TopicPartition, Bar>,
+    /// Partitions from which records could not be read.
+    barred: BTreeMap<TopicPartition, Backoff>,
 }
 
 struct Unread {
@@ -75,12 +77,6 @@ struct Unread {
     at: (TopicPartition, i64),
     /// Whether the reader has a request that is not answered.
     is_asked: bool,
-}
-
-/// A partition from which records could not be read.
-struct Bar {
-    until: LocalTime,
-    pause: Duration,
 }
 
 /// The reading thread. It ends when this is dropped.
@@ -156,7 +152,7 @@ impl Elsewhere {
         };
         let now = self.clock.now();
         for (id, unread) in self.unread.iter_mut().filter(|(_, unread)| !unread.is_asked) {
-            if self.barred.get(&unread.at.0).is_none_or(|bar| bar.until <= now) {
+            if self.barred.get(&unread.at.0).is_none_or(|bar| bar.until() <= now) {
                 unread.is_asked = true;
                 // A dead thread is reported below.
                 let _ = reader.asks.send(Ask { id: *id, at: unread.at.clone() });
@@ -190,30 +186,30 @@ impl Elsewhere {
     }
 
     fn bar(&mut self, tp: TopicPartition, error: &ClientError, now: LocalTime) {
-        let pause = match self.barred.get(&tp) {
+        let bar = self.barred.entry(tp.clone()).or_insert_with(|| Backoff::new(FIRST_PAUSE, LONGEST_PAUSE));
+        if bar.until() > now {
             // Requested together with the one that failed.
-            Some(bar) if bar.until > now => return,
-            Some(bar) => (bar.pause * 2).min(LONGEST_PAUSE),
-            None => {
-                let ladder = &self.ladder;
-                if error.is_denied() {
-                    tracing::error!(
-                        ladder, partition = %tp, %error,
-                        "dead letters came without their records, which the router is not authorised to read: the inbox partitions \
-                         of these letters stop, the others continue; grant Read on the topic (`kladder generate acls \
-                         --role router` prints the rules), and they will continue"
-                    );
-                } else {
-                    tracing::warn!(
-                        ladder, partition = %tp, %error,
-                        "dead letters came without their records, which cannot be read now: the inbox partitions of these \
-                         letters stop until they can, the others continue; make sure that the partition has a leader"
-                    );
-                }
-                FIRST_PAUSE
-            }
-        };
-        self.barred.insert(tp, Bar { until: now.later(pause), pause });
+            return;
+        }
+        bar.failed(now);
+        if !bar.is_to_be_told() {
+            return;
+        }
+        let ladder = &self.ladder;
+        if error.is_denied() {
+            tracing::error!(
+                ladder, partition = %tp, %error,
+                "dead letters came without their records, which the router is not authorised to read: the inbox partitions of \
+                 these letters stop, the others continue; grant Read on the topic (`kladder generate acls --role router` prints \
+                 the rules), and they will continue"
+            );
+        } else {
+            tracing::warn!(
+                ladder, partition = %tp, %error,
+                "dead letters came without their records, which cannot be read now: the inbox partitions of these letters stop \
+                 until they can, the others continue; make sure that the partition has a leader"
+            );
+        }
     }
 
     /// Nobody waits for them any more, so nobody would notice that they can be read again.
