@@ -1,6 +1,7 @@
 //! The workers: mover, deliverer, handlers, and what keeps them running.
 
 pub mod batch_handler;
+mod clients;
 pub mod cluster_watch;
 mod committer;
 pub mod crew;

@@ -74,13 +74,13 @@ impl HopProducer {
     ///
     /// # Errors
     /// The broker does not answer within 15 s.
-    pub fn existing_topics(&mut self) -> Result<Vec<(String, usize)>, ClientError> {
+    pub fn existing_topics(&mut self) -> Result<Vec<(String, i32)>, ClientError> {
         self.connect().map_err(|error| error.cause().clone())?;
         let client = &self.live.as_ref().expect("connected").client;
         let metadata =
             client.client().fetch_metadata(None, Duration::from_secs(15)).map_err(|e| ClientError::new("listing topics", &e))?;
         let usable = metadata.topics().iter().filter(|t| t.error().is_none());
-        Ok(usable.map(|t| (t.name().to_owned(), t.partitions().len())).collect())
+        Ok(usable.map(|t| (t.name().to_owned(), i32::try_from(t.partitions().len()).unwrap_or(i32::MAX))).collect())
     }
 
     /// Number of partitions of a topic.

@@ -32,17 +32,16 @@ use crate::core::dispatch::{Departure, Kind, Ticket};
 use crate::core::envelope::{self, Envelope};
 use crate::core::failure::{ErrorInfo, Verdict};
 use crate::core::headers::Header;
-use crate::core::ladder::{Hops, Ladder};
+use crate::core::ladder::Ladder;
 use crate::core::leader_clock::LocalTime;
 use crate::core::role::Role;
-use crate::core::topics;
 use crate::kafka::clock::Clock;
-use crate::kafka::consumer::{Fetch, Membership, Record};
+use crate::kafka::consumer::{Fetch, Record};
 use crate::kafka::producer::HopProducer;
 use crate::kafka::topic_consumers::TopicConsumers;
 use crate::telemetry::events::DelivererMetrics;
-use crate::telemetry::standing::ClientMetrics;
 use crate::telemetry::tally::Tally;
+use crate::worker::clients::{Clients, Subscription};
 use crate::worker::committer::{Committer, Parts, Polled, Start, Starts, Work};
 use crate::worker::deliverer::aside::Aside;
 use crate::worker::deliverer::dispatch::{Dispatcher, due_of};
@@ -178,29 +177,17 @@ impl<H: Handler> Deliverer<H> {
     /// A topic is missing or Kafka is not reachable.
     pub fn start(settings: &DelivererSettings, handler: Arc<H>, runtime: Handle) -> Result<Self, WorkError> {
         let ladder = settings.ladder.clone();
-        let clock = Clock::system();
-        let transactional = (ladder.hops() == Hops::ExactlyOnce)
-            .then(|| topics::transactional_id(ladder.name(), Role::Deliverer, &settings.instance));
-        let clients = ClientMetrics::new(&ladder, Role::Deliverer);
-        let mut producer =
-            HopProducer::new(&settings.kafka, transactional, 500_000, clock.clone()).measured_by(&clients).with_spare_ids();
-        refuse_foreign_members(&mut producer, &ladder, &settings.kafka)?;
-        let targets = Targets::of_failed(&ladder, &mut producer)?;
-        let mut partitions = 0;
-        let mut membership = Membership {
+        let mut clients = Clients::new(&ladder, Role::Deliverer, &settings.kafka, &settings.instance);
+        refuse_foreign_members(&mut clients.producer, &ladder, &settings.kafka)?;
+        let targets = Targets::of_failed(&ladder, &mut clients.producer)?;
+        let subscription = Subscription {
             group: ladder.group().to_owned(),
-            instance: settings.instance.clone(),
-            topics: ladder.consumed_topics(),
+            topics: clients.counted(ladder.consumed_topics())?,
             prefetch_kib: PREFETCH_KIB,
-            partitions: 1,
             fetch: Fetch::AtOnce,
         };
-        for topic in &membership.topics {
-            partitions += producer.partition_count(topic)?;
-        }
-        membership.partitions = usize::try_from(partitions).unwrap_or(1);
-        let consumers = TopicConsumers::join(&settings.kafka, &membership, &clients)?;
-        producer.made_anew_only_as(consumers.names());
+        let source = clients.join(subscription, TopicConsumers::join, TopicConsumers::names)?;
+        let Clients { clock, producer: sink, .. } = clients;
 
         let metrics = DelivererMetrics::new(&ladder).counted_by(&settings.tally);
         settings.places.set_stood_aside(None);
@@ -212,8 +199,8 @@ impl<H: Handler> Deliverer<H> {
             ladder: ladder.clone(),
             role: Role::Deliverer,
             clock: clock.clone(),
-            source: consumers,
-            sink: producer,
+            source,
+            sink,
             targets,
             metrics: metrics.worker.clone(),
             hop_metrics: metrics.hops.clone(),

@@ -22,18 +22,18 @@ use std::time::Duration;
 use crate::config::KafkaConfig;
 use crate::core::ack_tracker::CommitPoint;
 use crate::core::delay::Delay;
-use crate::core::ladder::{Hops, Ladder, Tier};
+use crate::core::ladder::{Ladder, Tier};
 use crate::core::leader_clock::LocalTime;
 use crate::core::rate::RateLimit;
 use crate::core::role::Role;
 use crate::core::topics;
 use crate::kafka::clock::Clock;
-use crate::kafka::consumer::{Fetch, GroupConsumer, Membership, Rebalance};
+use crate::kafka::consumer::{Fetch, GroupConsumer, Rebalance};
 use crate::kafka::partition::TopicPartition;
 use crate::kafka::producer::HopProducer;
 use crate::telemetry::events::MoverMetrics;
-use crate::telemetry::standing::ClientMetrics;
 use crate::telemetry::tally::Tally;
+use crate::worker::clients::{Clients, Subscription};
 use crate::worker::error::WorkError;
 use crate::worker::hold::Hold;
 use crate::worker::hop::engine::Engine;
@@ -108,7 +108,7 @@ pub(crate) struct Mover<P: Ports> {
     tiers: Tiers<P>,
     next_token: u64,
     /// Number of partitions of each tier, whoever owns them.
-    partitions: BTreeMap<Delay, usize>,
+    partitions: BTreeMap<Delay, i32>,
     standing_at: LocalTime,
     /// Tiers whose state has been exported.
     delays_told: Vec<Delay>,
@@ -137,35 +137,28 @@ impl Mover<KafkaPorts> {
     /// A topic is missing or Kafka is not reachable.
     pub(crate) fn start(settings: &MoverSettings) -> Result<Self, WorkError> {
         let ladder = settings.ladder.clone();
-        let clock = Clock::system();
-        let transactional = (ladder.hops() == Hops::ExactlyOnce)
-            .then(|| topics::transactional_id(ladder.name(), Role::Mover, &settings.instance));
-        let clients = ClientMetrics::new(&ladder, Role::Mover);
-        let mut producer =
-            HopProducer::new(&settings.kafka, transactional, 500_000, clock.clone()).measured_by(&clients).with_spare_ids();
-        let targets = Targets::of_due(&ladder, &mut producer)?;
+        let mut clients = Clients::new(&ladder, Role::Mover, &settings.kafka, &settings.instance);
+        let targets = Targets::of_due(&ladder, &mut clients.producer)?;
         // Tiers removed from the configuration are still emptied: a changed ladder loses no records.
-        let existing = producer.existing_topics()?;
-        let consumed: Vec<(String, usize)> =
+        let existing = clients.producer.existing_topics()?;
+        let consumed: Vec<(String, i32)> =
             existing.into_iter().filter(|(topic, _)| topics::delay_of_tier_topic(ladder.name(), topic).is_some()).collect();
-        let partitions: BTreeMap<Delay, usize> = consumed
+        let partitions: BTreeMap<Delay, i32> = consumed
             .iter()
             .filter_map(|(topic, count)| Some((topics::delay_of_tier_topic(ladder.name(), topic)?, *count)))
             .collect();
         let limits = ladder.max_rate().map(|rate| partitions.keys().map(|delay| (*delay, RateLimit::new(rate))).collect());
-        let membership = Membership {
+        let subscription = Subscription {
             group: topics::mover_group(ladder.name()),
-            instance: settings.instance.clone(),
             prefetch_kib: PREFETCH_KIB,
-            partitions: consumed.iter().map(|(_, partitions)| partitions).sum(),
             fetch: Fetch::Patient(fetch_wait(ladder.name(), &consumed)),
-            topics: consumed.into_iter().map(|(topic, _)| topic).collect(),
+            topics: consumed,
         };
-        let consumer = GroupConsumer::join(&settings.kafka, &membership, &clients)?;
-        producer.made_anew_only_as(consumer.name());
+        let source = clients.join(subscription, GroupConsumer::join, GroupConsumer::name)?;
+        let Clients { clock, producer: sink, .. } = clients;
         let metrics = MoverMetrics::new(&ladder).counted_by(&settings.tally);
         let (instance, fresh) = (settings.instance.clone(), FRESH.clone());
-        let mut mover = Self::of(Parts { ladder, instance, clock, source: consumer, sink: producer, targets, metrics, fresh });
+        let mut mover = Self::of(Parts { ladder, instance, clock, source, sink, targets, metrics, fresh });
         mover.engine.known.leaders = Leaders::with(settings.clock);
         mover.tiers.limits = limits.unwrap_or_default();
         mover.tiers.hold = settings.hold.clone();
@@ -364,7 +357,7 @@ impl<P: Ports> Mover<P> {
 }
 
 /// Maximum wait of a fetch of these tiers.
-fn fetch_wait(ladder: &str, tiers: &[(String, usize)]) -> Duration {
+fn fetch_wait(ladder: &str, tiers: &[(String, i32)]) -> Duration {
     let delays = tiers.iter().filter_map(|(topic, _)| topics::delay_of_tier_topic(ladder, topic));
     let shortest = delays.min().map_or(LONGEST_FETCH_WAIT, |delay| delay.duration() / FETCH_WAIT_SHARE);
     shortest.clamp(SHORTEST_FETCH_WAIT, LONGEST_FETCH_WAIT)

@@ -416,10 +416,10 @@ impl<P: Ports> Tiers<P> {
     }
 
     /// A tier's limit applies to all its movers together: each gets the share of its partitions.
-    pub(super) fn share_limits(&mut self, partitions: &BTreeMap<Delay, usize>) {
+    pub(super) fn share_limits(&mut self, partitions: &BTreeMap<Delay, i32>) {
         for (delay, limit) in &mut self.limits {
             let own = self.lanes.iter().filter(|lane| lane.delay == *delay).count();
-            let all = partitions.get(delay).copied().unwrap_or(own).max(own);
+            let all = partitions.get(delay).and_then(|all| usize::try_from(*all).ok()).unwrap_or(own).max(own);
             if own > 0 {
                 #[expect(clippy::cast_precision_loss, reason = "a count of partitions")]
                 limit.share(own as f64 / all as f64);

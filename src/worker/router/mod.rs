@@ -22,15 +22,15 @@ use crate::core::failure::Verdict;
 use crate::core::failure::VerdictKind;
 use crate::core::fingerprint::Fingerprint;
 use crate::core::inbox::{self, Arrival, Carried};
-use crate::core::ladder::{Hops, Ladder};
+use crate::core::ladder::Ladder;
 use crate::core::leader_clock::LocalTime;
 use crate::core::role::Role;
 use crate::core::topics;
 use crate::kafka::clock::Clock;
-use crate::kafka::consumer::{Fetch, GroupConsumer, Membership, Record};
+use crate::kafka::consumer::{Fetch, GroupConsumer, Record};
 use crate::kafka::producer::HopProducer;
 use crate::telemetry::events::RouterMetrics;
-use crate::telemetry::standing::ClientMetrics;
+use crate::worker::clients::{Clients, Subscription};
 use crate::worker::committer::{Committer, Parts, Polled, Start, Starts, Work};
 use crate::worker::dlq_breaker::DlqBreaker;
 use crate::worker::error::WorkError;
@@ -128,34 +128,25 @@ impl Router {
     /// A topic is missing or Kafka is not reachable.
     pub fn start(settings: &RouterSettings) -> Result<Self, WorkError> {
         let ladder = settings.ladder.clone();
-        let clock = Clock::system();
-        let transactional = (ladder.hops() == Hops::ExactlyOnce)
-            .then(|| topics::transactional_id(ladder.name(), Role::Router, &settings.instance));
-        let clients = ClientMetrics::new(&ladder, Role::Router);
-        let mut producer =
-            HopProducer::new(&settings.kafka, transactional, 500_000, clock.clone()).measured_by(&clients).with_spare_ids();
-        let targets = Targets::of_failed(&ladder, &mut producer)?;
-        let inbox = ladder.inbox_topic();
-        let partitions = producer.partition_count(&inbox)?;
-        let membership = Membership {
+        let mut clients = Clients::new(&ladder, Role::Router, &settings.kafka, &settings.instance);
+        let targets = Targets::of_failed(&ladder, &mut clients.producer)?;
+        let subscription = Subscription {
             group: topics::router_group(ladder.name()),
-            instance: settings.instance.clone(),
-            topics: vec![inbox],
+            topics: clients.counted(vec![ladder.inbox_topic()])?,
             prefetch_kib: PREFETCH_KIB,
-            partitions: usize::try_from(partitions).unwrap_or(1),
             fetch: Fetch::AtOnce,
         };
         // Before the group is joined: redeliveries must be known before any arrival is judged.
-        let redelivered = Redelivered::open(settings, partitions)?;
-        let consumer = GroupConsumer::join(&settings.kafka, &membership, &clients)?;
-        producer.made_anew_only_as(consumer.name());
+        let redelivered = Redelivered::open(settings, subscription.partitions())?;
+        let source = clients.join(subscription, GroupConsumer::join, GroupConsumer::name)?;
+        let Clients { clock, producer: sink, .. } = clients;
         let metrics = RouterMetrics::new(&ladder);
         let committer = Committer::new(Parts {
             ladder: ladder.clone(),
             role: Role::Router,
             clock: clock.clone(),
-            source: consumer,
-            sink: producer,
+            source,
+            sink,
             targets,
             metrics: metrics.worker.clone(),
             hop_metrics: metrics.hops.clone(),
