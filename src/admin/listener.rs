@@ -90,18 +90,18 @@ impl Listener {
     /// Answers until `stop`, and then the requests received before; a caller that does not wait for that drops it.
     pub async fn serve(self, router: Router, stop: impl Future<Output = ()>) {
         let places = Arc::new(Semaphore::new(self.bounds.connections));
-        let silent = Arc::new(Silent::default());
+        let idle = Arc::new(IdleConnections::default());
         let (ending, ends) = watch::channel(());
         let mut stop = std::pin::pin!(stop);
         let all = u32::try_from(self.bounds.connections).unwrap_or(u32::MAX);
         loop {
             let next = async {
-                let stream = self.accept(&silent).await;
-                (stream, silent.place(&places).await)
+                let stream = self.accept(&idle).await;
+                (stream, idle.place(&places).await)
             };
             tokio::select! {
                 (stream, place) = next => {
-                    let connection = Connection::new(silent.clone(), place);
+                    let connection = Connection::new(idle.clone(), place);
                     tokio::spawn(connection.serve(stream, router.clone(), self.bounds, ends.clone()));
                 }
                 () = &mut stop => break,
@@ -114,14 +114,14 @@ impl Listener {
 
     /// If the system cannot provide a connection now, it may later: giving up would be permanent. If the process is out of file
     /// descriptors, an idle connection is closed.
-    async fn accept(&self, silent: &Silent) -> TcpStream {
+    async fn accept(&self, idle: &IdleConnections) -> TcpStream {
         loop {
             match self.tcp.accept().await {
                 Ok((stream, _)) => return stream,
                 Err(error) if is_of_peer(&error) => {}
                 Err(error) => {
                     tracing::warn!(listen = %self.address, %error, "cannot accept a connection; closing an idle one and retrying");
-                    silent.end_longest();
+                    idle.end_longest();
                     tokio::time::sleep(AFTER_FAILURE).await;
                 }
             }
@@ -144,25 +144,25 @@ fn is_of_peer(error: &io::Error) -> bool {
 
 /// The connections without a request in progress, in the order in which they became idle.
 #[derive(Default)]
-struct Silent {
-    known: Mutex<Known>,
+struct IdleConnections {
+    queue: Mutex<IdleQueue>,
     one_more: Notify,
 }
 
 #[derive(Default)]
-struct Known {
+struct IdleQueue {
     next: u64,
-    silent: BTreeMap<u64, Arc<Notify>>,
+    connections: BTreeMap<u64, Arc<Notify>>,
 }
 
-impl Silent {
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+impl IdleConnections {
+    fn queue(&self) -> MutexGuard<'_, IdleQueue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Closes the connection that has been idle for the longest, if there is one.
     fn end_longest(&self) {
-        let longest = self.known().silent.pop_first();
+        let longest = self.queue().connections.pop_first();
         if let Some((_, longest)) = longest {
             longest.notify_one();
         }
@@ -189,7 +189,7 @@ impl Silent {
 
 /// One connection; it holds its slot as long as it lives.
 struct Connection {
-    silent: Arc<Silent>,
+    idle: Arc<IdleConnections>,
     /// Its number among the idle ones, while it is one.
     number: Mutex<Option<u64>>,
     end: Arc<Notify>,
@@ -197,9 +197,9 @@ struct Connection {
 }
 
 impl Connection {
-    fn new(silent: Arc<Silent>, place: OwnedSemaphorePermit) -> Arc<Self> {
-        let connection = Self { silent, number: Mutex::new(None), end: Arc::default(), _place: place };
-        connection.fell_silent();
+    fn new(idle: Arc<IdleConnections>, place: OwnedSemaphorePermit) -> Arc<Self> {
+        let connection = Self { idle, number: Mutex::new(None), end: Arc::default(), _place: place };
+        connection.became_idle();
         Arc::new(connection)
     }
 
@@ -236,27 +236,27 @@ impl Connection {
         self.number.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn fell_silent(&self) {
-        let mut known = self.silent.known();
-        let number = known.next;
-        known.next += 1;
-        known.silent.insert(number, self.end.clone());
+    fn became_idle(&self) {
+        let mut queue = self.idle.queue();
+        let number = queue.next;
+        queue.next += 1;
+        queue.connections.insert(number, self.end.clone());
         *self.number() = Some(number);
-        drop(known);
-        self.silent.one_more.notify_waiters();
+        drop(queue);
+        self.idle.one_more.notify_waiters();
     }
 
-    fn is_worked_for(&self) {
+    fn became_busy(&self) {
         let number = self.number().take();
         if let Some(number) = number {
-            self.silent.known().silent.remove(&number);
+            self.idle.queue().connections.remove(&number);
         }
     }
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.is_worked_for();
+        self.became_busy();
     }
 }
 
@@ -265,7 +265,7 @@ struct Busy(Arc<Connection>);
 
 impl Busy {
     fn new(connection: Arc<Connection>) -> Self {
-        connection.is_worked_for();
+        connection.became_busy();
         Self(connection)
     }
 }
@@ -273,7 +273,7 @@ impl Busy {
 impl Drop for Busy {
     fn drop(&mut self) {
         // The client may also be slow to read the answer.
-        self.0.fell_silent();
+        self.0.became_idle();
     }
 }
 

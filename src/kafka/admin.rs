@@ -117,7 +117,7 @@ impl KafkaCluster {
     /// Why there was no answer, as far as reported.
     fn refusal(&self, action: &str) -> Option<ClusterError> {
         let brokers = self.kafka.brokers();
-        self.watch.refusal(brokers).or_else(|| self.watch.elsewhere(action, brokers))
+        self.watch.refusal(brokers).or_else(|| self.watch.advertised(action, brokers))
     }
 
     /// Converts an error for the operator.

@@ -22,7 +22,7 @@ const INTERVAL_MILLIS: &str = "15000";
 pub(super) struct Statistics {
     metrics: ClientMetrics,
     side: Side,
-    told: Mutex<Totals>,
+    last: Mutex<Totals>,
     queued: AtomicU64,
 }
 
@@ -36,7 +36,7 @@ struct Totals {
 /// The used parts of the text (`STATISTICS.md` of librdkafka).
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Told {
+struct ClientStatistics {
     msg_cnt: u64,
     brokers: HashMap<String, Broker>,
     topics: HashMap<String, Topic>,
@@ -78,28 +78,28 @@ pub(super) fn ask_for(config: &mut ClientConfig) {
 
 impl Statistics {
     pub(super) fn new(metrics: ClientMetrics, side: Side) -> Self {
-        Self { metrics, side, told: Mutex::default(), queued: AtomicU64::new(0) }
+        Self { metrics, side, last: Mutex::default(), queued: AtomicU64::new(0) }
     }
 
     /// Processes one report.
     pub(super) fn take(&self, text: &[u8]) {
-        let told: Told = match serde_json::from_slice(text) {
-            Ok(told) => told,
+        let statistics: ClientStatistics = match serde_json::from_slice(text) {
+            Ok(statistics) => statistics,
             Err(error) => {
                 tracing::debug!(%error, "the client's statistics cannot be read");
                 return;
             }
         };
-        let totals = told.totals();
-        let before = std::mem::replace(&mut *self.told.lock().unwrap_or_else(PoisonError::into_inner), totals);
+        let totals = statistics.totals();
+        let before = std::mem::replace(&mut *self.last.lock().unwrap_or_else(PoisonError::into_inner), totals);
         // When a broker is removed, its share disappears from the totals.
         self.metrics.troubles(
             totals.request_errors.saturating_sub(before.request_errors),
             totals.disconnects.saturating_sub(before.disconnects),
         );
-        self.note_queued(told.queued(self.side));
+        self.note_queued(statistics.queued(self.side));
         if self.side == Side::Producer {
-            self.metrics.round_trip(told.slowest());
+            self.metrics.round_trip(statistics.slowest());
         }
     }
 
@@ -114,7 +114,7 @@ impl Drop for Statistics {
     }
 }
 
-impl Told {
+impl ClientStatistics {
     fn totals(&self) -> Totals {
         let errors = |broker: &Broker| broker.txerrs + broker.rxerrs + broker.req_timeouts;
         Totals {
@@ -155,15 +155,18 @@ mod tests {
 
     #[test]
     fn only_what_is_used_is_read() {
-        let told: Told = serde_json::from_str(TEXT).unwrap();
-        assert_eq!(told.totals(), Totals { request_errors: 15, disconnects: 6 });
-        assert_eq!((told.queued(Side::Producer), told.queued(Side::Consumer)), (3, 12));
-        assert_eq!(told.slowest(), Duration::from_micros(7_500));
+        let statistics: ClientStatistics = serde_json::from_str(TEXT).unwrap();
+        assert_eq!(statistics.totals(), Totals { request_errors: 15, disconnects: 6 });
+        assert_eq!((statistics.queued(Side::Producer), statistics.queued(Side::Consumer)), (3, 12));
+        assert_eq!(statistics.slowest(), Duration::from_micros(7_500));
     }
 
     #[test]
     fn an_empty_text_is_all_zero() {
-        let told: Told = serde_json::from_str("{}").unwrap();
-        assert_eq!((told.totals(), told.queued(Side::Consumer), told.slowest()), (Totals::default(), 0, Duration::ZERO));
+        let statistics: ClientStatistics = serde_json::from_str("{}").unwrap();
+        assert_eq!(
+            (statistics.totals(), statistics.queued(Side::Consumer), statistics.slowest()),
+            (Totals::default(), 0, Duration::ZERO)
+        );
     }
 }

@@ -14,24 +14,24 @@ use crate::topology::ClusterError;
 
 /// A client context that stores why there is no connection; clones share it.
 #[derive(Clone, Default)]
-pub(super) struct Watch(Arc<Mutex<Seen>>);
+pub(super) struct Watch(Arc<Mutex<ConnectionProblems>>);
 
 #[derive(Default)]
-struct Seen {
+struct ConnectionProblems {
     worst: Option<ConnectionProblem>,
     /// The last broker that was unreachable at its advertised address.
-    elsewhere: Option<Elsewhere>,
+    advertised: Option<AdvertisedBroker>,
 }
 
 /// A broker at its advertised address, not the configured one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Elsewhere {
+struct AdvertisedBroker {
     id: i32,
     address: String,
     reason: String,
 }
 
-impl Elsewhere {
+impl AdvertisedBroker {
     /// Parses a librdkafka line, which begins with the broker: `host:9092/1: Failed to resolve …`. Configured brokers have `bootstrap`
     /// as their number until the cluster has reported it.
     fn of(line: &str) -> Option<Self> {
@@ -76,25 +76,25 @@ impl ClientContext for Watch {
             Some(RDKafkaErrorCode::AllBrokersDown) | None => return,
             Some(_) => ConnectionProblem::Connection(reason),
         };
-        let mut seen = self.seen();
+        let mut problems = self.problems();
         if let ConnectionProblem::Connection(reason) = &trouble {
-            seen.elsewhere = Elsewhere::of(reason).or(seen.elsewhere.take());
+            problems.advertised = AdvertisedBroker::of(reason).or(problems.advertised.take());
         }
-        seen.worst = seen.worst.take().max(Some(trouble));
+        problems.worst = problems.worst.take().max(Some(trouble));
     }
 }
 
 impl ConsumerContext for Watch {}
 
 impl Watch {
-    fn seen(&self) -> MutexGuard<'_, Seen> {
+    fn problems(&self) -> MutexGuard<'_, ConnectionProblems> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The permanent error, if there was one.
     pub fn refusal(&self, brokers: &str) -> Option<ClusterError> {
         let brokers = brokers.to_owned();
-        match self.seen().worst.clone()? {
+        match self.problems().worst.clone()? {
             ConnectionProblem::Login(reason) => Some(ClusterError::Authentication { brokers, reason }),
             ConnectionProblem::Tls(reason) => Some(ClusterError::Tls { brokers, reason }),
             ConnectionProblem::Connection(_) => None,
@@ -102,14 +102,14 @@ impl Watch {
     }
 
     /// The broker that was unreachable at its advertised address, if there was one.
-    pub fn elsewhere(&self, action: &str, brokers: &str) -> Option<ClusterError> {
-        let Elsewhere { id, address, reason } = self.seen().elsewhere.clone()?;
+    pub fn advertised(&self, action: &str, brokers: &str) -> Option<ClusterError> {
+        let AdvertisedBroker { id, address, reason } = self.problems().advertised.clone()?;
         Some(ClusterError::Advertised { action: action.to_owned(), brokers: brokers.to_owned(), id, address, reason })
     }
 
     /// Why no broker answered.
     pub fn nobody(&self, brokers: &str, within: Duration) -> ClusterError {
-        let reason = match self.seen().worst.clone() {
+        let reason = match self.problems().worst.clone() {
             Some(ConnectionProblem::Connection(reason)) => Some(reason),
             _ => None,
         };
@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn a_broker_that_is_not_where_it_says_is_told_from_one_of_the_configuration() {
-        let of = |line: &str| Elsewhere::of(line).map(|e| (e.id, e.address));
+        let of = |line: &str| AdvertisedBroker::of(line).map(|e| (e.id, e.address));
         let resolve = "Failed to resolve 'kafka:9092': Name or service not known (after 2ms in state CONNECT)";
         assert_eq!(of(&format!("kafka:9092/1: {resolve}")), Some((1, "kafka:9092".to_owned())));
         let refused = "Connect to ipv4#10.0.0.1:9093 failed: Connection refused (after 0ms in state CONNECT)";

@@ -73,18 +73,18 @@ struct Inner {
     /// Whether it is being read again from its beginning: the last known state counts until the end
     /// is reached.
     rereading: bool,
-    known: Known,
+    read: StateRead,
 }
 
-/// How far the state is known.
+/// How far the state was read.
 #[derive(Default)]
-enum Known {
+enum StateRead {
     #[default]
     NotYet,
     /// It may not be read, or does not exist.
     Refused(ClientError),
-    /// It was read to the end.
-    Yes,
+    /// To its end.
+    ToEnd,
 }
 
 impl Hold {
@@ -154,10 +154,10 @@ impl Hold {
         while !stop.is_set() {
             {
                 let inner = watched.lock();
-                match &inner.known {
-                    Known::NotYet => {}
-                    Known::Refused(error) => return Err(error.clone().into()),
-                    Known::Yes => return watched.not_anothers(&inner).map(|()| true),
+                match &inner.read {
+                    StateRead::NotYet => {}
+                    StateRead::Refused(error) => return Err(error.clone().into()),
+                    StateRead::ToEnd => return watched.not_anothers(&inner).map(|()| true),
                 }
             }
             std::thread::sleep(Duration::from_millis(20));
@@ -230,18 +230,18 @@ impl Watched {
 
     fn know(&self) {
         let mut inner = self.lock();
-        inner.known = Known::Yes;
+        inner.read = StateRead::ToEnd;
         inner.rereading = false;
         self.act(&inner);
     }
 
     fn refuse(&self, error: ClientError) {
-        self.lock().known = Known::Refused(error);
+        self.lock().read = StateRead::Refused(error);
     }
 
     /// Puts the state into effect once the topic was read to the end: earlier records are history.
     fn act(&self, inner: &Inner) {
-        if !matches!(inner.known, Known::Yes) || inner.rereading {
+        if !matches!(inner.read, StateRead::ToEnd) || inner.rereading {
             return;
         }
         self.act_on_dead_letters(inner);

@@ -197,7 +197,7 @@ fn line_of(cells: &[Cell]) -> String {
 }
 
 /// A message to the main thread.
-enum Told {
+enum UiEvent {
     Key(KeyEvent),
     /// The terminal was resized.
     Resized,
@@ -209,7 +209,7 @@ enum Told {
 }
 
 fn live(mut view: View, config: &Config, ladders: &[&LadderConfig], beside: &dyn Fn() -> Beside) -> anyhow::Result<End> {
-    let (tell, told) = mpsc::channel();
+    let (tell, events) = mpsc::channel();
     let (send, commands) = mpsc::channel();
     // Before anything is drawn, so that a signal always finds someone to restore the terminal.
     await_signals(tell.clone())?;
@@ -217,10 +217,10 @@ fn live(mut view: View, config: &Config, ladders: &[&LadderConfig], beside: &dyn
     let ladders = ladders.iter().map(|ladder| (*ladder).clone()).collect();
     let looking = look_on(config.clone(), ladders, view.every(), commands, tell.clone());
     read_keys(tell);
-    let outcome = show(&mut view, &mut screen, &told, &send, beside);
+    let outcome = show(&mut view, &mut screen, &events, &send, beside);
     // The terminal first: what follows may take a moment.
     drop(screen);
-    drop((send, told));
+    drop((send, events));
     leave(&looking);
     outcome
 }
@@ -228,7 +228,7 @@ fn live(mut view: View, config: &Config, ladders: &[&LadderConfig], beside: &dyn
 fn show(
     view: &mut View,
     screen: &mut Screen,
-    told: &Receiver<Told>,
+    events: &Receiver<UiEvent>,
     send: &Sender<Command>,
     beside: &dyn Fn() -> Beside,
 ) -> anyhow::Result<End> {
@@ -240,16 +240,16 @@ fn show(
         }
         let picture = Picture { caption, ..view.picture(clock.now().timestamp()) };
         screen.terminal().draw(|frame| draw(frame, &picture, colours)).context("drawing")?;
-        match told.recv_timeout(TICK) {
-            Ok(Told::Key(key)) => match keys::action(key, view.overlay()).map(|action| view.apply(action)) {
+        match events.recv_timeout(TICK) {
+            Ok(UiEvent::Key(key)) => match keys::action(key, view.overlay()).map(|action| view.apply(action)) {
                 Some(Effect::Quit) => return Ok(End::Key),
                 Some(Effect::Send(command)) => send.send(command).map_err(|_| anyhow!("the observing thread has ended"))?,
                 Some(Effect::Nothing) | None => {}
             },
-            Ok(Told::News(news)) => view.hear(news),
-            Ok(Told::Resized) | Err(RecvTimeoutError::Timeout) => {}
-            Ok(Told::Broken(error)) => return Err(error),
-            Ok(Told::Stop) | Err(RecvTimeoutError::Disconnected) => return Ok(End::Signal),
+            Ok(UiEvent::News(news)) => view.hear(news),
+            Ok(UiEvent::Resized) | Err(RecvTimeoutError::Timeout) => {}
+            Ok(UiEvent::Broken(error)) => return Err(error),
+            Ok(UiEvent::Stop) | Err(RecvTimeoutError::Disconnected) => return Ok(End::Signal),
         }
     }
 }
@@ -261,41 +261,41 @@ fn look_on(
     ladders: Vec<LadderConfig>,
     every: Duration,
     commands: Receiver<Command>,
-    tell: Sender<Told>,
+    tell: Sender<UiEvent>,
 ) -> JoinHandle<()> {
     thread::spawn(move || {
         let watched = BreakOnPanic(tell.clone());
         match Looker::connect(&config, &ladders.iter().collect::<Vec<_>>()) {
-            Ok(looker) => looker.keep_looking(every, &commands, |news| tell.send(Told::News(news)).is_ok()),
-            Err(error) => drop(tell.send(Told::Broken(error))),
+            Ok(looker) => looker.keep_looking(every, &commands, |news| tell.send(UiEvent::News(news)).is_ok()),
+            Err(error) => drop(tell.send(UiEvent::Broken(error))),
         }
         drop(watched);
     })
 }
 
 /// If the observing thread panics, the picture ends; the panic hook has logged the message.
-struct BreakOnPanic(Sender<Told>);
+struct BreakOnPanic(Sender<UiEvent>);
 
 impl Drop for BreakOnPanic {
     fn drop(&mut self) {
         if thread::panicking() {
-            let _ = self.0.send(Told::Broken(anyhow!("observing the cluster has ended by a bug in kladder")));
+            let _ = self.0.send(UiEvent::Broken(anyhow!("observing the cluster has ended by a bug in kladder")));
         }
     }
 }
 
 /// Ends with the process: nothing wakes a thread that waits for keys.
-fn read_keys(tell: Sender<Told>) {
+fn read_keys(tell: Sender<UiEvent>) {
     thread::spawn(move || {
         loop {
-            let told = match event::read() {
-                Ok(Event::Key(key)) => Told::Key(key),
-                Ok(Event::Resize(..)) => Told::Resized,
+            let event = match event::read() {
+                Ok(Event::Key(key)) => UiEvent::Key(key),
+                Ok(Event::Resize(..)) => UiEvent::Resized,
                 Ok(_) => continue,
-                Err(error) => Told::Broken(anyhow!(error).context("reading keys")),
+                Err(error) => UiEvent::Broken(anyhow!(error).context("reading keys")),
             };
-            let is_over = matches!(told, Told::Broken(_));
-            if tell.send(told).is_err() || is_over {
+            let is_over = matches!(event, UiEvent::Broken(_));
+            if tell.send(event).is_err() || is_over {
                 return;
             }
         }
@@ -303,7 +303,7 @@ fn read_keys(tell: Sender<Told>) {
 }
 
 /// SIGTERM, SIGINT from elsewhere, and the hang-up of the terminal.
-fn await_signals(tell: Sender<Told>) -> anyhow::Result<()> {
+fn await_signals(tell: Sender<UiEvent>) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let entered = runtime.enter();
     let (mut terminate, mut interrupt, mut hang_up) =
@@ -317,7 +317,7 @@ fn await_signals(tell: Sender<Told>) -> anyhow::Result<()> {
                 _ = hang_up.recv() => {}
             }
         });
-        let _ = tell.send(Told::Stop);
+        let _ = tell.send(UiEvent::Stop);
     });
     Ok(())
 }

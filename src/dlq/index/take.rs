@@ -73,8 +73,8 @@ struct Numbers {
     count: Option<i64>,
 }
 
-/// A known letter: redrives, state, last action, hash of its id, and the id that it was sent with.
-type Known = (u32, i64, Option<i64>, Option<i64>, Option<String>);
+/// What a letter's state derives from: redrives, state, last action, hash of its id, and the id that it was sent with.
+type StateColumns = (u32, i64, Option<i64>, Option<i64>, Option<String>);
 
 impl Index {
     /// Adds a batch, and the positions of the topics after it. Records already in the index are skipped. Returns the number of new
@@ -314,11 +314,11 @@ impl Index {
     fn derive_again(&self, number: i64) -> rusqlite::Result<()> {
         let sql = "SELECT l.redrives, l.state, f.state, l.id_hash, f.id FROM letter l
                    LEFT JOIN fate f ON f.n = l.n AND f.appended = l.appended WHERE l.n = ?1";
-        let read = |row: &rusqlite::Row<'_>| -> rusqlite::Result<Known> {
+        let read = |row: &rusqlite::Row<'_>| -> rusqlite::Result<StateColumns> {
             Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
         };
-        let Some(known) = self.db.prepare_cached(sql)?.query_row([number], read).optional()? else { return Ok(()) };
-        let (redrives, before, fate, mut id_hash, sent_as) = known;
+        let Some(columns) = self.db.prepare_cached(sql)?.query_row([number], read).optional()? else { return Ok(()) };
+        let (redrives, before, fate, mut id_hash, sent_as) = columns;
         // A letter of another framework has no id until it was sent back.
         if let Some(id) = sent_as.filter(|id| id_hash != Some(hash(id.as_bytes()))) {
             id_hash = Some(hash(id.as_bytes()));

@@ -82,7 +82,7 @@ impl<W: Work> Committer<W> {
 
     /// Whether a hop waits for an operator. It may be retried, but it has not been written yet.
     pub(super) fn is_stopped(&self, hop: &Hop<W::Place>) -> bool {
-        hop.rest.is_some() || self.engine.known.barred.is_barred(self.target_of(hop))
+        hop.rest.is_some() || self.engine.cluster.barred.is_barred(self.target_of(hop))
     }
 
     /// The partitions of stopped hops take no new records.
@@ -106,21 +106,21 @@ impl<W: Work> Committer<W> {
     fn next_batch(&mut self) -> Batch<W::Place> {
         let now = self.clock.now();
         let lanes: BTreeSet<u64> = self.lanes.iter().map(|lane| lane.token).collect();
-        let in_doubt = |lane: &&Lane<W>| self.engine.known.is_in_doubt(lane.tp());
+        let in_doubt = |lane: &&Lane<W>| self.engine.cluster.is_in_doubt(lane.tp());
         let doubtful: BTreeSet<u64> = self.lanes.iter().filter(in_doubt).map(|lane| lane.token).collect();
         let rests = |hop: &Hop<W::Place>, target| {
             doubtful.contains(&hop.id.token)
                 || hop.rest.is_some_and(|rest| rest.until() > now)
-                || self.engine.known.barred.rests(target, now)
+                || self.engine.cluster.barred.rests(target, now)
         };
         // A record refused by its target is searched for only among those of its partition.
         let isolated = |hop: &&Hop<W::Place>| {
-            let is_looked_for = self.engine.known.bisect.limit(hop.id.token).is_some();
+            let is_looked_for = self.engine.cluster.bisect.limit(hop.id.token).is_some();
             is_looked_for && lanes.contains(&hop.id.token) && !hop.goes_alone() && !rests(hop, self.target_of(hop))
         };
         let only = self.hops.iter().find(isolated).map(|hop| hop.id.token);
-        let most = only.and_then(|token| self.engine.known.bisect.limit(token)).unwrap_or(MOST_HOPS);
-        let most_bytes = self.engine.known.budget.bytes();
+        let most = only.and_then(|token| self.engine.cluster.bisect.limit(token)).unwrap_or(MOST_HOPS);
+        let most_bytes = self.engine.cluster.budget.bytes();
         let mut targets = BTreeSet::new();
         let mut company = None;
         let mut batch = Batch { hops: Vec::new(), bytes: 0 };
@@ -130,7 +130,7 @@ impl<W: Work> Committer<W> {
                 continue;
             }
             let target = self.target_of(&hop);
-            let its_company = self.engine.known.barred.company(target);
+            let its_company = self.engine.cluster.barred.company(target);
             let size = hop.content.size();
             let fits = match batch.hops.first() {
                 None => true,
@@ -182,7 +182,7 @@ impl<W: Work> Committer<W> {
             self.hops.push(hop);
         }
         let mut points = points_with(&self.lanes, batch.hops.iter().map(|(hop, _)| hop.id));
-        points.retain(|(tp, _)| !self.engine.known.is_in_doubt(tp));
+        points.retain(|(tp, _)| !self.engine.cluster.is_in_doubt(tp));
         let ended = transaction.commit(Some((&group, &points)));
         let (source, lanes) = (&self.source, &self.lanes);
         let outcome = self.engine.conclude(ended, &batch, began, || {

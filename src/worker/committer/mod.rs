@@ -237,7 +237,7 @@ impl<W: Work> Committer<W> {
 
     /// The brokers' time, as far as known.
     pub(super) fn broker_now(&self) -> Timestamp {
-        Timestamp::from_millis(self.engine.known.leaders.now(-1, self.clock.now()).div_euclid(1_000))
+        Timestamp::from_millis(self.engine.cluster.leaders.now(-1, self.clock.now()).div_euclid(1_000))
     }
 
     /// A record waits in a tier to make room for others while the handler is down; no attempt is counted.
@@ -255,7 +255,7 @@ impl<W: Work> Committer<W> {
             return;
         }
         // A requested delay must not be too short by any broker's clock.
-        let now = Timestamp::from_millis(self.engine.known.leaders.latest(self.clock.now()).div_euclid(1_000) + 1);
+        let now = Timestamp::from_millis(self.engine.cluster.leaders.latest(self.clock.now()).div_euclid(1_000) + 1);
         let header = |name: &str| last_text(&content.headers, name);
         let Judgement { decision, rule } = self.ladder.judge(envelope, verdict, &header, now);
         tracing::debug!(

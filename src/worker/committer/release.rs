@@ -52,7 +52,7 @@ impl<W: Work> Committer<W> {
     /// records are processed again by the next owner.
     pub(in crate::worker) fn settle(&mut self, draining: Draining) -> Result<Result<Released, Draining>, WorkError> {
         self.commit_drained(&draining)?;
-        let is_on_its_way = draining.partitions.iter().any(|tp| self.engine.known.is_in_doubt(tp));
+        let is_on_its_way = draining.partitions.iter().any(|tp| self.engine.cluster.is_in_doubt(tp));
         Ok(if is_on_its_way { Err(draining) } else { Ok(Released(draining.partitions)) })
     }
 
@@ -66,7 +66,7 @@ impl<W: Work> Committer<W> {
     /// Whether all outcomes of partitions are committed, and no commit of them is on its way.
     pub(in crate::worker) fn is_settled(&self, draining: &Draining) -> bool {
         let uncommitted = points_with(&self.lanes, std::iter::empty());
-        let is_left = |tp: &TopicPartition| self.engine.known.is_in_doubt(tp) || uncommitted.iter().any(|(left, _)| left == tp);
+        let is_left = |tp: &TopicPartition| self.engine.cluster.is_in_doubt(tp) || uncommitted.iter().any(|(left, _)| left == tp);
         !draining.partitions.iter().any(is_left)
     }
 

@@ -54,7 +54,7 @@ pub(in crate::worker) struct Engine<S: HopSink> {
     clock: Clock,
     metrics: WorkerMetrics,
     pub(in crate::worker) sink: S,
-    pub(in crate::worker) known: Known,
+    pub(in crate::worker) cluster: ClusterState,
     /// Backoff after failed transactions.
     backoff: Backoff,
     /// Whether the client failed the last transaction without a cause; the first time, it is
@@ -65,7 +65,7 @@ pub(in crate::worker) struct Engine<S: HopSink> {
 }
 
 /// What is known about brokers and targets, which decides the content of a transaction.
-pub(in crate::worker) struct Known {
+pub(in crate::worker) struct ClusterState {
     pub(in crate::worker) leaders: Leaders,
     pub(in crate::worker) barred: BarredTargets,
     pub(in crate::worker) bisect: Bisect,
@@ -74,7 +74,7 @@ pub(in crate::worker) struct Known {
     in_doubt: Vec<(TopicPartition, CommitPoint)>,
 }
 
-impl Known {
+impl ClusterState {
     /// Whether a plain commit of this partition may still be on its way: no transaction may contain an offset of
     /// it.
     pub(in crate::worker) fn is_in_doubt(&self, tp: &TopicPartition) -> bool {
@@ -115,7 +115,7 @@ impl<S: HopSink> Engine<S> {
             clock,
             metrics,
             sink,
-            known: Known {
+            cluster: ClusterState {
                 leaders: Leaders::default(),
                 barred: BarredTargets::default(),
                 bisect: Bisect::default(),
@@ -148,11 +148,11 @@ impl<S: HopSink> Engine<S> {
     /// write would delay everything else until the write times out, and its transaction would not end before the partition is well.
     pub(in crate::worker) fn look_after_barred(&mut self) {
         let now = self.clock.now();
-        for topic in self.known.barred.rested(now) {
+        for topic in self.cluster.barred.rested(now) {
             for look in self.sink.look_again(topic) {
                 let target = (topic, look.partition);
-                if !self.known.barred.rests(target, now) && self.known.barred.is_hopeless(target, look) {
-                    let retry_in = self.known.barred.pass_over(target, now);
+                if !self.cluster.barred.rests(target, now) && self.cluster.barred.is_hopeless(target, look) {
+                    let retry_in = self.cluster.barred.pass_over(target, now);
                     tracing::debug!(topic = self.sink.topic_name(topic), ?look, ?retry_in, "target is still not available");
                 }
             }
@@ -171,9 +171,9 @@ impl<S: HopSink> Engine<S> {
         match ended {
             Ok(Ended::Committed(written)) => {
                 if let Some(reading) = &written.clock {
-                    self.known.leaders.read(reading);
+                    self.cluster.leaders.read(reading);
                 }
-                self.known.budget.committed(load.bytes(), began, now);
+                self.cluster.budget.committed(load.bytes(), began, now);
                 self.written(load);
                 self.metrics.transaction_committed(now.since(began));
                 self.succeeded();
@@ -183,13 +183,13 @@ impl<S: HopSink> Engine<S> {
                 // Faults of earlier records may be reported as late as now.
                 refusal.faults.retain(|(tag, _)| *tag < load.records());
                 if let Some(reading) = &refusal.clock {
-                    self.known.leaders.read(reading);
+                    self.cluster.leaders.read(reading);
                 }
-                self.known.budget.failed(load.bytes(), began, now);
+                self.cluster.budget.failed(load.bytes(), began, now);
                 Ok(TransactionOutcome::Back(self.refused(load, &refusal)))
             }
             Err(error) => {
-                self.known.budget.failed(load.bytes(), began, now);
+                self.cluster.budget.failed(load.bytes(), began, now);
                 let (is_unknown, is_fenced) = (matches!(error, TxnError::Unknown(_)), error.cause().is_fenced());
                 self.survive(error)?;
                 if !is_unknown {
@@ -211,17 +211,17 @@ impl<S: HopSink> Engine<S> {
     }
 
     fn written(&mut self, load: &impl Load) {
-        if self.known.barred.is_empty() && !self.known.bisect.is_under_way() {
+        if self.cluster.barred.is_empty() && !self.cluster.bisect.is_under_way() {
             return;
         }
         let targets: BTreeSet<(TopicId, i32)> = (0..load.records()).map(|tag| load.target(tag)).collect();
         for target in targets {
-            if self.known.barred.written(target) {
+            if self.cluster.barred.written(target) {
                 tracing::info!(topic = self.sink.topic_name(target.0), "topic may be written to again");
             }
         }
-        if self.known.bisect.is_under_way() && load.records() > 0 {
-            self.known.bisect.written(load.token(0));
+        if self.cluster.bisect.is_under_way() && load.records() > 0 {
+            self.cluster.bisect.written(load.token(0));
         }
     }
 
@@ -243,11 +243,11 @@ impl<S: HopSink> Engine<S> {
         has_cause |= !lasting.is_empty();
         for (token, fault) in lasting {
             if load.records() == 1 {
-                self.known.bisect.found(token);
+                self.cluster.bisect.found(token);
                 at_fault = Some(fault);
             } else {
                 let records = (0..load.records()).filter(|tag| load.token(*tag) == token).count();
-                self.known.bisect.refused(token, records);
+                self.cluster.bisect.refused(token, records);
             }
         }
         if has_cause {
@@ -267,8 +267,8 @@ impl<S: HopSink> Engine<S> {
 
     /// Bars a partition that is not available at the moment. Logged once.
     fn pass_over(&mut self, target: (TopicId, i32), fault: WriteFault, now: LocalTime) {
-        let was_barred = self.known.barred.is_barred(target);
-        let retry_in = self.known.barred.pass_over(target, now);
+        let was_barred = self.cluster.barred.is_barred(target);
+        let retry_in = self.cluster.barred.pass_over(target, now);
         let (topic, partition) = (self.sink.topic_name(target.0), target.1);
         if was_barred {
             tracing::debug!(topic, partition, %fault, ?retry_in, "partition still cannot be written to");
@@ -294,14 +294,14 @@ impl<S: HopSink> Engine<S> {
                 denied = topics;
             } else {
                 for topic in topics {
-                    self.known.barred.suspect(topic);
+                    self.cluster.barred.suspect(topic);
                 }
             }
         }
         for topic in &denied {
             // Logged once as an error; a metric shows that it persists.
-            let was_denied = self.known.barred.is_denied(*topic);
-            let retry_in = self.known.barred.deny(*topic, now);
+            let was_denied = self.cluster.barred.is_denied(*topic);
+            let retry_in = self.cluster.barred.deny(*topic, now);
             let name = self.sink.topic_name(*topic);
             if was_denied {
                 tracing::debug!(topic = name, ?retry_in, "still not authorised to write to the topic");
@@ -374,17 +374,17 @@ impl<S: HopSink> Engine<S> {
         match source.commit(points) {
             Ok(()) => {
                 // Only requests of the same member arrive in order, and there may be one member per topic.
-                self.known.in_doubt.retain(|(tp, _)| points.iter().all(|(answered, _)| answered.topic != tp.topic));
+                self.cluster.in_doubt.retain(|(tp, _)| points.iter().all(|(answered, _)| answered.topic != tp.topic));
                 return Ok(true);
             }
             Err(error) if error.is_outage() => {
                 // Logged once; during a rebalance it is answered within seconds.
-                let is_told = points.iter().any(|(tp, _)| self.known.is_in_doubt(tp));
-                self.known.in_doubt.retain(|(tp, _)| points.iter().all(|(later, _)| later != tp));
+                let is_told = points.iter().any(|(tp, _)| self.cluster.is_in_doubt(tp));
+                self.cluster.in_doubt.retain(|(tp, _)| points.iter().all(|(later, _)| later != tp));
                 if !is_told {
                     tracing::info!(ladder = self.ladder.name(), %error, "cannot commit offsets now; retrying");
                 }
-                self.known.in_doubt.extend_from_slice(points);
+                self.cluster.in_doubt.extend_from_slice(points);
                 return Ok(false);
             }
             // The group will report what comes next; uncommitted records are processed again by their next
@@ -393,21 +393,21 @@ impl<S: HopSink> Engine<S> {
             Err(error) if error.is_fatal() || error.is_fenced() => return Err(error.into()),
             Err(error) => tracing::info!(ladder = self.ladder.name(), %error, "cannot commit offsets now; retrying"),
         }
-        self.known.in_doubt.retain(|(tp, _)| points.iter().all(|(answered, _)| answered.topic != tp.topic));
+        self.cluster.in_doubt.retain(|(tp, _)| points.iter().all(|(answered, _)| answered.topic != tp.topic));
         Ok(false)
     }
 
     /// These partitions are revoked: requests for them on their way are refused from now on, or their next owner
     /// has read the result.
     pub(in crate::worker) fn forget(&mut self, partitions: &[TopicPartition], is_owned: impl Fn(u64) -> bool) {
-        self.known.in_doubt.retain(|(tp, _)| !partitions.contains(tp));
-        self.known.bisect.retain(is_owned);
+        self.cluster.in_doubt.retain(|(tp, _)| !partitions.contains(tp));
+        self.cluster.bisect.retain(is_owned);
     }
 
     /// There is nothing new to commit. Commits without an answer are repeated, since any answer proves that the earlier one has
     /// arrived.
     pub(in crate::worker) fn commit_doubtful(&mut self, source: &impl RecordSource) -> Result<(), WorkError> {
-        for points in by_topic(self.known.in_doubt.clone()) {
+        for points in by_topic(self.cluster.in_doubt.clone()) {
             self.commit(source, &points)?;
         }
         Ok(())
@@ -417,7 +417,7 @@ impl<S: HopSink> Engine<S> {
     /// one record under this key remains. Returns whether it was read now.
     pub(in crate::worker) fn read_clock(&mut self, within: Duration, state: TopicId, key: &str) -> Result<bool, WorkError> {
         let now = self.clock.now();
-        if self.known.leaders.was_read_within(within, now) || now < self.backoff.until().max(self.clock_at) {
+        if self.cluster.leaders.was_read_within(within, now) || now < self.backoff.until().max(self.clock_at) {
             return Ok(false);
         }
         let value = now.timestamp().to_string();
@@ -428,7 +428,7 @@ impl<S: HopSink> Engine<S> {
         let topic = self.ladder.state_topic();
         let fault = match ended {
             Ok(Ended::Committed(Written { clock: Some(reading), .. })) => {
-                self.known.leaders.read(&reading);
+                self.cluster.leaders.read(&reading);
                 self.backoff.reset();
                 return Ok(true);
             }

@@ -113,7 +113,7 @@ struct Waiting {
 }
 
 /// A committed hop.
-pub(super) struct Seen {
+pub(super) struct CommittedHop {
     /// The place that it left.
     pub(super) from: At,
     /// Its new place.
@@ -187,7 +187,7 @@ impl Check {
     }
 
     /// A hop out of a place was committed by this incarnation.
-    pub(super) fn hopped(&mut self, seen: &Seen, by: Life) {
+    pub(super) fn hopped(&mut self, seen: &CommittedHop, by: Life) {
         let from = seen.from;
         let Some(place) = self.places.get_mut(&from) else {
             return self.fail(Invariant::Conservation, format!("a hop out of {from:?}, which holds no record"));
@@ -220,13 +220,13 @@ impl Check {
     }
 
     /// A record has arrived in a tier.
-    fn wait(&mut self, seen: &Seen, tier: u32, record: usize, attempts: u32, asked: Timestamp) {
+    fn wait(&mut self, seen: &CommittedHop, tier: u32, record: usize, attempts: u32, asked: Timestamp) {
         let delay = self.ladder.tier(tier).map_or(Duration::ZERO, |tier| tier.delay().duration());
         self.waiting.insert(seen.to, Waiting { record, attempts, due: seen.appended + delay, asked, moves: 0 });
     }
 
     /// A move out of a tier was committed by this incarnation.
-    pub(super) fn moved(&mut self, seen: &Seen, by: Life) {
+    pub(super) fn moved(&mut self, seen: &CommittedHop, by: Life) {
         let from = seen.from;
         let Some(waiting) = self.waiting.get_mut(&from) else {
             return self.fail(Invariant::Conservation, format!("a move out of {from:?}, where no record waits"));

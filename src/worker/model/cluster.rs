@@ -20,7 +20,7 @@ use crate::core::leader_clock::LocalTime;
 use crate::core::time::Timestamp;
 use crate::kafka::NativeHeaders;
 use crate::kafka::partition::TopicPartition;
-use crate::worker::model::check::{At, Check, Invariant, Life, Seen, Tp};
+use crate::worker::model::check::{At, Check, CommittedHop, Invariant, Life, Tp};
 use crate::worker::model::group::Group;
 
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
@@ -388,7 +388,7 @@ impl Cluster {
         let from = stored.from?;
         let envelope = self.envelope(at.0, stored);
         let tier = (at.0.0 >= TIERS && at.0.0 < self.dlq()).then(|| u32::try_from(at.0.0 - TIERS + 1).unwrap_or(0));
-        let seen = Seen { from, to: at, tier, envelope, value: record_of(&stored.value), appended: stored.appended };
+        let seen = CommittedHop { from, to: at, tier, envelope, value: record_of(&stored.value), appended: stored.appended };
         let is_due = from.0.0 >= TIERS;
         if is_due {
             self.check.moved(&seen, life);

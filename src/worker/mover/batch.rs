@@ -23,7 +23,7 @@ impl<P: Ports> Mover<P> {
     pub(super) fn move_due(&mut self) -> Result<(), WorkError> {
         self.engine.look_after_barred();
         self.tiers.look_up_again(&mut self.engine.sink);
-        let turn = self.tiers.next_turn(&self.engine.known, self.engine.sink.is_transactional());
+        let turn = self.tiers.next_turn(&self.engine.cluster, self.engine.sink.is_transactional());
         if turn.is_empty() {
             return Ok(());
         }
@@ -32,9 +32,9 @@ impl<P: Ports> Mover<P> {
             return Ok(());
         };
         let began = self.clock.now();
-        let Engine { sink, known, .. } = &mut self.engine;
+        let Engine { sink, cluster, .. } = &mut self.engine;
         let mut transaction = Transaction::new(sink);
-        let moving = self.tiers.fill(turn, began, &mut transaction, known)?;
+        let moving = self.tiers.fill(turn, began, &mut transaction, cluster)?;
         if moving.sent.is_empty() {
             return Ok(());
         }
@@ -48,7 +48,7 @@ impl<P: Ports> Mover<P> {
         })?;
         match outcome {
             TransactionOutcome::Committed(written) => {
-                if self.engine.known.leaders.has_append_times() {
+                if self.engine.cluster.leaders.has_append_times() {
                     self.look_for_early(&moving.sent, &written.appended);
                 }
                 self.moved(&moving.sent);
@@ -102,7 +102,7 @@ impl<P: Ports> Mover<P> {
             *entry = (record.offset + 1, entry.1 + 1);
             if record.target.is_back() {
                 let due = due_time(record.appended, lane.delay).as_micros();
-                let late = self.engine.known.leaders.now(record.broker, now).saturating_sub(due);
+                let late = self.engine.cluster.leaders.now(record.broker, now).saturating_sub(due);
                 lane.metrics.redelivered(Duration::from_micros(u64::try_from(late).unwrap_or(0)));
             }
         }

@@ -118,15 +118,14 @@ impl<R: SourceRecord> Held<R> {
     }
 }
 
-/// What a queue has yielded since its last record.
+/// Whether a queue has come to the end of its partition since its last record, which tells the age of the next one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Seen {
-    /// Nothing that would indicate the age of the next record.
-    Nothing,
-    /// The end of the partition; a record after it may have been there since the queue was last polled.
-    End,
-    /// The end, and then nothing after it.
-    NothingBehindEnd,
+enum PartitionEnd {
+    NotReached,
+    /// It has; a record after it may have been there since the queue was last polled.
+    Reached,
+    /// It has, and then there was nothing after it.
+    Confirmed,
 }
 
 /// Whether the client fetches a partition.
@@ -160,7 +159,7 @@ pub(super) struct Lane<Q: RecordQueue> {
     pub(super) committed: i64,
     /// When to poll an empty queue again.
     poll_at: LocalTime,
-    seen: Seen,
+    partition_end: PartitionEnd,
     /// The record at this offset can be written nowhere, and is paused.
     pub(super) rest: Option<(i64, Backoff)>,
     /// The target of the head, to which it could not be written last time.
@@ -201,7 +200,7 @@ impl<Q: RecordQueue> Lane<Q> {
             told_end: position,
             committed: position,
             poll_at: LocalTime::from_micros(0),
-            seen: Seen::Nothing,
+            partition_end: PartitionEnd::NotReached,
             rest: None,
             waits_for: None,
             denied: Denied::default(),
@@ -235,7 +234,7 @@ impl<Q: RecordQueue> Lane<Q> {
     /// would be committed beyond these records.
     pub(super) fn go_back(&mut self) {
         self.held.clear();
-        (self.waits_for, self.seen) = (None, Seen::Nothing);
+        (self.waits_for, self.partition_end) = (None, PartitionEnd::NotReached);
         (self.taken, self.told_end) = (self.position, self.position);
         self.poll_at = LocalTime::from_micros(0);
     }
@@ -273,13 +272,13 @@ impl<Q: RecordQueue> Lane<Q> {
             let next = self.queue.poll();
             if next.is_some() && self.flow == Flow::Resumed {
                 self.flow = Flow::Open;
-                self.seen = Seen::Nothing;
+                self.partition_end = PartitionEnd::NotReached;
             }
-            let before = self.seen;
-            self.seen = match (&next, before) {
-                (Some(Next::End(_)), _) => Seen::End,
-                (None, Seen::End | Seen::NothingBehindEnd) => Seen::NothingBehindEnd,
-                _ => Seen::Nothing,
+            let before = self.partition_end;
+            self.partition_end = match (&next, before) {
+                (Some(Next::End(_)), _) => PartitionEnd::Reached,
+                (None, PartitionEnd::Reached | PartitionEnd::Confirmed) => PartitionEnd::Confirmed,
+                _ => PartitionEnd::NotReached,
             };
             match next {
                 Some(Next::Record(record)) => {
@@ -289,7 +288,7 @@ impl<Q: RecordQueue> Lane<Q> {
                     }
                     self.taken = record.offset() + 1;
                     self.end = self.end.max(self.taken);
-                    self.held.push_back(Held::new(record, before == Seen::NothingBehindEnd));
+                    self.held.push_back(Held::new(record, before == PartitionEnd::Confirmed));
                     return Taken::Head;
                 }
                 Some(Next::End(offset)) => {
@@ -316,7 +315,7 @@ impl<Q: RecordQueue> Lane<Q> {
     /// Only records fetched before can be there, but events that the client does not repeat must not be lost: a record, missing permission
     /// to read, a lost offset.
     pub(super) fn drop_fetched(&mut self) -> Taken {
-        self.seen = Seen::Nothing;
+        self.partition_end = PartitionEnd::NotReached;
         match self.queue.poll() {
             Some(Next::Record(record)) if record.offset() >= self.taken => {
                 self.taken = record.offset() + 1;

@@ -159,7 +159,7 @@ impl Mover<KafkaPorts> {
         let metrics = MoverMetrics::new(&ladder).counted_by(&settings.tally);
         let (instance, fresh) = (settings.instance.clone(), FRESH.clone());
         let mut mover = Self::of(Parts { ladder, instance, clock, source, sink, targets, metrics, fresh });
-        mover.engine.known.leaders = Leaders::with(settings.clock);
+        mover.engine.cluster.leaders = Leaders::with(settings.clock);
         mover.tiers.limits = limits.unwrap_or_default();
         mover.tiers.hold = settings.hold.clone();
         mover.partitions = partitions;
@@ -214,9 +214,9 @@ impl<P: Ports> Mover<P> {
         if let Some(change) = change {
             self.rebalance(change)?;
         }
-        self.tiers.take_heads(&mut self.engine.known.leaders)?;
+        self.tiers.take_heads(&mut self.engine.cluster.leaders)?;
         // Without any reading of a broker's clock, due times are unknown.
-        if self.engine.known.leaders.is_known() && !self.tiers.hold.is_held() && self.engine.may_begin() {
+        if self.engine.cluster.leaders.is_known() && !self.tiers.hold.is_held() && self.engine.may_begin() {
             self.move_due()?;
         }
         self.commit_ends()?;
@@ -238,9 +238,9 @@ impl<P: Ports> Mover<P> {
         let now = self.clock.now();
         let mut wait: i64 = 50_000;
         for lane in &self.tiers.lanes {
-            let until = match (lane.wait(&self.engine.known.leaders, now), lane.next_poll()) {
+            let until = match (lane.wait(&self.engine.cluster.leaders, now), lane.next_poll()) {
                 (Some(wait), _) => {
-                    let until = lane.rests_until(&self.engine.known.barred);
+                    let until = lane.rests_until(&self.engine.cluster.barred);
                     let resumes = until.map_or(0, |until| until.as_micros() - now.as_micros());
                     let limit =
                         self.tiers.limits.get(&lane.delay).map_or(0, |limit| limit.worthwhile_at().as_micros() - now.as_micros());
@@ -315,7 +315,7 @@ impl<P: Ports> Mover<P> {
     fn read_clock(&mut self) -> Result<(), WorkError> {
         let key = format!("clock/{}", self.instance);
         if self.engine.read_clock(CLOCK_READ_INTERVAL, self.tiers.targets.state, &key)? {
-            let offset = self.engine.known.leaders.furthest_offset(self.clock.now());
+            let offset = self.engine.cluster.leaders.furthest_offset(self.clock.now());
             self.tiers.metrics.clock_offset(offset);
         }
         Ok(())
@@ -339,7 +339,7 @@ impl<P: Ports> Mover<P> {
             for lane in self.tiers.lanes.iter().filter(|lane| lane.delay == delay) {
                 let here = lane.waiting(self.consumer.known_end(lane.tp()));
                 waiting += here;
-                let Some(overdue) = lane.overdue(&self.engine.known.leaders, now) else { continue };
+                let Some(overdue) = lane.overdue(&self.engine.cluster.leaders, now) else { continue };
                 oldest = oldest.max(overdue);
                 // The number of due records is unknown without reading them: arrivals are assumed to be even
                 // since the head's.
@@ -351,8 +351,8 @@ impl<P: Ports> Mover<P> {
         self.tiers
             .metrics
             .worker
-            .partitions_stopped(self.tiers.lanes.iter().filter(|lane| lane.is_stopped(&self.engine.known.barred)).count());
-        self.tiers.metrics.clock_offset(self.engine.known.leaders.furthest_offset(now));
+            .partitions_stopped(self.tiers.lanes.iter().filter(|lane| lane.is_stopped(&self.engine.cluster.barred)).count());
+        self.tiers.metrics.clock_offset(self.engine.cluster.leaders.furthest_offset(now));
     }
 }
 

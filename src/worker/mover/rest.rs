@@ -87,7 +87,7 @@ impl<P: Ports> Mover<P> {
         self.tiers.rest.look_at = now.later(INTERVAL);
         let (mut tired, mut needed) = (Vec::new(), Vec::new());
         for (index, lane) in self.tiers.lanes.iter().enumerate() {
-            let wait = lane.wait(&self.engine.known.leaders, now);
+            let wait = lane.wait(&self.engine.cluster.leaders, now);
             match lane.flow {
                 Flow::Open | Flow::Resumed if wait.is_some_and(|wait| wait > micros(LONG_WAIT)) => tired.push(index),
                 Flow::Paused if wait.is_none_or(|wait| wait <= micros(EARLIER)) => needed.push(index),

@@ -24,7 +24,7 @@ use crate::worker::error::WorkError;
 use crate::worker::hold::Hold;
 use crate::worker::hop::barred::Company;
 use crate::worker::hop::content::tell_unfit;
-use crate::worker::hop::engine::{Known, Load};
+use crate::worker::hop::engine::{ClusterState, Load};
 use crate::worker::hop::leaders::Leaders;
 use crate::worker::hop::ports::HopSink;
 use crate::worker::hop::targets::{Target, Targets};
@@ -162,7 +162,7 @@ pub(super) struct Tiers<P: Ports> {
 /// Which partitions may be in one transaction.
 pub(super) struct Turn {
     lanes: Vec<usize>,
-    /// The target partitions, as far as known.
+    /// The target partitions, as far as cluster.
     written: BTreeSet<i32>,
 }
 
@@ -209,26 +209,26 @@ impl<P: Ports> Tiers<P> {
     }
 
     /// The lanes with due heads, oldest due first, as many as have few enough target partitions.
-    pub(super) fn next_turn(&self, known: &Known, is_transactional: bool) -> Turn {
+    pub(super) fn next_turn(&self, cluster: &ClusterState, is_transactional: bool) -> Turn {
         let mut turn = Turn { lanes: Vec::new(), written: BTreeSet::new() };
-        self.add_to(&mut turn, known, is_transactional);
+        self.add_to(&mut turn, cluster, is_transactional);
         turn
     }
 
-    fn add_to(&self, turn: &mut Turn, known: &Known, is_transactional: bool) {
+    fn add_to(&self, turn: &mut Turn, cluster: &ClusterState, is_transactional: bool) {
         let now = self.clock.now();
         let mut due: Vec<(Timestamp, usize)> = Vec::new();
         for (index, lane) in self.lanes.iter().enumerate() {
             let may_go = self.limits.get(&lane.delay).is_none_or(|limit| limit.worthwhile_at() <= now);
-            let rests = lane.rests_until(&known.barred).is_some_and(|until| until > now);
-            if !may_go || rests || !lane.is_due(&known.leaders, now) || known.is_in_doubt(lane.tp()) {
+            let rests = lane.rests_until(&cluster.barred).is_some_and(|until| until > now);
+            if !may_go || rests || !lane.is_due(&cluster.leaders, now) || cluster.is_in_doubt(lane.tp()) {
                 continue;
             }
             due.extend(lane.due().map(|moment| (moment, index)));
         }
         due.sort_unstable();
         // The search for a refused record runs alone: others would fail together with it.
-        if let Some((_, index)) = due.iter().find(|(_, index)| self.lanes[*index].limit(&known.bisect).is_some()) {
+        if let Some((_, index)) = due.iter().find(|(_, index)| self.lanes[*index].limit(&cluster.bisect).is_some()) {
             turn.lanes = vec![*index];
             return;
         }
@@ -253,18 +253,18 @@ impl<P: Ports> Tiers<P> {
         mut turn: Turn,
         began: LocalTime,
         transaction: &mut Transaction<'_, P::Sink>,
-        known: &mut Known,
+        cluster: &mut ClusterState,
     ) -> Result<Moving, WorkError> {
         #[cfg(feature = "otlp")]
         self.spans.clear();
         let mut moving = Moving::default();
         while !turn.is_empty() && !transaction.is_refused() {
-            let shared = self.is_shared(&known.leaders);
+            let shared = self.is_shared(&cluster.leaders);
             let (time, bytes) = if shared { (SHARED_FILL_TIME, SHARED_BYTES) } else { (self.fill_time.current(), usize::MAX) };
             for index in std::mem::take(&mut turn.lanes) {
-                self.fill_from(index, began, &mut moving, transaction, known)?;
+                self.fill_from(index, began, &mut moving, transaction, cluster)?;
             }
-            if moving.is_full(&known.budget) || moving.bytes >= bytes || self.clock.now().since(began) >= time {
+            if moving.is_full(&cluster.budget) || moving.bytes >= bytes || self.clock.now().since(began) >= time {
                 if shared {
                     self.fill_time.reset()
                 } else {
@@ -273,14 +273,14 @@ impl<P: Ports> Tiers<P> {
                 return Ok(moving);
             }
             // The search for a refused record runs alone, once per transaction.
-            if moving.sent.first().is_some_and(|sent| self.lanes[sent.lane].limit(&known.bisect).is_some()) {
+            if moving.sent.first().is_some_and(|sent| self.lanes[sent.lane].limit(&cluster.bisect).is_some()) {
                 break;
             }
             // Also lanes without a head at the start: records that become due there must not wait for
             // a backlog.
-            self.take_heads(&mut known.leaders)?;
-            self.add_to(&mut turn, known, transaction.writer().is_transactional());
-            let stays_out = |lane: &LaneOf<P>| moving.left.contains(&lane.token) || lane.limit(&known.bisect).is_some();
+            self.take_heads(&mut cluster.leaders)?;
+            self.add_to(&mut turn, cluster, transaction.writer().is_transactional());
+            let stays_out = |lane: &LaneOf<P>| moving.left.contains(&lane.token) || lane.limit(&cluster.bisect).is_some();
             turn.lanes.retain(|index| !stays_out(&self.lanes[*index]));
         }
         // The whole backlog is included.
@@ -305,13 +305,13 @@ impl<P: Ports> Tiers<P> {
         began: LocalTime,
         moving: &mut Moving,
         transaction: &mut Transaction<'_, P::Sink>,
-        known: &mut Known,
+        cluster: &mut ClusterState,
     ) -> Result<(), WorkError> {
         let now = self.clock.now();
         let holds_dead_letters = self.hold.holds_dead_letters(now.timestamp());
-        for _ in 0..self.lanes[index].limit(&known.bisect).unwrap_or(TURN) {
+        for _ in 0..self.lanes[index].limit(&cluster.bisect).unwrap_or(TURN) {
             let lane = &mut self.lanes[index];
-            if moving.is_full(&known.budget) || !lane.is_due(&known.leaders, now) {
+            if moving.is_full(&cluster.budget) || !lane.is_due(&cluster.leaders, now) {
                 break;
             }
             // The client's queue is bounded, so handing over may take as long as writing.
@@ -320,18 +320,18 @@ impl<P: Ports> Tiers<P> {
             }
             let mut held = lane.pop().expect("a due head");
             let size = held.size();
-            let leader_now = Timestamp::from_millis(known.leaders.now(held.broker, now).div_euclid(1_000));
+            let leader_now = Timestamp::from_millis(cluster.leaders.now(held.broker, now).div_euclid(1_000));
             let way = Way::of(&self.ladder, &mut held, lane, leader_now, holds_dead_letters);
             // A source that has more partitions than when it was looked up, or was recreated.
             let is_covered = now < self.recount_at || self.targets.cover(way.target, way.partition);
             let to = self.targets.resolve(way.target, way.partition);
-            let company = known.barred.company(to);
+            let company = cluster.barred.company(to);
             // The transaction begins when the headers of its first record are rebuilt.
             let is_quick = moving.sent.is_empty() || way.headers.len() <= MANY_HEADERS;
             let may_go = is_covered
                 && is_quick
                 && moving.company.is_none_or(|others| others == company)
-                && !known.barred.rests(to, now)
+                && !cluster.barred.rests(to, now)
                 && self.limits.get_mut(&lane.delay).is_none_or(|limit| limit.take(now));
             if !may_go {
                 if !is_covered {
@@ -362,7 +362,7 @@ impl<P: Ports> Tiers<P> {
             transaction.send(to, held.outgoing(), headers, moving.sent.len());
             let Held { offset, appended, broker, .. } = held;
             moving.sent.push(Sent { lane: index, token, offset, appended, broker, target, to });
-            self.take_head(index, now, &mut known.leaders)?;
+            self.take_head(index, now, &mut cluster.leaders)?;
         }
         Ok(())
     }

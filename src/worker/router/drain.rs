@@ -16,7 +16,7 @@ impl Router {
                 let released = if lost { Released::lost(partitions) } else { self.drain(partitions)? };
                 self.committer.give_back(released)?;
                 let owned = &self.committer;
-                self.elsewhere.forget(|token| owned.lane_of(token).is_some());
+                self.missing.forget(|token| owned.lane_of(token).is_some());
                 for waiting in [&mut self.bare, &mut self.waiting] {
                     waiting.retain(|taken| owned.lane_of(taken.id.token).is_some());
                 }

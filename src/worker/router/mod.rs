@@ -7,7 +7,7 @@
 //! An arrival is judged once all earlier redeliveries are known, and leaves in the next transaction together with its offset.
 
 mod drain;
-mod elsewhere;
+mod missing_records;
 mod redelivered;
 
 use std::collections::BTreeSet;
@@ -37,8 +37,8 @@ use crate::worker::error::WorkError;
 use crate::worker::hold::Hold;
 use crate::worker::hop::content::{Content, RecordId};
 use crate::worker::hop::targets::Targets;
-use crate::worker::router::elsewhere::{Elsewhere, Whereabouts};
-use crate::worker::router::redelivered::{InboxEnds, Known, Redelivered};
+use crate::worker::router::missing_records::{MissingRecords, Whereabouts};
+use crate::worker::router::redelivered::{EarlierRedeliveries, InboxEnds, Redelivered};
 use crate::worker::supervisor::Presence;
 
 /// Prefetch budget of a router, over all partitions.
@@ -87,8 +87,8 @@ pub struct Router {
     dlq_breaker: Option<Arc<DlqBreaker>>,
     was_held: bool,
     metrics: RouterMetrics,
-    /// Arrivals whose records are elsewhere and have not been read yet.
-    elsewhere: Elsewhere,
+    /// Arrivals whose records are missing and have not been read yet.
+    missing: MissingRecords,
     /// Arrivals without an envelope, for which earlier redeliveries have not been requested yet.
     bare: Vec<Taken>,
     /// Those for which they have.
@@ -154,7 +154,7 @@ impl Router {
             dlq_breaker: settings.dlq_breaker.clone(),
         });
         let (instance, drain, hold) = (settings.instance.clone(), settings.drain, settings.hold.clone());
-        let elsewhere = Elsewhere::new(&ladder, &settings.kafka, &clock);
+        let missing = MissingRecords::new(&ladder, &settings.kafka, &clock);
         let (bare, waiting, ask_at) = (Vec::new(), Vec::new(), LocalTime::from_micros(0));
         Ok(Self {
             ladder,
@@ -167,7 +167,7 @@ impl Router {
             dlq_breaker: settings.dlq_breaker.clone(),
             was_held: false,
             metrics,
-            elsewhere,
+            missing,
             bare,
             waiting,
             stuck: BTreeSet::new(),
@@ -197,7 +197,7 @@ impl Router {
             self.committer.commit(false, usize::MAX)?;
             self.committer.idle();
             // A pending arrival may be the return of a record that would be presumed done.
-            if !held && self.bare.is_empty() && self.waiting.is_empty() && self.elsewhere.is_empty() {
+            if !held && self.bare.is_empty() && self.waiting.is_empty() && self.missing.is_empty() {
                 self.presume_done();
             }
         }
@@ -207,7 +207,7 @@ impl Router {
     /// How long to wait for group events. Arrivals that wait for other reads delay those after them, except if these cannot be read at
     /// all.
     fn pause(&self, found: bool) -> Duration {
-        let waits = self.waiting.iter().any(|taken| !self.stuck.contains(&taken.id.token)) || self.elsewhere.is_reading();
+        let waits = self.waiting.iter().any(|taken| !self.stuck.contains(&taken.id.token)) || self.missing.is_reading();
         match (found, !waits) {
             (true, _) => Duration::ZERO,
             (false, true) => IDLE,
@@ -264,12 +264,12 @@ impl Router {
         let mut waits = false;
         for taken in std::mem::take(&mut self.waiting) {
             match self.redelivered.knows_before(taken.arrival.named_origin()) {
-                Known::All => known.push(taken),
-                Known::NotYet => {
+                EarlierRedeliveries::AllRead => known.push(taken),
+                EarlierRedeliveries::BeingRead => {
                     waits = true;
                     still.push(taken);
                 }
-                Known::Unreadable => {
+                EarlierRedeliveries::Unreadable => {
                     self.stuck.insert(taken.id.token);
                     still.push(taken);
                 }
@@ -310,7 +310,7 @@ impl Router {
         for index in self.committer.in_turn() {
             // Per partition: those of one may wait for long.
             let of_lane = TURN.min(MOST_AT_ONCE / self.committer.lanes.len()).max(1);
-            let room = of_lane.saturating_sub(self.elsewhere.waiting_of(self.committer.lanes[index].token));
+            let room = of_lane.saturating_sub(self.missing.waiting_of(self.committer.lanes[index].token));
             let most = MOST_AT_ONCE.min(taken.len() + room);
             while taken.len() < most && self.committer.has_room(index) {
                 match self.committer.poll(index)? {
@@ -366,11 +366,11 @@ impl Router {
             match taken.record.clone() {
                 Whereabouts::Here => whole.push(taken),
                 Whereabouts::Nowhere => whole.push(self.without_record(taken)),
-                Whereabouts::At(tp, offset) => self.elsewhere.read(taken, (tp, offset)),
+                Whereabouts::At(tp, offset) => self.missing.read(taken, (tp, offset)),
             }
         }
         if self.committer.moving() == 0 {
-            for (taken, found) in self.elsewhere.take_read()? {
+            for (taken, found) in self.missing.take_read()? {
                 whole.push(match found {
                     Some(found) => self.completed(taken, found),
                     None => self.without_record(taken),
@@ -378,7 +378,7 @@ impl Router {
             }
         }
         for lane in &mut self.committer.lanes {
-            lane.held_up = self.stuck.contains(&lane.token) || self.elsewhere.is_held_up(lane.token);
+            lane.held_up = self.stuck.contains(&lane.token) || self.missing.is_held_up(lane.token);
         }
         Ok(whole)
     }

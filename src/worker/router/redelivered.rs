@@ -53,8 +53,8 @@ pub(super) struct Redelivered {
     inbox_partitions: i32,
     started_at: Timestamp,
     look_at: LocalTime,
-    /// The application's progress at the last check.
-    seen: Option<Seen>,
+    /// At the last check.
+    progress: Option<ApplicationProgress>,
     /// The ends of the topics at the last request.
     goal: Option<BTreeMap<TopicPartition, i64>>,
     /// The partitions whose ends could not be determined, logged once.
@@ -68,18 +68,17 @@ pub(super) struct Redelivered {
 /// The ends of the assigned partitions of the inbox.
 pub(super) type InboxEnds = Vec<(TopicPartition, i64)>;
 
-struct Seen {
+/// How far the application has come.
+struct ApplicationProgress {
     committed: Vec<(TopicPartition, i64)>,
     inbox: InboxEnds,
 }
 
-/// Whether the redeliveries before an arrival are known.
+/// Whether the redeliveries before an arrival were read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Known {
-    /// All of them.
-    All,
-    /// They are being read.
-    NotYet,
+pub(super) enum EarlierRedeliveries {
+    AllRead,
+    BeingRead,
     /// They cannot be read now.
     Unreadable,
 }
@@ -121,7 +120,7 @@ impl Redelivered {
             ladder,
             started_at,
             look_at: clock.now(),
-            seen: None,
+            progress: None,
             goal: None,
             unmarked: BTreeSet::new(),
             judged_from: Timestamp::from_millis(0),
@@ -187,20 +186,23 @@ impl Redelivered {
 
     /// Whether all redeliveries before an arrival are known, up to the last mark. An arrival that names its position comes from there
     /// only.
-    pub(super) fn knows_before(&self, consumed: Option<&Coordinates>) -> Known {
-        let Some(goal) = &self.goal else { return Known::NotYet };
+    pub(super) fn knows_before(&self, consumed: Option<&Coordinates>) -> EarlierRedeliveries {
+        let Some(goal) = &self.goal else { return EarlierRedeliveries::BeingRead };
         let of = |tp: &TopicPartition| match goal.get(tp) {
-            None => Known::Unreadable,
+            None => EarlierRedeliveries::Unreadable,
             // Before checking the permission: the client reports a restored one only with new records.
-            Some(end) if self.tail.position(tp).is_some_and(|position| position >= *end) => Known::All,
-            Some(_) if self.tail.is_denied(tp) => Known::Unreadable,
-            Some(_) => Known::NotYet,
+            Some(end) if self.tail.position(tp).is_some_and(|position| position >= *end) => EarlierRedeliveries::AllRead,
+            Some(_) if self.tail.is_denied(tp) => EarlierRedeliveries::Unreadable,
+            Some(_) => EarlierRedeliveries::BeingRead,
         };
         let all = self.tail.partitions();
         match consumed {
             // Nothing was redelivered to a topic that is not read here.
-            Some(at) => all.iter().find(|tp| *tp.topic == *at.topic && tp.partition == at.partition).map_or(Known::All, of),
-            None => all.iter().map(of).max().unwrap_or(Known::All),
+            Some(at) => all
+                .iter()
+                .find(|tp| *tp.topic == *at.topic && tp.partition == at.partition)
+                .map_or(EarlierRedeliveries::AllRead, of),
+            None => all.iter().map(of).max().unwrap_or(EarlierRedeliveries::AllRead),
         }
     }
 
@@ -263,12 +265,12 @@ impl Redelivered {
         owned: &[TopicPartition],
         has_read: impl Fn(&InboxEnds) -> bool,
     ) -> Presumed {
-        let Some(seen) = self.seen.take_if(|seen| has_read(&seen.inbox)) else {
+        let Some(progress) = self.progress.take_if(|progress| has_read(&progress.inbox)) else {
             self.look(owned);
             return Presumed::default();
         };
         let by_place: BTreeMap<(&str, i32), i64> =
-            seen.committed.iter().map(|(tp, offset)| ((&*tp.topic, tp.partition), *offset)).collect();
+            progress.committed.iter().map(|(tp, offset)| ((&*tp.topic, tp.partition), *offset)).collect();
         // Several routers see the same redeliveries; each counts those of its own partitions. It does not know what came back
         // before it started.
         let (inbox_partitions, started_at) = (self.inbox_partitions, self.started_at);
@@ -300,14 +302,16 @@ impl Redelivered {
     }
 
     fn look(&mut self, owned: &[TopicPartition]) {
-        if self.seen.is_some() || self.memory.is_empty() || self.clock.now() < self.look_at {
+        if self.progress.is_some() || self.memory.is_empty() || self.clock.now() < self.look_at {
             return;
         }
         self.look_at = self.clock.now().later(SETTLE_INTERVAL);
         let committed = self.group.committed(&self.tail.partitions(), SETTLE_WITHIN);
-        match committed.and_then(|committed| Ok(Seen { committed, inbox: self.tail.ends_of(owned, SETTLE_WITHIN)? })) {
-            Ok(seen) => {
-                self.seen = Some(seen);
+        match committed
+            .and_then(|committed| Ok(ApplicationProgress { committed, inbox: self.tail.ends_of(owned, SETTLE_WITHIN)? }))
+        {
+            Ok(progress) => {
+                self.progress = Some(progress);
                 self.told.remove(&Trouble::Unsettled);
             }
             Err(error) => {

@@ -62,7 +62,7 @@ impl Whereabouts {
 }
 
 /// The arrivals whose records are being read.
-pub(super) struct Elsewhere {
+pub(super) struct MissingRecords {
     ladder: String,
     kafka: KafkaConfig,
     clock: Clock,
@@ -96,7 +96,7 @@ struct Answer {
     found: Result<Option<Content>, ClientError>,
 }
 
-impl Elsewhere {
+impl MissingRecords {
     pub(super) fn new(ladder: &Ladder, kafka: &KafkaConfig, clock: &Clock) -> Self {
         let (kafka, clock) = (kafka.clone(), clock.clone());
         Self { ladder: ladder.name().to_owned(), kafka, clock, reader: None, unread: BTreeMap::new(), barred: BTreeMap::new() }
@@ -225,7 +225,7 @@ impl Reader {
         let (answer, answers) = sync_channel(MOST_READY);
         let mut picker = Picker::new(kafka)?;
         let work = move || serve(&mut picker, &asked, &answer);
-        let thread = std::thread::Builder::new().name("elsewhere".to_owned()).spawn(work);
+        let thread = std::thread::Builder::new().name("missing-records".to_owned()).spawn(work);
         thread.map_err(|error| ClientError::text("starting a thread", error.to_string()))?;
         Ok(Self { asks, answers })
     }
