@@ -142,7 +142,7 @@ pub mod internals {
     #[cfg(feature = "cli")]
     pub use crate::dlq::payload::{Decoded, Decoder, EncodeError, PayloadFormat, Registry};
     pub use crate::kafka::NativeHeaders;
-    pub use crate::kafka::consumer::Record;
+    pub use crate::kafka::consumer::ConsumerRecord;
     pub use crate::kafka::isolation::Isolation;
     pub use crate::kafka::partition::TopicPartition;
     pub use crate::kafka::tail::{ASK_WITHIN, TailFrom, TopicTail};

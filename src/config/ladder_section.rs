@@ -42,7 +42,7 @@ pub fn read(name: &str, scope: &Scope<'_>, mistakes: &mut Mistakes) -> Option<La
         tiers::expand(raw, &path, mistakes)
     } else {
         note_missing(&tiers_path, mistakes);
-        tiers::Tiers::default()
+        tiers::TierDelays::default()
     };
     let attempts = scope.pick(&["attempts"], |l| l.attempts).map(|(n, path)| whole_in(n, 1..=32_767, &path, mistakes));
     let max_not_before = scope
@@ -268,7 +268,7 @@ fn note_ladder_errors(
     errors: LadderErrors,
     scope: &Scope<'_>,
     sources: &[(usize, String)],
-    tiers: &tiers::Tiers,
+    tiers: &tiers::TierDelays,
     tiers_path: &Path,
     rules_path: &Path,
     mistakes: &mut Mistakes,

@@ -10,14 +10,14 @@ use crate::core::delay::{Delay, format_duration};
 
 /// The delays of a ladder as texts, each with its index in the list if it has one.
 #[derive(Debug, Default)]
-pub struct Tiers {
+pub struct TierDelays {
     /// In the order of the file.
     pub delays: Vec<(Option<usize>, String)>,
     /// The attempts that the steps stand for, if several steps share the maximum delay.
     pub attempts: Option<u32>,
 }
 
-impl Tiers {
+impl TierDelays {
     /// The index of this delay's `which`-th occurrence, counting from the first.
     pub fn position(&self, delay: Delay, which: usize) -> Option<usize> {
         self.delays.iter().filter(|(_, text)| text.parse() == Ok(delay)).nth(which).and_then(|(at, _)| *at)
@@ -25,17 +25,17 @@ impl Tiers {
 }
 
 /// The tiers in either form.
-pub fn expand(raw: &RawTiers, path: &Path, mistakes: &mut Mistakes) -> Tiers {
+pub fn expand(raw: &RawTiers, path: &Path, mistakes: &mut Mistakes) -> TierDelays {
     match raw {
         RawTiers::List(items) => {
             let delays = texts(items, path, mistakes).into_iter().map(|(i, text)| (Some(i), text)).collect();
-            Tiers { delays, attempts: None }
+            TierDelays { delays, attempts: None }
         }
         RawTiers::Steps(steps) => expand_steps(steps, path, mistakes).unwrap_or_default(),
     }
 }
 
-fn expand_steps(steps: &RawSteps, path: &Path, mistakes: &mut Mistakes) -> Option<Tiers> {
+fn expand_steps(steps: &RawSteps, path: &Path, mistakes: &mut Mistakes) -> Option<TierDelays> {
     for (key, is_there) in
         [("first", steps.first.is_some()), ("factor", steps.factor.is_some()), ("count", steps.count.is_some())]
     {
@@ -72,7 +72,7 @@ fn expand_steps(steps: &RawSteps, path: &Path, mistakes: &mut Mistakes) -> Optio
         }
         seconds *= factor.0;
     }
-    Some(Tiers { delays, attempts: Some(count + 1) })
+    Some(TierDelays { delays, attempts: Some(count + 1) })
 }
 
 #[cfg(test)]

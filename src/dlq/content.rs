@@ -3,7 +3,7 @@
 use crate::core::dead_letter::LetterKey;
 use crate::core::time::Timestamp;
 use crate::kafka::NativeHeaders;
-use crate::kafka::consumer::Record;
+use crate::kafka::consumer::ConsumerRecord;
 use crate::kafka::error::ClientError;
 use crate::kafka::fetch::Fetcher;
 use crate::kafka::headers::HeaderFault;
@@ -29,7 +29,7 @@ pub struct Content {
 impl Content {
     /// A copy of a record.
     #[must_use]
-    pub fn of(record: &Record) -> Self {
+    pub fn of(record: &ConsumerRecord) -> Self {
         Self {
             appended: record.timestamp(),
             key: record.key().map(<[u8]>::to_vec),
@@ -56,7 +56,7 @@ impl Content {
 /// time than everything else about sending it.
 pub enum Body {
     /// The record itself.
-    Fetched(Record),
+    Fetched(ConsumerRecord),
     /// Replacement content.
     Made(Content),
 }

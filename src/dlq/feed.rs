@@ -18,7 +18,7 @@ use crate::dlq::letter::Letter;
 use crate::dlq::queue::Queue;
 use crate::kafka::admin::KafkaCluster;
 use crate::kafka::clock::Clock;
-use crate::kafka::consumer::Record;
+use crate::kafka::consumer::ConsumerRecord;
 use crate::kafka::error::ClientError;
 use crate::kafka::isolation::Isolation;
 use crate::kafka::partition::TopicPartition;
@@ -409,7 +409,7 @@ fn progress_of(tail: &TopicTail, queue: &Queue, lows: &[i64], ends: &[(String, i
 }
 
 /// What a record adds to the index of a queue; `None` if nothing.
-pub(super) fn taken(queue: &Queue, tp: &TopicPartition, record: &Record) -> Option<Taken> {
+pub(super) fn taken(queue: &Queue, tp: &TopicPartition, record: &ConsumerRecord) -> Option<Taken> {
     if *tp.topic == *queue.topic {
         return Some(Taken::letter(Letter::of(tp, record, queue.dialect)));
     }

@@ -8,7 +8,7 @@ use crate::core::dead_letter::LetterKey;
 use crate::core::dialect::{Dialect, is_foreign_control};
 use crate::core::envelope::{self, Envelope, Reason, is_own};
 use crate::core::time::Timestamp;
-use crate::kafka::consumer::Record;
+use crate::kafka::consumer::ConsumerRecord;
 use crate::kafka::partition::TopicPartition;
 
 /// Maximum size of a message in the index, in bytes; the record itself has all of it.
@@ -61,7 +61,7 @@ pub struct Origin {
 impl Letter {
     /// Parses a record of a dead-letter topic.
     #[must_use]
-    pub fn of(tp: &TopicPartition, record: &Record, dialect: Option<Dialect>) -> Self {
+    pub fn of(tp: &TopicPartition, record: &ConsumerRecord, dialect: Option<Dialect>) -> Self {
         let at = record.coordinates(tp);
         let headers = || record.headers();
         let mut letter = Self {

@@ -88,7 +88,7 @@ struct Watching {
 }
 
 /// One queue and its state.
-struct Watched {
+struct IndexedQueue {
     ladder: String,
     queue: Queue,
     index: Index,
@@ -129,7 +129,7 @@ impl Watching {
             let index = Index::open(&queue.index_path(&self.state_dir, &id), queue.park_after)?;
             index.be_small()?;
             let (ladder, queue, retention) = (ladder.clone(), queue.clone(), *retention);
-            all.push(Watched { ladder, queue, index, batch: Vec::new(), retention });
+            all.push(IndexedQueue { ladder, queue, index, batch: Vec::new(), retention });
         }
         let mut tail = self.open_tail(&cluster, &mut all)?;
         // Created when there is something to report: a gauge exports 0 from its creation on.
@@ -181,7 +181,7 @@ impl Watching {
         self.queues.iter().map(|kept| (kept.ladder.clone(), make(&kept.ladder))).collect()
     }
 
-    fn open_tail(&self, cluster: &KafkaCluster, all: &mut [Watched]) -> Result<TopicTail, FeedError> {
+    fn open_tail(&self, cluster: &KafkaCluster, all: &mut [IndexedQueue]) -> Result<TopicTail, FeedError> {
         for watched in &mut *all {
             crate::dlq::feed::forget_what_was_made_anew(&mut watched.index, &watched.queue, cluster)?;
         }
@@ -198,7 +198,7 @@ fn goal_of(tail: &TopicTail) -> Result<Ends, FeedError> {
     Ok(tail.ends(&topics.iter().map(String::as_str).collect::<Vec<_>>(), ASK_WITHIN)?)
 }
 
-fn prune(cluster: &KafkaCluster, all: &mut [Watched]) -> Result<(), FeedError> {
+fn prune(cluster: &KafkaCluster, all: &mut [IndexedQueue]) -> Result<(), FeedError> {
     for watched in all {
         // Without permission to read the setting, the configured value is used.
         watched.retention = cluster.retention(&watched.queue.topic).unwrap_or(watched.retention);
@@ -210,7 +210,7 @@ fn prune(cluster: &KafkaCluster, all: &mut [Watched]) -> Result<(), FeedError> {
 }
 
 /// Running and waiting jobs, without abandoned ones.
-fn count_redrives(all: &[Watched], metrics: &Gauges<RedriveMetrics>, now: Timestamp) -> Result<(), FeedError> {
+fn count_redrives(all: &[IndexedQueue], metrics: &Gauges<RedriveMetrics>, now: Timestamp) -> Result<(), FeedError> {
     let mut running: BTreeMap<&str, BTreeMap<String, Job>> = BTreeMap::new();
     for watched in all {
         // Several queues of a ladder share one state topic, so that several indexes may contain the
@@ -229,7 +229,7 @@ fn count_redrives(all: &[Watched], metrics: &Gauges<RedriveMetrics>, now: Timest
     Ok(())
 }
 
-fn count(all: &[Watched], metrics: &Gauges<DlqMetrics>, now: LocalTime) -> Result<(), FeedError> {
+fn count(all: &[IndexedQueue], metrics: &Gauges<DlqMetrics>, now: LocalTime) -> Result<(), FeedError> {
     let now: Timestamp = now.timestamp();
     let mut totals: BTreeMap<&str, Sizes> = BTreeMap::new();
     for watched in all {

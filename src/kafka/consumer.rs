@@ -43,11 +43,11 @@ use rdkafka::types::RDKafkaRespErr;
 use crate::config::KafkaConfig;
 use crate::kafka::client_config;
 use crate::kafka::clock::Clock;
-use crate::kafka::consumer::commit::Late;
 pub use crate::kafka::consumer::commit::LiveGroup;
+use crate::kafka::consumer::commit::UnansweredCommit;
 pub(crate) use crate::kafka::consumer::commit::points_list;
 pub use crate::kafka::consumer::name::OwnName;
-pub use crate::kafka::consumer::record::{Next, PartitionQueue, Record};
+pub use crate::kafka::consumer::record::{ConsumerRecord, Next, PartitionQueue};
 use crate::kafka::error::ClientError;
 use crate::kafka::ffi::{self, RawPartitionQueue};
 use crate::kafka::lookup;
@@ -113,7 +113,7 @@ pub struct GroupConsumer {
     name: OwnName,
     /// Rebalance delivered but not acknowledged: closing waits for the answer.
     unanswered: Mutex<Option<Rebalance>>,
-    late: Mutex<Late>,
+    late: Mutex<UnansweredCommit>,
 }
 
 struct Context {
@@ -196,7 +196,7 @@ impl GroupConsumer {
             instance: membership.instance.clone(),
             member_id: Arc::default(),
         };
-        let late = Mutex::new(Late::new(Clock::system()));
+        let late = Mutex::new(UnansweredCommit::new(Clock::system()));
         Ok(Self { inner, group: membership.group.clone(), name, unanswered: Mutex::default(), late })
     }
 

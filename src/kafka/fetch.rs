@@ -11,7 +11,7 @@ use rdkafka::error::RDKafkaErrorCode;
 
 use crate::config::KafkaConfig;
 use crate::kafka::clock::Clock;
-use crate::kafka::consumer::Record;
+use crate::kafka::consumer::ConsumerRecord;
 use crate::kafka::error::{ClientError, is_denial};
 use crate::kafka::ffi::{Polled, RawReader};
 use crate::kafka::isolation::Isolation;
@@ -53,7 +53,12 @@ impl Fetcher {
     ///
     /// # Errors
     /// The partition may not be read, or nothing arrives for 15 s.
-    pub fn fetch(&mut self, tp: &TopicPartition, offsets: &[i64], mut each: impl FnMut(Record)) -> Result<(), ClientError> {
+    pub fn fetch(
+        &mut self,
+        tp: &TopicPartition,
+        offsets: &[i64],
+        mut each: impl FnMut(ConsumerRecord),
+    ) -> Result<(), ClientError> {
         // Negative offsets have a special meaning to the client: end and beginning.
         let mut wanted = offsets.iter().copied().filter(|offset| *offset >= 0).peekable();
         let mut heard = self.clock.now();
@@ -72,7 +77,7 @@ impl Fetcher {
                 }
                 match polled {
                     Polled::Message(raw) => {
-                        let record = Record::from(raw);
+                        let record = ConsumerRecord::from(raw);
                         let offset = record.offset();
                         next = Some(offset + 1);
                         while wanted.next_if(|wanted| *wanted < offset).is_some() {}

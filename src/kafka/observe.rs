@@ -18,7 +18,7 @@ use crate::kafka::state::{read_states, write_state};
 use crate::topology::{ClusterError, GroupFacts, GroupMember, Observed, Scope, TopicFacts, Watermarks};
 
 /// The committed offsets of a group, by topic and partition.
-type GroupOffsets = BTreeMap<String, BTreeMap<i32, i64>>;
+type OffsetsByTopic = BTreeMap<String, BTreeMap<i32, i64>>;
 
 /// Retention of records that are never deleted by age: a thousand years.
 const FOR_EVER: Duration = Duration::from_secs(1_000 * 365 * 86_400);
@@ -224,13 +224,13 @@ impl KafkaCluster {
         Ok(GroupFacts { members: self.members(group), offsets: self.offsets_of(group, topics)? })
     }
 
-    fn offsets_of(&self, group: &str, topics: &BTreeMap<String, TopicFacts>) -> Result<GroupOffsets, ClusterError> {
+    fn offsets_of(&self, group: &str, topics: &BTreeMap<String, TopicFacts>) -> Result<OffsetsByTopic, ClusterError> {
         let mut list = TopicPartitionList::new();
         for (name, facts) in topics.iter().filter(|(_, facts)| !facts.partitions.is_empty()) {
             list.add_partition_range(name, 0, facts.partition_count() - 1);
         }
         if list.count() == 0 {
-            return Ok(GroupOffsets::new());
+            return Ok(OffsetsByTopic::new());
         }
         let action = format!("read the offsets of group {group}");
         let consumer = self.of_group(group, &[])?;
@@ -240,7 +240,7 @@ impl KafkaCluster {
             committed.elements().iter().try_for_each(TopicPartitionListElem::error)?;
             Ok(committed)
         })?;
-        let mut offsets = GroupOffsets::new();
+        let mut offsets = OffsetsByTopic::new();
         for element in committed.elements() {
             if let Some(offset) = raw(element.offset()) {
                 offsets.entry(element.topic().to_owned()).or_default().insert(element.partition(), offset);

@@ -17,7 +17,7 @@ use crate::core::state::LadderState;
 use crate::core::time::Timestamp;
 use crate::kafka::admin::{ASK_WITHIN, KafkaCluster, cluster_error};
 use crate::kafka::clock::Clock;
-use crate::kafka::consumer::Record;
+use crate::kafka::consumer::ConsumerRecord;
 use crate::kafka::error::{ClientError, is_denial};
 use crate::kafka::ffi::{Polled, RawReader};
 use crate::kafka::group_offsets::GroupOffsets;
@@ -190,7 +190,7 @@ impl Heads {
                 let Some((_, tail)) = wanted.iter().find(|(p, _)| *p == partition && name == topic) else { return };
                 match polled {
                     Polled::Message(raw) => {
-                        let record = Record::from(raw);
+                        let record = ConsumerRecord::from(raw);
                         if open.remove(&partition) && record.offset() < tail.high {
                             known.insert((topic.to_owned(), partition), (tail.position(), record.timestamp()));
                         }

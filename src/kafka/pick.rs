@@ -15,7 +15,7 @@ use crate::config::KafkaConfig;
 use crate::core::leader_clock::LocalTime;
 use crate::kafka::asker::Asker;
 use crate::kafka::clock::Clock;
-use crate::kafka::consumer::Record;
+use crate::kafka::consumer::ConsumerRecord;
 use crate::kafka::error::{ClientError, is_denial};
 use crate::kafka::ffi::{Polled, RawReader};
 use crate::kafka::isolation::Isolation;
@@ -43,7 +43,7 @@ const MOST_AT_ONCE: usize = 500;
 /// The result for a wanted record.
 pub enum Picked {
     /// The record.
-    Found(Record),
+    Found(ConsumerRecord),
     /// It was deleted, or never existed.
     Gone,
     /// It could not be read, but may exist.
@@ -139,7 +139,7 @@ impl Picker {
             let Some(Wanted { offsets, open: Some(open) }) = wanted.get_mut(&tp) else { return };
             match polled {
                 Polled::Message(raw) => {
-                    let record = Record::from(raw);
+                    let record = ConsumerRecord::from(raw);
                     let offset = record.offset();
                     (open.next, open.heard) = (offset.saturating_add(1), clock.now());
                     let rest = offsets.split_off(&offset);

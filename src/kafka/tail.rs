@@ -20,7 +20,7 @@ use crate::core::leader_clock::LocalTime;
 use crate::core::time::Timestamp;
 use crate::kafka::asker::Asker;
 use crate::kafka::clock::Clock;
-use crate::kafka::consumer::Record;
+use crate::kafka::consumer::ConsumerRecord;
 use crate::kafka::error::{ClientError, is_denial};
 use crate::kafka::ffi::{Polled, RawReader};
 use crate::kafka::isolation::Isolation;
@@ -207,7 +207,11 @@ impl TopicTail {
     /// # Errors
     /// A partition may not be read: on every call meanwhile; the records of the others are passed on
     /// nevertheless.
-    pub fn poll(&mut self, timeout: Duration, mut each: impl FnMut(&TopicPartition, &Record)) -> Result<usize, ClientError> {
+    pub fn poll(
+        &mut self,
+        timeout: Duration,
+        mut each: impl FnMut(&TopicPartition, &ConsumerRecord),
+    ) -> Result<usize, ClientError> {
         lookup::serve(&self.client);
         self.asker.serve();
         self.look_for_partitions();
@@ -219,7 +223,7 @@ impl TopicTail {
                 let Some(known) = topics.get_mut(topic).and_then(|partitions| partitions.get_mut(index)) else { return };
                 match polled {
                     Polled::Message(raw) => {
-                        let record = Record::from(raw);
+                        let record = ConsumerRecord::from(raw);
                         known.position = record.offset() + 1;
                         known.denied = None;
                         each(&known.tp, &record);
@@ -248,7 +252,11 @@ impl TopicTail {
     ///
     /// # Errors
     /// The brokers do not answer, a partition may not be read, or the end is not reached in time.
-    pub fn catch_up(&mut self, within: Duration, mut each: impl FnMut(&TopicPartition, &Record)) -> Result<(), ClientError> {
+    pub fn catch_up(
+        &mut self,
+        within: Duration,
+        mut each: impl FnMut(&TopicPartition, &ConsumerRecord),
+    ) -> Result<(), ClientError> {
         let deadline = self.clock.now().later(within);
         let topics: Vec<String> = self.topics.keys().cloned().collect();
         let topics: Vec<&str> = topics.iter().map(String::as_str).collect();

@@ -45,7 +45,7 @@ impl ClusterWatch {
     /// The thread cannot be created.
     pub fn start(kafka: &KafkaConfig, ladders: &[&LadderConfig], roles: &[Role]) -> std::io::Result<Self> {
         let end = Stop::new();
-        let ladders = ladders.iter().map(|config| Watched {
+        let ladders = ladders.iter().map(|config| WatchedLadder {
             config: (*config).clone(),
             metrics: ClusterMetrics::new(&config.ladder),
             topics: topics(config, roles),
@@ -98,12 +98,12 @@ fn topics(config: &LadderConfig, roles: &[Role]) -> Vec<String> {
 struct Watching {
     kafka: KafkaConfig,
     clock: Clock,
-    ladders: Vec<Watched>,
+    ladders: Vec<WatchedLadder>,
     end: Stop,
     offsets: Option<StableOffsets>,
 }
 
-struct Watched {
+struct WatchedLadder {
     config: LadderConfig,
     metrics: ClusterMetrics,
     topics: Vec<String>,

@@ -43,10 +43,10 @@ const TRY_BESIDE_WITHIN: Duration = Duration::from_secs(1);
 
 /// Whether a ladder is held; cheap to check and to clone.
 #[derive(Clone)]
-pub struct Hold(Option<Arc<Watched>>);
+pub struct Hold(Option<Arc<HoldState>>);
 
 /// A watched ladder.
-struct Watched {
+struct HoldState {
     ladder: String,
     group: String,
     topic: String,
@@ -180,7 +180,7 @@ impl Inner {
     }
 }
 
-impl Watched {
+impl HoldState {
     fn new(ladder: &Ladder) -> Self {
         Self {
             ladder: ladder.name().to_owned(),
@@ -267,7 +267,7 @@ impl Watched {
     }
 }
 
-impl Watched {
+impl HoldState {
     fn holds_dead_letters(&self, now: Timestamp) -> bool {
         now.as_millis() < self.dead_letters_until.load(Ordering::Acquire) && !self.accepts_dead_letters(now)
     }
@@ -318,7 +318,7 @@ impl Watched {
 
 /// Reads the state topics of all ladders of a process.
 pub struct HoldWatch {
-    ladders: Vec<Arc<Watched>>,
+    ladders: Vec<Arc<HoldState>>,
     end: Stop,
     thread: Option<JoinHandle<()>>,
 }
@@ -329,7 +329,7 @@ impl HoldWatch {
     /// # Errors
     /// The thread cannot be created.
     pub fn start<'a>(kafka: &KafkaConfig, ladders: impl IntoIterator<Item = &'a Ladder>) -> std::io::Result<Self> {
-        let ladders: Vec<Arc<Watched>> = ladders.into_iter().map(|ladder| Arc::new(Watched::new(ladder))).collect();
+        let ladders: Vec<Arc<HoldState>> = ladders.into_iter().map(|ladder| Arc::new(HoldState::new(ladder))).collect();
         let end = Stop::new();
         let watching = Watching {
             kafka: kafka.clone(),
@@ -376,7 +376,7 @@ struct Watching {
 
 /// The progress of reading one ladder's state.
 struct Reading {
-    watched: Arc<Watched>,
+    watched: Arc<HoldState>,
     /// The end of its topic at the last request.
     goal: Option<Goal>,
     /// It was read before, but reading is no longer permitted.

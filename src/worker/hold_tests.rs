@@ -4,17 +4,17 @@ use super::*;
 use crate::core::state::{HOLD_KEY, HoldRecord, OWNER_KEY, OwnerRecord};
 use crate::core::time::Timestamp;
 
-fn watched() -> Arc<Watched> {
+fn watched() -> Arc<HoldState> {
     let ladder = Ladder::builder("billing-orders", "billing").source("orders").tiers(["5s"]).build().unwrap();
-    Arc::new(Watched::new(&ladder))
+    Arc::new(HoldState::new(&ladder))
 }
 
-fn read_hold(watched: &Watched, offset: i64, held: bool) {
+fn read_hold(watched: &HoldState, offset: i64, held: bool) {
     let record = HoldRecord { held, by: "anna@ops-1".to_owned(), at: Timestamp::from_millis(7), why: None };
     watched.read(offset, Some(HOLD_KEY.as_bytes()), Some(record.to_value().as_bytes()));
 }
 
-fn read_owner(watched: &Watched, offset: i64, group: &str) {
+fn read_owner(watched: &HoldState, offset: i64, group: &str) {
     let record = OwnerRecord { group: group.to_owned(), at: Timestamp::from_millis(7) };
     watched.read(offset, Some(OWNER_KEY.as_bytes()), Some(record.to_value().as_bytes()));
 }

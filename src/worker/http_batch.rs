@@ -267,14 +267,14 @@ struct Answer {
 struct Named {
     id: String,
     verdict: Option<String>,
-    retry_after: Option<Delay>,
+    retry_after: Option<RetryAfter>,
     error_class: Option<String>,
     error_message: Option<String>,
 }
 
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Delay {
+enum RetryAfter {
     Seconds(u64),
     Text(String),
 }
@@ -307,8 +307,8 @@ pub(super) fn failures(body: &[u8], batch: &[Delivery]) -> Result<Vec<(usize, Fa
 fn failure(named: Named) -> Result<Failure, String> {
     let after = match named.retry_after {
         None => None,
-        Some(Delay::Seconds(seconds)) => Some(Duration::from_secs(seconds)),
-        Some(Delay::Text(text)) => Some(delay(&text)?),
+        Some(RetryAfter::Seconds(seconds)) => Some(Duration::from_secs(seconds)),
+        Some(RetryAfter::Text(text)) => Some(delay(&text)?),
     };
     let disposition = match named.verdict.as_deref().unwrap_or("retry") {
         "retry" => Disposition::Retry { after },

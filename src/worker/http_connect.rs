@@ -25,7 +25,7 @@ type Transport = hyper_tls::HttpsConnector<HttpConnector>;
 type Transport = HttpConnector;
 
 /// A connection.
-pub(super) type Stream = Watched<<Transport as Service<Uri>>::Response>;
+pub(super) type Stream = TrackedStream<<Transport as Service<Uri>>::Response>;
 
 /// Maximum time for connecting: DNS, TCP and TLS together.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
@@ -73,7 +73,7 @@ impl Service<Uri> for Connector {
         let limit = self.limit;
         Box::pin(async move {
             let connected = tokio::time::timeout(limit, connecting).await.map_err(|_| ConnectTimeout(limit))??;
-            Ok(Watched { stream: connected, buffer: Box::new([0; READ_BYTES]), answers: Answers::default() })
+            Ok(TrackedStream { stream: connected, buffer: Box::new([0; READ_BYTES]), answers: Answers::default() })
         })
     }
 }
@@ -116,21 +116,21 @@ impl Answers {
 }
 
 /// A connection that knows whether a request followed an answer.
-pub(super) struct Watched<T> {
+pub(super) struct TrackedStream<T> {
     stream: T,
     /// hyper's own buffer does not show how much was read, so answers are read to here first: they are short.
     buffer: Box<[u8; READ_BYTES]>,
     answers: Answers,
 }
 
-impl<T> Watched<T> {
+impl<T> TrackedStream<T> {
     /// What was read and written so far.
     pub(super) fn answers(&self) -> Answers {
         self.answers.clone()
     }
 }
 
-impl<T: Read + Unpin> Read for Watched<T> {
+impl<T: Read + Unpin> Read for TrackedStream<T> {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, mut to: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
         let Self { stream, buffer, answers } = self.get_mut();
         let most = to.remaining().min(READ_BYTES);
@@ -144,7 +144,7 @@ impl<T: Read + Unpin> Read for Watched<T> {
     }
 }
 
-impl<T: Write + Unpin> Write for Watched<T> {
+impl<T: Write + Unpin> Write for TrackedStream<T> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.answers.note_written();
         Pin::new(&mut self.stream).poll_write(context, bytes)

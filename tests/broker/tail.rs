@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kladder::internals::{ASK_WITHIN, Isolation, Record, TailFrom, TopicPartition, TopicTail};
+use kladder::internals::{ASK_WITHIN, ConsumerRecord, Isolation, TailFrom, TopicPartition, TopicTail};
 use kladder::{KafkaConfig, Timestamp};
 use rdkafka::producer::Producer;
 
@@ -24,7 +24,7 @@ fn kafka() -> KafkaConfig {
 struct Seen(Vec<(String, i32, i64, NewRecord)>);
 
 impl Seen {
-    fn take(&mut self, tp: &TopicPartition, record: &Record) {
+    fn take(&mut self, tp: &TopicPartition, record: &ConsumerRecord) {
         let headers = record.headers().map(|(name, value)| (name.to_vec(), value.map(<[u8]>::to_vec))).collect();
         let (key, value) = (record.key().map(<[u8]>::to_vec), record.value().map(<[u8]>::to_vec));
         let record_of = NewRecord { partition: tp.partition, key, value, headers };

@@ -16,7 +16,7 @@ use crate::config::KafkaConfig;
 use crate::core::envelope::{Envelope, Reason};
 use crate::core::ladder::Ladder;
 use crate::core::topics::mover_group;
-use crate::kafka::consumer::Record;
+use crate::kafka::consumer::ConsumerRecord;
 use crate::kafka::group_offsets::GroupOffsets;
 use crate::kafka::partition::TopicPartition;
 use crate::kafka::tail::{ASK_WITHIN, TailFrom, TopicTail};
@@ -41,7 +41,7 @@ impl Watcher {
         let (ledger, stop) = (Arc::new(Mutex::new(Ledger::new(delays))), Arc::new(AtomicBool::new(false)));
         let (ladder, written, stopping) = (ladder.clone(), ledger.clone(), stop.clone());
         let watch = move || {
-            let mut saw = |tp: &TopicPartition, record: &Record| {
+            let mut saw = |tp: &TopicPartition, record: &ConsumerRecord| {
                 if let Some(topic) = topics.get(&*tp.topic) {
                     locked(&written).saw(entry(&ladder, *topic, tp, record));
                 }
@@ -106,7 +106,7 @@ pub fn committed(kafka: &KafkaConfig, ladder: &Ladder) -> anyhow::Result<BTreeMa
     Ok(found)
 }
 
-fn entry(ladder: &Ladder, topic: Topic, tp: &TopicPartition, record: &Record) -> LedgerEntry {
+fn entry(ladder: &Ladder, topic: Topic, tp: &TopicPartition, record: &ConsumerRecord) -> LedgerEntry {
     let at = RecordPosition { partition: tp.partition, offset: record.offset() };
     let appended = record.timestamp();
     if topic == Topic::Source {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::cli::top::observation::{DeadLetters, HoldSeen, LadderSeen, MemberSeen, Observation, QueueSeen, TierSeen};
+use crate::cli::top::observation::{DeadLetters, HoldSeen, LadderSeen, MemberSeen, QueueSeen, TierSeen, TopObservation};
 use crate::core::ladder::Mode;
 use crate::core::time::Timestamp;
 use crate::observe::{HandlerSeen, HealthSeen, Lateness, TroubleSeen};
@@ -74,12 +74,12 @@ pub fn ladder(name: &str) -> LadderSeen {
 }
 
 /// An observation of that ladder, made now.
-pub fn look(name: &str) -> Observation {
-    Observation { at: NOON, ladders: vec![ladder(name)], worker: Some("127.0.0.1:9646".to_owned()) }
+pub fn look(name: &str) -> TopObservation {
+    TopObservation { at: NOON, ladders: vec![ladder(name)], worker: Some("127.0.0.1:9646".to_owned()) }
 }
 
 /// The same ladder four seconds before, with smaller counts.
-pub fn look_before(name: &str) -> Observation {
+pub fn look_before(name: &str) -> TopObservation {
     let mut look = look(name);
     look.at = NOON - Duration::from_secs(4);
     let seen = &mut look.ladders[0];

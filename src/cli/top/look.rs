@@ -4,8 +4,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use crate::cli::hold::HoldCommand;
-use crate::cli::top::observation::Observation;
-use crate::cli::top::seen;
+use crate::cli::top::observation::TopObservation;
 use crate::cli::who::who;
 use crate::config::{Config, LadderConfig};
 use crate::kafka::clock::Clock;
@@ -15,7 +14,7 @@ use crate::topology::ClusterError;
 /// A message from the observer.
 pub(super) enum News {
     /// A new observation.
-    Seen(Box<Observation>),
+    Seen(Box<TopObservation>),
     /// Why an observation failed.
     Unseen(String),
     /// The result of a command.
@@ -90,11 +89,11 @@ impl Looker {
     ///
     /// # Errors
     /// The cluster does not answer.
-    pub fn look(&mut self) -> Result<Observation, ClusterError> {
+    pub fn look(&mut self) -> Result<TopObservation, ClusterError> {
         // The worker first: the request is quick or hangs, and the offsets must not be older by that time.
         let samples = self.scraper.scrape().ok();
         let worker = samples.is_some().then(|| self.scraper.worker().to_string());
         let observed = self.observer.look(samples.as_ref(), Depth { members: true, ..Depth::default() })?;
-        seen::of(observed, self.observer.ladders(), worker)
+        TopObservation::of(observed, self.observer.ladders(), worker)
     }
 }

@@ -11,7 +11,6 @@ mod look;
 mod observation;
 mod picture;
 mod screen;
-mod seen;
 mod view;
 
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};

@@ -3,13 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::core::ladder::Mode;
+use crate::config::LadderConfig;
+use crate::core::harmless::on_one_line;
+use crate::core::ladder::{Ladder, Mode};
+use crate::core::role::Role;
+use crate::core::state::LadderState;
 use crate::core::time::Timestamp;
-use crate::observe::{HandlerSeen, Lateness};
+use crate::core::topics::worker_of_member;
+use crate::observe::{self, GroupSeen, HandlerSeen, LadderFacts, Lateness, Part, QueueFacts, TierFacts, Unseen, held_text};
+use crate::topology::ClusterError;
 
 /// One observation of all ladders shown.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Observation {
+pub(super) struct TopObservation {
     /// When it was made, by the clock of this process.
     pub at: Timestamp,
     /// In the order in which they are numbered.
@@ -102,4 +108,122 @@ pub(super) struct MemberSeen {
     pub role: &'static str,
     /// Its partitions, by topic.
     pub partitions: BTreeMap<String, BTreeSet<i32>>,
+}
+
+impl TopObservation {
+    /// From an observation of these ladders, with the address of the worker whose metrics were read.
+    ///
+    /// # Errors
+    /// Something could not be read for another reason than a missing permission.
+    pub fn of(
+        mut observed: observe::Observation,
+        ladders: &[LadderConfig],
+        worker: Option<String>,
+    ) -> Result<Self, ClusterError> {
+        let facts = std::mem::take(&mut observed.ladders);
+        let ladders = ladders.iter().zip(facts).map(|(config, facts)| ladder(&config.ladder, facts, &observed));
+        Ok(Self { at: observed.at, ladders: ladders.collect::<Result<_, _>>()?, worker })
+    }
+}
+
+fn ladder(ladder: &Ladder, facts: LadderFacts, observed: &observe::Observation) -> Result<LadderSeen, ClusterError> {
+    let mut notes = Vec::new();
+    let all = ladder.sources().iter().cloned().chain(ladder.tiers().iter().map(|tier| tier.topic().to_owned()));
+    let missing: Vec<String> = all.chain([ladder.state_topic()]).filter(|topic| !observed.has(topic)).collect();
+    if !missing.is_empty() {
+        notes.push(format!("{} does not exist, or may not be described: run kladder setup", missing.join(", ")));
+    }
+    // Without all groups, the list would look as if it were whole.
+    let mut members = Some(members(ladder, facts.members));
+    for Unseen { part, error } in facts.unseen {
+        let note = match (part, error) {
+            (Part::Members(_), _) if members.is_none() => continue,
+            // Not every broker supports this; the rest was answered and is still shown.
+            (Part::Members(_), ClusterError::Unsupported { .. }) => "this broker does not support describing groups".to_owned(),
+            (Part::Members(_), error) => format!("the workers are unknown: {error}"),
+            // A missing permission hides nothing else; any other error fails the whole observation.
+            (Part::State, error @ ClusterError::NotAuthorised { .. }) => {
+                notes.push(format!("whether the ladder is held is unknown: {error}"));
+                continue;
+            }
+            (Part::Oldest(_), error @ ClusterError::NotAuthorised { .. }) => {
+                notes.push(format!("the due time of the next record is unknown: {error}"));
+                continue;
+            }
+            (Part::State | Part::Oldest(_), error) => return Err(error),
+        };
+        notes.push(note);
+        members = None;
+    }
+    let (state, now) = (facts.state.as_ref(), observed.at);
+    Ok(LadderSeen {
+        name: ladder.name().to_owned(),
+        mode: ladder.mode(),
+        group: ladder.group().to_owned(),
+        hold: state.map_or(HoldSeen::Unknown, |state| hold(state, now)),
+        dead_letters_held: state
+            .and_then(|state| state.dead_letters_held_until(now))
+            .map(|(until, record)| record.text(until, now)),
+        handler: facts.handler,
+        handlers_down: state.map(handlers_down).unwrap_or_default(),
+        sources: facts.sources.into_iter().map(queue).collect(),
+        inbox: facts.inbox.map(queue),
+        tiers: facts.tiers.into_iter().map(tier).collect(),
+        redeliver: facts.redeliver.map(queue),
+        dead_letters: dead_letters(&facts.dead_letters, facts.open_dead_letters),
+        members,
+        notes,
+    })
+}
+
+/// `HELD since …` without its first word, which the picture adds itself.
+fn hold(state: &LadderState, now: Timestamp) -> HoldSeen {
+    let Some(told) = held_text(state, now) else { return HoldSeen::Running };
+    HoldSeen::Held(told.strip_prefix("HELD ").map(str::to_owned).unwrap_or(told))
+}
+
+/// The workers that report their handler as down.
+fn handlers_down(state: &LadderState) -> Vec<String> {
+    state.handlers_down.keys().map(|worker| on_one_line(worker)).collect()
+}
+
+fn queue(facts: QueueFacts) -> QueueSeen {
+    let QueueFacts { topic, waiting, ends, done, .. } = facts;
+    QueueSeen { topic, waiting, ends, done }
+}
+
+fn tier(facts: TierFacts) -> TierSeen {
+    let TierFacts { queue: facts, delay, due, next_due, lateness, .. } = facts;
+    TierSeen { queue: queue(facts), delay: delay.duration(), due, next_due, lateness }
+}
+
+fn dead_letters(topics: &[QueueFacts], open: Option<f64>) -> Option<DeadLetters> {
+    let (records, ends) = (topics.iter().map(|queue| queue.waiting).sum(), topics.iter().map(|queue| queue.ends).sum());
+    (!topics.is_empty()).then(|| DeadLetters { records, ends, open: open.map(count_of) })
+}
+
+fn members(ladder: &Ladder, groups: Vec<GroupSeen>) -> Vec<MemberSeen> {
+    let consumed = ladder.consumed_topics();
+    let mut members: Vec<MemberSeen> = Vec::new();
+    for GroupSeen { role, members: found, .. } in groups {
+        let role = role.map_or("application", Role::as_str);
+        for member in found {
+            let name = member.instance.as_deref().map(|name| worker_of_member(name, &consumed).to_owned());
+            let (worker, partitions) = (on_one_line(&name.unwrap_or(member.client_id)), member.topics);
+            // A deliverer has one member per topic.
+            let is_same = |known: &&mut MemberSeen| known.role == role && known.worker == worker && known.host == member.host;
+            match members.iter_mut().find(is_same) {
+                Some(known) => known.partitions.extend(partitions),
+                None => members.push(MemberSeen { worker, host: member.host, role, partitions }),
+            }
+        }
+    }
+    members
+}
+
+/// A gauge that holds a count.
+fn count_of(gauge: f64) -> i64 {
+    // Whole numbers are written without a point, and no topic has so many records that a float would round
+    // them.
+    format!("{gauge:.0}").parse().unwrap_or(0)
 }

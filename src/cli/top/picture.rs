@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::cli::top::observation::{DeadLetters, LadderSeen, MemberSeen, Observation, QueueSeen, TierSeen};
+use crate::cli::top::observation::{DeadLetters, LadderSeen, MemberSeen, QueueSeen, TierSeen, TopObservation};
 use crate::core::time::Timestamp;
 use crate::observe::Lateness;
 
@@ -115,7 +115,7 @@ pub(super) struct WorkerLine {
 
 impl LadderPicture {
     /// From the latest observation and, for the rates, an earlier one.
-    pub fn of(latest: &Observation, earlier: Option<&Observation>, chosen: usize, now: Timestamp) -> Option<Self> {
+    pub fn of(latest: &TopObservation, earlier: Option<&TopObservation>, chosen: usize, now: Timestamp) -> Option<Self> {
         let seen = latest.ladders.get(chosen)?;
         let before = earlier.and_then(|earlier| {
             let ladder = earlier.ladders.iter().find(|ladder| ladder.name == seen.name)?;

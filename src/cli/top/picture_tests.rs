@@ -4,7 +4,7 @@ use super::*;
 
 use crate::cli::top::fixtures::{NOON, ladder, look, look_before};
 
-fn picture(latest: &Observation, earlier: Option<&Observation>) -> LadderPicture {
+fn picture(latest: &TopObservation, earlier: Option<&TopObservation>) -> LadderPicture {
     LadderPicture::of(latest, earlier, 0, NOON).unwrap()
 }
 

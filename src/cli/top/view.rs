@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::cli::top::keys::Action;
 use crate::cli::top::look::{Command, News};
-use crate::cli::top::observation::{HoldSeen, Observation};
+use crate::cli::top::observation::{HoldSeen, TopObservation};
 use crate::cli::top::picture::{Freshness, LadderPicture, Overlay, Picture};
 use crate::core::time::Timestamp;
 
@@ -30,7 +30,7 @@ pub(super) struct View {
     chosen: usize,
     overlay: Overlay,
     /// Oldest first.
-    looks: VecDeque<Observation>,
+    looks: VecDeque<TopObservation>,
     error: Option<String>,
     told: Option<String>,
 }

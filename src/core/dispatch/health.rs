@@ -17,7 +17,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
 use crate::core::backoff::Doubling;
-use crate::core::dispatch::load::{Late, Limit};
+use crate::core::dispatch::load::{Limit, RecentCalls};
 use crate::core::dispatch::policy::Policy;
 use crate::core::dispatch::present::Present;
 use crate::core::dispatch::probes::{Candidate, Doubt, Down, leave};
@@ -115,7 +115,7 @@ pub(super) struct Health {
     /// When the latest of the calls with good answers began.
     good_began: Option<LocalTime>,
     troubles: Troubles,
-    late: Late,
+    recent: RecentCalls,
     /// When the allowed calls last fell: calls begun before do not reduce them again.
     fell_at: Option<LocalTime>,
     /// Moving averages of the duration of good answers, and of the time between them.
@@ -136,7 +136,7 @@ impl Health {
             last_good: None,
             good_began: None,
             troubles: Troubles::default(),
-            late: Late::default(),
+            recent: RecentCalls::default(),
             fell_at: None,
             usual: Duration::ZERO,
             pause: Duration::ZERO,
@@ -256,7 +256,7 @@ impl Health {
         }
         self.reached_after.reset();
         self.troubles = Troubles::default();
-        self.late.note(witness.partition, false, now, self.usual);
+        self.recent.note(witness.partition, false, now, self.usual);
         match std::mem::replace(&mut self.state, State::Up) {
             State::Up | State::InDoubt(_) => {}
             State::Down(down) => self.begin_slowly(down.since, now),
@@ -327,7 +327,7 @@ impl Health {
             return HealthChange::None;
         }
         if let Some(limit) = &mut self.limit {
-            let (timeouts, last) = (self.late.timeouts, self.troubles.last_at);
+            let (timeouts, last) = (self.recent.timeouts, self.troubles.last_at);
             limit.pass_time(now, |since| timeouts == 0 && last.is_none_or(|at| at <= since));
             self.lift_limit();
         }
@@ -401,7 +401,7 @@ impl Health {
     }
 
     fn begin_slowly(&mut self, since: LocalTime, now: LocalTime) {
-        self.late = Late::default();
+        self.recent = RecentCalls::default();
         self.limit = Some(Limit::after_outage(now.since(since), self.places, now));
         self.lift_limit();
     }
@@ -423,7 +423,7 @@ impl Health {
     fn halve(&mut self, by_each: bool, now: LocalTime) {
         let allowed = self.limit.map_or(self.places, |limit| limit.allowed) / 2;
         self.limit = Some(Limit::new(allowed, by_each, now));
-        (self.late, self.fell_at) = (Late::default(), Some(now));
+        (self.recent, self.fell_at) = (RecentCalls::default(), Some(now));
         self.lift_limit();
     }
 
@@ -431,10 +431,10 @@ impl Health {
         if self.fell_at.is_some_and(|fell_at| began < fell_at) {
             return;
         }
-        self.late.note(witness.partition, true, now, self.usual);
-        if self.late.timeouts >= DEGRADED_CALLS
+        self.recent.note(witness.partition, true, now, self.usual);
+        if self.recent.timeouts >= DEGRADED_CALLS
             && self.settings.is_some()
-            && self.late.slow_partitions().is_some_and(|slow| present.are_several(&slow, now))
+            && self.recent.slow_partitions().is_some_and(|slow| present.are_several(&slow, now))
         {
             self.halve(false, now);
         }

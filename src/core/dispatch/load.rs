@@ -58,7 +58,7 @@ impl Limit {
 
 /// The recent calls.
 #[derive(Debug, Default)]
-pub(super) struct Late {
+pub(super) struct RecentCalls {
     since: Option<LocalTime>,
     /// Number of timeouts.
     pub timeouts: usize,
@@ -66,7 +66,7 @@ pub(super) struct Late {
     partitions: HashMap<u64, (usize, usize)>,
 }
 
-impl Late {
+impl RecentCalls {
     /// A call has ended. Calls longer ago than a second, or two call durations, are forgotten.
     pub fn note(&mut self, partition: u64, timed_out: bool, now: LocalTime, usual: Duration) {
         let span = (usual * 2).max(Duration::from_secs(1));

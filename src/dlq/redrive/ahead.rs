@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::config::KafkaConfig;
 use crate::core::dead_letter::LetterKey;
-use crate::kafka::consumer::Record;
+use crate::kafka::consumer::ConsumerRecord;
 use crate::kafka::error::ClientError;
 use crate::kafka::fetch::Fetcher;
 use crate::kafka::partition::TopicPartition;
@@ -17,7 +17,7 @@ const MOST_BYTES: usize = 1_000_000;
 const WAITING: usize = 3;
 
 /// A letter and its record; `None` if the record no longer exists.
-pub(super) type Fetched = (LetterKey, Option<Record>);
+pub(super) type Fetched = (LetterKey, Option<ConsumerRecord>);
 
 /// Reads letters in order.
 #[derive(Default)]
@@ -96,7 +96,7 @@ impl Ahead {
     }
 }
 
-fn size(record: &Record) -> usize {
+fn size(record: &ConsumerRecord) -> usize {
     record.key().map_or(0, <[u8]>::len) + record.value().map_or(0, <[u8]>::len)
 }
 

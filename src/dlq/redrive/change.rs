@@ -8,7 +8,7 @@ use crate::core::dead_letter::LetterKey;
 use crate::dlq::content::{Body, Content};
 use crate::dlq::payload::{Decoder, PayloadPart, named};
 use crate::dlq::transform::Transform;
-use crate::kafka::consumer::Record;
+use crate::kafka::consumer::ConsumerRecord;
 
 /// The new value with a diff, or why there is none.
 pub type Changed = Result<(Option<Vec<u8>>, Option<String>), String>;
@@ -64,7 +64,7 @@ impl LetterChange {
 
     /// The content to send for a fetched letter; an error if the record no longer exists and no content was
     /// given.
-    pub(super) fn body(&mut self, letter: LetterKey, fetched: Option<Record>) -> Result<Body, String> {
+    pub(super) fn body(&mut self, letter: LetterKey, fetched: Option<ConsumerRecord>) -> Result<Body, String> {
         let brought = self.brought.as_ref().and_then(|brought| brought.get(&letter));
         let mut content = match (brought, &self.transform, fetched) {
             (Some(content), ..) => content.clone(),

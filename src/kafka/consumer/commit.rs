@@ -42,14 +42,14 @@ impl LiveGroup {
 }
 
 /// A commit that was not answered in time.
-pub(super) struct Late {
+pub(super) struct UnansweredCommit {
     commit: Option<(CommitOnItsWay, LocalTime)>,
     clock: Clock,
     /// How long the next one is waited for.
     patience: Duration,
 }
 
-impl Late {
+impl UnansweredCommit {
     pub(super) fn new(clock: Clock) -> Self {
         Self { commit: None, clock, patience: LEAST_PATIENCE }
     }

@@ -17,7 +17,7 @@ pub struct PartitionQueue {
 }
 
 /// An event of a partition's queue.
-pub enum Next<R = Box<Record>> {
+pub enum Next<R = Box<ConsumerRecord>> {
     /// A record.
     Record(R),
     /// The end was reached; below this offset nothing more will arrive.
@@ -35,7 +35,7 @@ impl PartitionQueue {
     #[must_use]
     pub fn poll(&self) -> Option<Next> {
         Some(match self.raw.poll()? {
-            Polled::Message(raw) => Next::Record(Box::new(Record { raw })),
+            Polled::Message(raw) => Next::Record(Box::new(ConsumerRecord { raw })),
             Polled::End(offset) => Next::End(offset),
             Polled::Error(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => Next::OffsetLost,
             Polled::Error(code) if is_denial(code) => Next::Denied,
@@ -54,17 +54,17 @@ impl PartitionQueue {
 }
 
 /// A fetched record, still in its fetch buffer: to be kept only briefly, since it keeps the whole buffer alive.
-pub struct Record {
+pub struct ConsumerRecord {
     raw: RawMessage,
 }
 
-impl From<RawMessage> for Record {
+impl From<RawMessage> for ConsumerRecord {
     fn from(raw: RawMessage) -> Self {
         Self { raw }
     }
 }
 
-impl Record {
+impl ConsumerRecord {
     /// The offset.
     #[must_use]
     pub fn offset(&self) -> i64 {

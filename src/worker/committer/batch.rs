@@ -122,7 +122,7 @@ impl<W: Work> Committer<W> {
         let most = only.and_then(|token| self.engine.cluster.bisect.limit(token)).unwrap_or(MOST_HOPS);
         let most_bytes = self.engine.cluster.budget.bytes();
         let mut targets = BTreeSet::new();
-        let mut company = None;
+        let mut scope = None;
         let mut batch = Batch { hops: Vec::new(), bytes: 0 };
         let mut left = Vec::with_capacity(self.hops.len());
         for hop in std::mem::take(&mut self.hops) {
@@ -130,14 +130,14 @@ impl<W: Work> Committer<W> {
                 continue;
             }
             let target = self.target_of(&hop);
-            let its_company = self.engine.cluster.barred.company(target);
+            let its_scope = self.engine.cluster.barred.scope(target);
             let size = hop.content.size();
             let fits = match batch.hops.first() {
                 None => true,
                 Some((first, _)) => {
                     !first.goes_alone()
                         && !hop.goes_alone()
-                        && company == Some(its_company)
+                        && scope == Some(its_scope)
                         && batch.hops.len() < most
                         && batch.bytes + size <= most_bytes
                         && (targets.contains(&target) || targets.len() < MOST_TARGETS)
@@ -145,7 +145,7 @@ impl<W: Work> Committer<W> {
             };
             let is_asked_for = only.is_none_or(|token| token == hop.id.token && !hop.goes_alone());
             if fits && is_asked_for && !rests(&hop, target) {
-                company = Some(its_company);
+                scope = Some(its_scope);
                 targets.insert(target);
                 batch.bytes += size;
                 batch.hops.push((hop, target));

@@ -27,7 +27,7 @@ pub(in crate::worker) struct Lane<W: Work> {
     pub(super) alone: usize,
     /// A worker has died while the first record was processed one at a time, besides other partitions: now nothing else may run, until
     /// then (unset until it is first checked).
-    pub(super) quiet: Option<Quiet>,
+    pub(super) exclusive: Option<ExclusiveTurn>,
     /// Only a few records are in flight until the record of this offset is finished.
     pub(super) few_until: Option<i64>,
     /// Whether the first record of this assignment was taken.
@@ -38,7 +38,7 @@ pub(in crate::worker) struct Lane<W: Work> {
 
 /// Nothing else may run besides the first record of a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Quiet {
+pub(super) enum ExclusiveTurn {
     /// Requested.
     Wanted,
     /// At most until then.
@@ -79,7 +79,7 @@ impl<W: Work> Lane<W> {
             held_up: false,
             denied: Denied::default(),
             alone,
-            quiet: (next > ALONE_FROM).then_some(Quiet::Wanted),
+            exclusive: (next > ALONE_FROM).then_some(ExclusiveTurn::Wanted),
             few_until,
             has_first: false,
             own,

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(super) use crate::worker::committer::lane::{Lane, Polled};
-pub(super) use crate::worker::committer::poison::Start;
+pub(super) use crate::worker::committer::poison::StartOutcome;
 pub use crate::worker::committer::poison::Starts;
 pub(super) use crate::worker::committer::release::{Draining, Released};
 
@@ -194,7 +194,7 @@ impl<W: Work> Committer<W> {
         let mut order: Vec<usize> = (self.turn..lanes).chain(0..self.turn).collect();
         self.is_suspicious = self.lanes.iter().any(|lane| lane.alone > 0);
         if self.is_suspicious {
-            self.look_after_quiet();
+            self.look_after_exclusive();
             order.sort_by_key(|index| self.lanes[*index].alone == 0);
         }
         order

@@ -19,7 +19,7 @@ use crate::core::leader_clock::LocalTime;
 use crate::kafka::headers::HeaderFault;
 use crate::kafka::partition::TopicPartition;
 use crate::worker::committer::batch::points_with;
-use crate::worker::committer::lane::Quiet;
+use crate::worker::committer::lane::ExclusiveTurn;
 use crate::worker::committer::{Committer, Work};
 use crate::worker::error::WorkError;
 use crate::worker::hop::content::{Content, RecordId, tell_unfit};
@@ -33,7 +33,7 @@ pub(super) const ALONE_FROM: u32 = 3;
 const POISON_FROM: u32 = 6;
 
 /// Nothing else runs for at most this long: the record may not arrive, or hang.
-const LONGEST_QUIET: Duration = Duration::from_secs(5);
+const LONGEST_EXCLUSIVE: Duration = Duration::from_secs(5);
 
 /// Maximum number of a partition's records in flight after a worker has died of its first one; after the next death this many are processed
 /// alone.
@@ -57,7 +57,7 @@ impl Starts {
 
 /// Whether a record is processed, after its start was counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::worker) enum Start {
+pub(in crate::worker) enum StartOutcome {
     /// It is.
     Begins,
     /// It goes to the DLQ: workers have died of it this often.
@@ -77,8 +77,8 @@ impl<W: Work> Committer<W> {
         if lane.is_under_watch() && in_hand >= FEW {
             return false;
         }
-        if let Some(quiet) = self.lanes.iter().position(|lane| matches!(lane.quiet, Some(Quiet::Until(_)))) {
-            return quiet == index && self.lanes.iter().all(|any| any.is_stopped() || any.tracker.in_flight() == 0);
+        if let Some(exclusive) = self.lanes.iter().position(|lane| matches!(lane.exclusive, Some(ExclusiveTurn::Until(_)))) {
+            return exclusive == index && self.lanes.iter().all(|any| any.is_stopped() || any.tracker.in_flight() == 0);
         }
         // A record processed beside a suspect that kills the worker would be counted too, and finally be dead-lettered with
         // it.
@@ -86,13 +86,13 @@ impl<W: Work> Committer<W> {
     }
 
     /// Gives priority, for a while, to partitions whose first record must be processed with nothing beside it.
-    pub(super) fn look_after_quiet(&mut self) {
+    pub(super) fn look_after_exclusive(&mut self) {
         let now = self.clock.now();
         for lane in &mut self.lanes {
-            lane.quiet = match lane.quiet {
+            lane.exclusive = match lane.exclusive {
                 Some(_) if lane.is_stopped() || lane.denied.is_so() => None,
-                Some(Quiet::Wanted) => Some(Quiet::Until(now.later(LONGEST_QUIET))),
-                Some(Quiet::Until(until)) if now >= until => None,
+                Some(ExclusiveTurn::Wanted) => Some(ExclusiveTurn::Until(now.later(LONGEST_EXCLUSIVE))),
+                Some(ExclusiveTurn::Until(until)) if now >= until => None,
                 other => other,
             };
         }
@@ -107,13 +107,13 @@ impl<W: Work> Committer<W> {
     }
 
     /// Counts, before it is processed, that a record is the first of its partition.
-    pub(in crate::worker) fn count_start(&mut self, id: RecordId) -> Result<Start, WorkError> {
-        let Some(lane) = self.lanes.iter_mut().find(|lane| lane.token == id.token) else { return Ok(Start::Gone) };
+    pub(in crate::worker) fn count_start(&mut self, id: RecordId) -> Result<StartOutcome, WorkError> {
+        let Some(lane) = self.lanes.iter_mut().find(|lane| lane.token == id.token) else { return Ok(StartOutcome::Gone) };
         let tp = lane.tp().clone();
         let least = if lane.alone > 0 { ALONE_FROM } else { 1 };
         let starts = lane.tracker.begin(id.offset, self.starts.note(&tp, id.offset), least);
         if starts >= POISON_FROM {
-            return Ok(Start::Buried(starts));
+            return Ok(StartOutcome::Buried(starts));
         }
         let point = lane.tracker.commit_point();
         if point != lane.committed {
@@ -123,7 +123,7 @@ impl<W: Work> Committer<W> {
                 if self.is_suspicious { points_with(&self.lanes, std::iter::empty()) } else { vec![(tp.clone(), point)] };
             let is_committed = self.source.live_group().is_some() && self.commit_points(points)?;
             if self.is_suspicious && !is_committed {
-                return Ok(Start::Later);
+                return Ok(StartOutcome::Later);
             }
         }
         if starts >= ALONE_FROM {
@@ -132,7 +132,7 @@ impl<W: Work> Committer<W> {
                 "workers have died while this was the first record of its partition: processing it alone"
             );
         }
-        Ok(Start::Begins)
+        Ok(StartOutcome::Begins)
     }
 
     /// The worker has survived processing a record whose start was counted.
@@ -179,7 +179,7 @@ impl<W: Work> Committer<W> {
             lane.tracker.finish(id.offset);
             lane.alone = lane.alone.saturating_sub(1);
             if lane.alone == 0 {
-                lane.quiet = None;
+                lane.exclusive = None;
             }
         }
     }

@@ -36,13 +36,13 @@ use crate::core::ladder::Ladder;
 use crate::core::leader_clock::LocalTime;
 use crate::core::role::Role;
 use crate::kafka::clock::Clock;
-use crate::kafka::consumer::{Fetch, Record};
+use crate::kafka::consumer::{ConsumerRecord, Fetch};
 use crate::kafka::producer::HopProducer;
 use crate::kafka::topic_consumers::TopicConsumers;
 use crate::telemetry::events::DelivererMetrics;
 use crate::telemetry::tally::Tally;
 use crate::worker::clients::{Clients, Subscription};
-use crate::worker::committer::{Committer, Parts, Polled, Start, Starts, Work};
+use crate::worker::committer::{Committer, Parts, Polled, StartOutcome, Starts, Work};
 use crate::worker::deliverer::aside::Aside;
 use crate::worker::deliverer::dispatch::{Dispatcher, due_of};
 use crate::worker::deliverer::handover::Handover;
@@ -324,12 +324,12 @@ impl<H: Handler> Deliverer<H> {
             return Ok(());
         }
         match self.committer.count_start(id)? {
-            Start::Begins => self.dispatcher.start(uncalled),
-            Start::Gone => {
+            StartOutcome::Begins => self.dispatcher.start(uncalled),
+            StartOutcome::Gone => {
                 self.in_flight.remove(&id);
             }
-            Start::Later => self.uncounted.push(uncalled),
-            Start::Buried(starts) => {
+            StartOutcome::Later => self.uncounted.push(uncalled),
+            StartOutcome::Buried(starts) => {
                 if let Some(InFlight { envelope, content }) = self.in_flight.remove(&id).map(|record| *record) {
                     self.committer.bury(id, &envelope, content, starts);
                 }
@@ -407,7 +407,7 @@ impl<H: Handler> Deliverer<H> {
         Ok(())
     }
 
-    fn take_record(&mut self, index: usize, record: &Record) {
+    fn take_record(&mut self, index: usize, record: &ConsumerRecord) {
         let count_start = self.committer.is_to_be_counted(index);
         let lane = &self.committer.lanes[index];
         let id = RecordId { token: lane.token, offset: record.offset() };

@@ -41,7 +41,7 @@ struct Bar {
 
 /// Which other records may be in one transaction with a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::worker) enum Company {
+pub(in crate::worker) enum TransactionScope {
     /// All whose targets are neither suspected nor barred.
     Any,
     /// Those with this target topic.
@@ -57,13 +57,13 @@ impl BarredTargets {
     }
 
     /// Which other records may be in one transaction with a record for this target.
-    pub(in crate::worker) fn company(&self, target: (TopicId, i32)) -> Company {
+    pub(in crate::worker) fn scope(&self, target: (TopicId, i32)) -> TransactionScope {
         if self.partitions.contains_key(&target) {
-            Company::Partition(target.0, target.1)
+            TransactionScope::Partition(target.0, target.1)
         } else if self.topics.contains_key(&target.0) {
-            Company::Topic(target.0)
+            TransactionScope::Topic(target.0)
         } else {
-            Company::Any
+            TransactionScope::Any
         }
     }
 
@@ -157,8 +157,8 @@ mod tests {
             pauses.push(pause.as_millis());
         }
         assert_eq!(pauses, [250, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000]);
-        assert_eq!(barred.company((topic, 1)), Company::Partition(topic, 1));
-        assert_eq!((barred.company((topic, 0)), barred.rested(now)), (Company::Any, vec![topic]));
+        assert_eq!(barred.scope((topic, 1)), TransactionScope::Partition(topic, 1));
+        assert_eq!((barred.scope((topic, 0)), barred.rested(now)), (TransactionScope::Any, vec![topic]));
         assert!(!barred.written((topic, 1)) && !barred.is_barred((topic, 1)));
     }
 
@@ -188,10 +188,10 @@ mod tests {
         let topic = TopicId::numbered(3);
         barred.suspect(topic);
         assert!(!barred.is_barred((topic, 0)));
-        assert_eq!(barred.company((topic, 0)), Company::Topic(topic));
+        assert_eq!(barred.scope((topic, 0)), TransactionScope::Topic(topic));
         barred.deny(topic, LocalTime::from_micros(0));
         assert!(barred.rests((topic, 7), LocalTime::from_micros(0)) && barred.is_denied(topic));
         assert!(barred.written((topic, 0)));
-        assert_eq!(barred.company((topic, 0)), Company::Any);
+        assert_eq!(barred.scope((topic, 0)), TransactionScope::Any);
     }
 }

@@ -9,7 +9,7 @@ use crate::core::ack_tracker::CommitPoint;
 use crate::core::leader_clock::LocalTime;
 use crate::core::time::Timestamp;
 use crate::kafka::NativeHeaders;
-use crate::kafka::consumer::{Committed, GroupConsumer, LiveGroup, Next, PartitionQueue, Rebalance, Record};
+use crate::kafka::consumer::{Committed, ConsumerRecord, GroupConsumer, LiveGroup, Next, PartitionQueue, Rebalance};
 use crate::kafka::error::{ClientError, TxnError};
 use crate::kafka::headers::HeaderFault;
 use crate::kafka::partition::TopicPartition;
@@ -177,9 +177,9 @@ impl TierSource for GroupConsumer {
 }
 
 impl RecordQueue for PartitionQueue {
-    type Record = Record;
+    type Record = ConsumerRecord;
 
-    fn poll(&self) -> Option<Next<Box<Record>>> {
+    fn poll(&self) -> Option<Next<Box<ConsumerRecord>>> {
         self.poll()
     }
 
@@ -188,7 +188,7 @@ impl RecordQueue for PartitionQueue {
     }
 }
 
-impl SourceRecord for Record {
+impl SourceRecord for ConsumerRecord {
     fn offset(&self) -> i64 {
         self.offset()
     }

@@ -12,7 +12,7 @@ use crate::kafka::consumer::Rebalance;
 use crate::kafka::error::ClientError;
 use crate::kafka::partition::TopicPartition;
 use crate::kafka::producer::TopicId;
-use crate::worker::committer::{Committer, Draining, Parts, Polled, Released, Start, Starts, Work};
+use crate::worker::committer::{Committer, Draining, Parts, Polled, Released, StartOutcome, Starts, Work};
 use crate::worker::error::WorkError;
 use crate::worker::hop::content::{Content, RecordId};
 use crate::worker::hop::ports::{HopSink, RecordSource, SourceRecord};
@@ -200,7 +200,7 @@ impl Deliverer {
         if self.committer.is_to_be_counted(index) {
             // Members crash so often here that any record would be dead-lettered as poison.
             let start = self.committer.count_start(id)?;
-            debug_assert_ne!(start, Start::Gone);
+            debug_assert_ne!(start, StartOutcome::Gone);
         }
         let lane = &self.committer.lanes[index];
         let tp = self.world.cluster.borrow().numbered(lane.tp());

@@ -26,7 +26,7 @@ use crate::worker::hop::targets::Target;
 use crate::worker::mover::given_up::DroppedParts;
 
 /// A record taken from its partition and not moved yet.
-pub(super) struct Held<R> {
+pub(super) struct HeldRecord<R> {
     pub(super) offset: i64,
     pub(super) appended: Timestamp,
     pub(super) broker: i32,
@@ -36,22 +36,22 @@ pub(super) struct Held<R> {
     is_fresh: bool,
     /// Why it cannot be moved with all its headers.
     pub(super) fault: Option<HeaderFault>,
-    content: Content<R>,
+    content: HeldContent<R>,
 }
 
-enum Content<R> {
+enum HeldContent<R> {
     /// Still in its fetch buffer, which it keeps alive: for records that move at once.
     Fetched(Box<R>),
     /// Copied out: for a record that waits, perhaps for hours.
     Detached { key: Option<Vec<u8>>, value: Option<Vec<u8>>, headers: NativeHeaders },
 }
 
-impl<R: SourceRecord> Held<R> {
+impl<R: SourceRecord> HeldRecord<R> {
     /// Whether it has a key, if only an empty one.
     pub(super) fn has_key(&self) -> bool {
         match &self.content {
-            Content::Fetched(record) => record.key().is_some(),
-            Content::Detached { key, .. } => key.is_some(),
+            HeldContent::Fetched(record) => record.key().is_some(),
+            HeldContent::Detached { key, .. } => key.is_some(),
         }
     }
 
@@ -63,7 +63,7 @@ impl<R: SourceRecord> Held<R> {
             by_broker: record.has_append_time(),
             is_fresh,
             fault: record.header_fault(),
-            content: Content::Fetched(record),
+            content: HeldContent::Fetched(record),
         }
     }
 
@@ -78,17 +78,17 @@ impl<R: SourceRecord> Held<R> {
 
     /// Copies the record out of its fetch buffer, which may be a megabyte.
     fn detach(&mut self) {
-        if let Content::Fetched(record) = &mut self.content {
+        if let HeldContent::Fetched(record) = &mut self.content {
             let headers = record.take_headers();
             let (key, value) = (record.key().map(<[u8]>::to_vec), record.value().map(<[u8]>::to_vec));
-            self.content = Content::Detached { key, value, headers };
+            self.content = HeldContent::Detached { key, value, headers };
         }
     }
 
     pub(super) fn outgoing(&self) -> Outgoing<'_> {
         match &self.content {
-            Content::Fetched(record) => Outgoing { key: record.key(), value: record.value() },
-            Content::Detached { key, value, .. } => Outgoing { key: key.as_deref(), value: value.as_deref() },
+            HeldContent::Fetched(record) => Outgoing { key: record.key(), value: record.value() },
+            HeldContent::Detached { key, value, .. } => Outgoing { key: key.as_deref(), value: value.as_deref() },
         }
     }
 
@@ -100,15 +100,15 @@ impl<R: SourceRecord> Held<R> {
     /// Takes the headers; leaves none behind.
     pub(super) fn take_headers(&mut self) -> NativeHeaders {
         match &mut self.content {
-            Content::Fetched(record) => record.take_headers(),
-            Content::Detached { headers, .. } => std::mem::take(headers),
+            HeldContent::Fetched(record) => record.take_headers(),
+            HeldContent::Detached { headers, .. } => std::mem::take(headers),
         }
     }
 
     /// Returns the taken headers: it is sent later.
     pub(super) fn give_headers_back(&mut self, headers: NativeHeaders) {
         self.detach();
-        if let Content::Detached { headers: place, .. } = &mut self.content {
+        if let HeldContent::Detached { headers: place, .. } = &mut self.content {
             *place = headers;
         }
     }
@@ -147,7 +147,7 @@ pub(super) struct Lane<Q: RecordQueue> {
     pub(super) delay: Delay,
     pub(super) metrics: TierMetrics,
     /// Records taken from the queue, in order.
-    held: VecDeque<Held<Q::Record>>,
+    held: VecDeque<HeldRecord<Q::Record>>,
     /// One past the last record taken: records repeated after a pause are skipped.
     taken: i64,
     pub(super) flow: Flow,
@@ -177,7 +177,7 @@ pub(super) struct Lane<Q: RecordQueue> {
 
 /// The result of taking from a lane's queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Taken {
+pub(super) enum TakeOutcome {
     /// There is a head.
     Head,
     /// Nothing now.
@@ -216,16 +216,16 @@ impl<Q: RecordQueue> Lane<Q> {
         self.queue.partition()
     }
 
-    pub(super) fn head(&self) -> Option<&Held<Q::Record>> {
+    pub(super) fn head(&self) -> Option<&HeldRecord<Q::Record>> {
         self.held.front()
     }
 
-    pub(super) fn pop(&mut self) -> Option<Held<Q::Record>> {
+    pub(super) fn pop(&mut self) -> Option<HeldRecord<Q::Record>> {
         self.held.pop_front()
     }
 
     /// The head is sent later: its target is not available now.
-    pub(super) fn put_back(&mut self, held: Held<Q::Record>, waits_for: (TopicId, i32)) {
+    pub(super) fn put_back(&mut self, held: HeldRecord<Q::Record>, waits_for: (TopicId, i32)) {
         self.held.push_front(held);
         self.waits_for = Some(waits_for);
     }
@@ -261,12 +261,12 @@ impl<Q: RecordQueue> Lane<Q> {
     }
 
     /// Makes sure that there is a head, if the queue has one.
-    pub(super) fn take(&mut self, now: LocalTime) -> Taken {
+    pub(super) fn take(&mut self, now: LocalTime) -> TakeOutcome {
         if !self.held.is_empty() {
-            return Taken::Head;
+            return TakeOutcome::Head;
         }
         if self.poll_at > now {
-            return Taken::Nothing;
+            return TakeOutcome::Nothing;
         }
         loop {
             let next = self.queue.poll();
@@ -288,20 +288,20 @@ impl<Q: RecordQueue> Lane<Q> {
                     }
                     self.taken = record.offset() + 1;
                     self.end = self.end.max(self.taken);
-                    self.held.push_back(Held::new(record, before == PartitionEnd::Confirmed));
-                    return Taken::Head;
+                    self.held.push_back(HeldRecord::new(record, before == PartitionEnd::Confirmed));
+                    return TakeOutcome::Head;
                 }
                 Some(Next::End(offset)) => {
                     self.denied.may_be_read(self.queue.partition());
                     self.told_end = self.told_end.max(offset);
                     self.end = self.end.max(offset);
                 }
-                Some(Next::OffsetLost) => return Taken::OffsetLost,
+                Some(Next::OffsetLost) => return TakeOutcome::OffsetLost,
                 Some(Next::Denied) => self.denied.may_not_be_read(self.queue.partition(), Role::Mover),
                 Some(Next::Passing) => {}
                 None => {
                     self.poll_at = LocalTime::from_micros(now.as_micros() + self.idle_micros());
-                    return Taken::Nothing;
+                    return TakeOutcome::Nothing;
                 }
             }
         }
@@ -314,22 +314,22 @@ impl<Q: RecordQueue> Lane<Q> {
     ///
     /// Only records fetched before can be there, but events that the client does not repeat must not be lost: a record, missing permission
     /// to read, a lost offset.
-    pub(super) fn drop_fetched(&mut self) -> Taken {
+    pub(super) fn drop_fetched(&mut self) -> TakeOutcome {
         self.partition_end = PartitionEnd::NotReached;
         match self.queue.poll() {
             Some(Next::Record(record)) if record.offset() >= self.taken => {
                 self.taken = record.offset() + 1;
-                let mut held = Held::new(record, false);
+                let mut held = HeldRecord::new(record, false);
                 held.detach();
                 self.held.push_back(held);
-                Taken::Head
+                TakeOutcome::Head
             }
             Some(Next::Denied) => {
                 self.denied.may_not_be_read(self.queue.partition(), Role::Mover);
-                Taken::Nothing
+                TakeOutcome::Nothing
             }
-            Some(Next::OffsetLost) => Taken::OffsetLost,
-            Some(Next::Record(_) | Next::End(_) | Next::Passing) | None => Taken::Nothing,
+            Some(Next::OffsetLost) => TakeOutcome::OffsetLost,
+            Some(Next::Record(_) | Next::End(_) | Next::Passing) | None => TakeOutcome::Nothing,
         }
     }
 

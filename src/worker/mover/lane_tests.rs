@@ -77,7 +77,7 @@ fn lane(given: impl IntoIterator<Item = Option<Next<Box<Stub>>>>) -> Lane<StubQu
 /// Takes the next record, and returns whether it had just been appended.
 fn is_next_fresh(lane: &mut Lane<StubQueue>) -> bool {
     for turn in 1..10 {
-        if lane.take(LocalTime::from_micros(turn * 1_000_000)) == Taken::Head {
+        if lane.take(LocalTime::from_micros(turn * 1_000_000)) == TakeOutcome::Head {
             return lane.pop().expect("a head").is_fresh;
         }
     }
@@ -120,12 +120,12 @@ fn what_comes_again_after_it_was_not_moved_is_not_fresh() {
 #[test]
 fn of_a_paused_partition_nothing_vanishes_that_is_told_but_once() {
     let mut lost = lane([Some(Next::OffsetLost)]);
-    assert_eq!(lost.drop_fetched(), Taken::OffsetLost);
+    assert_eq!(lost.drop_fetched(), TakeOutcome::OffsetLost);
     let mut denied = lane([Some(Next::Denied)]);
-    assert_eq!((denied.drop_fetched(), denied.is_stopped(&BarredTargets::default())), (Taken::Nothing, true));
+    assert_eq!((denied.drop_fetched(), denied.is_stopped(&BarredTargets::default())), (TakeOutcome::Nothing, true));
     let mut given = lane([Some(stub(0)), Some(stub(0)), Some(Next::End(1)), None]);
-    assert_eq!(given.drop_fetched(), Taken::Head);
+    assert_eq!(given.drop_fetched(), TakeOutcome::Head);
     assert_eq!(given.head().map(|head| head.offset), Some(0), "a record that is given is kept");
     let rest = [given.drop_fetched(), given.drop_fetched(), given.drop_fetched()];
-    assert_eq!(rest, [Taken::Nothing; 3], "what comes once more, the end, and nothing");
+    assert_eq!(rest, [TakeOutcome::Nothing; 3], "what comes once more, the end, and nothing");
 }

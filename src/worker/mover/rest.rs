@@ -22,7 +22,7 @@ use crate::kafka;
 use crate::kafka::partition::TopicPartition;
 use crate::worker::error::WorkError;
 use crate::worker::hop::ports::{RecordSource, TierSource};
-use crate::worker::mover::lane::{Flow, Taken};
+use crate::worker::mover::lane::{Flow, TakeOutcome};
 use crate::worker::mover::{Mover, Ports};
 
 /// Maximum interval of checking which partitions to pause and resume.
@@ -99,7 +99,7 @@ impl<P: Ports> Mover<P> {
         self.resume(&needed);
         // Each time, since a fetch response may have been queued after the pause.
         for lane in self.tiers.lanes.iter_mut().filter(|lane| lane.flow == Flow::Paused) {
-            if lane.drop_fetched() == Taken::OffsetLost {
+            if lane.drop_fetched() == TakeOutcome::OffsetLost {
                 return Err(WorkError::offset_lost(lane.tp(), &self.tiers.group));
             }
         }

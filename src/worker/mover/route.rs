@@ -19,10 +19,10 @@ use crate::worker::hop::content::keep_readable;
 use crate::worker::hop::ports::RecordQueue;
 use crate::worker::hop::targets::Target;
 use crate::worker::mover::given_up::DroppedParts;
-use crate::worker::mover::lane::{Held, Lane};
+use crate::worker::mover::lane::{HeldRecord, Lane};
 
 /// The route of a due record.
-pub(super) struct Way {
+pub(super) struct Route {
     pub(super) target: Target,
     /// The source partition, or its substitute; taken modulo the target's count.
     pub(super) partition: i32,
@@ -34,11 +34,11 @@ pub(super) struct Way {
     pub(super) is_malformed: bool,
 }
 
-impl Way {
+impl Route {
     /// The route of a due record, whose headers are taken. While dead letters are held (`holds_dead_letters`), held records wait again.
     pub(super) fn of<Q: RecordQueue>(
         ladder: &Ladder,
-        held: &mut Held<Q::Record>,
+        held: &mut HeldRecord<Q::Record>,
         lane: &Lane<Q>,
         now: Timestamp,
         holds_dead_letters: bool,

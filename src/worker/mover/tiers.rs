@@ -22,15 +22,15 @@ use crate::telemetry::events::MoverMetrics;
 use crate::telemetry::spans;
 use crate::worker::error::WorkError;
 use crate::worker::hold::Hold;
-use crate::worker::hop::barred::Company;
+use crate::worker::hop::barred::TransactionScope;
 use crate::worker::hop::content::tell_unfit;
 use crate::worker::hop::engine::{ClusterState, Load};
 use crate::worker::hop::leaders::Leaders;
 use crate::worker::hop::ports::HopSink;
 use crate::worker::hop::targets::{Target, Targets};
-use crate::worker::mover::lane::{Held, Taken};
+use crate::worker::mover::lane::{HeldRecord, TakeOutcome};
 use crate::worker::mover::rest::RestTimes;
-use crate::worker::mover::route::Way;
+use crate::worker::mover::route::Route;
 use crate::worker::mover::{LaneOf, Ports};
 
 /// Maximum number of target partitions: the cost of a transaction grows with them (measured: 2.5 ms with 1, 10 ms with 20, 19 ms
@@ -102,7 +102,7 @@ pub(super) struct Sent {
 pub(super) struct Moving {
     pub(super) sent: Vec<Sent>,
     bytes: usize,
-    company: Option<Company>,
+    scope: Option<TransactionScope>,
     /// Assignments whose records cannot be included.
     left: BTreeSet<u64>,
 }
@@ -266,9 +266,9 @@ impl<P: Ports> Tiers<P> {
             }
             if moving.is_full(&cluster.budget) || moving.bytes >= bytes || self.clock.now().since(began) >= time {
                 if shared {
-                    self.fill_time.reset()
+                    self.fill_time.reset();
                 } else {
-                    self.fill_time.double()
+                    self.fill_time.double();
                 }
                 return Ok(moving);
             }
@@ -321,23 +321,23 @@ impl<P: Ports> Tiers<P> {
             let mut held = lane.pop().expect("a due head");
             let size = held.size();
             let leader_now = Timestamp::from_millis(cluster.leaders.now(held.broker, now).div_euclid(1_000));
-            let way = Way::of(&self.ladder, &mut held, lane, leader_now, holds_dead_letters);
+            let route = Route::of(&self.ladder, &mut held, lane, leader_now, holds_dead_letters);
             // A source that has more partitions than when it was looked up, or was recreated.
-            let is_covered = now < self.recount_at || self.targets.cover(way.target, way.partition);
-            let to = self.targets.resolve(way.target, way.partition);
-            let company = cluster.barred.company(to);
+            let is_covered = now < self.recount_at || self.targets.cover(route.target, route.partition);
+            let to = self.targets.resolve(route.target, route.partition);
+            let scope = cluster.barred.scope(to);
             // The transaction begins when the headers of its first record are rebuilt.
-            let is_quick = moving.sent.is_empty() || way.headers.len() <= MANY_HEADERS;
+            let is_quick = moving.sent.is_empty() || route.headers.len() <= MANY_HEADERS;
             let may_go = is_covered
                 && is_quick
-                && moving.company.is_none_or(|others| others == company)
+                && moving.scope.is_none_or(|others| others == scope)
                 && !cluster.barred.rests(to, now)
                 && self.limits.get_mut(&lane.delay).is_none_or(|limit| limit.take(now));
             if !may_go {
                 if !is_covered {
-                    self.recount = Some(way.target);
+                    self.recount = Some(route.target);
                 }
-                held.give_headers_back(way.headers);
+                held.give_headers_back(route.headers);
                 lane.put_back(held, to);
                 moving.left.insert(lane.token);
                 break;
@@ -345,13 +345,13 @@ impl<P: Ports> Tiers<P> {
             if let Some(fault) = held.fault {
                 tell_unfit(lane.tp(), held.offset, fault);
             }
-            moving.company = Some(company);
+            moving.scope = Some(scope);
             moving.bytes += size;
-            if way.is_malformed {
+            if route.is_malformed {
                 self.metrics.worker.malformed_headers();
             }
-            let (target, token) = (way.target, lane.token);
-            let headers = way.into_headers();
+            let (target, token) = (route.target, lane.token);
+            let headers = route.into_headers();
             #[cfg(feature = "otlp")]
             if spans::are_made() {
                 let tp = lane.tp();
@@ -360,7 +360,7 @@ impl<P: Ports> Tiers<P> {
                 self.spans.extend(spans::wait(&self.ladder, headers.iter(), from, held.appended, topic));
             }
             transaction.send(to, held.outgoing(), headers, moving.sent.len());
-            let Held { offset, appended, broker, .. } = held;
+            let HeldRecord { offset, appended, broker, .. } = held;
             moving.sent.push(Sent { lane: index, token, offset, appended, broker, target, to });
             self.take_head(index, now, &mut cluster.leaders)?;
         }
@@ -381,7 +381,7 @@ impl<P: Ports> Tiers<P> {
     fn take_head(&mut self, index: usize, now: LocalTime, leaders: &mut Leaders) -> Result<(), WorkError> {
         let lane = &mut self.lanes[index];
         match lane.take(now) {
-            Taken::Head => {
+            TakeOutcome::Head => {
                 // Read after the record was taken: with an earlier time its leader would seem to be ahead, and other records would seem due
                 // too early.
                 let now = self.clock.now();
@@ -392,8 +392,8 @@ impl<P: Ports> Tiers<P> {
                 }
                 Ok(())
             }
-            Taken::Nothing => Ok(()),
-            Taken::OffsetLost => Err(WorkError::offset_lost(lane.tp(), &self.group)),
+            TakeOutcome::Nothing => Ok(()),
+            TakeOutcome::OffsetLost => Err(WorkError::offset_lost(lane.tp(), &self.group)),
         }
     }
 

@@ -20,7 +20,7 @@ use crate::kafka::partition::TopicPartition;
 use crate::kafka::pick::{Picked, Picker};
 use crate::worker::error::WorkError;
 use crate::worker::hop::content::{Content, RecordId};
-use crate::worker::router::Taken;
+use crate::worker::router::PendingArrival;
 
 /// Maximum number of read records waiting to be taken, and of bytes taken at a time (the last record may exceed it).
 const MOST_READY: usize = 64;
@@ -73,7 +73,7 @@ pub(super) struct MissingRecords {
 }
 
 struct Unread {
-    taken: Taken,
+    taken: PendingArrival,
     at: (TopicPartition, i64),
     /// Whether the reader has a request that is not answered.
     is_asked: bool,
@@ -103,7 +103,7 @@ impl MissingRecords {
     }
 
     /// Starts reading the record of an arrival.
-    pub(super) fn read(&mut self, taken: Taken, at: (TopicPartition, i64)) {
+    pub(super) fn read(&mut self, taken: PendingArrival, at: (TopicPartition, i64)) {
         self.unread.insert(taken.id, Unread { taken, at, is_asked: false });
     }
 
@@ -142,7 +142,7 @@ impl MissingRecords {
     ///
     /// # Errors
     /// The thread cannot be created or has died.
-    pub(super) fn take_read(&mut self) -> Result<Vec<(Taken, Option<Content>)>, WorkError> {
+    pub(super) fn take_read(&mut self) -> Result<Vec<(PendingArrival, Option<Content>)>, WorkError> {
         if self.unread.is_empty() {
             return Ok(Vec::new());
         }

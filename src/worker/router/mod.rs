@@ -27,11 +27,11 @@ use crate::core::leader_clock::LocalTime;
 use crate::core::role::Role;
 use crate::core::topics;
 use crate::kafka::clock::Clock;
-use crate::kafka::consumer::{Fetch, GroupConsumer, Record};
+use crate::kafka::consumer::{ConsumerRecord, Fetch, GroupConsumer};
 use crate::kafka::producer::HopProducer;
 use crate::telemetry::events::RouterMetrics;
 use crate::worker::clients::{Clients, Subscription};
-use crate::worker::committer::{Committer, Parts, Polled, Start, Starts, Work};
+use crate::worker::committer::{Committer, Parts, Polled, StartOutcome, Starts, Work};
 use crate::worker::dlq_breaker::DlqBreaker;
 use crate::worker::error::WorkError;
 use crate::worker::hold::Hold;
@@ -90,9 +90,9 @@ pub struct Router {
     /// Arrivals whose records are missing and have not been read yet.
     missing: MissingRecords,
     /// Arrivals without an envelope, for which earlier redeliveries have not been requested yet.
-    bare: Vec<Taken>,
+    bare: Vec<PendingArrival>,
     /// Those for which they have.
-    waiting: Vec<Taken>,
+    waiting: Vec<PendingArrival>,
     /// Assignments with arrivals that wait for redeliveries which cannot be read now.
     stuck: BTreeSet<u64>,
     /// Not before then, after a request without answer.
@@ -110,7 +110,7 @@ impl Work for Routing {
 }
 
 /// An arrival that was taken and is to be judged.
-struct Taken {
+struct PendingArrival {
     id: RecordId,
     at: Coordinates,
     content: Content,
@@ -247,8 +247,9 @@ impl Router {
         let taken = self.take()?;
         let taken = self.whole(taken)?;
         found |= !taken.is_empty();
-        let needs_no_memory = |taken: &Taken| taken.arrival.carried == Carried::Envelope || taken.record == Whereabouts::Nowhere;
-        let (whole, bare): (Vec<Taken>, Vec<Taken>) = taken.into_iter().partition(needs_no_memory);
+        let needs_no_memory =
+            |taken: &PendingArrival| taken.arrival.carried == Carried::Envelope || taken.record == Whereabouts::Nowhere;
+        let (whole, bare): (Vec<PendingArrival>, Vec<PendingArrival>) = taken.into_iter().partition(needs_no_memory);
         for taken in whole {
             self.judge(taken);
         }
@@ -300,7 +301,7 @@ impl Router {
         self.ask_at = now.later(if answered && self.stuck.is_empty() { MARK_STANDS } else { ASK_AGAIN });
     }
 
-    fn take(&mut self) -> Result<Vec<Taken>, WorkError> {
+    fn take(&mut self) -> Result<Vec<PendingArrival>, WorkError> {
         let mut taken = Vec::new();
         // Records whose hops cannot be written now must not accumulate, nor those that wait for other reads.
         let waiting = self.bare.iter().chain(&self.waiting).filter(|taken| !self.stuck.contains(&taken.id.token)).count();
@@ -323,11 +324,11 @@ impl Router {
         Ok(taken)
     }
 
-    fn read(&mut self, index: usize, record: &Record) -> Result<Taken, WorkError> {
+    fn read(&mut self, index: usize, record: &ConsumerRecord) -> Result<PendingArrival, WorkError> {
         let id = RecordId { token: self.committer.lanes[index].token, offset: record.offset() };
         let too_many_starts = match self.committer.is_to_be_counted(index).then(|| self.committer.count_start(id)).transpose()? {
-            Some(Start::Buried(starts)) => Some(starts),
-            Some(Start::Begins | Start::Gone | Start::Later) | None => None,
+            Some(StartOutcome::Buried(starts)) => Some(starts),
+            Some(StartOutcome::Begins | StartOutcome::Gone | StartOutcome::Later) | None => None,
         };
         let lane = &self.committer.lanes[index];
         let at = record.coordinates(lane.tp());
@@ -348,7 +349,7 @@ impl Router {
         } else {
             Whereabouts::Here
         };
-        Ok(Taken {
+        Ok(PendingArrival {
             id,
             at,
             content: Content::of(record).held_by(&self.committer.held),
@@ -360,7 +361,7 @@ impl Router {
 
     /// Starts reading the records of arrivals that came without theirs, which must not be redelivered as null; returns the complete
     /// arrivals.
-    fn whole(&mut self, taken: Vec<Taken>) -> Result<Vec<Taken>, WorkError> {
+    fn whole(&mut self, taken: Vec<PendingArrival>) -> Result<Vec<PendingArrival>, WorkError> {
         let mut whole = Vec::with_capacity(taken.len());
         for taken in taken {
             match taken.record.clone() {
@@ -384,7 +385,7 @@ impl Router {
     }
 
     /// The ladder's headers are on the record, the share group's on its dead letter.
-    fn completed(&self, mut taken: Taken, found: Content) -> Taken {
+    fn completed(&self, mut taken: PendingArrival, found: Content) -> PendingArrival {
         let own = found.headers.iter().filter(|(name, _)| envelope::is_own(name));
         let foreign = taken.content.headers.iter().filter(|(name, _)| !envelope::is_own(name));
         taken.arrival = inbox::read_foreign(&self.ladder, Dialect::ShareGroup, &taken.at, own.chain(foreign));
@@ -393,7 +394,7 @@ impl Router {
         taken
     }
 
-    fn without_record(&self, mut taken: Taken) -> Taken {
+    fn without_record(&self, mut taken: PendingArrival) -> PendingArrival {
         tracing::debug!(
             ladder = self.ladder.name(),
             partition = taken.at.partition,
@@ -406,8 +407,8 @@ impl Router {
         taken
     }
 
-    fn judge(&mut self, taken: Taken) {
-        let Taken { id, at, content, arrival, too_many_starts, record } = taken;
+    fn judge(&mut self, taken: PendingArrival) {
+        let PendingArrival { id, at, content, arrival, too_many_starts, record } = taken;
         if self.committer.lane_of(id.token).is_none() {
             // Its next owner judges it.
             return;

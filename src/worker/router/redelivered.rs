@@ -18,7 +18,7 @@ use crate::core::state::{HOLD_KEY, HoldRecord};
 use crate::core::time::Timestamp;
 use crate::core::topics;
 use crate::kafka::clock::Clock;
-use crate::kafka::consumer::Record;
+use crate::kafka::consumer::ConsumerRecord;
 use crate::kafka::error::ClientError;
 use crate::kafka::group_offsets::GroupOffsets;
 use crate::kafka::partition::TopicPartition;
@@ -62,7 +62,7 @@ pub(super) struct Redelivered {
     judged_from: Timestamp,
     /// When holding the ladder may be retried after a failure.
     hold_at: LocalTime,
-    told: BTreeSet<Trouble>,
+    told: BTreeSet<LoggedOnce>,
 }
 
 /// The ends of the assigned partitions of the inbox.
@@ -85,7 +85,7 @@ pub(super) enum EarlierRedeliveries {
 
 /// What is logged once, not at each check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Trouble {
+enum LoggedOnce {
     Unreadable,
     Forgetful,
     Unsettled,
@@ -136,14 +136,14 @@ impl Redelivered {
         let (ladder, memory) = (&self.ladder, &mut self.memory);
         let outcome = self.tail.poll(Duration::ZERO, |tp, record| note(ladder, memory, tp, record));
         if outcome.is_ok() {
-            self.told.remove(&Trouble::Unreadable);
+            self.told.remove(&LoggedOnce::Unreadable);
         }
         if let Err(error) = outcome
-            && self.told.insert(Trouble::Unreadable)
+            && self.told.insert(LoggedOnce::Unreadable)
         {
             tracing::error!(ladder = self.ladder.name(), %error, "router cannot read redeliveries: arrivals without headers wait");
         }
-        if self.memory.forgotten() > 0 && self.told.insert(Trouble::Forgetful) {
+        if self.memory.forgotten() > 0 && self.told.insert(LoggedOnce::Forgetful) {
             tracing::warn!(
                 ladder = self.ladder.name(),
                 "more redelivered records are outstanding than are remembered: if the application drops headers, some may start again at attempt 1"
@@ -225,7 +225,7 @@ impl Redelivered {
     pub(super) fn restart_judgement(&mut self, from: Timestamp) {
         self.memory.restart_judgement();
         self.judged_from = from;
-        self.told.remove(&Trouble::Hold);
+        self.told.remove(&LoggedOnce::Hold);
     }
 
     /// A record came back at `at` without its headers. If most of them do, the ladder is held: continuing would only use up
@@ -237,7 +237,7 @@ impl Redelivered {
         }
         let advised = self.memory.judgement() == HeaderJudgement::HoldAdvised;
         let waits = self.clock.now() < self.hold_at;
-        if !advised || waits || hold.is_held() || !self.told.insert(Trouble::Hold) {
+        if !advised || waits || hold.is_held() || !self.told.insert(LoggedOnce::Hold) {
             return;
         }
         let ladder = self.ladder.name();
@@ -248,7 +248,7 @@ impl Redelivered {
         );
         let record = HoldRecord::of_router(ladder, &self.instance, self.clock.now().timestamp());
         if let Err(error) = write_state(&self.kafka, &self.ladder.state_topic(), HOLD_KEY, &record.to_value()) {
-            self.told.remove(&Trouble::Hold);
+            self.told.remove(&LoggedOnce::Hold);
             self.hold_at = self.clock.now().later(HOLD_AGAIN);
             tracing::error!(ladder, %error, retry_in = ?HOLD_AGAIN, "ladder could not be held");
         }
@@ -312,10 +312,10 @@ impl Redelivered {
         {
             Ok(progress) => {
                 self.progress = Some(progress);
-                self.told.remove(&Trouble::Unsettled);
+                self.told.remove(&LoggedOnce::Unsettled);
             }
             Err(error) => {
-                if self.told.insert(Trouble::Unsettled) {
+                if self.told.insert(LoggedOnce::Unsettled) {
                     tracing::warn!(ladder = self.ladder.name(), %error, "cannot read the application's committed offsets: no success is presumed");
                 }
             }
@@ -323,7 +323,7 @@ impl Redelivered {
     }
 }
 
-fn note(ladder: &Ladder, memory: &mut Memory, tp: &TopicPartition, record: &Record) {
+fn note(ladder: &Ladder, memory: &mut Memory, tp: &TopicPartition, record: &ConsumerRecord) {
     let at = record.coordinates(tp);
     let reading = Envelope::read(ladder, &at, record.headers());
     if reading.was_present {
