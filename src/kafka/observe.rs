@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rdkafka::admin::AdminOptions;
-use rdkafka::consumer::Consumer;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::MetadataTopic;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
@@ -15,6 +15,7 @@ use crate::kafka::admin::{ASK_WITHIN, KafkaCluster, cluster_error};
 use crate::kafka::ffi;
 use crate::kafka::lookup;
 use crate::kafka::state::{read_states, write_state};
+use crate::kafka::watch::Watch;
 use crate::topology::{ClusterError, GroupFacts, GroupMember, Observed, Scope, TopicFacts, Watermarks};
 
 /// The committed offsets of a group, by topic and partition.
@@ -225,6 +226,16 @@ impl KafkaCluster {
     }
 
     fn offsets_of(&self, group: &str, topics: &BTreeMap<String, TopicFacts>) -> Result<OffsetsByTopic, ClusterError> {
+        self.committed(&self.of_group(group, &[])?, group, topics)
+    }
+
+    /// The committed offsets of a group, by a client of [`Self::of_group`].
+    pub(super) fn committed(
+        &self,
+        consumer: &BaseConsumer<Watch>,
+        group: &str,
+        topics: &BTreeMap<String, TopicFacts>,
+    ) -> Result<OffsetsByTopic, ClusterError> {
         let mut list = TopicPartitionList::new();
         for (name, facts) in topics.iter().filter(|(_, facts)| !facts.partitions.is_empty()) {
             list.add_partition_range(name, 0, facts.partition_count() - 1);
@@ -233,10 +244,9 @@ impl KafkaCluster {
             return Ok(OffsetsByTopic::new());
         }
         let action = format!("read the offsets of group {group}");
-        let consumer = self.of_group(group, &[])?;
         let committed = self.patiently(&action, || {
             // Connection errors are reported to this client only.
-            let committed = consumer.committed_offsets(list.clone(), ASK_WITHIN).inspect_err(|_| lookup::serve(&consumer))?;
+            let committed = consumer.committed_offsets(list.clone(), ASK_WITHIN).inspect_err(|_| lookup::serve(consumer))?;
             committed.elements().iter().try_for_each(TopicPartitionListElem::error)?;
             Ok(committed)
         })?;

@@ -20,9 +20,8 @@ use crate::kafka::clock::Clock;
 use crate::kafka::consumer::ConsumerRecord;
 use crate::kafka::error::{ClientError, is_denial};
 use crate::kafka::ffi::{Polled, RawReader};
-use crate::kafka::group_offsets::GroupOffsets;
 use crate::kafka::isolation::Isolation;
-use crate::kafka::partition::TopicPartition;
+use crate::kafka::lookup;
 use crate::kafka::reader::{self, LostPlace};
 use crate::kafka::tail::{TailFrom, TopicTail};
 use crate::kafka::watch::Watch;
@@ -35,7 +34,7 @@ const TOPICS_FOR: Duration = Duration::from_secs(10);
 pub struct Onlooker {
     cluster: KafkaCluster,
     topics: Option<(LocalTime, BTreeMap<String, TopicFacts>)>,
-    groups: BTreeMap<String, GroupOffsets>,
+    groups: BTreeMap<String, BaseConsumer<Watch>>,
     tail: TopicTail,
     states: BTreeMap<String, LadderState>,
     heads: Heads,
@@ -67,19 +66,9 @@ impl Onlooker {
     /// The cluster does not answer.
     pub fn standing(&mut self, scope: &Scope) -> Result<Observed, ClusterError> {
         let mut topics = self.topics(scope)?;
-        let mut partitions = Vec::new();
-        for (name, facts) in &topics {
-            let topic: Arc<str> = name.as_str().into();
-            partitions.extend((0..facts.partition_count()).map(|partition| TopicPartition { topic: topic.clone(), partition }));
-        }
         let mut groups = BTreeMap::new();
         for group in scope.groups() {
-            let offsets = self.offsets_of(group, &partitions).or_else(|error| {
-                // The cluster's own client knows whether a broker is not where the cluster says.
-                self.cluster.watermarks(&mut topics)?;
-                Err(error)
-            })?;
-            groups.insert(group.to_owned(), offsets);
+            groups.insert(group.to_owned(), self.offsets_of(group, &topics)?);
         }
         // After the offsets: a record on its way from one topic to the next is then seen in one of them, or in both.
         self.cluster.watermarks(&mut topics)?;
@@ -98,18 +87,15 @@ impl Onlooker {
         }
     }
 
-    fn offsets_of(&mut self, group: &str, partitions: &[TopicPartition]) -> Result<GroupFacts, ClusterError> {
-        let failed = |error: ClientError| cluster_error(&format!("read the offsets of group {group}"), &error);
+    fn offsets_of(&mut self, group: &str, topics: &BTreeMap<String, TopicFacts>) -> Result<GroupFacts, ClusterError> {
         if !self.groups.contains_key(group) {
-            let client = GroupOffsets::new(&self.cluster.kafka, group).map_err(failed)?;
-            self.groups.insert(group.to_owned(), client);
+            self.groups.insert(group.to_owned(), self.cluster.of_group(group, &[])?);
         }
-        let mut facts = GroupFacts::default();
-        let Some(client) = self.groups.get(group).filter(|_| !partitions.is_empty()) else { return Ok(facts) };
-        for (tp, offset) in client.committed(partitions, ASK_WITHIN).map_err(failed)? {
-            facts.offsets.entry(tp.topic.to_string()).or_default().insert(tp.partition, offset);
-        }
-        Ok(facts)
+        let consumer = &self.groups[group];
+        // It lives long: tokens have to be renewed.
+        lookup::serve(consumer);
+        let offsets = self.cluster.committed(consumer, group, topics)?;
+        Ok(GroupFacts { offsets, ..GroupFacts::default() })
     }
 
     /// The current content of a state topic.
