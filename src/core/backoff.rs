@@ -96,6 +96,11 @@ impl Backoff {
         self.told
     }
 
+    /// Ends the pause; the next one is longer nevertheless.
+    pub fn end_pause(&mut self, now: LocalTime) {
+        self.until = now;
+    }
+
     /// The pause after the last failure.
     #[must_use]
     pub fn pause(&self) -> Duration {

@@ -6,7 +6,8 @@
 //!   individually.
 //!
 //! Records for a barred target wait, and those after them in their partition; everything else is written as usual. A barred target is
-//! tried again after ever longer pauses, in a transaction of its own, since other records would fail too.
+//! tried again after ever longer pauses, in a transaction of its own, since other records would fail too. A partition that is seen to have
+//! recovered is tried at once.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -25,11 +26,16 @@ const FIRST_PASSING_PAUSE: Duration = Duration::from_millis(250);
 /// unknown (`min.insync.replicas` is a topic setting), and each failing write delays all others for seconds.
 const LOOKS: u32 = 5;
 
+/// Interval of checking whether barred partitions have recovered.
+const RECOVERY_INTERVAL: Duration = Duration::from_secs(2);
+
 /// The suspected and barred targets.
 #[derive(Debug, Default)]
 pub(in crate::worker) struct BarredTargets {
     topics: BTreeMap<TopicId, Option<Backoff>>,
     partitions: BTreeMap<(TopicId, i32), Bar>,
+    /// When to check for recoveries again.
+    check_at: Option<LocalTime>,
 }
 
 #[derive(Debug)]
@@ -37,6 +43,8 @@ struct Bar {
     backoff: Backoff,
     /// The state of the partition at the first check since the last write, and how often it was found unchanged.
     seen: Option<(PartitionLook, u32)>,
+    /// Its state at the last check.
+    last: Option<PartitionLook>,
 }
 
 /// Which other records may be in one transaction with a record.
@@ -89,10 +97,15 @@ impl BarredTargets {
         self.until(target).is_some_and(|until| until > now)
     }
 
-    /// The topics of targets whose pause is over.
-    pub(in crate::worker) fn rested(&self, now: LocalTime) -> Vec<TopicId> {
+    /// The topics to look up: of targets whose pause is over, and now and then those of all barred partitions.
+    pub(in crate::worker) fn next_lookups(&mut self, now: LocalTime) -> Vec<TopicId> {
+        let checks = !self.partitions.is_empty() && self.check_at.is_none_or(|at| at <= now);
+        if checks {
+            self.check_at = Some(now.later(RECOVERY_INTERVAL));
+        }
         let topics = self.topics.iter().filter(|(_, bar)| bar.is_some_and(|bar| bar.until() <= now)).map(|(topic, _)| *topic);
-        let partitions = self.partitions.iter().filter(|(_, bar)| bar.backoff.until() <= now).map(|((topic, _), _)| *topic);
+        let partitions =
+            self.partitions.iter().filter(|(_, bar)| checks || bar.backoff.until() <= now).map(|((topic, _), _)| *topic);
         let mut all: Vec<TopicId> = topics.chain(partitions).collect();
         all.sort_unstable();
         all.dedup();
@@ -112,8 +125,19 @@ impl BarredTargets {
 
     /// Marks a partition as unavailable, and returns the pause.
     pub(in crate::worker) fn pass_over(&mut self, target: (TopicId, i32), now: LocalTime) -> Duration {
-        let fresh = || Bar { backoff: Backoff::new(FIRST_PASSING_PAUSE, LONGEST_PAUSE), seen: None };
+        let fresh = || Bar { backoff: Backoff::new(FIRST_PASSING_PAUSE, LONGEST_PAUSE), seen: None, last: None };
         self.partitions.entry(target).or_insert_with(fresh).backoff.failed(now)
+    }
+
+    /// Ends the pause of a partition that has a leader and all its replicas again; returns whether it did.
+    pub(in crate::worker) fn recovered(&mut self, target: (TopicId, i32), look: PartitionLook, now: LocalTime) -> bool {
+        let Some(bar) = self.partitions.get_mut(&target) else { return false };
+        let has_changed = bar.last.replace(look).is_some_and(|before| before != look);
+        let is_well = look.leader.is_some() && look.in_sync >= look.replicas;
+        if has_changed && is_well {
+            bar.backoff.end_pause(now);
+        }
+        has_changed && is_well
     }
 
     /// Whether a barred partition should not be tried in this state: it has no leader, or lacks replicas as before.
@@ -158,7 +182,7 @@ mod tests {
         }
         assert_eq!(pauses, [250, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000]);
         assert_eq!(barred.scope((topic, 1)), TransactionScope::Partition(topic, 1));
-        assert_eq!((barred.scope((topic, 0)), barred.rested(now)), (TransactionScope::Any, vec![topic]));
+        assert_eq!((barred.scope((topic, 0)), barred.next_lookups(now)), (TransactionScope::Any, vec![topic]));
         assert!(!barred.written((topic, 1)) && !barred.is_barred((topic, 1)));
     }
 
@@ -180,6 +204,27 @@ mod tests {
         assert_eq!(tries(&mut barred, 2, 9), 1);
         assert_eq!(tries(&mut barred, 1, 1), 1, "something has changed");
         assert_eq!(tries(&mut barred, 3, 3), 3, "nothing is missing");
+    }
+
+    #[test]
+    fn a_partition_that_has_recovered_is_tried_at_once() {
+        let mut barred = BarredTargets::default();
+        let (target, topic) = ((TopicId::numbered(3), 1), TopicId::numbered(3));
+        let look = |leader, in_sync| PartitionLook { partition: 1, leader, replicas: 3, in_sync };
+        let mut now = LocalTime::from_micros(0);
+        for _ in 0..9 {
+            barred.pass_over(target, now);
+        }
+        assert_eq!(barred.next_lookups(now), [topic]);
+        assert!(barred.next_lookups(now).is_empty(), "it was just looked up");
+        assert!(!barred.recovered(target, look(Some(2), 3), now), "nothing is known of it yet");
+        for state in [look(None, 0), look(Some(2), 2)] {
+            now = now.later(RECOVERY_INTERVAL);
+            assert_eq!(barred.next_lookups(now), [topic]);
+            assert!(!barred.recovered(target, state, now) && barred.rests(target, now));
+        }
+        assert!(barred.recovered(target, look(Some(2), 3), now) && !barred.rests(target, now));
+        assert!(!barred.recovered(target, look(Some(2), 3), now), "only once");
     }
 
     #[test]

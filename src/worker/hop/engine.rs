@@ -144,14 +144,16 @@ impl<S: HopSink> Engine<S> {
         self.backoff.failed(self.clock.now());
     }
 
-    /// Checks targets that were barred for long enough. Those without a leader, or with too few replicas, stay barred: testing them by a
+    /// Checks barred targets whose pause is over, or who may have recovered. Those without a leader, or with too few replicas, stay barred: testing them by a
     /// write would delay everything else until the write times out, and its transaction would not end before the partition is well.
     pub(in crate::worker) fn look_after_barred(&mut self) {
         let now = self.clock.now();
-        for topic in self.cluster.barred.rested(now) {
+        for topic in self.cluster.barred.next_lookups(now) {
             for look in self.sink.look_again(topic) {
                 let target = (topic, look.partition);
-                if !self.cluster.barred.rests(target, now) && self.cluster.barred.is_hopeless(target, look) {
+                if self.cluster.barred.recovered(target, look, now) {
+                    tracing::info!(topic = self.sink.topic_name(topic), ?look, "partition has recovered");
+                } else if !self.cluster.barred.rests(target, now) && self.cluster.barred.is_hopeless(target, look) {
                     let retry_in = self.cluster.barred.pass_over(target, now);
                     tracing::debug!(topic = self.sink.topic_name(topic), ?look, ?retry_in, "target is still not available");
                 }
