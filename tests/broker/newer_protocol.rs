@@ -13,7 +13,7 @@ use crate::support::scene::{self, Scene};
 
 const PARTITIONS: i32 = 6;
 
-/// The broker keeps the name and the partitions of a killed member for its session, 45 s by default.
+/// The broker keeps the name and the partitions of a killed member for its session (15 s, see `scripts/kafka`).
 const SESSION_AND_MORE: Duration = Duration::from_secs(120);
 
 fn failures(number: usize) -> u32 {

@@ -295,12 +295,16 @@ fn refused(theme: &str, source: &[(&str, &str)], hops: Hops, key: impl Fn(usize)
     #[expect(clippy::cast_precision_loss, reason = "few records")]
     let count = dead.len() as f64;
     assert_eq!(relay.scene.metric("kladder_dead_letters_total", "reason=\"refused\""), Some(count));
-    assert_eq!(relay.scene.metric("kladder_partitions_stopped", "role=\"mover\""), Some(0.0));
+    // It is told once a second.
+    clock::eventually("no partition stands still", PATIENCE, || {
+        relay.scene.metric("kladder_partitions_stopped", "role=\"mover\"") == Some(0.0)
+    });
+    assert_eq!(kladder.terminate(PATIENCE).code(), Some(0));
+    // A log is complete once its process has ended.
     let log = kladder.log();
     assert!(!log.contains("cannot be written anywhere") && !log.contains("max.message.bytes"), "{log}");
     let warnings = log.lines().filter(|line| line.contains("WARN") && line.contains("origin refuses a record")).count();
     assert!((1..=2).contains(&warnings), "once a partition: {log}");
-    assert_eq!(kladder.terminate(PATIENCE).code(), Some(0));
     (back, dead)
 }
 

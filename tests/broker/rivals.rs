@@ -124,7 +124,9 @@ fn stopped_past_every_timeout(theme: &str, settings: &str, replacement: &str, ho
             scene::metric_at(first_health, "kladder_rebalances_total", &role).unwrap_or_default()
         };
         // The deliverer has a member for each of its two topics.
-        clock::eventually("all its members have joined", PATIENCE, || rebalances("mover") >= 1.0 && rebalances("deliverer") >= 2.0);
+        clock::eventually("all its members have joined", PATIENCE, || {
+            rebalances("mover") >= 1.0 && rebalances("deliverer") >= 2.0
+        });
         first.signal("STOP");
         let (second_config, second_health) = scene.write_worker_as(replacement, "second");
         let mut second = Kladder::run(&second_config);
