@@ -128,17 +128,22 @@ impl<H: Handler> Batches<H> {
     /// Sends what is complete or has waited long enough. Returns when to look again.
     fn send_due(&mut self) -> Option<Instant> {
         let now = Instant::now();
+        self.complete(|_, until| until <= now);
+        while let Some(batch) = self.next_ready() {
+            self.send(batch);
+        }
+        self.forming.values().map(|(_, until)| *until).min()
+    }
+
+    /// Completes forming batches, however small they are.
+    fn complete(&mut self, is_complete: impl Fn(&Forming<Call>, Instant) -> bool) {
         for (key, (forming, until)) in std::mem::take(&mut self.forming) {
-            if until <= now {
+            if is_complete(&forming, until) {
                 self.ready.push_back(forming.into_jobs());
             } else {
                 self.forming.insert(key, (forming, until));
             }
         }
-        while let Some(batch) = self.next_ready() {
-            self.send(batch);
-        }
-        self.forming.values().map(|(_, until)| *until).min()
     }
 
     /// The batch that has waited longest, of those whose kind and partition have not their share of the requests.
@@ -185,17 +190,10 @@ impl<H: Handler> Batches<H> {
     /// Gives back batches that wait here and contain such a call: deliveries are stopped, or a partition is revoked, whose release must not
     /// wait for requests of others.
     fn give_back(&mut self, is_meant: impl Fn(&Call) -> bool) {
-        let mut back = Vec::new();
-        for batch in std::mem::take(&mut self.ready) {
-            if batch.iter().any(&is_meant) { back.push(batch) } else { self.ready.push_back(batch) }
-        }
-        for (key, (forming, until)) in std::mem::take(&mut self.forming) {
-            if forming.jobs().iter().any(&is_meant) {
-                back.push(forming.into_jobs());
-            } else {
-                self.forming.insert(key, (forming, until));
-            }
-        }
+        self.complete(|forming, _| forming.jobs().iter().any(&is_meant));
+        let batches = std::mem::take(&mut self.ready).into_iter();
+        let (back, ready): (VecDeque<_>, VecDeque<_>) = batches.partition(|batch| batch.iter().any(&is_meant));
+        self.ready = ready;
         // Each goes back to the head of its queue, so the last comes first.
         for batch in back.into_iter().rev() {
             drop(Endings::new(&self.caller.places, batch));
