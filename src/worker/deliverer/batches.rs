@@ -196,7 +196,7 @@ impl<H: Handler> Batches<H> {
         self.ready = ready;
         // Each goes back to the head of its queue, so the last comes first.
         for batch in back.into_iter().rev() {
-            drop(Endings::new(&self.caller.places, batch));
+            drop(AdmittedCalls::new(&self.caller.places, batch));
         }
     }
 }
@@ -209,14 +209,14 @@ impl<H: Handler> Drop for Batches<H> {
 
 /// Makes a batch's call, and reports what became of each record.
 pub(super) async fn deliver<H: Handler>(caller: &Caller<H>, batch: Vec<Call>) {
-    let mut endings = Endings::new(&caller.places, batch);
-    let under_way: Vec<_> = endings.calls.iter().map_while(|_| caller.quiet.begin()).collect();
+    let mut admitted = AdmittedCalls::new(&caller.places, batch);
+    let under_way: Vec<_> = admitted.calls.iter().map_while(|_| caller.quiet.begin()).collect();
     // Hold or quiesce may have been requested meanwhile.
-    if under_way.len() < endings.calls.len() || caller.hold.is_held() {
+    if under_way.len() < admitted.calls.len() || caller.hold.is_held() {
         return;
     }
-    let deliveries: Vec<Delivery> = endings.calls.iter().map(|(_, job)| job.delivery.clone()).collect();
-    for (_, job) in &mut endings.calls {
+    let deliveries: Vec<Delivery> = admitted.calls.iter().map(|(_, job)| job.delivery.clone()).collect();
+    for (_, job) in &mut admitted.calls {
         caller.note_redelivered(job);
     }
     let began = caller.clock.now();
@@ -226,22 +226,22 @@ pub(super) async fn deliver<H: Handler>(caller: &Caller<H>, batch: Vec<Call>) {
     let outcomes = match verdict {
         Ok(failures) => {
             caller.note_reachable();
-            endings.by_record(caller, failures, took)
+            admitted.by_record(caller, failures, took)
         }
-        Err(failure) => endings.as_a_whole(caller, failure, took),
+        Err(failure) => admitted.as_a_whole(caller, failure, took),
     };
-    endings.end(outcomes);
+    admitted.end(outcomes);
 }
 
 /// Admitted calls, which must be ended in any case.
-struct Endings<'a> {
+struct AdmittedCalls<'a> {
     places: &'a Arc<HandlerPlaces>,
     calls: Vec<(CallId, Job)>,
     /// Those of them that retry a failed attempt in place.
     repeats: Vec<bool>,
 }
 
-impl<'a> Endings<'a> {
+impl<'a> AdmittedCalls<'a> {
     fn new(places: &'a Arc<HandlerPlaces>, batch: Vec<Call>) -> Self {
         let repeats = batch.iter().map(|begun| begun.is_repeat).collect();
         Self { places, calls: batch.into_iter().map(|begun| (begun.call, begun.job)).collect(), repeats }
@@ -305,7 +305,7 @@ impl<'a> Endings<'a> {
 }
 
 /// They were not made.
-impl Drop for Endings<'_> {
+impl Drop for AdmittedCalls<'_> {
     fn drop(&mut self) {
         if !self.calls.is_empty() {
             self.end_all(std::iter::repeat(CallOutcome::NotMade));
