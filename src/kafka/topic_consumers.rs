@@ -43,13 +43,13 @@ struct Member {
 pub struct OwnNames(Arc<Mutex<Vec<OwnName>>>);
 
 impl OwnNames {
-    /// Checks whether other members have these names now. Without an answer, there is no rival.
+    /// Checks whether other members have these names now, of those that are not joining again. Without an answer, there is no rival.
     ///
     /// # Errors
     /// There is a rival; see [`ClientError::is_rival`].
     pub fn look_for_rival(&self) -> Result<(), ClientError> {
         let names = self.lock().clone();
-        names.iter().try_for_each(OwnName::look_for_rival)
+        names.iter().filter(|name| !name.is_joining_again()).try_for_each(OwnName::look_for_rival)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<OwnName>> {

@@ -1,5 +1,6 @@
 //! A member's name in its group, and whether another member has it now.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
@@ -24,6 +25,15 @@ pub struct OwnName {
 }
 
 impl OwnName {
+    /// Whether the member has lost its session and everything with it, and is joining again. The coordinator may have given it a member id
+    /// that it has not been told yet, which would look like a rival's; and a rival that had the name would be fenced by the joining.
+    pub fn is_joining_again(&self) -> bool {
+        let Some(client) = self.client.upgrade() else { return false };
+        let has_nothing = client.assignment().is_ok_and(|partitions| partitions.count() == 0);
+        let is_nobody = || ffi::member_id(client.client().native_ptr()).is_none();
+        has_nothing && (client.context().session_ended.load(Ordering::Acquire) || is_nobody())
+    }
+
     /// Checks whether another member has this one's name now. Without an answer, there is no rival.
     ///
     /// # Errors
