@@ -108,7 +108,6 @@ impl TopicConsumers {
 
     /// Leaves the group. All partitions must be released before. They are assigned to others when the session has expired, since the
     /// members are static (KIP-345).
-    /// its members are static ones (KIP-345).
     pub fn leave(&mut self) {
         self.members.clear();
         self.names.lock().clear();
