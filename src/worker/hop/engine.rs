@@ -144,8 +144,9 @@ impl<S: HopSink> Engine<S> {
         self.backoff.failed(self.clock.now());
     }
 
-    /// Checks barred targets whose pause is over, or who may have recovered. Those without a leader, or with too few replicas, stay barred: testing them by a
-    /// write would delay everything else until the write times out, and its transaction would not end before the partition is well.
+    /// Checks barred targets whose pause is over, or which may have recovered. Those without a leader, or with too few replicas, stay
+    /// barred: testing them by a write would delay everything else until the write times out, and its transaction would not end before
+    /// the partition is well.
     pub(in crate::worker) fn look_after_barred(&mut self) {
         let now = self.clock.now();
         for topic in self.cluster.barred.next_lookups(now) {

@@ -162,7 +162,7 @@ pub(super) struct Tiers<P: Ports> {
 /// Which partitions may be in one transaction.
 pub(super) struct Turn {
     lanes: Vec<usize>,
-    /// The target partitions, as far as cluster.
+    /// The target partitions, as far as known.
     written: BTreeSet<i32>,
 }
 
