@@ -23,7 +23,7 @@ use crate::kafka::NativeHeaders;
 use crate::kafka::admin::KafkaCluster;
 use crate::kafka::clock::Clock;
 use crate::kafka::error::{ClientError, TxnError, WriteFault};
-use crate::kafka::producer::{HopProducer, Outgoing, TopicId};
+use crate::kafka::producer::{HopProducer, LARGEST_BATCH, Outgoing, TopicId};
 use crate::kafka::transaction::{Ended, Transaction, TransactionRefusal};
 
 /// Maximum number of state records in a transaction.
@@ -35,9 +35,6 @@ const MOST_FORGOTTEN: usize = 1_000;
 /// How long, in milliseconds, a letter's redrive is remembered even if the letter itself has been deleted: a file exported before
 /// must not send it again. 30 days.
 const SENT_REMEMBERED: i64 = 30 * 86_400_000;
-
-/// At most half the smallest `max.message.bytes` of the ladder's topics, whose default is 1 MiB.
-const LARGEST_BATCH: usize = 500_000;
 
 /// Maximum number of turns lost in a row.
 const MOST_LOST: usize = 30;

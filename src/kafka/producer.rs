@@ -45,6 +45,9 @@ use crate::kafka::topic_consumers::OwnNames;
 use crate::kafka::transaction::Writer;
 use crate::telemetry::standing::{ClientMetrics, Side};
 
+/// Maximum size of a batch in bytes for a ladder's topics: at most half the smallest `max.message.bytes`, whose default is 1 MiB.
+pub const LARGEST_BATCH: usize = 500_000;
+
 /// Transaction timeout. It limits how long a dead owner's transaction blocks its successor.
 pub const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
 

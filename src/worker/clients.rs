@@ -10,12 +10,9 @@ use crate::core::topics;
 use crate::kafka::clock::Clock;
 use crate::kafka::consumer::{Fetch, Membership};
 use crate::kafka::error::ClientError;
-use crate::kafka::producer::HopProducer;
+use crate::kafka::producer::{HopProducer, LARGEST_BATCH};
 use crate::kafka::topic_consumers::OwnNames;
 use crate::telemetry::standing::ClientMetrics;
-
-/// At most half the smallest `max.message.bytes` of the ladder's topics, whose default is 1 MiB.
-const LARGEST_BATCH: usize = 500_000;
 
 /// The clients of one worker.
 pub(super) struct Clients<'a> {
