@@ -6,9 +6,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use rdkafka::ClientConfig;
 use rdkafka::admin::AdminClient;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
 
@@ -16,12 +15,12 @@ use crate::config::KafkaConfig;
 use crate::core::backoff::Doubling;
 use crate::core::leader_clock::LocalTime;
 use crate::core::state::{OWNER_KEY, OwnerRecord};
-use crate::kafka::client_config::{consumer_config, producer_config};
+use crate::kafka::client_config::{consumer_config, observing, producer_config};
 use crate::kafka::clock::Clock;
 use crate::kafka::error::{ClientError, is_denial};
 use crate::kafka::ffi;
 use crate::kafka::ffi::admin::{Denial, Earnest, TopicToMake, validate_setting};
-use crate::kafka::lookup;
+use crate::kafka::group_offsets::GroupOffsets;
 use crate::kafka::trial;
 use crate::kafka::watch::Watch;
 use crate::topology::{Change, Cluster, ClusterError, Observed, Position, Refused, RefusedFor, Scope};
@@ -50,13 +49,12 @@ impl KafkaCluster {
     /// # Errors
     /// The properties are refused, no broker answers within 10 s, or authentication fails.
     pub fn connect(kafka: &KafkaConfig) -> Result<Self, ClusterError> {
-        let settings = |error: KafkaError| ClusterError::Settings { reason: error.to_string() };
         for properties in [kafka.for_consumer(), kafka.for_producer()] {
             trial::login(&properties).map_err(|reason| ClusterError::Settings { reason })?;
         }
         let watch = Watch::default();
-        let client = observing(consumer_config(kafka)).create_with_context(watch.clone()).map_err(settings)?;
-        let admin = producer_config(kafka).create_with_context(watch.clone()).map_err(settings)?;
+        let client = observing(consumer_config(kafka)).create_with_context(watch.clone()).map_err(|e| settings_refused(&e))?;
+        let admin = producer_config(kafka).create_with_context(watch.clone()).map_err(|e| settings_refused(&e))?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .build()
@@ -104,14 +102,9 @@ impl KafkaCluster {
         deadline.since(self.clock.now())
     }
 
-    /// A consumer that can read and commit the offsets of a group, without joining it.
-    pub(super) fn of_group(&self, group: &str, more: &[(&str, &str)]) -> Result<BaseConsumer<Watch>, ClusterError> {
-        let mut config = observing(consumer_config(&self.kafka));
-        config.set("group.id", group);
-        for (key, value) in more {
-            config.set(*key, *value);
-        }
-        config.create_with_context(self.watch.clone()).map_err(|error| ClusterError::Settings { reason: error.to_string() })
+    /// A client for the offsets of a group. Its connection errors count as those of the cluster.
+    pub(super) fn group_offsets(&self, group: &str) -> Result<GroupOffsets, ClusterError> {
+        GroupOffsets::watched(&self.kafka, group, self.watch.clone()).map_err(|error| settings_refused(&error))
     }
 
     /// Why there was no answer, as far as reported.
@@ -197,10 +190,8 @@ impl KafkaCluster {
     }
 }
 
-/// Open transactions must not delay an answer.
-fn observing(mut config: ClientConfig) -> ClientConfig {
-    config.set("enable.auto.commit", "false").set("isolation.level", "read_uncommitted");
-    config
+pub(super) fn settings_refused(error: &KafkaError) -> ClusterError {
+    ClusterError::Settings { reason: error.to_string() }
 }
 
 fn is_unreachable(error: &KafkaError) -> bool {
@@ -316,23 +307,19 @@ impl Cluster for KafkaCluster {
         };
         let wanted: Vec<_> = partitions.iter().map(|p| (topic, *p, at)).collect();
         let starts = self.offsets(&wanted, &action)?;
-        let consumer = self.of_group(group, &[])?;
         let mut list = TopicPartitionList::with_capacity(partitions.len());
         for (partition, start) in partitions.iter().zip(&starts) {
             list.add_partition_offset(topic, *partition, *start).map_err(|e| self.error(&action, &e))?;
         }
-        consumer.commit(&list, CommitMode::Sync).inspect_err(|_| lookup::serve(&consumer)).map_err(|error| {
-            match error.rdkafka_error_code() {
-                // A commit from outside has no generation; a group with members accepts only those of its
-                // own.
-                Some(
-                    RDKafkaErrorCode::UnknownMemberId
-                    | RDKafkaErrorCode::IllegalGeneration
-                    | RDKafkaErrorCode::RebalanceInProgress
-                    | RDKafkaErrorCode::StaleMemberEpoch,
-                ) => ClusterError::GroupActive { group: group.to_owned(), topic: topic.to_owned() },
-                _ => self.error(&action, &error),
-            }
+        self.group_offsets(group)?.commit(&list).map_err(|error| match error.rdkafka_error_code() {
+            // A commit from outside has no generation; a group with members accepts only those of its own.
+            Some(
+                RDKafkaErrorCode::UnknownMemberId
+                | RDKafkaErrorCode::IllegalGeneration
+                | RDKafkaErrorCode::RebalanceInProgress
+                | RDKafkaErrorCode::StaleMemberEpoch,
+            ) => ClusterError::GroupActive { group: group.to_owned(), topic: topic.to_owned() },
+            _ => self.error(&action, &error),
         })
     }
 

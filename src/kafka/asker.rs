@@ -95,10 +95,7 @@ impl Asker {
         let ask = || -> KafkaResult<Vec<i64>> {
             let found = lookup::offsets(&self.client, partitions, at, within)?;
             found.elements().iter().try_for_each(TopicPartitionListElem::error)?;
-            let offset = |tp: &TopicPartition| match found.find_partition(&tp.topic, tp.partition)?.offset() {
-                Offset::Offset(number) => Some(number),
-                _ => None,
-            };
+            let offset = |tp: &TopicPartition| lookup::raw(found.find_partition(&tp.topic, tp.partition)?.offset());
             Ok(partitions.iter().map(|tp| offset(tp).unwrap_or(-1)).collect())
         };
         ask().map_err(|e| ClientError::new(format!("looking up offsets of {}", partitions[0].topic), &e))

@@ -19,6 +19,12 @@ pub(crate) fn producer_config(kafka: &KafkaConfig) -> ClientConfig {
     client_config(&kafka.for_producer())
 }
 
+/// For a consumer that only asks: open transactions must not delay an answer, and nothing is committed by itself.
+pub(super) fn observing(mut config: ClientConfig) -> ClientConfig {
+    config.set("enable.auto.commit", "false").set("isolation.level", "read_uncommitted");
+    config
+}
+
 /// Sets what the user has not set. The configuration has every property by one name, so an alias cannot be missed.
 pub(crate) fn set_unless_given<'a>(config: &mut ClientConfig, defaults: impl IntoIterator<Item = (&'a str, impl Into<String>)>) {
     for (key, value) in defaults {

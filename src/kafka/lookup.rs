@@ -98,10 +98,16 @@ pub(super) fn ends<C: ConsumerContext>(
     let answer = answer.map_err(|e| ClientError::new("asking where partitions end".to_owned(), &e))?;
     let end = |tp: &TopicPartition| {
         let element = answer.find_partition(&tp.topic, tp.partition)?;
-        match (element.error(), element.offset()) {
-            (Ok(()), Offset::Offset(offset)) => Some(offset),
-            _ => None,
-        }
+        element.error().ok()?;
+        raw(element.offset())
     };
     Ok(partitions.iter().map(end).collect())
+}
+
+/// A real offset, not a logical one.
+pub(super) fn raw(offset: Offset) -> Option<i64> {
+    match offset {
+        Offset::Offset(number) => Some(number),
+        _ => None,
+    }
 }

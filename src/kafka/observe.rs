@@ -1,10 +1,11 @@
 //! Observes a real cluster.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::admin::AdminOptions;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::MetadataTopic;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
@@ -13,13 +14,11 @@ use crate::core::state::{LadderState, OwnerRecord, StateValue};
 use crate::core::topics::state_topic;
 use crate::kafka::admin::{ASK_WITHIN, KafkaCluster, cluster_error};
 use crate::kafka::ffi;
-use crate::kafka::lookup;
+use crate::kafka::group_offsets::GroupOffsets;
+use crate::kafka::lookup::raw;
+use crate::kafka::partition::TopicPartition;
 use crate::kafka::state::{read_states, write_state};
-use crate::kafka::watch::Watch;
 use crate::topology::{ClusterError, GroupFacts, GroupMember, Observed, Scope, TopicFacts, Watermarks};
-
-/// The committed offsets of a group, by topic and partition.
-type OffsetsByTopic = BTreeMap<String, BTreeMap<i32, i64>>;
 
 /// Retention of records that are never deleted by age: a thousand years.
 const FOR_EVER: Duration = Duration::from_secs(1_000 * 365 * 86_400);
@@ -41,7 +40,8 @@ impl KafkaCluster {
             self.is_missing(topic)?;
         }
         self.watermarks(&mut topics)?;
-        let groups = scope.groups().map(|group| Ok((group.to_owned(), self.group(group, &topics)?)));
+        let partitions = partitions_of(&topics);
+        let groups = scope.groups().map(|group| Ok((group.to_owned(), self.group(group, &partitions)?)));
         let groups = groups.collect::<Result<_, ClusterError>>()?;
         let owners = self.owners(scope, &topics)?;
         Ok(Observed { topics, groups, owners, ..Observed::default() })
@@ -220,41 +220,28 @@ impl KafkaCluster {
         Ok(())
     }
 
-    /// The offsets of a group on all partitions of these topics.
-    fn group(&self, group: &str, topics: &BTreeMap<String, TopicFacts>) -> Result<GroupFacts, ClusterError> {
-        Ok(GroupFacts { members: self.members(group), offsets: self.offsets_of(group, topics)? })
+    /// A group and its offsets on these partitions.
+    fn group(&self, group: &str, partitions: &[TopicPartition]) -> Result<GroupFacts, ClusterError> {
+        let members = self.members(group);
+        if partitions.is_empty() {
+            return Ok(GroupFacts { members, offsets: BTreeMap::new() });
+        }
+        Ok(GroupFacts { members, offsets: self.offsets_of(&self.group_offsets(group)?, partitions)? })
     }
 
-    fn offsets_of(&self, group: &str, topics: &BTreeMap<String, TopicFacts>) -> Result<OffsetsByTopic, ClusterError> {
-        self.committed(&self.of_group(group, &[])?, group, topics)
-    }
-
-    /// The committed offsets of a group, by a client of [`Self::of_group`].
-    pub(super) fn committed(
+    /// The offsets of a group on these partitions, by topic and partition.
+    pub(super) fn offsets_of(
         &self,
-        consumer: &BaseConsumer<Watch>,
-        group: &str,
-        topics: &BTreeMap<String, TopicFacts>,
-    ) -> Result<OffsetsByTopic, ClusterError> {
-        let mut list = TopicPartitionList::new();
-        for (name, facts) in topics.iter().filter(|(_, facts)| !facts.partitions.is_empty()) {
-            list.add_partition_range(name, 0, facts.partition_count() - 1);
+        group: &GroupOffsets,
+        partitions: &[TopicPartition],
+    ) -> Result<BTreeMap<String, BTreeMap<i32, i64>>, ClusterError> {
+        let mut offsets: BTreeMap<String, BTreeMap<i32, i64>> = BTreeMap::new();
+        if partitions.is_empty() {
+            return Ok(offsets);
         }
-        if list.count() == 0 {
-            return Ok(OffsetsByTopic::new());
-        }
-        let action = format!("read the offsets of group {group}");
-        let committed = self.patiently(&action, || {
-            // Connection errors are reported to this client only.
-            let committed = consumer.committed_offsets(list.clone(), ASK_WITHIN).inspect_err(|_| lookup::serve(consumer))?;
-            committed.elements().iter().try_for_each(TopicPartitionListElem::error)?;
-            Ok(committed)
-        })?;
-        let mut offsets = OffsetsByTopic::new();
-        for element in committed.elements() {
-            if let Some(offset) = raw(element.offset()) {
-                offsets.entry(element.topic().to_owned()).or_default().insert(element.partition(), offset);
-            }
+        let action = format!("read the offsets of group {}", group.group());
+        for (tp, offset) in self.patiently(&action, || group.read(partitions, ASK_WITHIN))? {
+            offsets.entry(tp.topic.to_string()).or_default().insert(tp.partition, offset);
         }
         Ok(offsets)
     }
@@ -266,10 +253,12 @@ impl KafkaCluster {
     }
 }
 
-/// A real offset, not a logical one.
-pub(super) fn raw(offset: Offset) -> Option<i64> {
-    match offset {
-        Offset::Offset(number) => Some(number),
-        _ => None,
+/// The partitions of these topics.
+pub(super) fn partitions_of(topics: &BTreeMap<String, TopicFacts>) -> Vec<TopicPartition> {
+    let mut partitions = Vec::new();
+    for (name, facts) in topics {
+        let topic: Arc<str> = name.as_str().into();
+        partitions.extend((0..facts.partition_count()).map(|partition| TopicPartition { topic: topic.clone(), partition }));
     }
+    partitions
 }

@@ -5,6 +5,7 @@
 //! state topics, which continues where the last observation ended, and one for the heads of the tiers. A head is read once per
 //! committed offset, since it does not change as long as the offset does not.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,8 +21,9 @@ use crate::kafka::clock::Clock;
 use crate::kafka::consumer::ConsumerRecord;
 use crate::kafka::error::{ClientError, is_denial};
 use crate::kafka::ffi::{Polled, RawReader};
+use crate::kafka::group_offsets::GroupOffsets;
 use crate::kafka::isolation::Isolation;
-use crate::kafka::lookup;
+use crate::kafka::observe::partitions_of;
 use crate::kafka::reader::{self, LostPlace};
 use crate::kafka::tail::{TailFrom, TopicTail};
 use crate::kafka::watch::Watch;
@@ -34,7 +36,7 @@ const TOPICS_FOR: Duration = Duration::from_secs(10);
 pub struct Onlooker {
     cluster: KafkaCluster,
     topics: Option<(LocalTime, BTreeMap<String, TopicFacts>)>,
-    groups: BTreeMap<String, BaseConsumer<Watch>>,
+    groups: BTreeMap<String, GroupOffsets>,
     tail: TopicTail,
     states: BTreeMap<String, LadderState>,
     heads: Heads,
@@ -66,9 +68,15 @@ impl Onlooker {
     /// The cluster does not answer.
     pub fn standing(&mut self, scope: &Scope) -> Result<Observed, ClusterError> {
         let mut topics = self.topics(scope)?;
+        let partitions = partitions_of(&topics);
         let mut groups = BTreeMap::new();
         for group in scope.groups() {
-            groups.insert(group.to_owned(), self.offsets_of(group, &topics)?);
+            let client = match self.groups.entry(group.to_owned()) {
+                Entry::Occupied(kept) => kept.into_mut(),
+                Entry::Vacant(free) => free.insert(self.cluster.group_offsets(group)?),
+            };
+            let offsets = self.cluster.offsets_of(client, &partitions)?;
+            groups.insert(group.to_owned(), GroupFacts { offsets, ..GroupFacts::default() });
         }
         // After the offsets: a record on its way from one topic to the next is then seen in one of them, or in both.
         self.cluster.watermarks(&mut topics)?;
@@ -85,17 +93,6 @@ impl Onlooker {
                 Ok(topics)
             }
         }
-    }
-
-    fn offsets_of(&mut self, group: &str, topics: &BTreeMap<String, TopicFacts>) -> Result<GroupFacts, ClusterError> {
-        if !self.groups.contains_key(group) {
-            self.groups.insert(group.to_owned(), self.cluster.of_group(group, &[])?);
-        }
-        let consumer = &self.groups[group];
-        // It lives long: tokens have to be renewed.
-        lookup::serve(consumer);
-        let offsets = self.cluster.committed(consumer, group, topics)?;
-        Ok(GroupFacts { offsets, ..GroupFacts::default() })
     }
 
     /// The current content of a state topic.

@@ -9,8 +9,9 @@ use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use crate::core::time::Timestamp;
-use crate::kafka::admin::KafkaCluster;
-use crate::kafka::observe::raw;
+use crate::kafka::admin::{KafkaCluster, settings_refused};
+use crate::kafka::client_config::consumer_config;
+use crate::kafka::lookup::raw;
 use crate::kafka::watch::Watch;
 use crate::topology::{ClusterError, Observed, PartitionTail};
 
@@ -118,15 +119,15 @@ impl KafkaCluster {
     }
 
     fn reader(&self, group: &str) -> Result<BaseConsumer<Watch>, ClusterError> {
-        self.of_group(
-            group,
-            &[
-                ("isolation.level", "read_committed"),
-                ("enable.partition.eof", "true"),
-                ("auto.offset.reset", "earliest"),
-                ("fetch.queue.backoff.ms", "10"),
-            ],
-        )
+        let mut config = consumer_config(&self.kafka);
+        config
+            .set("group.id", group)
+            .set("enable.auto.commit", "false")
+            .set("isolation.level", "read_committed")
+            .set("enable.partition.eof", "true")
+            .set("auto.offset.reset", "earliest")
+            .set("fetch.queue.backoff.ms", "10");
+        config.create_with_context(self.watch.clone()).map_err(|error| settings_refused(&error))
     }
 }
 
