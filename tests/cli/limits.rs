@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 /// Killed when the test ends.
@@ -18,12 +19,19 @@ impl Drop for Running {
     }
 }
 
+/// A port below the ephemeral port range that no other test of this process was given: a port that is free now is not
+/// taken before `run` listens on it.
+fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = u16::try_from(std::process::id() % 100).unwrap();
+    let mut ports = (0..500).map(|_| 9_300 + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % 500);
+    ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
+}
+
 /// `kladder run` with a limit set by the shell, and the address of its probes once they answer.
 fn run(limit: &str) -> (Running, SocketAddr) {
     let directory = tempfile::tempdir().unwrap();
-    // Below the ephemeral port range.
-    let free = |from: u16| (from..from + 500).find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap();
-    let port = free(9_800 + u16::try_from(std::process::id() % 100).unwrap());
+    let port = free_port();
     let config = format!(
         "[kafka]\nbootstrap.servers = \"127.0.0.1:9\"\n[health]\nlisten = \"127.0.0.1:{port}\"\n[ladder.a]\nsources = [\"s\"]\n\
          group = \"g\"\nstart = \"earliest\"\ntiers = [\"1s\"]\nhandler.url = \"http://127.0.0.1:9/\"\n"
