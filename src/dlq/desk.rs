@@ -23,7 +23,8 @@ use crate::kafka::NativeHeaders;
 use crate::kafka::admin::KafkaCluster;
 use crate::kafka::clock::Clock;
 use crate::kafka::error::{ClientError, TxnError, WriteFault};
-use crate::kafka::producer::{HopProducer, LARGEST_BATCH, Outgoing, TopicId};
+use crate::kafka::outgoing::{Outgoing, TopicId};
+use crate::kafka::producer::{HopProducer, LARGEST_BATCH};
 use crate::kafka::transaction::{Ended, Transaction, TransactionRefusal};
 
 /// Maximum number of state records in a transaction.

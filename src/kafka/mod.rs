@@ -21,6 +21,7 @@ mod marker_gap;
 mod observe;
 #[cfg(feature = "cli")]
 pub mod onlooker;
+pub mod outgoing;
 pub mod partition;
 pub mod pick;
 pub mod producer;

@@ -12,7 +12,8 @@ use crate::kafka::NativeHeaders;
 use crate::kafka::clock::Clock;
 use crate::kafka::error::ClientError;
 use crate::kafka::isolation::Isolation;
-use crate::kafka::producer::{HopProducer, Outgoing};
+use crate::kafka::outgoing::Outgoing;
+use crate::kafka::producer::HopProducer;
 use crate::kafka::tail::{ASK_WITHIN, TailFrom, TopicTail};
 use crate::kafka::transaction::{Ended, Transaction};
 

@@ -14,8 +14,8 @@ use crate::core::ack_tracker::CommitPoint;
 use crate::core::time::Timestamp;
 use crate::kafka::NativeHeaders;
 use crate::kafka::error::{TxnError, WriteFault};
+use crate::kafka::outgoing::{ClockReading, Outgoing, Settled, TopicId};
 use crate::kafka::partition::TopicPartition;
-use crate::kafka::producer::{ClockReading, Outgoing, Settled, TopicId};
 
 /// A producer, by the steps of a transaction, for use by [`Transaction`] only. For their effects and errors see [`HopProducer`].
 ///

@@ -5,7 +5,6 @@ use thiserror::Error;
 use crate::core::role::Role;
 use crate::kafka::error::{ClientError, TxnError};
 use crate::kafka::partition::TopicPartition;
-use crate::worker::hop::positions::PositionError;
 
 /// Why a worker ended without a stop request.
 #[derive(Debug, Error)]
@@ -89,6 +88,25 @@ pub enum WorkError {
         owner: String,
         /// The configured group.
         group: String,
+    },
+}
+
+/// Why partitions could not be started.
+#[derive(Debug, Error)]
+pub enum PositionError {
+    /// The broker did not answer.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// Committed offsets are missing although they existed, or `setup` has not been run.
+    #[error(
+        "group {group} has no committed offset for {partitions}: run `kladder setup`, which shows the start offsets; if the \
+         offsets were lost, choose an offset and set it with kafka-consumer-groups --reset-offsets"
+    )]
+    Missing {
+        /// The group.
+        group: String,
+        /// The first few of them.
+        partitions: String,
     },
 }
 

@@ -12,7 +12,8 @@ use crate::config::KafkaConfig;
 use crate::core::ladder::Ladder;
 use crate::kafka::NativeHeaders;
 use crate::kafka::clock::Clock;
-use crate::kafka::producer::{HopProducer, Outgoing, TopicId};
+use crate::kafka::outgoing::{Outgoing, TopicId};
+use crate::kafka::producer::HopProducer;
 use crate::kafka::transaction::{Ended, Transaction};
 
 /// Interval between batches of orders.

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::core::backoff::Doubling;
-use crate::core::dispatch::health::{Admission, Witness};
+use crate::core::dispatch::present::Witness;
+use crate::core::dispatch::probes::Admission;
 use crate::core::dispatch::standing::{BreakerSettings, Trouble};
 use crate::core::leader_clock::LocalTime;
 

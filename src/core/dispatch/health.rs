@@ -19,8 +19,8 @@ use std::time::Duration;
 use crate::core::backoff::Doubling;
 use crate::core::dispatch::load::{Limit, RecentCalls};
 use crate::core::dispatch::policy::Policy;
-use crate::core::dispatch::present::Present;
-use crate::core::dispatch::probes::{Candidate, Doubt, Down, leave};
+use crate::core::dispatch::present::{Present, Witness};
+use crate::core::dispatch::probes::{Admission, Candidate, Doubt, Down, leave};
 use crate::core::dispatch::standing::{BreakerSettings, Evidence, Standing, Trouble};
 use crate::core::leader_clock::LocalTime;
 
@@ -42,19 +42,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// More different records than this are not distinguished.
 const MOST_RECORDS: usize = 10_000;
 
-/// The identity of a call's record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Witness {
-    /// The record.
-    pub record: u64,
-    /// Its key, for example a customer; without one, the record itself.
-    pub key: u64,
-    /// Its origin partition.
-    pub partition: u64,
-    /// How its last attempt failed.
-    pub failed_before: Option<Trouble>,
-}
-
 /// Which calls may begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Allowance {
@@ -62,17 +49,6 @@ pub(super) enum Allowance {
     Calls(usize),
     /// Those admitted by [`Health::admits`].
     Some,
-}
-
-/// How a call was admitted; passed back when it has ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Admission {
-    /// Without condition.
-    Free,
-    /// While the handler was in doubt.
-    InDoubt,
-    /// As a probe of this round, or of none if its partition had not been probed before.
-    Probe(u64),
 }
 
 /// The effect of an answer or of passing time.

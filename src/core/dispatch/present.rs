@@ -4,8 +4,21 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
-use crate::core::dispatch::health::Witness;
+use crate::core::dispatch::standing::Trouble;
 use crate::core::leader_clock::LocalTime;
+
+/// The identity of a call's record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Witness {
+    /// The record.
+    pub record: u64,
+    /// Its key, for example a customer; without one, the record itself.
+    pub key: u64,
+    /// Its origin partition.
+    pub partition: u64,
+    /// How its last attempt failed.
+    pub failed_before: Option<Trouble>,
+}
 
 /// A partition counts as present while a record of it was answered well within this time.
 const LATELY: Duration = Duration::from_secs(10);

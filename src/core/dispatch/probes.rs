@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::core::dispatch::health::{Admission, Witness};
+use crate::core::dispatch::present::Witness;
 use crate::core::dispatch::standing::BreakerSettings;
 use crate::core::leader_clock::LocalTime;
 
@@ -26,6 +26,17 @@ const UNREACHABLE_PAUSE: Duration = Duration::from_millis(250);
 
 /// While it is down, partitions not probed yet may be probed at this interval.
 const UNHEARD_PAUSE: Duration = Duration::from_millis(100);
+
+/// How a call was admitted; passed back when it has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Admission {
+    /// Without condition.
+    Free,
+    /// While the handler was in doubt.
+    InDoubt,
+    /// As a probe of this round, or of none if its partition had not been probed before.
+    Probe(u64),
+}
 
 /// While it is in doubt, a partition that has failed is not tried again before this.
 const DOUBT_PAUSE: Duration = Duration::from_millis(100);

@@ -15,7 +15,7 @@ use crate::dlq::content::Body;
 use crate::dlq::desk::{Desk, DeskError, Sending, StateEntry};
 use crate::dlq::letter::foreign;
 use crate::dlq::queue::Queue;
-use crate::kafka::producer::TopicId;
+use crate::kafka::outgoing::TopicId;
 
 /// The target of letters.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,12 +5,13 @@ use std::time::Duration;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::Producer;
 
-use super::{Began, ClockReading, DELIVERY_TIMEOUT, HopProducer, Outgoing, Settled, TRANSACTION_TIMEOUT, TopicId};
+use super::{Began, DELIVERY_TIMEOUT, HopProducer, TRANSACTION_TIMEOUT};
 use crate::core::ack_tracker::CommitPoint;
 use crate::core::time::Timestamp;
 use crate::kafka::consumer::{LiveGroup, points_list};
 use crate::kafka::error::{ClientError, TxnError, WriteFault, is_fence};
 use crate::kafka::ffi::{self, NativeHeaders};
+use crate::kafka::outgoing::{ClockReading, Outgoing, Settled, TopicId};
 use crate::kafka::partition::TopicPartition;
 use crate::kafka::transaction::Writer;
 

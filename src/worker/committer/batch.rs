@@ -9,8 +9,8 @@ use crate::core::envelope::Reason;
 use crate::kafka::NativeHeaders;
 use crate::kafka::budget::Budget;
 use crate::kafka::error::WriteFault;
+use crate::kafka::outgoing::{Outgoing, TopicId};
 use crate::kafka::partition::TopicPartition;
-use crate::kafka::producer::{Outgoing, TopicId};
 use crate::kafka::transaction::{Transaction, Writer};
 #[cfg(feature = "otlp")]
 use crate::telemetry::spans;

@@ -5,9 +5,16 @@ use crate::core::leader_clock::LocalTime;
 use crate::kafka::consumer::Committed;
 use crate::kafka::partition::TopicPartition;
 use crate::worker::committer::Work;
-use crate::worker::committer::poison::{ALONE_FROM, FEW};
 use crate::worker::hop::denied_partition::Denied;
 use crate::worker::hop::ports::{RecordQueue, RecordSource};
+
+/// From this number of starts, a partition is suspected: records of all suspected ones are processed one at a
+/// time.
+pub(super) const ALONE_FROM: u32 = 3;
+
+/// Maximum number of a partition's records in flight after a worker has died of its first one; after the next death this many are processed
+/// alone.
+pub(super) const FEW: usize = 8;
 
 /// A partition assigned to this member.
 pub(in crate::worker) struct Lane<W: Work> {

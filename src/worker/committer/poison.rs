@@ -19,25 +19,17 @@ use crate::core::leader_clock::LocalTime;
 use crate::kafka::headers::HeaderFault;
 use crate::kafka::partition::TopicPartition;
 use crate::worker::committer::batch::points_with;
-use crate::worker::committer::lane::ExclusiveTurn;
+use crate::worker::committer::lane::{ALONE_FROM, ExclusiveTurn, FEW};
 use crate::worker::committer::{Committer, Work};
 use crate::worker::error::WorkError;
 use crate::worker::hop::content::{Content, RecordId, tell_unfit};
 use crate::worker::hop::ports::RecordSource;
-
-/// From this number of starts, a partition is suspected: records of all suspected ones are processed one at a
-/// time.
-pub(super) const ALONE_FROM: u32 = 3;
 
 /// From this number of starts, the first record is no longer processed.
 const POISON_FROM: u32 = 6;
 
 /// Nothing else runs for at most this long: the record may not arrive, or hang.
 const LONGEST_EXCLUSIVE: Duration = Duration::from_secs(5);
-
-/// Maximum number of a partition's records in flight after a worker has died of its first one; after the next death this many are processed
-/// alone.
-pub(super) const FEW: usize = 8;
 
 /// The starts counted by this process, over all its workers: a worker that is recreated after an error has not
 /// died.

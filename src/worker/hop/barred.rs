@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use crate::core::backoff::Backoff;
 use crate::core::leader_clock::LocalTime;
-use crate::kafka::producer::{PartitionLook, TopicId};
+use crate::kafka::outgoing::TopicId;
+use crate::kafka::producer::PartitionLook;
 
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);

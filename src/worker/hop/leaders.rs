@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::core::leader_clock::{LeaderClock, LocalTime};
 use crate::core::time::Timestamp;
-use crate::kafka::producer::ClockReading;
+use crate::kafka::outgoing::ClockReading;
 
 /// The source of the brokers' time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

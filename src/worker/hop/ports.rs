@@ -12,8 +12,9 @@ use crate::kafka::NativeHeaders;
 use crate::kafka::consumer::{Committed, ConsumerRecord, GroupConsumer, LiveGroup, Next, PartitionQueue, Rebalance};
 use crate::kafka::error::{ClientError, TxnError};
 use crate::kafka::headers::HeaderFault;
+use crate::kafka::outgoing::TopicId;
 use crate::kafka::partition::TopicPartition;
-use crate::kafka::producer::{HopProducer, PartitionLook, TopicId};
+use crate::kafka::producer::{HopProducer, PartitionLook};
 use crate::kafka::topic_consumers::TopicConsumers;
 use crate::kafka::transaction::Writer;
 

@@ -1,30 +1,10 @@
 //! The start offset of an assigned partition: the committed one, or an error.
 
-use thiserror::Error;
-
 use crate::kafka::consumer::Committed;
 use crate::kafka::error::ClientError;
 use crate::kafka::partition::TopicPartition;
+use crate::worker::error::PositionError;
 use crate::worker::hop::ports::RecordSource;
-
-/// Why partitions could not be started.
-#[derive(Debug, Error)]
-pub enum PositionError {
-    /// The broker did not answer.
-    #[error(transparent)]
-    Client(#[from] ClientError),
-    /// Committed offsets are missing although they existed, or `setup` has not been run.
-    #[error(
-        "group {group} has no committed offset for {partitions}: run `kladder setup`, which shows the start offsets; if the \
-         offsets were lost, choose an offset and set it with kafka-consumer-groups --reset-offsets"
-    )]
-    Missing {
-        /// The group.
-        group: String,
-        /// The first few of them.
-        partitions: String,
-    },
-}
 
 /// The committed offsets of partitions, in order.
 ///

@@ -4,7 +4,8 @@ use crate::core::envelope::Reason;
 use crate::core::ladder::{Ladder, Redelivery};
 use crate::core::topics;
 use crate::kafka::error::ClientError;
-use crate::kafka::producer::{HopProducer, TopicId};
+use crate::kafka::outgoing::TopicId;
+use crate::kafka::producer::HopProducer;
 use crate::worker::hop::ports::HopSink;
 
 /// The target of a record.

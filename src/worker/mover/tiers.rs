@@ -14,8 +14,8 @@ use crate::core::rate::RateLimit;
 use crate::core::time::Timestamp;
 use crate::kafka::budget::Budget;
 use crate::kafka::clock::Clock;
+use crate::kafka::outgoing::TopicId;
 use crate::kafka::partition::TopicPartition;
-use crate::kafka::producer::TopicId;
 use crate::kafka::transaction::{Transaction, Writer};
 use crate::telemetry::events::MoverMetrics;
 #[cfg(feature = "otlp")]
