@@ -9,8 +9,14 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
+use crate::core::leader_clock::LocalTime;
 use crate::kafka::client_config;
+use crate::kafka::clock::Clock;
 use crate::topology::ClusterError;
+
+/// How long a problem explains why there is no answer. librdkafka tries a connection that is needed again within 10 s, unless
+/// `reconnect.backoff.max.ms` says otherwise, so an older problem is over, or of a broker that is not asked.
+const FRESH: Duration = Duration::from_secs(60);
 
 /// A client context that stores why there is no connection; clones share it.
 #[derive(Clone, Default)]
@@ -18,9 +24,30 @@ pub(super) struct Watch(Arc<Mutex<ConnectionProblems>>);
 
 #[derive(Default)]
 struct ConnectionProblems {
-    worst: Option<ConnectionProblem>,
+    worst: Option<(ConnectionProblem, LocalTime)>,
     /// The last broker that was unreachable at its advertised address.
-    advertised: Option<AdvertisedBroker>,
+    advertised: Option<(AdvertisedBroker, LocalTime)>,
+}
+
+impl ConnectionProblems {
+    fn note(&mut self, problem: ConnectionProblem, now: LocalTime) {
+        if let ConnectionProblem::Connection(reason) = &problem
+            && let Some(broker) = AdvertisedBroker::of(reason)
+        {
+            self.advertised = Some((broker, now));
+        }
+        if self.worst(now).is_none_or(|known| *known <= problem) {
+            self.worst = Some((problem, now));
+        }
+    }
+
+    fn worst(&self, now: LocalTime) -> Option<&ConnectionProblem> {
+        self.worst.as_ref().filter(|(_, at)| now.since(*at) < FRESH).map(|(problem, _)| problem)
+    }
+
+    fn advertised(&self, now: LocalTime) -> Option<&AdvertisedBroker> {
+        self.advertised.as_ref().filter(|(_, at)| now.since(*at) < FRESH).map(|(broker, _)| broker)
+    }
 }
 
 /// A broker at its advertised address, not the configured one.
@@ -76,11 +103,7 @@ impl ClientContext for Watch {
             Some(RDKafkaErrorCode::AllBrokersDown) | None => return,
             Some(_) => ConnectionProblem::Connection(reason),
         };
-        let mut problems = self.problems();
-        if let ConnectionProblem::Connection(reason) = &trouble {
-            problems.advertised = AdvertisedBroker::of(reason).or(problems.advertised.take());
-        }
-        problems.worst = problems.worst.take().max(Some(trouble));
+        self.problems().note(trouble, Clock::system().now());
     }
 }
 
@@ -91,10 +114,14 @@ impl Watch {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn worst(&self) -> Option<ConnectionProblem> {
+        self.problems().worst(Clock::system().now()).cloned()
+    }
+
     /// The permanent error, if there was one.
     pub fn refusal(&self, brokers: &str) -> Option<ClusterError> {
         let brokers = brokers.to_owned();
-        match self.problems().worst.clone()? {
+        match self.worst()? {
             ConnectionProblem::Login(reason) => Some(ClusterError::Authentication { brokers, reason }),
             ConnectionProblem::Tls(reason) => Some(ClusterError::Tls { brokers, reason }),
             ConnectionProblem::Connection(_) => None,
@@ -103,13 +130,13 @@ impl Watch {
 
     /// The broker that was unreachable at its advertised address, if there was one.
     pub fn advertised(&self, action: &str, brokers: &str) -> Option<ClusterError> {
-        let AdvertisedBroker { id, address, reason } = self.problems().advertised.clone()?;
+        let AdvertisedBroker { id, address, reason } = self.problems().advertised(Clock::system().now()).cloned()?;
         Some(ClusterError::Advertised { action: action.to_owned(), brokers: brokers.to_owned(), id, address, reason })
     }
 
     /// Why no broker answered.
     pub fn nobody(&self, brokers: &str, within: Duration) -> ClusterError {
-        let reason = match self.problems().worst.clone() {
+        let reason = match self.worst() {
             Some(ConnectionProblem::Connection(reason)) => Some(reason),
             _ => None,
         };
@@ -120,6 +147,20 @@ impl Watch {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_worst_problem_counts_until_it_is_over() {
+        let mut problems = ConnectionProblems::default();
+        let at = |seconds: u64| LocalTime::from_micros(0).later(Duration::from_secs(seconds));
+        let lost = || ConnectionProblem::Connection("kafka:9092/1: Connect failed (after 2ms in state CONNECT)".to_owned());
+        problems.note(ConnectionProblem::Login("no".to_owned()), at(0));
+        problems.note(lost(), at(30));
+        assert!(matches!(problems.worst(at(59)), Some(ConnectionProblem::Login(_))));
+        assert_eq!(problems.advertised(at(89)).map(|broker| broker.id), Some(1));
+        assert!(problems.worst(at(60)).is_none() && problems.advertised(at(90)).is_none());
+        problems.note(lost(), at(100));
+        assert!(matches!(problems.worst(at(101)), Some(ConnectionProblem::Connection(_))));
+    }
 
     #[test]
     fn a_broker_that_is_not_where_it_says_is_told_from_one_of_the_configuration() {
