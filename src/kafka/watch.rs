@@ -31,23 +31,28 @@ struct ConnectionProblems {
 
 impl ConnectionProblems {
     fn note(&mut self, problem: ConnectionProblem, now: LocalTime) {
-        if let ConnectionProblem::Connection(reason) = &problem
-            && let Some(broker) = AdvertisedBroker::of(reason)
+        if problem.kind == ProblemKind::Connection
+            && let Some(broker) = AdvertisedBroker::of(&problem.reason)
         {
             self.advertised = Some((broker, now));
         }
-        if self.worst(now).is_none_or(|known| *known <= problem) {
+        // The last of the worst kind: its words are of now, and it counts from now.
+        if self.worst(now).is_none_or(|known| known.kind <= problem.kind) {
             self.worst = Some((problem, now));
         }
     }
 
     fn worst(&self, now: LocalTime) -> Option<&ConnectionProblem> {
-        self.worst.as_ref().filter(|(_, at)| now.since(*at) < FRESH).map(|(problem, _)| problem)
+        fresh(self.worst.as_ref(), now)
     }
 
     fn advertised(&self, now: LocalTime) -> Option<&AdvertisedBroker> {
-        self.advertised.as_ref().filter(|(_, at)| now.since(*at) < FRESH).map(|(broker, _)| broker)
+        fresh(self.advertised.as_ref(), now)
     }
+}
+
+fn fresh<T>(noted: Option<&(T, LocalTime)>, now: LocalTime) -> Option<&T> {
+    noted.filter(|(_, at)| now.since(*at) < FRESH).map(|(what, _)| what)
 }
 
 /// A broker at its advertised address, not the configured one.
@@ -72,15 +77,22 @@ impl AdvertisedBroker {
     }
 }
 
-/// The problem with the connection, most severe last.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
-enum ConnectionProblem {
+/// A problem with the connection.
+#[derive(Clone)]
+struct ConnectionProblem {
+    kind: ProblemKind,
+    reason: String,
+}
+
+/// Most severe last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum ProblemKind {
     /// Nobody answers, or the connection was lost.
-    Connection(String),
+    Connection,
     /// Waiting does not help.
-    Tls(String),
+    Tls,
     /// Waiting does not help.
-    Login(String),
+    Login,
 }
 
 impl ClientContext for Watch {
@@ -90,20 +102,18 @@ impl ClientContext for Watch {
 
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!(target: "librdkafka", %error, reason);
-        let reason = reason.to_owned();
-        let trouble = match error.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed) => {
-                ConnectionProblem::Login(reason)
-            }
-            Some(RDKafkaErrorCode::SSL) => ConnectionProblem::Tls(reason),
+        let kind = match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed) => ProblemKind::Login,
+            Some(RDKafkaErrorCode::SSL) => ProblemKind::Tls,
             // A peer that closes the connection during the handshake is reported like any lost
             // connection.
-            Some(_) if reason.contains("SSL handshake failed") => ConnectionProblem::Tls(reason),
+            Some(_) if reason.contains("SSL handshake failed") => ProblemKind::Tls,
             // "All brokers down" says less than why the last of them failed.
             Some(RDKafkaErrorCode::AllBrokersDown) | None => return,
-            Some(_) => ConnectionProblem::Connection(reason),
+            Some(_) => ProblemKind::Connection,
         };
-        self.problems().note(trouble, Clock::system().now());
+        let problem = ConnectionProblem { kind, reason: reason.to_owned() };
+        self.problems().note(problem, Clock::system().now());
     }
 }
 
@@ -120,11 +130,11 @@ impl Watch {
 
     /// The permanent error, if there was one.
     pub fn refusal(&self, brokers: &str) -> Option<ClusterError> {
-        let brokers = brokers.to_owned();
-        match self.worst()? {
-            ConnectionProblem::Login(reason) => Some(ClusterError::Authentication { brokers, reason }),
-            ConnectionProblem::Tls(reason) => Some(ClusterError::Tls { brokers, reason }),
-            ConnectionProblem::Connection(_) => None,
+        let (ConnectionProblem { kind, reason }, brokers) = (self.worst()?, brokers.to_owned());
+        match kind {
+            ProblemKind::Login => Some(ClusterError::Authentication { brokers, reason }),
+            ProblemKind::Tls => Some(ClusterError::Tls { brokers, reason }),
+            ProblemKind::Connection => None,
         }
     }
 
@@ -136,10 +146,7 @@ impl Watch {
 
     /// Why no broker answered.
     pub fn nobody(&self, brokers: &str, within: Duration) -> ClusterError {
-        let reason = match self.worst() {
-            Some(ConnectionProblem::Connection(reason)) => Some(reason),
-            _ => None,
-        };
+        let reason = self.worst().filter(|worst| worst.kind == ProblemKind::Connection).map(|worst| worst.reason);
         self.refusal(brokers).unwrap_or_else(|| ClusterError::NoBroker { brokers: brokers.to_owned(), within, reason })
     }
 }
@@ -152,14 +159,26 @@ mod tests {
     fn the_worst_problem_counts_until_it_is_over() {
         let mut problems = ConnectionProblems::default();
         let at = |seconds: u64| LocalTime::from_micros(0).later(Duration::from_secs(seconds));
-        let lost = || ConnectionProblem::Connection("kafka:9092/1: Connect failed (after 2ms in state CONNECT)".to_owned());
-        problems.note(ConnectionProblem::Login("no".to_owned()), at(0));
+        let problem = |kind, reason: &str| ConnectionProblem { kind, reason: reason.to_owned() };
+        let lost = || problem(ProblemKind::Connection, "kafka:9092/1: Connect failed (after 2ms in state CONNECT)");
+        let kind = |problems: &ConnectionProblems, now| problems.worst(now).map(|worst| worst.kind);
+        problems.note(problem(ProblemKind::Login, "no"), at(0));
         problems.note(lost(), at(30));
-        assert!(matches!(problems.worst(at(59)), Some(ConnectionProblem::Login(_))));
+        assert_eq!(kind(&problems, at(59)), Some(ProblemKind::Login));
         assert_eq!(problems.advertised(at(89)).map(|broker| broker.id), Some(1));
         assert!(problems.worst(at(60)).is_none() && problems.advertised(at(90)).is_none());
         problems.note(lost(), at(100));
-        assert!(matches!(problems.worst(at(101)), Some(ConnectionProblem::Connection(_))));
+        assert_eq!(kind(&problems, at(101)), Some(ProblemKind::Connection));
+    }
+
+    #[test]
+    fn a_problem_that_goes_on_in_other_words_goes_on() {
+        let mut problems = ConnectionProblems::default();
+        let at = |seconds: u64| LocalTime::from_micros(0).later(Duration::from_secs(seconds));
+        for (reason, seconds) in [("wrong password (after 9ms)", 0), ("wrong password (after 10ms)", 50)] {
+            problems.note(ConnectionProblem { kind: ProblemKind::Login, reason: reason.to_owned() }, at(seconds));
+        }
+        assert_eq!(problems.worst(at(109)).map(|worst| worst.reason.as_str()), Some("wrong password (after 10ms)"));
     }
 
     #[test]

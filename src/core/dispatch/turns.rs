@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use crate::core::dispatch::calls::Row;
 use crate::core::dispatch::policy::{LaneUse, Policy, SlotUse};
-use crate::core::dispatch::probes::Admission;
-use crate::core::dispatch::probes::Candidate;
+use crate::core::dispatch::probes::{Admission, Candidate};
 use crate::core::dispatch::{Begun, Call, CallId, Dispatch, DispatchEntry, HUNG_SHARE, Kind};
 use crate::core::leader_clock::LocalTime;
 
