@@ -13,10 +13,11 @@ use crate::support::checker::{self, Hops};
 use crate::support::clock::{self, PATIENCE};
 use crate::support::handler::{Answer, ClosedPort, Handler};
 use crate::support::independent;
+use crate::support::port::free_port;
 use crate::support::process::Kladder;
 use crate::support::raw::{NewRecord, RawProducer};
 use crate::support::records;
-use crate::support::scene::{Scene, free_port};
+use crate::support::scene::Scene;
 
 /// The breaker opens for 1 s, 2 s, then at most 4 s.
 const BREAKER: &str = "open_for = \"1s\"\nopen_most = \"4s\"";

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::support::broker;
 use crate::support::clock::{self, PATIENCE};
+use crate::support::port::free_port;
 use crate::support::process::{self, Finished, KLADDER, Kladder};
 use crate::support::scene;
 use crate::support::terminal::{Left, Terminal};
@@ -136,7 +137,7 @@ fn the_printed_configuration_is_a_start_for_ones_own() {
 
 #[test]
 fn a_cluster_that_is_away_and_a_length_that_is_none_are_refused() {
-    let away = format!("127.0.0.1:{}", scene::free_port());
+    let away = format!("127.0.0.1:{}", free_port());
     demo(&["--brokers", &away]).refuses(1, &["no broker answered", &away]);
     demo(&["--for", "5s"]).refuses(2, &["must be from 10s to 1h"]);
 }

@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 
 use crate::support::broker;
 use crate::support::clock::{self, PATIENCE};
+use crate::support::port::free_port;
 use crate::support::process::{self, Kladder};
 use crate::support::raw::{Headers, NewRecord, RawProducer, Record};
 use crate::support::scene::{Scene, path};
@@ -218,7 +219,7 @@ fn dead_letters_of_a_connector_climb() {
          offset.storage.file.filename={}\noffset.flush.interval.ms=500\nlisteners=http://127.0.0.1:{}\nplugin.path={}\n",
         scene.brokers,
         at("offsets"),
-        crate::support::scene::free_port(),
+        free_port(),
         // It must not be empty; the class path is found anyway.
         at("plugins"),
     );

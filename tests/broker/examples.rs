@@ -11,10 +11,11 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use crate::support::broker;
 use crate::support::clock::{self, PATIENCE};
 use crate::support::independent;
+use crate::support::port::free_port;
 use crate::support::process::{self, Kladder};
 use crate::support::raw::{NewRecord, RawProducer, Record};
 use crate::support::records;
-use crate::support::scene::{self, Scene};
+use crate::support::scene::Scene;
 
 const PARTITIONS: i32 = 2;
 
@@ -126,7 +127,7 @@ fn handles_orders(theme: &str, batch: &'static str, command: impl Fn(&str) -> Co
 }
 
 fn handles_orders_with(theme: &str, settings: &'static str, command: &impl Fn(&str) -> Command) {
-    let port = scene::free_port();
+    let port = free_port();
     let mut program = Program::start(&mut command(&port.to_string()));
     clock::eventually("the handler listens", PATIENCE, || {
         program.assert_running();

@@ -19,10 +19,11 @@ use crate::support::clock::{self, PATIENCE};
 use crate::support::handler::{Answer, Call, Handler};
 use crate::support::independent;
 use crate::support::load;
+use crate::support::port::free_port;
 use crate::support::process::{self, Kladder};
 use crate::support::raw::{self, RawProducer};
 use crate::support::records;
-use crate::support::scene::{Scene, free_port, path};
+use crate::support::scene::{Scene, path};
 
 const PARTITIONS: i32 = 3;
 

@@ -17,8 +17,8 @@ use std::process::{Command, Stdio};
 
 use crate::support::broker;
 use crate::support::clock::PATIENCE;
+use crate::support::port::free_port;
 use crate::support::process::{self, Finished, KLADDER};
-use crate::support::scene::free_port;
 
 /// The README, and each page of `docs/` by its name.
 fn pages() -> Vec<String> {

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use crate::support::broker;
 use crate::support::clock::{self, PATIENCE};
+use crate::support::port::free_port;
 use crate::support::process::Kladder;
-use crate::support::scene::{Scene, free_port, get};
+use crate::support::scene::{Scene, get};
 
 /// Forwards connections on this port to the real broker, which then announces its own address.
 fn open(port: u16) {

@@ -1,10 +1,11 @@
 //! How `run` handles the limits of its process. No broker answers here, so `run` waits with its probes up.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
+
+use crate::port::free_port;
 
 /// Killed when the test ends.
 struct Running {
@@ -17,15 +18,6 @@ impl Drop for Running {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// A port below the ephemeral port range that no other test of this process was given: a port that is free now is not
-/// taken before `run` listens on it.
-fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let start = u16::try_from(std::process::id() % 100).unwrap();
-    let mut ports = (0..500).map(|_| 9_300 + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % 500);
-    ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
 }
 
 /// `kladder run` with a limit set by the shell, and the address of its probes once they answer.

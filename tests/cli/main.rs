@@ -8,4 +8,6 @@ mod explain;
 mod generate;
 mod init;
 mod limits;
+#[path = "../broker/support/port.rs"]
+mod port;
 mod support;

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use super::broker;
 use super::clock;
-use super::scene::free_port;
+use super::port::free_port;
 
 /// The port of a service that is not running.
 pub const NOBODY: &str = "127.0.0.1:9";

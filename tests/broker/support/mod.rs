@@ -10,6 +10,7 @@ pub mod hosted;
 pub mod independent;
 pub mod load;
 pub mod misbehaving;
+pub mod port;
 pub mod process;
 pub mod prometheus;
 pub mod raw;

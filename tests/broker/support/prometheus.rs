@@ -10,7 +10,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::clock::{self, PATIENCE};
-use super::scene::{free_port, get, path};
+use super::port::free_port;
+use super::scene::{get, path};
 
 /// A server, killed when dropped.
 struct Server {

@@ -1,7 +1,7 @@
 //! One test's ladder: unique names, a source topic, a configuration file.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
@@ -10,6 +10,7 @@ use super::broker;
 use super::checker::{Hops, Observed, Shape};
 use super::clock;
 use super::handler::Handler;
+use super::port::free_port;
 use super::process::{self, Finished};
 use super::raw;
 
@@ -313,15 +314,4 @@ pub fn sum_metric(page: &str, name: &str, label: &str) -> Option<f64> {
 
 pub fn path(path: &Path) -> &str {
     path.to_str().expect("a path that is text")
-}
-
-/// A port below the kernel's ephemeral port range, so that no connection takes it before its use.
-pub fn free_port() -> u16 {
-    use std::sync::atomic::{AtomicU16, Ordering};
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let start = u16::try_from(std::process::id() % 5_000).expect("a small number");
-    (0..5_000)
-        .map(|_| 10_000 + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % 9_000)
-        .find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())
-        .expect("a free port")
 }
